@@ -1,0 +1,6 @@
+//! The keyslots of LUKS disk images: read, check, add, erase and replace them, safely.
+
+pub mod error;
+pub mod storage;
+
+pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,3 @@
+//! The `keyslot` command.
+
+fn main() {}
