@@ -1,5 +1,6 @@
 //! The keyslots of LUKS disk images: read, check, add, erase and replace them, safely.
 
+pub mod crypto;
 pub mod error;
 pub mod storage;
 

@@ -1,0 +1,23 @@
+//! The cryptography of LUKS: cipher specification, sector cipher, hash, key derivation and
+//! anti-forensic splitter. There is no I/O here: bytes in, bytes out.
+//!
+//! [`CipherSpec`] is what a header says the cipher is; with a key it becomes a [`SectorCipher`],
+//! which works alone for callers that have an I/O engine of their own. A keyslot is opened with
+//! [`kdf::pbkdf2`] and [`af::merge`], and made with [`calibrate::Rate`] and [`af::split`].
+//!
+//! What is supported is what QEMU or cryptsetup write in a LUKS1 header, and what is not is
+//! refused in QEMU's words, so that whoever greps for those finds them.
+
+pub mod af;
+pub mod calibrate;
+mod hash;
+mod ivgen;
+pub mod kdf;
+mod mode;
+mod sector;
+mod spec;
+
+pub use hash::HashAlg;
+pub use ivgen::IvGen;
+pub use sector::SectorCipher;
+pub use spec::{Cipher, CipherMode, CipherSpec};

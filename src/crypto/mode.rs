@@ -1,0 +1,159 @@
+//! The modes of operation, over any block cipher: ECB, CBC and CTR (NIST SP 800-38A), and XTS
+//! (IEEE 1619, by `xts-mode`).
+
+use std::array;
+
+use cipher::consts::U16;
+use cipher::{Array, Block, BlockCipherDecrypt, BlockCipherEncrypt, BlockSizeUser, KeyInit};
+use xts_mode::Xts128;
+
+use super::SectorCipher;
+use super::ivgen::{Iv, Ivs};
+
+/// A keyed mode of operation: encrypts sectors, each on its own.
+pub(super) trait Mode: Send + Sync {
+    /// Encrypts one sector, whole blocks of any number.
+    fn encrypt_sector(&self, iv: &Iv, sector: &mut [u8]);
+
+    /// Decrypts one sector, whole blocks of any number.
+    fn decrypt_sector(&self, iv: &Iv, sector: &mut [u8]);
+
+    /// Encrypts a run of sectors, the first of which has the number `first_sector`.
+    fn encrypt(&self, ivs: &Ivs, first_sector: u64, data: &mut [u8]) {
+        for (number, sector) in sectors(first_sector, data) {
+            self.encrypt_sector(&ivs.iv(number), sector);
+        }
+    }
+
+    /// Decrypts a run of sectors, the first of which has the number `first_sector`.
+    fn decrypt(&self, ivs: &Ivs, first_sector: u64, data: &mut [u8]) {
+        for (number, sector) in sectors(first_sector, data) {
+            self.decrypt_sector(&ivs.iv(number), sector);
+        }
+    }
+}
+
+/// The sectors of `data` with their numbers, which wrap around at 2^64.
+fn sectors(first: u64, data: &mut [u8]) -> impl Iterator<Item = (u64, &mut [u8])> {
+    let numbers = (0..).map(move |index| first.wrapping_add(index));
+    numbers.zip(data.chunks_exact_mut(SectorCipher::SECTOR_SIZE))
+}
+
+/// What the modes need of a block cipher.
+pub(super) trait BlockCipher:
+    BlockCipherEncrypt + BlockCipherDecrypt + KeyInit + Send + Sync + 'static
+{
+}
+
+impl<C> BlockCipher for C where
+    C: BlockCipherEncrypt + BlockCipherDecrypt + KeyInit + Send + Sync + 'static
+{
+}
+
+/// Electronic codebook: every block by itself, whatever the sector.
+pub(super) struct Ecb<C>(pub(super) C);
+
+impl<C: BlockCipher> Mode for Ecb<C> {
+    fn encrypt_sector(&self, _iv: &Iv, sector: &mut [u8]) {
+        self.0.encrypt_blocks(blocks::<C>(sector));
+    }
+
+    fn decrypt_sector(&self, _iv: &Iv, sector: &mut [u8]) {
+        self.0.decrypt_blocks(blocks::<C>(sector));
+    }
+}
+
+/// Cipher block chaining.
+pub(super) struct Cbc<C>(pub(super) C);
+
+impl<C: BlockCipher> Mode for Cbc<C> {
+    fn encrypt_sector(&self, iv: &Iv, sector: &mut [u8]) {
+        let mut previous = first_block::<C>(iv);
+        for block in blocks::<C>(sector) {
+            xor(block, &previous);
+            self.0.encrypt_block(block);
+            previous.clone_from(block);
+        }
+    }
+
+    fn decrypt_sector(&self, iv: &Iv, sector: &mut [u8]) {
+        let mut previous = first_block::<C>(iv);
+        let mut ciphertext: [Block<C>; BATCH] = array::from_fn(|_| Block::<C>::default());
+        for batch in blocks::<C>(sector).chunks_mut(BATCH) {
+            let ciphertext = &mut ciphertext[..batch.len()];
+            ciphertext.clone_from_slice(batch);
+            self.0.decrypt_blocks(batch);
+            for (block, ciphertext) in batch.iter_mut().zip(ciphertext) {
+                xor(block, &previous);
+                previous.clone_from(ciphertext);
+            }
+        }
+    }
+}
+
+/// Counter: the initialisation vector is the first counter block, a big-endian number.
+pub(super) struct Ctr<C>(pub(super) C);
+
+impl<C: BlockCipher> Mode for Ctr<C> {
+    fn encrypt_sector(&self, iv: &Iv, sector: &mut [u8]) {
+        let mut counter = first_block::<C>(iv);
+        let mut keystream: [Block<C>; BATCH] = array::from_fn(|_| Block::<C>::default());
+        for batch in blocks::<C>(sector).chunks_mut(BATCH) {
+            let keystream = &mut keystream[..batch.len()];
+            for block in &mut *keystream {
+                block.clone_from(&counter);
+                increment(&mut counter);
+            }
+            self.0.encrypt_blocks(keystream);
+            for (block, keystream) in batch.iter_mut().zip(keystream) {
+                xor(block, keystream);
+            }
+        }
+    }
+
+    fn decrypt_sector(&self, iv: &Iv, sector: &mut [u8]) {
+        self.encrypt_sector(iv, sector);
+    }
+}
+
+/// XTS: the tweak is the initialisation vector, encrypted under the second half of the key.
+pub(super) struct Xts<C: BlockSizeUser<BlockSize = U16>>(pub(super) Xts128<C>);
+
+impl<C: BlockCipher + BlockSizeUser<BlockSize = U16>> Mode for Xts<C> {
+    fn encrypt_sector(&self, iv: &Iv, sector: &mut [u8]) {
+        self.0.encrypt_sector(sector, Array(*iv));
+    }
+
+    fn decrypt_sector(&self, iv: &Iv, sector: &mut [u8]) {
+        self.0.decrypt_sector(sector, Array(*iv));
+    }
+}
+
+fn blocks<C: BlockSizeUser>(sector: &mut [u8]) -> &mut [Block<C>] {
+    let (blocks, rest) = Block::<C>::slice_as_chunks_mut(sector);
+    debug_assert!(rest.is_empty());
+    blocks
+}
+
+fn first_block<C: BlockSizeUser>(iv: &Iv) -> Block<C> {
+    Block::<C>::from_fn(|index| iv[index])
+}
+
+/// Adds `other` to `block`, as far as both go.
+pub(super) fn xor(block: &mut [u8], other: &[u8]) {
+    for (byte, other) in block.iter_mut().zip(other) {
+        *byte ^= other;
+    }
+}
+
+fn increment(counter: &mut [u8]) {
+    for byte in counter.iter_mut().rev() {
+        *byte = byte.wrapping_add(1);
+        if *byte != 0 {
+            return;
+        }
+    }
+}
+
+/// Blocks that are encrypted at once: a sector of 16-byte blocks.
+const BATCH: usize = 32;
