@@ -72,3 +72,84 @@ fn diffuse<D: Digest>(block: &mut [u8]) {
         digest.as_mut_slice().zeroize();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hex_literal::hex;
+
+    use super::*;
+
+    /// Not random, but different in every byte's neighbourhood.
+    fn fill(buf: &mut [u8]) {
+        for (index, byte) in (0_u32..).zip(buf) {
+            *byte = (index.wrapping_mul(0x9e37_79b1) >> 24).to_le_bytes()[0];
+        }
+    }
+
+    fn split(hash: HashAlg, key: &[u8], stripes: u32) -> Result<Zeroizing<Vec<u8>>> {
+        super::split(hash, key, stripes, &mut |noise| {
+            fill(noise);
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn every_hash_and_key_size_round_trips() {
+        for &hash in HashAlg::ALL {
+            for size in [16, 24, 32, 48, 64] {
+                let key: Vec<u8> = (100..).take(size).collect();
+                let material = split(hash, &key, 40).unwrap();
+                assert_eq!(material.len(), 40 * size);
+                assert_eq!(*merge(hash, &material, size, 40), key);
+                let mut damaged = material.clone();
+                damaged[20 * size] ^= 1;
+                assert_ne!(*merge(hash, &damaged, size, 40), key);
+            }
+        }
+    }
+
+    /// Against a Python program over hashlib, written from the text of the specification.
+    #[test]
+    fn merges_are_those_of_another_implementation() {
+        for (hash, size, head, tail) in [
+            (HashAlg::Sha1, 24, hex!("6cc0baa5c7d78cd1"), hex!("b688a59ee3782cae")),
+            (HashAlg::Sha1, 64, hex!("02dc0701d89103f3"), hex!("f2134487f9e4afed")),
+            (HashAlg::Sha256, 24, hex!("41950f7915446b62"), hex!("3abfc350c143cdc0")),
+            (HashAlg::Sha256, 64, hex!("b26e6673b3dcc57c"), hex!("9b34621bccbfe4eb")),
+            (HashAlg::Sha512, 24, hex!("31cf12e430c0368b"), hex!("bd5540c670789fb2")),
+            (HashAlg::Sha512, 64, hex!("7033894b259e16dd"), hex!("44a6d80a0db44188")),
+            (HashAlg::Md5, 24, hex!("03646e6d4e9ea8ae"), hex!("8cdcccf10a3501b1")),
+            (HashAlg::Md5, 64, hex!("0b2c5f2443849d8b"), hex!("88d365df7e547bac")),
+            (HashAlg::Sha384, 24, hex!("63746d5323d51f36"), hex!("8f5fa78b51d419a9")),
+            (HashAlg::Sha384, 64, hex!("15f28171794994bb"), hex!("19c42d2f9c355aae")),
+        ] {
+            let mut material = vec![0; 4000 * size];
+            fill(&mut material);
+            let key = merge(hash, &material, size, STRIPES);
+            assert!(key.starts_with(&head) && key.ends_with(&tail), "{} {size}", hash.name());
+        }
+    }
+
+    #[test]
+    fn what_follows_the_last_stripe_is_ignored() {
+        let mut material = split(HashAlg::Sha1, &[1; 24], 5).unwrap().to_vec();
+        material.extend([9; 100]);
+        assert_eq!(*merge(HashAlg::Sha1, &material, 24, 5), [1; 24]);
+    }
+
+    #[test]
+    fn degenerate_sizes() {
+        assert_eq!(*split(HashAlg::Sha256, &[3; 16], 1).unwrap(), [3; 16]);
+        assert_eq!(*merge(HashAlg::Sha256, &[3; 16], 16, 1), [3; 16]);
+        assert!(merge(HashAlg::Sha256, &[], 0, STRIPES).is_empty());
+        let error = split(HashAlg::Sha256, &[3; 16], 0).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn without_randomness_there_is_no_material() {
+        let mut none = |_: &mut [u8]| Err(Error::new(ErrorKind::Io, "no randomness"));
+        let error = super::split(HashAlg::Sha256, &[3; 16], 10, &mut none).unwrap_err();
+        assert_eq!(error.message(), "no randomness");
+    }
+}

@@ -87,3 +87,37 @@ const FIRST_RUN: u32 = 64;
 
 /// Iterations that no run goes beyond, whatever the budget.
 const LONGEST_RUN: u32 = 1 << 24;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_and_iterations_are_inverse() {
+        let rate = Rate::new(HashAlg::Sha256, 8_000_000);
+        let second = Duration::from_secs(1);
+        assert_eq!(rate.iterations(32, second), 8_000_000);
+        assert_eq!(rate.iterations(20, second), 8_000_000);
+        assert_eq!(rate.iterations(64, second), 4_000_000);
+        assert_eq!(rate.iterations(33, 2 * second), 8_000_000);
+        assert_eq!(rate.iterations(32, Duration::ZERO), 0);
+        assert_eq!(rate.time(64, 4_000_000), second);
+        assert_eq!(rate.time(32, 8_000), Duration::from_millis(1));
+    }
+
+    #[test]
+    fn extremes_saturate() {
+        let rate = Rate::new(HashAlg::Md5, u64::MAX);
+        assert_eq!(rate.iterations(16, Duration::MAX), u64::MAX);
+        let rate = Rate::new(HashAlg::Md5, 0);
+        assert_eq!(rate.time(usize::MAX, u64::MAX), Duration::from_nanos(u64::MAX));
+        assert_eq!(rate.iterations(0, Duration::from_secs(3)), 3);
+    }
+
+    #[test]
+    fn every_hash_can_be_measured_without_a_budget() {
+        for &hash in HashAlg::ALL {
+            assert!(Rate::measure(hash, Duration::ZERO).per_second() > 1);
+        }
+    }
+}

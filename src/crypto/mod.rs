@@ -9,6 +9,7 @@
 //! refused in QEMU's words, so that whoever greps for those finds them.
 
 pub mod af;
+mod algorithm;
 pub mod calibrate;
 mod hash;
 mod ivgen;
@@ -17,7 +18,8 @@ mod mode;
 mod sector;
 mod spec;
 
+pub use algorithm::{Cipher, CipherMode};
 pub use hash::HashAlg;
 pub use ivgen::IvGen;
 pub use sector::SectorCipher;
-pub use spec::{Cipher, CipherMode, CipherSpec};
+pub use spec::CipherSpec;

@@ -157,3 +157,74 @@ fn increment(counter: &mut [u8]) {
 
 /// Blocks that are encrypted at once: a sector of 16-byte blocks.
 const BATCH: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use aes::{Aes128, Aes256};
+    use hex_literal::hex;
+
+    use super::*;
+
+    /// testdata/xts/README.md.
+    #[test]
+    fn xts_vectors_of_nist() {
+        let mut count = 0;
+        for file in [
+            include_str!("../../testdata/xts/XTSGenAES128-128hexstr.rsp"),
+            include_str!("../../testdata/xts/XTSGenAES128-dataunitseqno.rsp"),
+            include_str!("../../testdata/xts/XTSGenAES256-128hexstr.rsp"),
+            include_str!("../../testdata/xts/XTSGenAES256-dataunitseqno.rsp"),
+        ] {
+            for vector in file.split("\n\n") {
+                let field = |name| {
+                    vector.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "))
+                };
+                let Some(key) = field("Key").map(bytes) else { continue };
+                let mut tweak = Iv::default();
+                match field("DataUnitSeqNumber") {
+                    Some(number) => {
+                        tweak[..8].copy_from_slice(&number.parse::<u64>().unwrap().to_le_bytes());
+                    }
+                    None => tweak.copy_from_slice(&bytes(field("i").unwrap())),
+                }
+                let (plain, encrypted) = (field("PT").map(bytes), field("CT").map(bytes));
+                let (plain, encrypted) = (plain.unwrap(), encrypted.unwrap());
+                let mode: &dyn Mode = match key.len() {
+                    32 => &xts::<Aes128>(&key),
+                    _ => &xts::<Aes256>(&key),
+                };
+                let mut data = plain.clone();
+                mode.encrypt_sector(&tweak, &mut data);
+                assert_eq!(data, encrypted, "{vector}");
+                mode.decrypt_sector(&tweak, &mut data);
+                assert_eq!(data, plain, "{vector}");
+                count += 1;
+            }
+        }
+        assert_eq!(count, 128);
+    }
+
+    fn xts<C: BlockCipher + BlockSizeUser<BlockSize = U16>>(key: &[u8]) -> Xts<C> {
+        let (data, tweak) = key.split_at(key.len() / 2);
+        let half = |key| C::new_from_slice(key).unwrap();
+        Xts(Xts128::new(half(data), half(tweak)))
+    }
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let digits: Vec<_> = hex.chars().map(|digit| digit.to_digit(16).unwrap()).collect();
+        digits.chunks(2).map(|pair| u8::try_from(16 * pair[0] + pair[1]).unwrap()).collect()
+    }
+
+    /// Against Python's cryptography 48.
+    #[test]
+    fn the_counter_carries_through_the_whole_block() {
+        let key: [u8; 16] = array::from_fn(|index| u8::try_from(index).unwrap());
+        let mut data = [0; 64];
+        Ctr(Aes128::new_from_slice(&key).unwrap()).encrypt_sector(&[0xff; 16], &mut data);
+        let expected = hex!(
+            "3c441f32ce07822364d7a2990e50bb13c6a13b37878f5b826f4f8162a1c8d879"
+            "7346139595c0b41e497bbde365f42d0a49d68753999ba68ce3897a686081b09d"
+        );
+        assert_eq!(data, expected);
+    }
+}

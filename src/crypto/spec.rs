@@ -1,103 +1,7 @@
 //! What a header says its cipher is: `cipher-name`, `cipher-mode` and `key-bytes` of LUKS1.
 
-use super::{HashAlg, IvGen, SectorCipher};
+use super::{Cipher, CipherMode, HashAlg, IvGen, SectorCipher};
 use crate::{Error, ErrorKind, Result};
-
-/// A block cipher.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Cipher {
-    /// AES (FIPS 197).
-    Aes,
-    /// Camellia (RFC 3713). cryptsetup takes it, QEMU does not.
-    Camellia,
-    /// CAST-128 (RFC 2144), whose blocks are 8 bytes, with keys of 128 bits alone.
-    Cast5,
-    /// Serpent, in the byte order of its submission to NIST.
-    Serpent,
-    /// Twofish.
-    Twofish,
-}
-
-impl Cipher {
-    /// All of them, by name.
-    pub const ALL: &[Self] =
-        &[Self::Aes, Self::Camellia, Self::Cast5, Self::Serpent, Self::Twofish];
-
-    /// The name in a header's `cipher-name`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Aes => "aes",
-            Self::Camellia => "camellia",
-            Self::Cast5 => "cast5",
-            Self::Serpent => "serpent",
-            Self::Twofish => "twofish",
-        }
-    }
-
-    /// Length of a block in bytes.
-    pub fn block_size(self) -> usize {
-        match self {
-            Self::Cast5 => 8,
-            Self::Aes | Self::Camellia | Self::Serpent | Self::Twofish => 16,
-        }
-    }
-
-    /// Lengths of a key in bytes, ascending. XTS takes two such keys.
-    pub fn key_sizes(self) -> &'static [usize] {
-        match self {
-            Self::Cast5 => &[16],
-            Self::Aes | Self::Camellia | Self::Serpent | Self::Twofish => &[16, 24, 32],
-        }
-    }
-
-    /// The name as it begins a sentence of QEMU's.
-    fn title(self) -> &'static str {
-        match self {
-            Self::Aes => "AES",
-            Self::Camellia => "Camellia",
-            Self::Cast5 => "CAST5",
-            Self::Serpent => "Serpent",
-            Self::Twofish => "Twofish",
-        }
-    }
-}
-
-/// A mode of operation.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum CipherMode {
-    /// Cipher block chaining (NIST SP 800-38A).
-    Cbc,
-    /// Counter (NIST SP 800-38A).
-    Ctr,
-    /// Electronic codebook (NIST SP 800-38A): equal blocks stay equal.
-    Ecb,
-    /// XTS (IEEE 1619), with a key for the data and one for the tweak.
-    Xts,
-}
-
-impl CipherMode {
-    /// All of them, by name.
-    pub const ALL: &[Self] = &[Self::Cbc, Self::Ctr, Self::Ecb, Self::Xts];
-
-    /// The mode of this name, lower case.
-    pub fn parse(name: &str) -> Result<Self> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|mode| mode.name() == name)
-            .ok_or_else(|| unsupported(format!("Cipher mode '{}'", name.escape_debug())))
-    }
-
-    /// The name that begins a header's `cipher-mode`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Cbc => "cbc",
-            Self::Ctr => "ctr",
-            Self::Ecb => "ecb",
-            Self::Xts => "xts",
-        }
-    }
-}
 
 /// A cipher with its mode, initialisation vectors and key size: a combination that works.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -131,11 +35,8 @@ impl CipherSpec {
             None => (None, None),
         };
         let mode = CipherMode::parse(mode)?;
-        let cipher = Cipher::ALL
-            .iter()
-            .copied()
-            .find(|cipher| cipher.name() == cipher_name)
-            .ok_or_else(|| unsupported_algorithm(cipher_name, mode, key_size))?;
+        let cipher = Cipher::ALL.iter().copied().find(|cipher| cipher.name() == cipher_name);
+        let cipher = cipher.ok_or_else(|| unsupported_algorithm(cipher_name, mode, key_size))?;
         check_key_size(cipher, mode, key_size)?;
         let ivgen = ivgen.map(|ivgen| parse_ivgen(ivgen, hash)).transpose()?;
         let idle_hash = if matches!(ivgen, Some(IvGen::Essiv(_))) { None } else { hash };
@@ -286,4 +187,138 @@ fn unsupported(what: String) -> Error {
 
 fn corrupt(message: String) -> Error {
     Error::new(ErrorKind::Corrupt, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_round_trip() {
+        for (name, mode, key_size, algorithm) in [
+            ("aes", "xts-plain64", 64, "aes-256"),
+            ("aes", "xts-essiv:sha256", 48, "aes-192"),
+            ("aes", "cbc-essiv:sha256", 16, "aes-128"),
+            ("aes", "cbc-plain64:md5", 32, "aes-256"),
+            ("aes", "ecb", 32, "aes-256"),
+            ("aes", "ecb-null", 32, "aes-256"),
+            ("aes", "ecb-plain64", 32, "aes-256"),
+            ("camellia", "cbc-null", 24, "camellia-192"),
+            ("cast5", "cbc-plain64be", 16, "cast5-128"),
+            ("serpent", "ctr-plain", 32, "serpent-256"),
+            ("twofish", "ecb-null:sha1", 32, "twofish-256"),
+        ] {
+            let spec = CipherSpec::parse(name, mode, key_size).unwrap();
+            assert_eq!(spec.cipher_name(), name);
+            assert_eq!(spec.cipher_mode(), mode);
+            assert_eq!(spec.key_size(), key_size);
+            assert_eq!(spec.algorithm(), algorithm);
+            let (cipher, hash) = (spec.cipher(), spec.ivgen_hash());
+            let made = CipherSpec::new(cipher, spec.mode(), spec.ivgen(), hash, key_size).unwrap();
+            assert!(made == spec || mode == "ecb-null", "{made:?}");
+        }
+    }
+
+    #[test]
+    fn refusals_are_in_the_words_and_the_order_of_qemu() {
+        use ErrorKind::{Corrupt, Unsupported};
+        for (name, mode, key_size, kind, message) in [
+            ("foo", "xts", 31, Corrupt, "Unexpected cipher mode string format 'xts'"),
+            ("foo", "", 31, Corrupt, "Unexpected cipher mode string format ''"),
+            ("foo", "lrw-foo:foo", 31, Unsupported, "Hash algorithm 'foo' not supported"),
+            ("foo", "cbc-essiv:", 31, Unsupported, "Hash algorithm '' not supported"),
+            ("foo", "lrw-benbi", 31, Unsupported, "Cipher mode 'lrw' not supported"),
+            ("foo", "XTS-foo", 31, Unsupported, "Cipher mode 'XTS' not supported"),
+            (
+                "foo",
+                "cbc-foo",
+                32,
+                Unsupported,
+                "Algorithm 'foo' with key size 32 bytes not supported",
+            ),
+            (
+                "foo",
+                "xts-foo",
+                32,
+                Unsupported,
+                "Algorithm 'foo' with key size 16 bytes not supported",
+            ),
+            (
+                "aes",
+                "cbc-foo",
+                31,
+                Unsupported,
+                "Algorithm 'aes' with key size 31 bytes not supported",
+            ),
+            (
+                "aes",
+                "xts-foo",
+                62,
+                Unsupported,
+                "Algorithm 'aes' with key size 31 bytes not supported",
+            ),
+            (
+                "cast5",
+                "cbc-foo",
+                8,
+                Unsupported,
+                "Algorithm 'cast5' with key size 8 bytes not supported",
+            ),
+            ("aes", "xts-foo", 33, Corrupt, "XTS cipher key length should be a multiple of 2"),
+            ("aes", "xts-foo", 32, Unsupported, "IV generator 'foo' not supported"),
+            ("aes", "cbc-benbi", 32, Unsupported, "IV generator 'benbi' not supported"),
+            ("aes", "ecb-", 32, Unsupported, "IV generator '' not supported"),
+            ("aes", "cbc-essiv", 32, Corrupt, "Missing IV generator hash specification"),
+            (
+                "aes",
+                "cbc-essiv:sha512",
+                32,
+                Unsupported,
+                "No AES cipher with key size 64 available",
+            ),
+            (
+                "serpent",
+                "cbc-essiv:sha1",
+                32,
+                Unsupported,
+                "No Serpent cipher with key size 20 available",
+            ),
+            (
+                "twofish",
+                "xts-essiv:sha224",
+                32,
+                Unsupported,
+                "No Twofish cipher with key size 28 available",
+            ),
+            (
+                "cast5",
+                "cbc-essiv:md5",
+                16,
+                Unsupported,
+                "Cipher cast5-128 not supported with essiv",
+            ),
+            ("cast5", "xts-plain64", 32, Unsupported, "Unsupported cipher mode xts"),
+            ("aes", "xts\n", 32, Corrupt, "Unexpected cipher mode string format 'xts\\n'"),
+        ] {
+            let error = CipherSpec::parse(name, mode, key_size).unwrap_err();
+            assert_eq!((error.kind(), error.message()), (kind, message), "{name} {mode}");
+        }
+    }
+
+    #[test]
+    fn parts_are_checked_as_fields_are() {
+        use IvGen::{Essiv, Plain64};
+        let new = |cipher, mode, ivgen, hash, key_size| {
+            CipherSpec::new(cipher, mode, ivgen, hash, key_size).map_err(|error| error.kind())
+        };
+        let essiv = Essiv(HashAlg::Sha256);
+        let spec = new(Cipher::Aes, CipherMode::Cbc, essiv, Some(HashAlg::Sha256), 32).unwrap();
+        assert_eq!(spec.cipher_mode(), "cbc-essiv:sha256");
+        let other_hash = new(Cipher::Aes, CipherMode::Cbc, essiv, Some(HashAlg::Md5), 32);
+        assert_eq!(other_hash, Err(ErrorKind::InvalidInput));
+        let odd = new(Cipher::Aes, CipherMode::Xts, Plain64, None, 65);
+        assert_eq!(odd, Err(ErrorKind::Corrupt));
+        let cast5 = new(Cipher::Cast5, CipherMode::Xts, Plain64, None, 32);
+        assert_eq!(cast5, Err(ErrorKind::Unsupported));
+    }
 }
