@@ -4,6 +4,13 @@
 //! threads. [`FileStorage`] is the one over `pread` and `pwrite`; [`sharing`] is what an opened
 //! file lets others do with it meanwhile.
 
+mod file;
+mod holder;
+mod permission;
+pub mod sharing;
+
+pub use file::{Access, FileStorage};
+
 use std::fmt::Debug;
 use std::io;
 

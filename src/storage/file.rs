@@ -1,0 +1,234 @@
+//! A file, or a block device.
+//!
+//! Everything goes through one descriptor that lives as long as the [`FileStorage`], because what
+//! it lets others do meanwhile ([`sharing`](super::sharing)) belongs to it: the locks are those of
+//! the open file description, and closing the descriptor is what gives them up.
+
+use std::fmt;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::libc;
+
+use super::Storage;
+use super::sharing::Held;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A regular file or a block device, read and written at offsets.
+pub struct FileStorage {
+    pub(super) file: File,
+    pub(super) held: Mutex<Held>,
+    path: PathBuf,
+    is_block_device: bool,
+}
+
+/// What a file is opened for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Access {
+    /// Reading alone: writes fail.
+    ReadOnly,
+    /// Reading and writing.
+    ReadWrite,
+}
+
+impl FileStorage {
+    /// Opens an existing file, without any lock: [`open_shared`](Self::open_shared) is the one
+    /// with.
+    ///
+    /// What is neither a regular file nor a block device is refused
+    /// ([`ErrorKind::InvalidInput`]) and, as far as the system lets one know before, not opened:
+    /// opening a FIFO can hang, opening some character devices does things.
+    pub fn open(path: impl AsRef<Path>, access: Access) -> Result<Self> {
+        let path = path.as_ref();
+        Self::open_inner(path, access).map_err(|err| err.with_path(path))
+    }
+
+    fn open_inner(path: &Path, access: Access) -> Result<Self> {
+        let what = match access {
+            Access::ReadOnly => "open it for reading",
+            Access::ReadWrite => "open it for writing",
+        };
+        let failed = |err| Error::io(what, err);
+
+        check_type(&fs::metadata(path).map_err(failed)?)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(access == Access::ReadWrite)
+            // std adds O_CLOEXEC. Should the path have become a FIFO since, this does not hang.
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(path)
+            .map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        check_type(&metadata)?;
+
+        Ok(Self {
+            file,
+            held: Mutex::default(),
+            path: path.to_path_buf(),
+            is_block_device: metadata.file_type().is_block_device(),
+        })
+    }
+
+    /// The path that it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is a block device: those cannot grow, shrink or have holes.
+    pub fn is_block_device(&self) -> bool {
+        self.is_block_device
+    }
+
+    /// The bytes it occupies on its file system, which for a sparse file is less than its length.
+    pub fn actual_size(&self) -> io::Result<u64> {
+        // POSIX leaves the unit of st_blocks open; on Linux it is 512 (stat(2)).
+        self.file.metadata().map(|metadata| metadata.blocks().saturating_mul(512))
+    }
+
+    /// Whether the path still leads to this file: nobody has put another one in its place.
+    pub(super) fn is_at_its_path(&self) -> io::Result<bool> {
+        let (ours, there) = (self.file.metadata()?, fs::metadata(&self.path)?);
+        Ok((ours.dev(), ours.ino()) == (there.dev(), there.ino()))
+    }
+}
+
+/// Refuses what has no bytes at offsets.
+fn check_type(metadata: &Metadata) -> Result<()> {
+    let kind = metadata.file_type();
+    let message = if kind.is_file() || kind.is_block_device() {
+        return Ok(());
+    } else if kind.is_dir() {
+        "is a directory"
+    } else if kind.is_fifo() {
+        "is a FIFO"
+    } else if kind.is_socket() {
+        "is a socket"
+    } else if kind.is_char_device() {
+        "is a character device"
+    } else {
+        "is neither a regular file nor a block device"
+    };
+    Err(Error::new(ErrorKind::InvalidInput, message))
+}
+
+impl Storage for FileStorage {
+    fn len(&self) -> io::Result<u64> {
+        if self.is_block_device {
+            // stat(2) says 0. Nothing else uses the descriptor's position.
+            return (&self.file).seek(SeekFrom::End(0));
+        }
+        self.file.metadata().map(|metadata| metadata.len())
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buf, offset)
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(buf, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    /// Drops the range from the page cache, as far as it is [synced](Storage::sync_data).
+    fn evict(&self, offset: u64, len: u64) {
+        // The kernel keeps a page that is only partly in the range: round outwards, to the
+        // largest page of the usual systems.
+        const PAGE: u64 = 64 * 1024;
+        let start = offset - offset % PAGE;
+        let Some(end) = offset.checked_add(len).and_then(|end| end.checked_next_multiple_of(PAGE))
+        else {
+            return;
+        };
+        // To posix_fadvise a length of 0 means "to the end".
+        if let (1.., Ok(start), Ok(len)) =
+            (len, libc::off_t::try_from(start), libc::off_t::try_from(end - start))
+        {
+            let advice = PosixFadviseAdvice::POSIX_FADV_DONTNEED;
+            let _ = posix_fadvise(&self.file, start, len, advice); // a hint
+        }
+    }
+}
+
+impl fmt::Debug for FileStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileStorage")
+            .field("path", &self.path)
+            .field("is_block_device", &self.is_block_device)
+            .field("sharing", &self.sharing())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_back_what_was_written() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let storage = FileStorage::open(file.path(), Access::ReadWrite).unwrap();
+        assert!(storage.is_empty().unwrap());
+
+        storage.write_all_at(b"keyslot", 4096).unwrap();
+        storage.sync_data().unwrap();
+        storage.evict(4096, 7);
+        storage.evict(0, 0);
+        storage.evict(u64::MAX, u64::MAX);
+
+        let mut buf = [0; 8];
+        storage.read_exact_at(&mut buf, 4095).unwrap();
+        assert_eq!(&buf, b"\0keyslot");
+        assert_eq!(storage.len().unwrap(), 4103);
+        assert!(storage.actual_size().unwrap() < 1 << 20);
+        assert!(!storage.is_block_device());
+        assert_eq!(storage.path(), file.path());
+
+        let err = storage.read_exact_at(&mut buf, 4096).unwrap_err();
+        assert_eq!(err.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn read_only_does_not_write() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let storage = FileStorage::open(file.path(), Access::ReadOnly).unwrap();
+        assert!(storage.write_all_at(b"x", 0).is_err());
+        assert!(storage.is_empty().unwrap());
+    }
+
+    #[test]
+    fn refuses_what_has_no_offsets() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let socket = dir.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+
+        for (path, expected) in [
+            (dir.path(), "is a directory"),
+            (&fifo, "is a FIFO"),
+            (&socket, "is a socket"),
+            (Path::new("/dev/null"), "is a character device"),
+        ] {
+            for access in [Access::ReadOnly, Access::ReadWrite] {
+                let err = FileStorage::open(path, access).unwrap_err();
+                assert_eq!(err.kind(), ErrorKind::InvalidInput);
+                assert_eq!(err.message(), expected);
+                assert_eq!(err.path(), Some(path));
+            }
+        }
+    }
+
+    #[test]
+    fn names_the_file_that_is_not_there() {
+        let err = FileStorage::open("/nonexistent/disk.img", Access::ReadOnly).unwrap_err();
+        assert_eq!(err.kind(), ErrorKind::Io);
+        assert_eq!(err.to_string(), "/nonexistent/disk.img: cannot open it for reading");
+    }
+}

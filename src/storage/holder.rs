@@ -1,0 +1,172 @@
+//! Who holds a lock: the difference between "in use" and an error one can act on.
+//!
+//! The kernel does not say. `F_OFD_GETLK` reports a pid of -1, because the lock belongs to an open
+//! file description, which has no process. But every process that has such a description open
+//! shows its locks in `/proc/PID/fdinfo/FD` (`proc_pid_fdinfo(5)`), in the line format of
+//! `/proc/locks`:
+//!
+//! ```text
+//! lock:   1: OFDLCK ADVISORY  READ -1 fe:00:10010760 100 101
+//! lock:   1: FLOCK  ADVISORY  WRITE 4711 fe:00:10010760 0 EOF
+//! ```
+//!
+//! The answer is for a message and no more: it comes after the fact, leaves out processes that we
+//! may not look into, in other pid namespaces and on other machines, and may so be empty.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process;
+
+use nix::libc::off_t;
+
+/// A process that holds a lock.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Holder {
+    /// Its process id.
+    pub pid: u32,
+    /// Its name as the kernel has it: 15 bytes at most, and the process can choose it.
+    pub name: String,
+}
+
+/// The lock to look for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Lock {
+    /// An OFD lock, or a traditional record lock, over any of these bytes.
+    Bytes(Vec<off_t>),
+    /// `flock(2)`.
+    Flock,
+}
+
+/// How many descriptors of all processes together are looked at. It takes some microseconds each.
+const MAX_DESCRIPTORS: usize = 100_000;
+
+/// How much of one fdinfo is read. Locks come before what a file adds of its own.
+const MAX_FDINFO: u64 = 64 * 1024;
+
+/// The processes that hold `lock` on the file otherwise than by `file` itself, by pid.
+pub(super) fn holders(file: &File, lock: &Lock) -> Vec<Holder> {
+    let Ok(metadata) = file.metadata() else { return Vec::new() };
+    let inode = (metadata.dev(), metadata.ino());
+    let own = (process::id(), file.as_raw_fd().unsigned_abs());
+    let mut left = MAX_DESCRIPTORS;
+
+    let mut holders: Vec<_> = numbers(Path::new("/proc"))
+        .filter(|&pid| {
+            numbers(Path::new(&format!("/proc/{pid}/fdinfo")))
+                .take_while(|_| {
+                    left = left.saturating_sub(1);
+                    left > 0
+                })
+                .any(|fd| (pid, fd) != own && holds(pid, fd, inode, lock))
+        })
+        .filter_map(Holder::of)
+        .collect();
+    holders.sort();
+    holders
+}
+
+/// Whether the descriptor has the lock, and is of the file.
+fn holds(pid: u32, fd: u32, inode: (u64, u64), lock: &Lock) -> bool {
+    let Ok(fdinfo) = read(&format!("/proc/{pid}/fdinfo/{fd}"), MAX_FDINFO) else { return false };
+    // Only then the stat, which hangs if the file is on a server that is gone.
+    fdinfo.lines().any(|line| lock.is_in(line))
+        && fs::metadata(format!("/proc/{pid}/fd/{fd}"))
+            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == inode)
+}
+
+impl Lock {
+    /// Whether this line of an fdinfo is such a lock.
+    fn is_in(&self, line: &str) -> bool {
+        let Some(line) = line.strip_prefix("lock:") else { return false };
+        let mut words = line.split_whitespace().skip(1); // its ordinal
+        match (self, words.next()) {
+            (Self::Flock, Some("FLOCK")) => true,
+            (Self::Bytes(bytes), Some("OFDLCK" | "POSIX")) => {
+                // ADVISORY, READ or WRITE, pid, device and inode
+                let mut range = words.skip(4);
+                let Some(Ok(start)) = range.next().map(str::parse) else { return false };
+                let end = match range.next() {
+                    Some("EOF") => off_t::MAX,
+                    Some(end) => end.parse().unwrap_or(start),
+                    None => start,
+                };
+                bytes.iter().any(|byte| (start..=end).contains(byte))
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Holder {
+    pub(super) fn of(pid: u32) -> Option<Self> {
+        let name = read(&format!("/proc/{pid}/comm"), 64).ok()?;
+        // Into a message for a terminal, so nothing that a terminal obeys.
+        let name = name.trim_end_matches('\n').replace(char::is_control, "?");
+        Some(Self { pid, name })
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (pid {})", self.name, self.pid)
+    }
+}
+
+/// The entries of a directory that are numbers; none if we may not read it.
+fn numbers(dir: &Path) -> impl Iterator<Item = u32> + use<> {
+    fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+fn read(path: &str, max: u64) -> std::io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(max).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_lock_lines() {
+        let bytes = Lock::Bytes(vec![101, 203]);
+        for (line, is_bytes, is_flock) in [
+            ("lock:\t1: OFDLCK ADVISORY  READ -1 fe:00:10010760 100 101", true, false),
+            ("lock:\t1: OFDLCK ADVISORY  READ -1 fe:00:10010760 100 100", false, false),
+            ("lock:\t2: OFDLCK ADVISORY  WRITE -1 fe:00:10010760 203 203", true, false),
+            ("lock:\t1: POSIX  ADVISORY  WRITE 4711 fe:00:10010760 0 EOF", true, false),
+            ("lock:\t1: POSIX  ADVISORY  WRITE 4711 fe:00:10010760 204 EOF", false, false),
+            ("lock:\t1: FLOCK  ADVISORY  WRITE 4711 fe:00:10010760 0 EOF", false, true),
+            ("lock:\t1: LEASE  ACTIVE    READ 4711 fe:00:10010760 0 EOF", false, false),
+            ("lock:\t1: OFDLCK ADVISORY", false, false),
+            ("lock:", false, false),
+            ("pos:\t101", false, false),
+        ] {
+            assert_eq!(bytes.is_in(line), is_bytes, "{line}");
+            assert_eq!(Lock::Flock.is_in(line), is_flock, "{line}");
+        }
+    }
+
+    #[test]
+    fn finds_another_descriptor_of_ours_once() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let ours = File::open(file.path()).unwrap();
+        assert_eq!(holders(&ours, &Lock::Flock), []);
+
+        let others = [File::open(file.path()).unwrap(), File::open(file.path()).unwrap()];
+        for other in &others {
+            other.lock_shared().unwrap();
+        }
+        let found = holders(&ours, &Lock::Flock);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].pid, process::id());
+        assert!(!found[0].name.is_empty());
+    }
+}

@@ -1,0 +1,178 @@
+//! What each opening uses and shares, in QEMU's permissions and their bytes.
+//!
+//! QEMU has two programs agree on an image by what each does with it (its *permissions*) and what
+//! each can bear others doing. Permission *i* that is used is a lock on byte 100 + *i* of the file,
+//! permission *i* that is **not** shared is one on byte 200 + *i* (QEMU's `block/file-posix.c`):
+//!
+//! | *i* | permission | used | not shared |
+//! |---|---|---|---|
+//! | 0 | consistent read | 100 | 200 |
+//! | 1 | write | 101 | 201 |
+//! | 2 | write unchanged | 102 | 202 |
+//! | 3 | resize | 103 | 203 |
+//! | 4 | change children (QEMU before 6.2) | 104 | 204 |
+//!
+//! The openings are what QEMU 10 does with a raw LUKS image, but for the last:
+//!
+//! | [`Sharing`] | as | locks | tests |
+//! |---|---|---|---|
+//! | `None` | `qemu-img info` | | |
+//! | `ReadData` | `qemu-nbd --read-only` | 100, 203 | 200, 103 |
+//! | `WriteData` | `qemu-nbd` | 100, 101, 203 | 200, 201, 103 |
+//! | `Amend` | | 100, 101, 103, 200, 201, 203 | 200-204, 100-104 |
+
+use std::fmt;
+
+use nix::libc::off_t;
+
+/// What an opening of a file is for, which decides what it takes and whom it bears.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Sharing {
+    /// No lock and no test: for one consistent read of the header.
+    #[default]
+    None,
+    /// Reads the payload, as `qemu-nbd --read-only` does: beside others that read or write, but
+    /// not beside one that resizes.
+    ReadData,
+    /// Writes the payload, as `qemu-nbd` does.
+    WriteData,
+    /// Changes keyslots: alone.
+    Amend,
+}
+
+/// QEMU's permissions, a set.
+#[derive(Clone, Copy, Default, Eq, PartialEq)]
+pub struct Permissions(u8);
+
+impl Sharing {
+    /// The permissions it uses: bytes 100 and up.
+    pub fn uses(self) -> Permissions {
+        match self {
+            Self::None => Permissions::NONE,
+            Self::ReadData => Permissions::CONSISTENT_READ,
+            Self::WriteData => Permissions::CONSISTENT_READ | Permissions::WRITE,
+            Self::Amend => Permissions::CONSISTENT_READ | Permissions::WRITE | Permissions::RESIZE,
+        }
+    }
+
+    /// The permissions it does not share: bytes 200 and up.
+    pub fn refuses(self) -> Permissions {
+        match self {
+            Self::None => Permissions::NONE,
+            Self::ReadData | Self::WriteData => Permissions::RESIZE,
+            Self::Amend => Permissions::CONSISTENT_READ | Permissions::WRITE | Permissions::RESIZE,
+        }
+    }
+
+    /// All bytes it locks, in QEMU's order.
+    pub(super) fn locks(self) -> impl Iterator<Item = off_t> {
+        self.uses().bytes(USED).chain(self.refuses().bytes(UNSHARED))
+    }
+
+    /// All bytes that nobody else may have locked, in QEMU's order, and QEMU's text if one has.
+    pub(super) fn tests(self) -> impl Iterator<Item = (off_t, String)> {
+        // QEMU tests the counterparts of what it takes. That is not enough to be alone.
+        let (unshared, used) = match self {
+            Self::Amend => (Permissions::ALL, Permissions::ALL),
+            _ => (self.uses(), self.refuses()),
+        };
+        let unshared = unshared
+            .each()
+            .map(|(i, name)| (UNSHARED + i, format!("Failed to get \"{name}\" lock")));
+        let used = used
+            .each()
+            .map(|(i, name)| (USED + i, format!("Failed to get shared \"{name}\" lock")));
+        unshared.chain(used)
+    }
+}
+
+const USED: off_t = 100;
+const UNSHARED: off_t = 200;
+
+impl Permissions {
+    /// None at all.
+    pub const NONE: Self = Self(0);
+    /// Reads data that does not change but by its own writes.
+    pub const CONSISTENT_READ: Self = Self(1 << 0);
+    /// Changes data that others see.
+    pub const WRITE: Self = Self(1 << 1);
+    /// Writes that leave what others see as it was.
+    pub const WRITE_UNCHANGED: Self = Self(1 << 2);
+    /// Changes the length.
+    pub const RESIZE: Self = Self(1 << 3);
+    /// Rearranges QEMU's block graph: QEMU before 6.2.
+    pub const GRAPH_MOD: Self = Self(1 << 4);
+    /// All of them.
+    pub const ALL: Self = Self(0b1_1111);
+
+    /// Whether all of `other` are among them.
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The number and QEMU's name of each.
+    fn each(self) -> impl Iterator<Item = (off_t, &'static str)> {
+        (0..).zip(NAMES).filter(move |(i, _)| self.contains(Self(1 << i)))
+    }
+
+    fn bytes(self, base: off_t) -> impl Iterator<Item = off_t> {
+        self.each().map(move |(i, _)| base + i)
+    }
+}
+
+const NAMES: [&str; 5] =
+    ["consistent read", "write", "write unchanged", "resize", "change children"];
+
+impl std::ops::BitOr for Permissions {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl fmt::Debug for Permissions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.each().map(|(_, name)| name)).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_are_those_of_the_table() {
+        for (sharing, locks, tests) in [
+            (Sharing::None, &[][..], &[][..]),
+            (Sharing::ReadData, &[100, 203], &[200, 103]),
+            (Sharing::WriteData, &[100, 101, 203], &[200, 201, 103]),
+            (
+                Sharing::Amend,
+                &[100, 101, 103, 200, 201, 203],
+                &[200, 201, 202, 203, 204, 100, 101, 102, 103, 104],
+            ),
+        ] {
+            assert_eq!(sharing.locks().collect::<Vec<_>>(), locks, "{sharing:?}");
+            let tested = sharing.tests().map(|(byte, _)| byte);
+            assert_eq!(tested.collect::<Vec<_>>(), tests, "{sharing:?}");
+        }
+    }
+
+    #[test]
+    fn the_texts_are_qemus() {
+        let texts: Vec<_> = Sharing::ReadData.tests().map(|(_, text)| text).collect();
+        assert_eq!(
+            texts,
+            ["Failed to get \"consistent read\" lock", "Failed to get shared \"resize\" lock"]
+        );
+    }
+
+    #[test]
+    fn permissions_are_a_set() {
+        let both = Permissions::WRITE | Permissions::RESIZE;
+        assert!(both.contains(Permissions::RESIZE));
+        assert!(!both.contains(Permissions::ALL));
+        assert_eq!(format!("{both:?}"), r#"{"write", "resize"}"#);
+    }
+}
