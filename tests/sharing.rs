@@ -35,7 +35,7 @@ fn amend_is_refused_while_qemu_has_it_open() {
         eventually("locks of qemu-nbd", || ofd_locks(nbd.pid(), &image.path) == locks);
 
         let err = image.open(Sharing::Amend).unwrap_err();
-        assert_in_use(&err, text, &format!("in use by qemu-nbd (pid {})", nbd.pid()));
+        assert_in_use(&err, text, &format!("qemu-nbd (pid {})", nbd.pid()));
         assert_eq!(ofd_locks(process::id(), &image.path), [""; 0]);
 
         // The others are what QEMU's own would be: two writers do coexist.
@@ -158,7 +158,7 @@ fn an_upgrade_is_refused_while_qemu_reads() {
 
     let err = storage.upgrade(Sharing::Amend, None).unwrap_err();
     let text = "Failed to get shared \"consistent read\" lock";
-    assert_in_use(&err, text, &format!("in use by qemu-nbd (pid {})", nbd.pid()));
+    assert_in_use(&err, text, &format!("qemu-nbd (pid {})", nbd.pid()));
     assert_eq!(image.locks(), ["100 101", "203 203"]);
 
     drop(nbd);
@@ -187,7 +187,7 @@ fn two_of_one_process_exclude_each_other() {
         assert_eq!(result.is_ok(), is_granted, "{wanted:?} beside {held:?}");
         if let Err(err) = result {
             assert_eq!(err.path(), Some(&*image.path));
-            assert!(err.message().ends_with(&format!("(pid {})", process::id())), "{err}");
+            assert!(err.message().contains(&format!("(pid {})", process::id())), "{err}");
         }
     }
 }
@@ -203,7 +203,9 @@ fn amend_excludes_flock_and_flock_amend() {
     let held = File::open(&image.path).unwrap();
     held.try_lock_shared().unwrap();
     let err = image.open(Sharing::Amend).unwrap_err();
-    assert_in_use(&err, "Failed to lock the file", "locked by ");
+    let name = fs::read_to_string("/proc/self/comm").unwrap();
+    let holder = format!("{} (pid {})", name.trim_end(), process::id());
+    assert_in_use(&err, "Failed to lock the file", &holder);
     drop(image.open(Sharing::WriteData).unwrap());
     held.unlock().unwrap(); // not by closing: a child may be on its way to exec
 
@@ -349,9 +351,11 @@ fn ofd_locks(pid: u32, path: &Path) -> Vec<String> {
 #[track_caller]
 fn assert_in_use(err: &Error, text: &str, holder: &str) {
     assert_eq!(err.kind(), ErrorKind::InUse);
-    assert!(err.message().starts_with(&format!("{text}: {holder}")), "{err}");
+    // Others may be named too: a child of another test on its way to exec has our descriptors.
+    assert!(err.message().starts_with(&format!("{text}: ")), "{err}");
+    assert!(err.message().contains(holder), "{err}");
     assert!(err.hint().is_some());
     let conflict = err.source().unwrap().downcast_ref::<Conflict>().unwrap();
     assert_eq!(conflict.to_string(), text);
-    assert_eq!(conflict.holders().len(), 1);
+    assert!(conflict.holders().iter().any(|found| holder.contains(&found.to_string())));
 }

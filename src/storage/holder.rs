@@ -12,6 +12,7 @@
 //!
 //! The answer is for a message and no more: it comes after the fact, leaves out processes that we
 //! may not look into, in other pid namespaces and on other machines, and may so be empty.
+//! For the moment between the fork and the exec of a child, it may name the child too.
 
 use std::fmt;
 use std::fs::{self, File};
