@@ -3,9 +3,10 @@
 //! [`Sharing`] says which bytes of the file an opening locks, and which others may not have locked.
 //!
 //! All are *read* locks, so that any number of programs can hold the same byte; whether somebody
-//! holds the opposite byte is asked by the test for a *write* lock, which nobody takes. Locking first and testing afterwards, two that come at once may both be refused, but
-//! never both be let in. The locks are those of the open file description (`fcntl_locking(2)`):
-//! two descriptors exclude each other even in one process.
+//! holds the opposite byte is asked by the test for a *write* lock, which nobody takes. Locking
+//! first and testing afterwards, two that come at once may both be refused, but never both be let
+//! in. The locks are those of the open file description (`fcntl_locking(2)`): two descriptors
+//! exclude each other even in one process.
 //!
 //! QEMU's own amend releases its locks before its last sync. [`Sharing::Amend`] is to be held from
 //! before the header is read until that sync has returned; it lets in nobody at all, not even a
