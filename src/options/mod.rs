@@ -1,0 +1,244 @@
+//! QEMU's option strings: what `-o`, `--image-opts`, `--object` and `json:` are written in.
+//!
+//! All of it is parsing and nothing is looked up, so an option that nobody knows is kept for the
+//! caller to refuse. Where the four dialects disagree they disagree here too, in QEMU's own words:
+//! `-o` and `--image-opts` take `,,` for a comma and a bare name for a boolean, `--object` wants
+//! an `=` and checks the names, and `json:` is a lenient JSON.
+
+mod json;
+mod keyval;
+mod number;
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use crate::error::{Error, ErrorKind, Result};
+
+pub(crate) use json::{Value as JsonValue, parse as parse_json};
+pub(crate) use keyval::check_identifier;
+pub use number::{image_size, number, size};
+
+/// An ordered list of options, keys repeated as they were given.
+///
+/// Values are wiped from memory on drop: one of them may be the `data=` of a secret.
+#[derive(Clone, Default, Eq, PartialEq)]
+pub struct Options {
+    pairs: Vec<(String, Zeroizing<String>)>,
+    help: bool,
+}
+
+impl Options {
+    /// No options at all.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Parses one `-o`, for example `state=active,keyslot=1`.
+    ///
+    /// A bare `name` is `name=on` and a bare `noname` is `name=off`. As QEMU does, `id` is
+    /// dropped, and a list that begins or ends with a comma is refused.
+    ///
+    /// ```
+    /// let options = keyslot::options::Options::parse("state=active,new-secret=a,,b")?;
+    /// assert_eq!(options.last("new-secret"), Some("a,b"));
+    /// # Ok::<(), keyslot::Error>(())
+    /// ```
+    pub fn parse(text: &str) -> Result<Self> {
+        let trailing = text.len() - text.trim_end_matches(',').len();
+        if text.is_empty() || text.starts_with(',') || trailing % 2 == 1 {
+            return Err(invalid(format!("Invalid option list: {text}")));
+        }
+        let mut options = Self::split(text, None);
+        options.pairs.retain(|(key, _)| key != "id");
+        Ok(options)
+    }
+
+    /// Parses the file name of `--image-opts`, for example `driver=luks,file.filename=a.luks`.
+    ///
+    /// A bare first word is the value of `file`.
+    pub fn parse_image(text: &str) -> Result<Self> {
+        let options = Self::split(text, Some("file"));
+        options.last("id").map_or(Ok(()), check_identifier)?;
+        Ok(options)
+    }
+
+    /// Parses `--object`, for example `secret,id=sec0,data=x`; `implied_key` is the key of a bare
+    /// first word.
+    ///
+    /// The errors name the offending key as QEMU's do.
+    pub fn parse_keyval(text: &str, implied_key: &str) -> Result<Self> {
+        keyval::parse(text, implied_key)
+    }
+
+    /// Parses an image specification, the part after `json:`.
+    ///
+    /// Nested objects and lists become dotted keys (`file.filename`, `a.0`), booleans `on` and
+    /// `off`, and `null` and what is empty the empty text.
+    ///
+    /// ```
+    /// let spec = r#"{"driver": "luks", "file": {"filename": "a.luks"}}"#;
+    /// let options = keyslot::options::Options::parse_json(spec)?;
+    /// assert_eq!(options.last("file.filename"), Some("a.luks"));
+    /// # Ok::<(), keyslot::Error>(())
+    /// ```
+    pub fn parse_json(text: &str) -> Result<Self> {
+        let value = json::parse(text)
+            .map_err(|fault| invalid(format!("Could not parse the JSON options: {fault}")))?;
+        let JsonValue::Object(members) = value else {
+            return Err(invalid("Invalid JSON object given"));
+        };
+        let mut options = Self::new();
+        for (key, value) in members {
+            options.flatten(key, value)?;
+        }
+        Ok(options)
+    }
+
+    /// Adds the options of another `-o` after these.
+    pub fn append(&mut self, other: Self) {
+        self.pairs.extend(other.pairs);
+        self.help |= other.help;
+    }
+
+    /// Adds one option after these.
+    pub fn push(&mut self, key: impl Into<String>, value: impl Into<String>) {
+        self.push_secret(key.into(), Zeroizing::new(value.into()));
+    }
+
+    pub(crate) fn push_secret(&mut self, key: String, value: Zeroizing<String>) {
+        self.pairs.push((key, value));
+    }
+
+    /// The value of `key`; when it was repeated the last one.
+    pub fn last(&self, key: &str) -> Option<&str> {
+        self.iter().rev().find(|(name, _)| *name == key).map(|(_, value)| value)
+    }
+
+    /// Keys and values in the order they were given.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&str, &str)> + ExactSizeIterator {
+        self.pairs.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// Keys in the order they were given.
+    pub fn keys(&self) -> impl DoubleEndedIterator<Item = &str> + ExactSizeIterator {
+        self.pairs.iter().map(|(key, _)| key.as_str())
+    }
+
+    /// Whether there is not a single option.
+    pub fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
+    }
+
+    /// The options below `prefix` (`encrypt.`, `keys.0.`), without it.
+    #[must_use]
+    pub fn strip_prefix(&self, prefix: &str) -> Self {
+        let below = |(key, value): &(String, Zeroizing<String>)| {
+            key.strip_prefix(prefix).map(|key| (key.to_owned(), value.clone()))
+        };
+        Self { pairs: self.pairs.iter().filter_map(below).collect(), help: false }
+    }
+
+    /// Whether a bare `help` or `?` was among them: QEMU lists the options then, and does nothing.
+    pub fn asks_help(&self) -> bool {
+        self.help
+    }
+
+    fn split(text: &str, implied_key: Option<&str>) -> Self {
+        let mut options = Self::new();
+        let mut rest = text;
+        while !rest.is_empty() {
+            let end = rest.find(['=', ',']).unwrap_or(rest.len());
+            let (word, after) = rest.split_at(end);
+            if let Some(value) = after.strip_prefix('=') {
+                let (value, after) = split_value(value);
+                options.push_secret(word.to_owned(), value);
+                rest = after;
+                continue;
+            }
+            if let Some(key) = implied_key.filter(|_| rest.len() == text.len()) {
+                let (value, after) = split_value(rest);
+                options.push_secret(key.to_owned(), value);
+                rest = after;
+                continue;
+            }
+            match word.strip_prefix("no") {
+                _ if is_help(word) => options.help = true,
+                Some(name) => options.push(name, "off"),
+                None => options.push(word, "on"),
+            }
+            rest = after.strip_prefix(',').unwrap_or(after);
+        }
+        options
+    }
+
+    fn flatten(&mut self, key: String, value: JsonValue) -> Result<()> {
+        if key.len() > LONGEST_JSON_KEY {
+            return Err(invalid(format!(
+                "An option name in the JSON options is longer than {LONGEST_JSON_KEY} bytes"
+            )));
+        }
+        match value {
+            JsonValue::Object(members) if !members.is_empty() => {
+                for (name, value) in members {
+                    self.flatten(format!("{key}.{name}"), value)?;
+                }
+            }
+            JsonValue::Array(values) if !values.is_empty() => {
+                for (index, value) in values.into_iter().enumerate() {
+                    self.flatten(format!("{key}.{index}"), value)?;
+                }
+            }
+            JsonValue::Object(_) | JsonValue::Array(_) | JsonValue::Null => self.push(key, ""),
+            JsonValue::Bool(on) => self.push(key, if on { "on" } else { "off" }),
+            JsonValue::Number(text) | JsonValue::String(text) => self.push_secret(key, text),
+        }
+        Ok(())
+    }
+}
+
+/// Bounds what deep nesting can make of a short text.
+const LONGEST_JSON_KEY: usize = 1023;
+
+/// Splits off a value up to the next single comma, `,,` being a comma of its own.
+fn split_value(text: &str) -> (Zeroizing<String>, &str) {
+    let mut end = text.len();
+    let mut commas = 0;
+    let mut bytes = text.bytes().enumerate().peekable();
+    while let Some((index, byte)) = bytes.next() {
+        if byte != b',' {
+            continue;
+        }
+        if bytes.next_if(|(_, next)| *next == b',').is_none() {
+            end = index;
+            break;
+        }
+        commas += 1;
+    }
+    let mut value = Zeroizing::new(String::with_capacity(end - commas));
+    for (index, part) in text[..end].split(",,").enumerate() {
+        if index > 0 {
+            value.push(',');
+        }
+        value.push_str(part);
+    }
+    (value, text.get(end + 1..).unwrap_or(""))
+}
+
+fn is_help(word: &str) -> bool {
+    word == "help" || word == "?"
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidInput, message)
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |(key, value)| (key, if key == "data" { ".." } else { value });
+        f.debug_map().entries(self.iter().map(shown)).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;
