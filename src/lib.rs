@@ -3,6 +3,7 @@
 pub mod crypto;
 pub mod error;
 pub mod options;
+pub mod secret;
 pub mod storage;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,148 @@
+//! Secrets in memory, and where they come from.
+//!
+//! A [`Passphrase`] is what a person or a key file knows, a [`VolumeKey`] what the sectors are
+//! encrypted with. Both are wiped on drop, compared in constant time and never shown. A [`Source`]
+//! says where a passphrase is to be read from, [`SecretObjects`] are QEMU's `--object secret`.
+
+mod encoding;
+mod memory;
+mod object;
+mod source;
+
+use std::fmt;
+use std::sync::Arc;
+
+use rand::TryRng;
+use rand::rngs::SysRng;
+use subtle::ConstantTimeEq;
+
+use crate::error::{Error, ErrorKind, Result};
+
+pub use memory::SecretBytes;
+pub use object::SecretObjects;
+pub use source::Source;
+
+/// The largest file that is read as a secret; cryptsetup's limit for key files.
+pub const LARGEST_SECRET: usize = 8 << 20;
+
+/// What opens a keyslot: any bytes, taken verbatim.
+///
+/// A clone is another handle on the same memory.
+#[derive(Clone)]
+pub struct Passphrase(Arc<SecretBytes>);
+
+impl Passphrase {
+    /// A copy of `bytes`. Wiping the original is the caller's.
+    pub fn new(bytes: &[u8]) -> Result<Self> {
+        SecretBytes::from_slice(bytes).map(Self::from)
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_slice()
+    }
+
+    /// Whether the last byte is a newline: often one that an editor or `echo` left there.
+    pub fn ends_with_newline(&self) -> bool {
+        self.as_bytes().ends_with(b"\n")
+    }
+
+    /// Whether QEMU takes it: valid UTF-8 without a NUL.
+    pub fn is_qemu_compatible(&self) -> bool {
+        std::str::from_utf8(self.as_bytes()).is_ok() && !self.as_bytes().contains(&0)
+    }
+}
+
+impl From<SecretBytes> for Passphrase {
+    fn from(bytes: SecretBytes) -> Self {
+        Self(Arc::new(bytes))
+    }
+}
+
+impl PartialEq for Passphrase {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for Passphrase {}
+
+impl fmt::Debug for Passphrase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Passphrase(..)")
+    }
+}
+
+/// The key that the sectors of an image are encrypted with (LUKS: master key, volume key).
+pub struct VolumeKey(SecretBytes);
+
+impl VolumeKey {
+    /// A new key of `len` bytes from the operating system's random number generator.
+    pub fn random(len: usize) -> Result<Self> {
+        let mut bytes = SecretBytes::zeroed(len)?;
+        SysRng.try_fill_bytes(bytes.as_mut_slice()).map_err(|error| {
+            Error::new(ErrorKind::Io, "cannot get random bytes from the system").with_source(error)
+        })?;
+        Ok(Self(bytes))
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_slice()
+    }
+}
+
+impl From<SecretBytes> for VolumeKey {
+    fn from(bytes: SecretBytes) -> Self {
+        Self(bytes)
+    }
+}
+
+impl PartialEq for VolumeKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for VolumeKey {}
+
+impl fmt::Debug for VolumeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("VolumeKey(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passphrases() {
+        let secret = Passphrase::new(b"hunter2").unwrap();
+        assert_eq!(secret, secret.clone());
+        assert_ne!(secret, Passphrase::new(b"hunter2\n").unwrap());
+        assert_eq!(format!("{secret:?}"), "Passphrase(..)");
+        assert!(!secret.ends_with_newline());
+        assert!(Passphrase::new(b"hunter2\n").unwrap().ends_with_newline());
+        assert!(!Passphrase::new(b"").unwrap().ends_with_newline());
+    }
+
+    #[test]
+    fn what_qemu_takes() {
+        for (bytes, taken) in
+            [(&b"hunter2\n"[..], true), (b"", true), ("é".as_bytes(), true), (b"a\0", false)]
+        {
+            assert_eq!(Passphrase::new(bytes).unwrap().is_qemu_compatible(), taken, "{bytes:?}");
+        }
+        assert!(!Passphrase::new(b"\xff").unwrap().is_qemu_compatible());
+    }
+
+    #[test]
+    fn volume_keys() {
+        let key = VolumeKey::random(64).unwrap();
+        assert_eq!(key.as_bytes().len(), 64);
+        assert_ne!(key, VolumeKey::random(64).unwrap());
+        assert_eq!(key, VolumeKey::from(SecretBytes::from_slice(key.as_bytes()).unwrap()));
+        assert_eq!(format!("{key:?}"), "VolumeKey(..)");
+    }
+}
