@@ -12,11 +12,10 @@ mod source;
 use std::fmt;
 use std::sync::Arc;
 
-use rand::TryRng;
-use rand::rngs::SysRng;
 use subtle::ConstantTimeEq;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::crypto::random;
+use crate::error::Result;
 
 pub use memory::SecretBytes;
 pub use object::SecretObjects;
@@ -80,9 +79,7 @@ impl VolumeKey {
     /// A new key of `len` bytes from the operating system's random number generator.
     pub fn random(len: usize) -> Result<Self> {
         let mut bytes = SecretBytes::zeroed(len)?;
-        SysRng.try_fill_bytes(bytes.as_mut_slice()).map_err(|error| {
-            Error::new(ErrorKind::Io, "cannot get random bytes from the system").with_source(error)
-        })?;
+        random::fill(bytes.as_mut_slice())?;
         Ok(Self(bytes))
     }
 
