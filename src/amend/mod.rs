@@ -1,0 +1,15 @@
+//! Changing keyslots: what to change ([`request`](Request)), which slots that is ([`Plan`]), and
+//! writing it so that a crash at any instant leaves an image that opens (`commit`).
+//!
+//! The semantics, the order of checks and their texts are those of `qemu-img amend`; `replace`,
+//! several changes at once, and erasing by index without a secret are ours.
+
+mod commit;
+mod options;
+mod plan;
+mod request;
+
+pub(crate) use commit::commit;
+pub use options::HELP;
+pub use plan::{Plan, PlannedChange};
+pub use request::{Change, Request};

@@ -1,0 +1,123 @@
+//! An amendment in QEMU's options: `state=active,new-secret=sec1,keyslot=3`, or several at once
+//! as `keys.0.state=...,keys.1.state=...` (the form first proposed for QEMU's amend interface).
+
+use std::time::Duration;
+
+use super::{Change, Request};
+use crate::error::{Error, ErrorKind, Result};
+use crate::keyslot::Cost;
+use crate::options::{Options, number};
+use crate::secret::SecretObjects;
+
+impl Request {
+    /// Reads the options of `qemu-img amend` for LUKS; secrets are named by object.
+    ///
+    /// `cost` is what `iter-time` is when it is not given.
+    pub fn from_options(
+        options: &Options,
+        secrets: &SecretObjects,
+        cost: Cost,
+        force: bool,
+    ) -> Result<Self> {
+        let sets = change_sets(options)?;
+        for (key, _) in sets.iter().flat_map(Options::iter) {
+            if CREATE_ONLY.contains(&key) {
+                return Err(invalid(format!("Invalid parameter '{key}'"))
+                    .with_hint("This option is only supported for image creation"));
+            }
+            if !KEYS.contains(&key) {
+                return Err(invalid(format!("Invalid parameter '{key}'")));
+            }
+        }
+        let changes = sets.iter().map(|set| change(set, secrets, cost)).collect::<Result<_>>()?;
+        Ok(Self { changes, force })
+    }
+}
+
+/// What `-o help` prints: the options `amend` takes for LUKS images.
+pub const HELP: &str = "\
+Amend options for 'luks':
+  iter-time=<num>        - Time to spend in PBKDF in milliseconds
+  keyslot=<num>          - Select a single keyslot to modify explicitly
+  new-secret=<str>       - New secret to set in the matching keyslots. Empty string to erase
+  old-secret=<str>       - Select all keyslots that match this password
+  state=<str>            - Select new state of affected keyslots (active/inactive)
+";
+
+/// The options of each change: all of them, or those under `keys.0.`, `keys.1.` ...
+fn change_sets(options: &Options) -> Result<Vec<Options>> {
+    if !options.iter().any(|(key, _)| key.starts_with("keys.")) {
+        return Ok(vec![options.clone()]);
+    }
+    let mut sets = Vec::new();
+    let mut taken = 0;
+    while taken < options.iter().count() {
+        let set = options.strip_prefix(&format!("keys.{}.", sets.len()));
+        if set.iter().next().is_none() {
+            // No more in sequence: whatever is left stands beside the list, or behind a gap.
+            let next = format!("keys.{}.", sets.len());
+            let in_list = |key: &str| {
+                let index = key.strip_prefix("keys.").and_then(|rest| rest.split_once('.'));
+                index.is_some_and(|(i, _)| i.parse::<usize>().is_ok_and(|i| i < sets.len()))
+            };
+            let stray = options.iter().map(|(key, _)| key).find(|key| !in_list(key));
+            return Err(match stray {
+                Some(key) if !key.starts_with("keys.") => {
+                    invalid(format!("'{key}' must not be given beside 'keys.N.' options"))
+                }
+                _ => invalid(format!("Parameter '{next}state' is missing")),
+            });
+        }
+        taken += set.iter().count();
+        sets.push(set);
+    }
+    Ok(sets)
+}
+
+fn change(options: &Options, secrets: &SecretObjects, cost: Cost) -> Result<Change> {
+    let keyslot = options.last("keyslot").map(|value| number("keyslot", value)).transpose()?;
+    let iter_time =
+        options.last("iter-time").map(|value| number("iter-time", value)).transpose()?;
+    let old_secret = options.last("old-secret").map(|id| secrets.passphrase_utf8(id));
+    let new_secret = options.last("new-secret").map(|id| secrets.passphrase_utf8(id));
+
+    match options.last("state") {
+        None => Err(invalid("Parameter 'state' is missing")),
+        Some("active") => {
+            let Some(new_secret) = new_secret else {
+                return Err(invalid("'new-secret' is required to activate a keyslot"));
+            };
+            if old_secret.is_some() {
+                return Err(invalid("'old-secret' must not be given when activating keyslots"));
+            }
+            // QEMU takes a negative time for the large number that its bits are.
+            let time = |ms: i64| Cost::Time(Duration::from_millis(ms.cast_unsigned()));
+            Ok(Change::Add { keyslot, new_secret, cost: iter_time.map_or(cost, time) })
+        }
+        Some("inactive") => {
+            if new_secret.is_some() {
+                return Err(invalid("'new-secret' must not be given when erasing keyslots"));
+            }
+            if iter_time.is_some() {
+                return Err(invalid("'iter-time' must not be given when erasing keyslots"));
+            }
+            Ok(Change::Erase { keyslot, old_secret })
+        }
+        Some(other) => Err(invalid(format!("Parameter 'state' does not accept value '{other}'"))),
+    }
+}
+
+fn invalid(text: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidInput, text)
+}
+
+const KEYS: [&str; 5] = ["state", "keyslot", "old-secret", "new-secret", "iter-time"];
+const CREATE_ONLY: [&str; 7] = [
+    "cipher-alg",
+    "cipher-mode",
+    "detached-header",
+    "hash-alg",
+    "ivgen-alg",
+    "ivgen-hash-alg",
+    "key-secret",
+];

@@ -1,0 +1,239 @@
+//! Making an image.
+//!
+//! Everything that takes time or can be refused comes before there is a file; the file has a
+//! temporary name until its header is durable. So an interrupted or failed creation leaves nothing
+//! under the image's name, and an existing file stays what it was until its successor is complete.
+
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::fcntl::{FallocateFlags, fallocate};
+use tempfile::{Builder, NamedTempFile};
+use uuid::Uuid;
+
+use crate::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen, af};
+use crate::error::{Error, ErrorKind, Result};
+use crate::header::{Header, SlotChange, Stage, Step, luks1};
+use crate::keyslot::{Cost, new_digest, seal};
+use crate::secret::{Passphrase, VolumeKey};
+use crate::storage::sharing::Sharing;
+use crate::storage::{Access, FileStorage};
+
+/// How a LUKS1 image is made. The defaults are QEMU's: aes-256, xts, plain64, sha256, and a
+/// keyslot that takes two seconds to open.
+#[derive(Clone, Debug)]
+pub struct CreateOptions {
+    cipher: CipherSpec,
+    hash: HashAlg,
+    cost: Cost,
+    preallocation: Preallocation,
+    overwrite: bool,
+}
+
+/// What is done for the space of an image's payload (QEMU's `preallocation`).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Preallocation {
+    /// Nothing: the file is sparse.
+    #[default]
+    Off,
+    /// The file system reserves it.
+    Falloc,
+    /// It is written with zeros.
+    Full,
+}
+
+impl CreateOptions {
+    /// QEMU's defaults.
+    pub fn new() -> Result<Self> {
+        Ok(Self {
+            cipher: CipherSpec::new(Cipher::Aes, CipherMode::Xts, IvGen::Plain64, None, 64)?,
+            hash: HashAlg::Sha256,
+            cost: Cost::default(),
+            preallocation: Preallocation::Off,
+            overwrite: false,
+        })
+    }
+
+    /// Cipher of key material and payload.
+    #[must_use]
+    pub fn cipher(mut self, cipher: CipherSpec) -> Self {
+        self.cipher = cipher;
+        self
+    }
+
+    /// Hash of PBKDF2 and of the anti-forensic split.
+    #[must_use]
+    pub fn hash(mut self, hash: HashAlg) -> Self {
+        self.hash = hash;
+        self
+    }
+
+    /// How long an opening shall take.
+    #[must_use]
+    pub fn cost(mut self, cost: Cost) -> Self {
+        self.cost = cost;
+        self
+    }
+
+    /// What is done for the space of the payload.
+    #[must_use]
+    pub fn preallocation(mut self, preallocation: Preallocation) -> Self {
+        self.preallocation = preallocation;
+        self
+    }
+
+    /// Whether an existing file may be replaced, once the new one is complete.
+    #[must_use]
+    pub fn overwrite(mut self, overwrite: bool) -> Self {
+        self.overwrite = overwrite;
+        self
+    }
+
+    /// Makes an image with `size` bytes of payload (rounded up to a sector) that opens with
+    /// `passphrase`, in keyslot 0.
+    ///
+    /// [`ErrorKind::Exists`] if there is a file of this name and it may not be replaced,
+    /// [`ErrorKind::InUse`] if it may, but somebody has it open.
+    pub fn create(&self, path: impl AsRef<Path>, size: u64, passphrase: &Passphrase) -> Result<()> {
+        let path = path.as_ref();
+        self.try_create(path, size, passphrase).map_err(|error| error.with_path(path))
+    }
+
+    fn try_create(&self, path: &Path, size: u64, passphrase: &Passphrase) -> Result<()> {
+        let target = Target::check(path, self.overwrite)?;
+        let (keyslot_iterations, digest_iterations) =
+            self.cost.split(self.hash, self.cipher.key_size())?;
+        let volume_key = VolumeKey::random(self.cipher.key_size())?;
+        let digest = new_digest(self.hash, &volume_key, digest_iterations)?;
+        let uuid = Uuid::new_v4().hyphenated().to_string();
+        let header = luks1::Header::build(self.cipher.clone(), self.hash, &digest, &uuid)?;
+        let payload = header.payload_offset();
+        let len = size
+            .checked_next_multiple_of(512)
+            .and_then(|size| size.checked_add(payload))
+            .filter(|&len| i64::try_from(len).is_ok())
+            .ok_or_else(|| {
+                let text = format!("image size {size} is too large");
+                Error::new(ErrorKind::InvalidInput, text)
+            })?;
+        let blank = header.as_bytes().to_vec();
+        let sealed = seal(
+            &self.cipher,
+            self.hash,
+            af::STRIPES,
+            &volume_key,
+            passphrase,
+            keyslot_iterations,
+        )?;
+        let header = Header::Luks1(header);
+        let (stages, _) = header.lower(&[SlotChange::Activate { keyslot: 0, sealed }])?;
+
+        let file = target.temporary()?;
+        self.fill(file.as_file(), len, payload)?;
+        write_header(file.as_file(), &blank, &stages)?;
+        target.publish(file)
+    }
+
+    fn fill(&self, file: &File, len: u64, payload: u64) -> Result<()> {
+        let failed = |e| Error::io(format_args!("allocate {len} bytes"), e);
+        file.set_len(len).map_err(failed)?;
+        match self.preallocation {
+            Preallocation::Off => Ok(()),
+            Preallocation::Falloc => {
+                let len = i64::try_from(len)
+                    .map_err(|_| Error::new(ErrorKind::InvalidInput, "image size is too large"))?;
+                fallocate(file, FallocateFlags::empty(), 0, len).map_err(|e| failed(e.into()))
+            }
+            Preallocation::Full => {
+                let zeros = vec![0; 1 << 20];
+                let mut at = payload;
+                while at < len {
+                    let now = usize::try_from(len - at).unwrap_or(usize::MAX).min(zeros.len());
+                    file.write_all_at(&zeros[..now], at).map_err(failed)?;
+                    at += now as u64;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The header without its keyslot, and then the keyslot, in the order of any other addition.
+fn write_header(file: &File, blank: &[u8], stages: &[Stage]) -> Result<()> {
+    let write = |bytes: &[u8], offset| {
+        file.write_all_at(bytes, offset)
+            .map_err(|e| Error::io(format_args!("write {} bytes at byte {offset}", bytes.len()), e))
+    };
+    write(blank, 0)?;
+    for step in stages.iter().flat_map(|stage| &stage.steps) {
+        if let Step::Write { offset, bytes } = step {
+            write(bytes, *offset)?;
+        }
+    }
+    file.sync_all().map_err(|e| Error::io("sync", e))
+}
+
+/// Where the image will be.
+struct Target {
+    path: PathBuf,
+    /// The file that is replaced, locked against everybody else
+    replaced: Option<Arc<FileStorage>>,
+    mode: u32,
+}
+
+impl Target {
+    fn check(path: &Path, overwrite: bool) -> Result<Self> {
+        let path = match path.canonicalize() {
+            Ok(path) => path,
+            Err(_) => return Ok(Self { path: path.into(), replaced: None, mode: 0o666 }),
+        };
+        if !overwrite {
+            return Err(Error::new(ErrorKind::Exists, "the file exists"));
+        }
+        let metadata = path.metadata().map_err(|e| Error::io("look at the file", e))?;
+        if !metadata.is_file() {
+            let text = "not a regular file, it cannot be replaced";
+            return Err(Error::new(ErrorKind::InvalidInput, text));
+        }
+        let file = FileStorage::open_shared(&path, Access::ReadWrite, Sharing::Amend, None)?;
+        let mode = metadata.permissions().mode() & 0o777;
+        Ok(Self { path, replaced: Some(Arc::new(file)), mode })
+    }
+
+    /// A file beside it, gone again if it is dropped.
+    fn temporary(&self) -> Result<NamedTempFile> {
+        let directory = match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let failed = |e| Error::io(format_args!("create a file in {}", directory.display()), e);
+        let file = Builder::new()
+            .prefix(".keyslot-")
+            .permissions(Permissions::from_mode(self.mode))
+            .tempfile_in(directory)
+            .map_err(failed)?;
+        if self.replaced.is_some() {
+            // Created under the umask; this one is to be as its predecessor.
+            file.as_file().set_permissions(Permissions::from_mode(self.mode)).map_err(failed)?;
+        }
+        Ok(file)
+    }
+
+    /// Gives the file its name, durably.
+    fn publish(self, file: NamedTempFile) -> Result<()> {
+        let directory = match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let persisted = match self.replaced {
+            Some(_) => file.persist(&self.path),
+            None => file.persist_noclobber(&self.path),
+        };
+        persisted.map_err(|e| Error::io("give the new file its name", e.error))?;
+        File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(|e| Error::io("sync the directory", e))
+    }
+}

@@ -1,0 +1,265 @@
+//! An opened image: storage, header and sharing in one, the paved path of this crate.
+
+mod create;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use create::{CreateOptions, Preallocation};
+
+use crate::amend::{Plan, PlannedChange, Request, commit};
+use crate::error::{Error, ErrorKind, Result};
+use crate::header::{Header, Keyslot, SlotChange};
+use crate::keyslot::{Cost, Limits, Unlocked, opens, seal, unlock};
+use crate::secret::Passphrase;
+use crate::storage::sharing::Sharing;
+use crate::storage::{Access, FileStorage, Storage};
+
+/// An opened LUKS image.
+#[derive(Debug)]
+pub struct Image {
+    storage: Arc<dyn Storage>,
+    /// The same storage where it is a file, which others can open too
+    file: Option<Arc<FileStorage>>,
+    header: Header,
+    options: OpenOptions,
+}
+
+/// How an image is opened. The default reads the header and keeps nobody from anything.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    sharing: Sharing,
+    write: bool,
+    wait: Option<Duration>,
+    limits: Limits,
+}
+
+/// What an amendment did to one keyslot.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Done {
+    /// The keyslot is active now.
+    Added {
+        /// Index of the keyslot
+        keyslot: usize,
+        /// Its PBKDF2 iterations
+        iterations: u32,
+    },
+    /// The keyslot is inactive and overwritten now.
+    Erased {
+        /// Index of the keyslot
+        keyslot: usize,
+    },
+    /// The keyslot has another secret now.
+    Replaced {
+        /// Index of the keyslot
+        keyslot: usize,
+        /// Its PBKDF2 iterations
+        iterations: u32,
+    },
+}
+
+impl Image {
+    /// Opens an image to read its header.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        OpenOptions::new().open(path)
+    }
+
+    /// An image on a storage of your own. Keeping others from it meanwhile is yours too.
+    pub fn from_storage(storage: impl Storage + 'static, limits: Limits) -> Result<Self> {
+        let storage = Arc::new(storage);
+        let header = Header::read(storage.as_ref())?;
+        let options = OpenOptions { limits, write: true, ..OpenOptions::new() };
+        Ok(Self { storage, file: None, header, options })
+    }
+
+    /// The header as it was read, or as the last amendment left it.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The keyslots, by index.
+    pub fn keyslots(&self) -> impl ExactSizeIterator<Item = Keyslot<'_>> {
+        self.header.keyslots()
+    }
+
+    /// The storage below.
+    pub fn storage(&self) -> &dyn Storage {
+        self.storage.as_ref()
+    }
+
+    /// The image's file, if it is in one.
+    pub fn file(&self) -> Option<&FileStorage> {
+        self.file.as_deref()
+    }
+
+    /// The volume key, out of the first keyslot that opens.
+    ///
+    /// [`ErrorKind::WrongSecret`] if none does; [`ErrorKind::Limit`] if one was left out because
+    /// its header asks for more work than the [limits](OpenOptions::limits) allow.
+    pub fn unlock(&self, passphrase: &Passphrase) -> Result<Unlocked> {
+        self.named(unlock(self.storage(), &self.header, passphrase, self.options.limits))
+    }
+
+    /// Whether this keyslot opens with the passphrase; never, if it is inactive.
+    pub fn opens(&self, keyslot: usize, passphrase: &Passphrase) -> Result<bool> {
+        let Some(keyslot) = self.header.keyslot(keyslot).filter(|keyslot| keyslot.active) else {
+            return Ok(false);
+        };
+        let (storage, limits) = (self.storage(), self.options.limits);
+        let key = self.named(opens(storage, &self.header, &keyslot, passphrase, limits))?;
+        Ok(key.is_some())
+    }
+
+    /// Whether the keyslot's area is all zeros: never used, or erased by keyslot.
+    pub fn is_blank(&self, keyslot: usize) -> Result<bool> {
+        self.named(self.header.is_blank(keyslot, self.storage()))
+    }
+
+    /// Judges a request and says what it comes to. Nothing is written.
+    pub fn plan(&self, request: Request) -> Result<Plan> {
+        let mut opens = |keyslot, secret: &Passphrase| self.opens(keyslot, secret);
+        self.named(Plan::new(&self.header, request, &mut opens))
+    }
+
+    /// Carries out a plan, durably, in an order that keeps the image openable at every instant.
+    ///
+    /// The image is locked against everybody else for the time it takes ([`ErrorKind::InUse`] if
+    /// they are there first), and its header must still be the one that was planned for
+    /// ([`ErrorKind::Changed`]). All but erasing needs the volume key. After an error the text
+    /// says in which state the image is.
+    pub fn amend(&mut self, plan: &Plan, unlocked: Option<&Unlocked>) -> Result<Vec<Done>> {
+        let result = self.try_amend(plan, unlocked);
+        self.named(result)
+    }
+
+    fn try_amend(&mut self, plan: &Plan, unlocked: Option<&Unlocked>) -> Result<Vec<Done>> {
+        if !self.options.write {
+            return Err(Error::new(ErrorKind::InvalidInput, "the image is open for reading only"));
+        }
+        let _alone = match &self.file {
+            Some(file) => Some(file.upgrade(Sharing::Amend, self.options.wait)?),
+            None => None,
+        };
+        self.header = Header::read(self.storage())?;
+        if !self.header.same_bytes(&plan.header) {
+            let text = "the header changed since the amendment was planned";
+            return Err(Error::new(ErrorKind::Changed, text));
+        }
+        let mut done = Vec::new();
+        let changes = plan
+            .changes()
+            .iter()
+            .map(|change| self.seal(change, unlocked, &mut done))
+            .collect::<Result<Vec<_>>>()?;
+        let (stages, after) = self.header.lower(&changes)?;
+        if let Err(error) = commit(self.storage(), &stages) {
+            // What is on the disk now is what counts for whoever goes on with this image.
+            if let Ok(header) = Header::read(self.storage()) {
+                self.header = header;
+            }
+            return Err(error);
+        }
+        self.header = after;
+        Ok(done)
+    }
+
+    /// A planned change with its key material made.
+    fn seal(
+        &self,
+        change: &PlannedChange,
+        unlocked: Option<&Unlocked>,
+        done: &mut Vec<Done>,
+    ) -> Result<SlotChange> {
+        let seal = |keyslot: usize, secret: &Passphrase, cost: Cost| {
+            let unlocked = unlocked.filter(|unlocked| unlocked.belongs_to(&self.header));
+            let (Some(unlocked), Some(slot)) = (unlocked, self.header.keyslot(keyslot)) else {
+                let text = format!("the volume key is needed to write keyslot {keyslot}");
+                return Err(Error::new(ErrorKind::InvalidInput, text));
+            };
+            let (cipher, hash) = (slot.encryption, slot.af_hash);
+            let iterations = cost
+                .iterations(hash, cipher.key_size(), self.header.digest().iterations)
+                .map_err(|e| e.with_hint(format!("Failed to write to keyslot {keyslot}")))?;
+            seal(cipher, hash, slot.stripes, unlocked.volume_key(), secret, iterations)
+        };
+        match *change {
+            PlannedChange::Add { keyslot, ref secret, cost } => {
+                let sealed = seal(keyslot, secret, cost)?;
+                done.push(Done::Added { keyslot, iterations: sealed.iterations });
+                Ok(SlotChange::Activate { keyslot, sealed })
+            }
+            PlannedChange::Erase { keyslot } => {
+                done.push(Done::Erased { keyslot });
+                Ok(SlotChange::Deactivate { keyslot })
+            }
+            PlannedChange::Replace { keyslot, ref secret, cost, staging } => {
+                let sealed = seal(keyslot, secret, cost)?;
+                done.push(Done::Replaced { keyslot, iterations: sealed.iterations });
+                Ok(SlotChange::Replace { keyslot, sealed, staging })
+            }
+        }
+    }
+
+    /// The result, with the file's name if it is an error.
+    fn named<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|error| match &self.file {
+            Some(file) => error.with_path(file.path()),
+            None => error,
+        })
+    }
+}
+
+impl OpenOptions {
+    /// Reads the header, takes no lock.
+    pub fn new() -> Self {
+        Self { sharing: Sharing::None, write: false, wait: None, limits: Limits::default() }
+    }
+
+    /// What the image is opened for, and what others may do with it meanwhile.
+    #[must_use]
+    pub fn sharing(mut self, sharing: Sharing) -> Self {
+        self.sharing = sharing;
+        self.write |= matches!(sharing, Sharing::WriteData | Sharing::Amend);
+        self
+    }
+
+    /// Opens for writing as well, to amend an image that is shared for reading until then.
+    #[must_use]
+    pub fn write(mut self, write: bool) -> Self {
+        self.write = write;
+        self
+    }
+
+    /// How long to wait for others to be gone, in opening and in every amendment.
+    #[must_use]
+    pub fn wait(mut self, wait: Option<Duration>) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// How much work the header may ask for.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Opens an image: first the lock, then the header.
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Image> {
+        let path = path.as_ref();
+        let access = if self.write { Access::ReadWrite } else { Access::ReadOnly };
+        let file = FileStorage::open_shared(path, access, self.sharing, self.wait)?;
+        let file = Arc::new(file);
+        let header = Header::read(file.as_ref()).map_err(|e| e.with_path(PathBuf::from(path)))?;
+        let storage: Arc<dyn Storage> = Arc::<FileStorage>::clone(&file);
+        Ok(Image { storage, file: Some(file), header, options: self.clone() })
+    }
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
