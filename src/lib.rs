@@ -1,9 +1,57 @@
 //! The keyslots of LUKS disk images: read, check, add, erase and replace them, safely.
+//!
+//! No root, no device-mapper, no loop device: files in, files out. An [`Image`] is opened,
+//! [unlocked](Image::unlock) with a [`Passphrase`], and amended in two steps: a
+//! [plan](Image::plan), which is only looked at, and the [commit](Image::amend), which writes it
+//! in an order that leaves an image that opens, wherever it is interrupted.
+//!
+//! ```
+//! use keyslot::amend::{Change, Request};
+//! use keyslot::keyslot::Cost;
+//! use keyslot::{Image, OpenOptions, Passphrase, Sharing};
+//!
+//! # fn main() -> keyslot::Result<()> {
+//! # let directory = tempfile::tempdir().expect("a directory");
+//! # let path = directory.path().join("image.luks");
+//! # std::fs::copy("testdata/luks1_qemu.img", &path).expect("a copy");
+//! let (old, new) = (Passphrase::new(b"hunter0")?, Passphrase::new(b"hunter1")?);
+//!
+//! // Locked against everybody else from here on, QEMU and cryptsetup included.
+//! let mut image = OpenOptions::new().sharing(Sharing::Amend).open(&path)?;
+//! let unlocked = image.unlock(&old)?;
+//! let plan = image.plan(Request::one(Change::Replace {
+//!     keyslot: None,
+//!     old_secret: Some(Ok(old.clone())),
+//!     new_secret: Ok(new.clone()),
+//!     cost: Cost::Iterations(1000),
+//! }))?;
+//! image.amend(&plan, Some(&unlocked))?;
+//!
+//! assert_eq!(image.unlock(&new)?.keyslot(), 0);
+//! assert!(image.unlock(&old).is_err());
+//! for keyslot in Image::open(&path)?.keyslots() {
+//!     println!("keyslot {}: active {}", keyslot.index, keyslot.active);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The parts can be used alone: [`crypto`] does no I/O, [`header`] parses bytes, and
+//! [`storage::Storage`] is a trait that anybody can supply. `default-features = false` gives the
+//! library without what only the command needs.
 
+pub mod amend;
 pub mod crypto;
 pub mod error;
+pub mod header;
+pub mod image;
+pub mod keyslot;
 pub mod options;
 pub mod secret;
 pub mod storage;
 
 pub use error::{Error, ErrorKind, Result};
+pub use image::{CreateOptions, Done, Image, OpenOptions, Preallocation};
+pub use keyslot::{Limits, Unlocked};
+pub use secret::{Passphrase, VolumeKey};
+pub use storage::sharing::Sharing;

@@ -1,0 +1,201 @@
+//! `keyslot check`: whether the header is sound, what a crash left, and what a secret opens.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use keyslot::header::{Kdf, Leftover};
+use keyslot::secret::Passphrase;
+use keyslot::{Error, ErrorKind, Image, Limits, OpenOptions, Result, Sharing};
+use serde_json::{Value, json};
+
+use super::progress::Spinner;
+use super::qemu_format;
+use super::secrets::Secrets;
+use super::{ObjectArgs, Outcome, Output};
+
+/// Check the header, and which keyslots a secret opens
+///
+/// Says of every keyslot whether it is active and whether its area is blank, and finds what an
+/// interrupted amendment left behind. Nothing is written.
+#[derive(Args)]
+pub struct CheckArgs {
+    /// Secret to try on every keyslot
+    #[arg(long, value_name = "SOURCE")]
+    secret: Option<OsString>,
+
+    /// Stop at the first keyslot that the secret opens
+    #[arg(long, requires = "secret")]
+    first: bool,
+
+    /// Try keyslots that ask for absurd iteration counts, too
+    #[arg(long)]
+    force: bool,
+
+    #[command(flatten)]
+    objects: ObjectArgs,
+
+    /// How it is printed
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Output,
+
+    /// Print nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// Images
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(args: CheckArgs) -> Outcome {
+    let mut secrets = Secrets::new(&args.objects.objects)?;
+    let secret = match &args.secret {
+        Some(source) => Some(secrets.existing(Some(source), "--secret", "Passphrase")?),
+        None => None,
+    };
+    let mut documents = Vec::new();
+    let mut failed = None;
+    for path in &args.images {
+        match check(path, secret.as_ref(), &args) {
+            Ok(document) => {
+                if document["secret-opens"].as_array().is_some_and(Vec::is_empty) {
+                    let text = "no keyslot opens with the secret";
+                    let error = Error::new(ErrorKind::WrongSecret, text).with_path(path);
+                    failed.get_or_insert(error);
+                }
+                if args.output == Output::Human && !args.quiet {
+                    print!("{}", text(&document));
+                }
+                documents.push(document);
+            }
+            Err(error) if args.images.len() > 1 => {
+                eprintln!("keyslot: {error}{}", super::report::cause(&error));
+                failed.get_or_insert(error);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if args.output == Output::Json {
+        match documents.as_slice() {
+            [document] if args.images.len() == 1 => println!("{}", qemu_format::json(document)),
+            _ => println!("{}", qemu_format::json(&Value::Array(documents))),
+        }
+    }
+    failed.map_or(Ok(()), |error| Err(error.into()))
+}
+
+fn check(path: &Path, secret: Option<&Passphrase>, args: &CheckArgs) -> Result<Value> {
+    let sharing = if secret.is_some() { Sharing::ReadData } else { Sharing::None };
+    let limits = if args.force { Limits::NONE } else { Limits::default() };
+    let image = OpenOptions::new().sharing(sharing).limits(limits).open(path)?;
+    let header = image.header();
+    let mut keyslots = Vec::new();
+    for keyslot in image.keyslots() {
+        let mut value = json!({ "keyslot": keyslot.index, "active": keyslot.active });
+        match keyslot.kdf {
+            Kdf::Pbkdf2 { iterations, .. } if keyslot.active => {
+                value["iterations"] = json!(iterations);
+            }
+            _ => value["blank"] = json!(image.is_blank(keyslot.index)?),
+        }
+        keyslots.push(value);
+    }
+    let mut document = json!({
+        "filename": path.to_string_lossy(),
+        "format": header.format(),
+        "cipher": format!("{}-{}", header.cipher().cipher_name(), header.cipher().cipher_mode()),
+        "key-size": header.cipher().key_size(),
+        "hash": header.digest().hash.name(),
+        "keyslots": keyslots,
+        "leftovers": header.leftovers().into_iter().map(leftover).collect::<Vec<_>>(),
+    });
+    if let Some(secret) = secret {
+        document["secret-opens"] = json!(opened(&image, secret, args)?);
+    }
+    Ok(document)
+}
+
+/// The keyslots that the secret opens. One that is over the limit is skipped if another opens.
+fn opened(image: &Image, secret: &Passphrase, args: &CheckArgs) -> Result<Vec<usize>> {
+    let _spinner = Spinner::start("trying the keyslots", args.quiet);
+    let mut opened = Vec::new();
+    let mut over_limit = None;
+    for keyslot in image.keyslots() {
+        match image.opens(keyslot.index, secret) {
+            Ok(true) => opened.push(keyslot.index),
+            Ok(false) => {}
+            Err(error) if error.kind() == ErrorKind::Limit => {
+                over_limit.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
+        if args.first && !opened.is_empty() {
+            break;
+        }
+    }
+    match over_limit {
+        Some(error) if opened.is_empty() => Err(error),
+        _ => Ok(opened),
+    }
+}
+
+fn leftover(leftover: Leftover) -> Value {
+    match leftover {
+        Leftover::Wipe { keyslot } => json!({ "kind": "wipe", "keyslot": keyslot }),
+        Leftover::Replace { keyslot, staging } => {
+            json!({ "kind": "replace", "keyslot": keyslot, "staging": staging })
+        }
+        Leftover::Twins { keyslots: [one, other] } => {
+            json!({ "kind": "twins", "keyslot": one, "staging": other })
+        }
+        _ => Value::Null,
+    }
+}
+
+fn text(document: &Value) -> String {
+    let bits = document["key-size"].as_u64().unwrap_or_default() * 8;
+    let string = |key: &str| document[key].as_str().unwrap_or_default();
+    let mut lines = vec![format!(
+        "{}: sound {} header, {}, {bits}-bit key, {}",
+        string("filename"),
+        string("format"),
+        string("cipher"),
+        string("hash"),
+    )];
+    let list = |key: &str| document[key].as_array().map(Vec::as_slice).unwrap_or_default();
+    for slot in list("keyslots") {
+        let keyslot = &slot["keyslot"];
+        lines.push(match (slot.get("iterations"), slot["blank"].as_bool()) {
+            (Some(iterations), _) => format!("keyslot {keyslot}: active, {iterations} iterations"),
+            (None, Some(true)) => format!("keyslot {keyslot}: inactive, blank"),
+            _ => {
+                format!("keyslot {keyslot}: inactive, not blank (random data, or old key material)")
+            }
+        });
+    }
+    for left in list("leftovers") {
+        let (keyslot, staging) = (&left["keyslot"], &left["staging"]);
+        lines.push(match left["kind"].as_str() {
+            Some("wipe") => format!(
+                "leftover: keyslot {keyslot} was erased, but not overwritten to the end; 'keyslot erase --force --keyslot {keyslot}' does it"
+            ),
+            Some("replace") => format!(
+                "leftover: replacing keyslot {keyslot} was interrupted; its new secret opens keyslot {staging}; 'keyslot erase --force --keyslot {keyslot}' clears what is left"
+            ),
+            _ => format!(
+                "leftover: keyslots {keyslot} and {staging} hold the same key material; 'keyslot erase --keyslot {staging}' removes the copy"
+            ),
+        });
+    }
+    if let Some(opened) = document.get("secret-opens").and_then(Value::as_array) {
+        if !opened.is_empty() {
+            let opened: Vec<_> = opened.iter().map(ToString::to_string).collect();
+            let plural = if opened.len() == 1 { "" } else { "s" };
+            lines.push(format!("the secret opens keyslot{plural} {}", opened.join(", ")));
+        }
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}

@@ -1,0 +1,255 @@
+//! `keyslot create`: a new image, with qemu-img's options.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Args;
+use keyslot::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen};
+use keyslot::keyslot::Cost;
+use keyslot::options::{Options, image_size, number, size};
+use keyslot::{CreateOptions, Error, ErrorKind, Preallocation, Result};
+use serde_json::json;
+
+use super::progress::Spinner;
+use super::qemu_format;
+use super::report::Failure;
+use super::secrets::Secrets;
+use super::{KdfArgs, ObjectArgs, Outcome, Output, Persona};
+
+/// Create an image with one keyslot
+///
+/// Takes the arguments of qemu-img create for LUKS1. An existing file is not replaced without
+/// --force, and then only when the new image is complete.
+#[derive(Args)]
+pub struct CreateArgs {
+    #[command(flatten)]
+    objects: ObjectArgs,
+
+    /// Format of the image: luks
+    #[arg(short, long, value_name = "FMT")]
+    format: String,
+
+    /// QEMU's options; -o help lists them
+    #[arg(short, long, value_name = "OPTS", action = clap::ArgAction::Append)]
+    options: Vec<String>,
+
+    /// Secret that shall open the image
+    #[arg(long, value_name = "SOURCE")]
+    new_secret: Option<OsString>,
+
+    #[command(flatten)]
+    kdf: KdfArgs,
+
+    /// Replace an existing file
+    #[arg(long)]
+    force: bool,
+
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Output,
+
+    /// Print nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// Image, and the size of its payload in bytes (or with K, M, G, T)
+    #[arg(value_names = ["IMAGE", "SIZE"])]
+    operands: Vec<OsString>,
+}
+
+/// Runs the command.
+pub fn run(args: CreateArgs, persona: Persona) -> Outcome {
+    let mut secrets = Secrets::new(&args.objects.objects)?;
+    let mut options = Options::new();
+    for text in &args.options {
+        options.append(Options::parse(text)?);
+    }
+    if options.asks_help() {
+        print!("{HELP}");
+        return Ok(());
+    }
+    let (image, size_operand) = match args.operands.as_slice() {
+        [image] => (image, None),
+        [image, size] => (image, Some(size.to_string_lossy())),
+        [] => return Err(invalid("Expecting image file name").into()),
+        [_, _, ..] => return Err(invalid("Unexpected arguments behind the image's size").into()),
+    };
+    let path = PathBuf::from(image);
+    let shown = image.to_string_lossy();
+    let creating = Failure::creating(&shown);
+    let named = |error: Error| creating(error.with_path(&path));
+    check_format(&args.format).map_err(named)?;
+
+    let size = match (&size_operand, options.last("size")) {
+        (Some(text), _) => image_size(text)?,
+        (None, Some(text)) => size("size", text).map_err(named)?,
+        (None, None) => return Err(named(invalid("Image creation needs a size parameter"))),
+    };
+    // qemu-img says what it is about to make; a person is told when it is made.
+    if !args.quiet && persona == Persona::QemuImg {
+        println!("Formatting '{shown}', fmt=luks size={size}{}", echo(&options));
+    }
+    let create = create_options(&options, &args.kdf, args.force).map_err(named)?;
+    let secret = match options.last("key-secret") {
+        Some(_) if args.new_secret.is_some() => {
+            return Err(invalid("--new-secret must not be given beside a key-secret").into());
+        }
+        Some(id) => secrets.objects.passphrase_utf8(id),
+        None if persona == Persona::QemuImg => {
+            Err(invalid("Parameter 'key-secret' is required for cipher"))
+        }
+        None => secrets.new_secret(args.new_secret.as_ref(), "--new-secret", "New passphrase"),
+    }
+    .map_err(named)?;
+    if !args.quiet && !secret.is_qemu_compatible() {
+        eprintln!("warning: {shown}: QEMU cannot use the secret: it is not UTF-8 text without NUL");
+    }
+    {
+        let _spinner = Spinner::start("creating the image", args.quiet);
+        create.create(&path, size, &secret).map_err(named)?;
+    }
+    if args.output == Output::Json {
+        println!(
+            "{}",
+            qemu_format::json(
+                &json!({ "filename": shown, "format": "luks", "virtual-size": size })
+            )
+        );
+    } else if !args.quiet && persona == Persona::Keyslot {
+        println!(
+            "{shown}: LUKS1 image of {} created, its secret is in keyslot 0",
+            qemu_format::size(size)
+        );
+    }
+    Ok(())
+}
+
+fn check_format(format: &str) -> Result<()> {
+    let unsupported = match format {
+        "luks" => return Ok(()),
+        "luks2" | "qcow2" => format!("creating {format} images is not supported yet"),
+        other => format!("Unknown file format '{other}'"),
+    };
+    Err(invalid(unsupported))
+}
+
+/// The options as qemu-img repeats them, in the order of its own list.
+fn echo(options: &Options) -> String {
+    const ORDER: [&str; 8] = [
+        "key-secret",
+        "cipher-alg",
+        "cipher-mode",
+        "ivgen-alg",
+        "ivgen-hash-alg",
+        "hash-alg",
+        "iter-time",
+        "preallocation",
+    ];
+    let given = ORDER.iter().filter_map(|key| Some(format!(" {key}={}", options.last(key)?)));
+    given.collect()
+}
+
+fn create_options(options: &Options, kdf: &KdfArgs, force: bool) -> Result<CreateOptions> {
+    if let Some((key, _)) = options.iter().find(|(key, _)| !KEYS.contains(key)) {
+        return Err(invalid(format!("Invalid parameter '{key}'")));
+    }
+    if options.last("detached-header").is_some_and(|value| value != "off") {
+        let text = "creating a detached header is not supported yet";
+        return Err(Error::new(ErrorKind::Unsupported, text));
+    }
+    let cost = match options.last("iter-time") {
+        Some(text) => {
+            let ms = number("iter-time", text)?;
+            Cost::Time(std::time::Duration::from_millis(ms.cast_unsigned()))
+        }
+        None => kdf.cost()?,
+    };
+    let hash = |key: &str| options.last(key).map(|name| hash(key, name)).transpose();
+    let preallocation = match options.last("preallocation") {
+        None | Some("off" | "metadata") => Preallocation::Off,
+        Some("falloc") => Preallocation::Falloc,
+        Some("full") => Preallocation::Full,
+        Some(other) => return Err(not_accepted("preallocation", other)),
+    };
+    Ok(CreateOptions::new()?
+        .cipher(cipher(options, hash("ivgen-hash-alg")?)?)
+        .hash(hash("hash-alg")?.unwrap_or(HashAlg::Sha256))
+        .cost(cost)
+        .preallocation(preallocation)
+        .overwrite(force))
+}
+
+fn cipher(options: &Options, ivgen_hash: Option<HashAlg>) -> Result<CipherSpec> {
+    let mode = match options.last("cipher-mode") {
+        None | Some("xts") => CipherMode::Xts,
+        Some("cbc") => CipherMode::Cbc,
+        Some("ctr") => CipherMode::Ctr,
+        Some("ecb") => CipherMode::Ecb,
+        Some(other) => return Err(not_accepted("cipher-mode", other)),
+    };
+    let ivgen = match options.last("ivgen-alg") {
+        None | Some("plain64") => IvGen::Plain64,
+        Some("plain") => IvGen::Plain,
+        Some("plain64be") => IvGen::Plain64be,
+        Some("essiv") => IvGen::Essiv(ivgen_hash.unwrap_or(HashAlg::Sha256)),
+        Some(other) => return Err(not_accepted("ivgen-alg", other)),
+    };
+    let name = options.last("cipher-alg").unwrap_or("aes-256");
+    let (cipher, key_size) = CIPHERS
+        .iter()
+        .filter_map(|&cipher| {
+            let bits =
+                name.strip_prefix(cipher.name())?.strip_prefix('-')?.parse::<usize>().ok()?;
+            cipher.key_sizes().contains(&(bits / 8)).then_some((cipher, bits / 8))
+        })
+        .next()
+        .ok_or_else(|| match name {
+            "des" | "3des" | "sm4" => invalid(format!("Algorithm '{name}' not supported")),
+            _ => not_accepted("cipher-alg", name),
+        })?;
+    let halves = if mode == CipherMode::Xts { 2 } else { 1 };
+    CipherSpec::new(cipher, mode, ivgen, ivgen_hash, key_size * halves)
+        .map_err(|error| invalid(error.message()))
+}
+
+fn hash(key: &str, name: &str) -> Result<HashAlg> {
+    HashAlg::parse(name).map_err(|_| not_accepted(key, name))
+}
+
+fn not_accepted(key: &str, value: &str) -> Error {
+    invalid(format!("Parameter '{key}' does not accept value '{value}'"))
+}
+
+fn invalid(text: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidInput, text)
+}
+
+const CIPHERS: [Cipher; 5] =
+    [Cipher::Aes, Cipher::Camellia, Cipher::Cast5, Cipher::Serpent, Cipher::Twofish];
+
+const KEYS: [&str; 10] = [
+    "cipher-alg",
+    "cipher-mode",
+    "detached-header",
+    "hash-alg",
+    "iter-time",
+    "ivgen-alg",
+    "ivgen-hash-alg",
+    "key-secret",
+    "preallocation",
+    "size",
+];
+
+const HELP: &str = "\
+Supported luks options:
+  cipher-alg=<str>       - Name of encryption cipher algorithm
+  cipher-mode=<str>      - Name of encryption cipher mode
+  detached-header=<bool (on/off)> - Create a detached LUKS header
+  hash-alg=<str>         - Name of encryption hash algorithm
+  iter-time=<num>        - Time to spend in PBKDF in milliseconds
+  ivgen-alg=<str>        - Name of IV generator algorithm
+  ivgen-hash-alg=<str>   - Name of IV generator hash algorithm
+  key-secret=<str>       - ID of the secret that provides the keyslot passphrase
+  preallocation=<str>    - Preallocation mode (allowed values: off, metadata, falloc, full)
+  size=<size>            - Virtual disk size
+";

@@ -1,0 +1,289 @@
+//! `keyslot add`, `erase` and `replace`: keyslots changed by people.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use keyslot::amend::{Change, Plan, PlannedChange, Request};
+use keyslot::keyslot::{Cost, Unlocked};
+use keyslot::secret::Passphrase;
+use keyslot::{Done, Error, ErrorKind, Image, Result};
+use serde_json::{Value, json};
+
+use super::progress::Spinner;
+use super::qemu_format;
+use super::secrets::Secrets;
+use super::{ChangeArgs, KdfArgs, ObjectArgs, Outcome, Output};
+
+/// Add a secret: a new keyslot that opens the image
+#[derive(Args)]
+pub struct AddArgs {
+    /// Secret that opens the image now
+    #[arg(long, value_name = "SOURCE")]
+    secret: Option<OsString>,
+
+    /// Secret that shall open it too
+    #[arg(long, value_name = "SOURCE")]
+    new_secret: Option<OsString>,
+
+    /// Keyslot to put it into [default: the first inactive one]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    keyslot: Option<i64>,
+
+    #[command(flatten)]
+    kdf: KdfArgs,
+    #[command(flatten)]
+    objects: ObjectArgs,
+    #[command(flatten)]
+    change: ChangeArgs,
+
+    /// Image
+    image: PathBuf,
+}
+
+/// Erase a secret: its keyslot is made inactive and its key material overwritten
+///
+/// By index, no secret is needed as long as another keyslot stays active. By secret, every
+/// keyslot that it opens is erased.
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["keyslot", "old_secret"]))]
+pub struct EraseArgs {
+    /// Keyslot to erase
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    keyslot: Option<i64>,
+
+    /// Secret whose keyslots are erased
+    #[arg(long, value_name = "SOURCE")]
+    old_secret: Option<OsString>,
+
+    /// Secret that must open the image before anything is erased
+    #[arg(long, value_name = "SOURCE")]
+    secret: Option<OsString>,
+
+    #[command(flatten)]
+    objects: ObjectArgs,
+    #[command(flatten)]
+    change: ChangeArgs,
+
+    /// Image
+    image: PathBuf,
+}
+
+/// Replace a secret by another one, in the same keyslot
+///
+/// The new secret opens a spare keyslot before the old one is erased, so an interruption at any
+/// instant leaves an image that opens with one of the two.
+#[derive(Args)]
+pub struct ReplaceArgs {
+    /// Secret to be replaced, in every keyslot that it opens
+    #[arg(long, value_name = "SOURCE")]
+    old_secret: Option<OsString>,
+
+    /// Keyslot whose secret is replaced; --secret then says what opens the image
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    keyslot: Option<i64>,
+
+    /// Secret that opens the image [default: the old secret]
+    #[arg(long, value_name = "SOURCE")]
+    secret: Option<OsString>,
+
+    /// Secret to take its place
+    #[arg(long, value_name = "SOURCE")]
+    new_secret: Option<OsString>,
+
+    #[command(flatten)]
+    kdf: KdfArgs,
+    #[command(flatten)]
+    objects: ObjectArgs,
+    #[command(flatten)]
+    change: ChangeArgs,
+
+    /// Image
+    image: PathBuf,
+}
+
+/// Runs `keyslot add`.
+pub fn add(args: AddArgs) -> Outcome {
+    let mut secrets = Secrets::new(&args.objects.objects)?;
+    let cost = args.kdf.cost()?;
+    let job = Job::open(&args.image, &args.change)?;
+    let secret = secrets.existing(args.secret.as_ref(), "--secret", "Passphrase")?;
+    let unlocked = job.unlock(&secret)?;
+    let new_secret =
+        secrets.new_secret(args.new_secret.as_ref(), "--new-secret", "New passphrase")?;
+    let change = Change::Add { keyslot: args.keyslot, new_secret: Ok(new_secret), cost };
+    carry_out(job, Request::one(change), Some(unlocked), &args.change, true)
+}
+
+/// Runs `keyslot erase`.
+pub fn erase(args: EraseArgs) -> Outcome {
+    let mut secrets = Secrets::new(&args.objects.objects)?;
+    let job = Job::open(&args.image, &args.change)?;
+    if let Some(source) = &args.secret {
+        job.unlock(&secrets.existing(Some(source), "--secret", "Passphrase")?)?;
+    }
+    let old_secret = match &args.old_secret {
+        Some(source) => {
+            Some(Ok(secrets.existing(Some(source), "--old-secret", "Passphrase to erase")?))
+        }
+        None => None,
+    };
+    let change = Change::Erase { keyslot: args.keyslot, old_secret };
+    carry_out(job, Request::one(change), None, &args.change, true)
+}
+
+/// Runs `keyslot replace`.
+pub fn replace(args: ReplaceArgs) -> Outcome {
+    let mut secrets = Secrets::new(&args.objects.objects)?;
+    let cost = args.kdf.cost()?;
+    let job = Job::open(&args.image, &args.change)?;
+    let by_secret = args.keyslot.is_none() || args.old_secret.is_some();
+    let old_secret = if by_secret {
+        let source = args.old_secret.as_ref();
+        Some(secrets.existing(source, "--old-secret", "Passphrase to replace")?)
+    } else {
+        None
+    };
+    let opener = match (&args.secret, &old_secret) {
+        (None, Some(old_secret)) => old_secret.clone(),
+        (source, _) => secrets.existing(source.as_ref(), "--secret", "Passphrase")?,
+    };
+    let unlocked = job.unlock(&opener)?;
+    let new_secret =
+        secrets.new_secret(args.new_secret.as_ref(), "--new-secret", "New passphrase")?;
+    let change = Change::Replace {
+        keyslot: args.keyslot,
+        old_secret: old_secret.map(Ok),
+        new_secret: Ok(new_secret),
+        cost,
+    };
+    carry_out(job, Request::one(change), Some(unlocked), &args.change, true)
+}
+
+/// An image, opened to be changed.
+pub struct Job {
+    image: Image,
+    path: PathBuf,
+    quiet: bool,
+}
+
+impl Job {
+    /// Locks the image and reads its header.
+    pub fn open(path: &Path, change: &ChangeArgs) -> Result<Self> {
+        let image = change.open_options().open(path)?;
+        Ok(Self { image, path: path.to_owned(), quiet: change.quiet })
+    }
+
+    /// The volume key.
+    pub fn unlock(&self, secret: &Passphrase) -> Result<Unlocked> {
+        let _spinner = Spinner::start("unlocking", self.quiet);
+        self.image.unlock(secret)
+    }
+}
+
+/// Plans the request, and unless it is a dry run does it; prints what came of it.
+pub fn carry_out(
+    mut job: Job,
+    request: Request,
+    unlocked: Option<Unlocked>,
+    args: &ChangeArgs,
+    tell: bool,
+) -> Outcome {
+    let request = Request { force: args.force, ..request };
+    let plan = {
+        let _spinner = Spinner::start("looking for the secret's keyslots", job.quiet);
+        job.image.plan(request)?
+    };
+    if plan.needs_volume_key() && unlocked.is_none() {
+        return Err(Error::new(ErrorKind::InvalidInput, "a secret is needed").into());
+    }
+    if !args.quiet {
+        for warning in plan.warnings() {
+            eprintln!("warning: {}: {warning}", job.path.display());
+        }
+    }
+    let changes: Vec<Value> = if args.dry_run {
+        plan.changes().iter().map(planned).collect()
+    } else {
+        let _spinner = Spinner::start("writing keyslots", job.quiet);
+        job.image.amend(&plan, unlocked.as_ref())?.iter().map(done).collect()
+    };
+    if args.output == Output::Json {
+        let result = json!({
+            "filename": job.path.to_string_lossy(),
+            "dry-run": args.dry_run,
+            "changes": changes,
+            "warnings": plan.warnings(),
+        });
+        println!("{}", qemu_format::json(&result));
+    } else if (tell || args.dry_run) && !args.quiet {
+        print_changes(&plan, &changes, args.dry_run);
+    }
+    Ok(())
+}
+
+fn print_changes(plan: &Plan, changes: &[Value], dry_run: bool) {
+    for (change, planned) in changes.iter().zip(plan.changes()) {
+        let keyslot = &change["keyslot"];
+        let would = if dry_run { "would be " } else { "" };
+        let action = match planned {
+            PlannedChange::Add { .. } => "added",
+            PlannedChange::Erase { .. } => "erased",
+            PlannedChange::Replace { .. } => "replaced",
+            _ => "changed",
+        };
+        let detail =
+            match (change.get("iterations"), change.get("iter-time"), change.get("staging")) {
+                (Some(iterations), _, None) => format!(" ({iterations} iterations)"),
+                (Some(iterations), _, Some(staging)) => {
+                    format!(" ({iterations} iterations, by way of keyslot {staging})")
+                }
+                (None, Some(ms), None) => format!(" (iteration count for {ms} ms)"),
+                (None, Some(ms), Some(staging)) => {
+                    format!(" (iteration count for {ms} ms, by way of keyslot {staging})")
+                }
+                _ => String::new(),
+            };
+        println!("keyslot {keyslot} {would}{action}{detail}");
+    }
+}
+
+/// A change that would be made, for JSON.
+fn planned(change: &PlannedChange) -> Value {
+    match change {
+        PlannedChange::Add { keyslot, cost, .. } => with_cost("add", *keyslot, *cost),
+        PlannedChange::Replace { keyslot, cost, staging, .. } => {
+            let mut value = with_cost("replace", *keyslot, *cost);
+            if let Some(staging) = staging {
+                value["staging"] = json!(staging);
+            }
+            value
+        }
+        PlannedChange::Erase { keyslot } => json!({ "action": "erase", "keyslot": keyslot }),
+        _ => Value::Null,
+    }
+}
+
+fn with_cost(action: &str, keyslot: usize, cost: Cost) -> Value {
+    match cost {
+        Cost::Iterations(n) => json!({ "action": action, "keyslot": keyslot, "iterations": n }),
+        Cost::Time(time) => {
+            let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            json!({ "action": action, "keyslot": keyslot, "iter-time": ms })
+        }
+    }
+}
+
+/// A change that was made, for JSON.
+fn done(change: &Done) -> Value {
+    match *change {
+        Done::Added { keyslot, iterations } => {
+            json!({ "action": "add", "keyslot": keyslot, "iterations": iterations })
+        }
+        Done::Erased { keyslot } => json!({ "action": "erase", "keyslot": keyslot }),
+        Done::Replaced { keyslot, iterations } => {
+            json!({ "action": "replace", "keyslot": keyslot, "iterations": iterations })
+        }
+        _ => Value::Null,
+    }
+}

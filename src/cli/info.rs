@@ -1,0 +1,198 @@
+//! `keyslot info`: what the header says, as `qemu-img info` prints it.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::Args;
+use keyslot::header::{Header, Kdf};
+use keyslot::{Error, Image, OpenOptions, Result, Sharing};
+use serde_json::{Map, Value, json};
+
+use super::image_spec::ImageSpec;
+use super::progress::Spinner;
+use super::qemu_format::{human, json as qemu_json, size};
+use super::report::Failure;
+use super::secrets::Secrets;
+use super::{ObjectArgs, Outcome, Output};
+
+/// Show the header and its keyslots
+///
+/// Prints what qemu-img info prints. Takes no lock and needs no secret; with one, it also says
+/// which keyslots it opens.
+#[derive(Args)]
+pub struct InfoArgs {
+    #[command(flatten)]
+    objects: ObjectArgs,
+
+    /// Secret to try on the keyslots
+    #[arg(long, value_name = "SOURCE")]
+    secret: Option<OsString>,
+
+    /// IMAGE is a list of QEMU's image options
+    #[arg(long)]
+    image_opts: bool,
+
+    /// Format of the image
+    #[arg(short, long, value_name = "FMT")]
+    format: Option<String>,
+
+    /// How it is printed
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Output,
+
+    /// Accepted as qemu-img has it: no lock is taken anyway
+    #[arg(short = 'U', long)]
+    force_share: bool,
+
+    /// Accepted as qemu-img has it: a LUKS image has no backing file
+    #[arg(long)]
+    backing_chain: bool,
+
+    /// Images, or their options
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<OsString>,
+}
+
+/// Runs the command.
+pub fn run(args: InfoArgs) -> Outcome {
+    let mut secrets = Secrets::new(&args.objects.objects)?;
+    let secret = match &args.secret {
+        Some(source) => Some(secrets.existing(Some(source), "--secret", "Passphrase")?),
+        None => None,
+    };
+    let sharing = if secret.is_some() { Sharing::ReadData } else { Sharing::None };
+    let mut documents = Vec::new();
+    for (i, name) in args.images.iter().enumerate() {
+        let spec = ImageSpec::parse(name, args.image_opts, args.format.as_deref())
+            .map_err(Failure::opening(&name.to_string_lossy()))?;
+        let opening = Failure::opening(&spec.shown);
+        let image = OpenOptions::new().sharing(sharing).open(&spec.path).map_err(&opening)?;
+        let mut document = describe(&image, &spec.path).map_err(opening)?;
+        if let Some(secret) = &secret {
+            let _spinner = Spinner::start("trying the keyslots", args.output == Output::Json);
+            let mut opened = Vec::new();
+            for keyslot in image.keyslots() {
+                if image.opens(keyslot.index, secret)? {
+                    opened.push(keyslot.index);
+                }
+            }
+            document["secret-opens"] = json!(opened);
+        }
+        if args.output == Output::Human {
+            if i > 0 {
+                println!();
+            }
+            print!("{}", text(&document));
+        }
+        documents.push(document);
+    }
+    if args.output == Output::Json {
+        match documents.as_slice() {
+            [document] => println!("{}", qemu_json(document)),
+            _ => println!("{}", qemu_json(&Value::Array(documents))),
+        }
+    }
+    Ok(())
+}
+
+/// The document that qemu-img prints as JSON.
+fn describe(image: &Image, path: &Path) -> Result<Value> {
+    let filename = path.to_string_lossy();
+    let failed = |e| Error::io("read the length", e).with_path(path);
+    // QEMU counts in sectors.
+    let len = image.storage().len().map_err(failed)?.next_multiple_of(512);
+    let disk_size = match image.file() {
+        Some(file) => file.actual_size().map_err(failed)?,
+        None => len,
+    };
+    Ok(json!({
+        "children": [{
+            "name": "file",
+            "info": {
+                "children": [],
+                "virtual-size": len,
+                "filename": filename,
+                "format": "file",
+                "actual-size": disk_size,
+                "format-specific": { "type": "file", "data": {} },
+                "dirty-flag": false,
+            },
+        }],
+        "virtual-size": len - image.header().payload_offset(),
+        "filename": filename,
+        "format": "luks",
+        "actual-size": disk_size,
+        "format-specific": { "type": "luks", "data": format_specific(image.header()) },
+        "encrypted": true,
+        "dirty-flag": false,
+    }))
+}
+
+fn format_specific(header: &Header) -> Value {
+    let cipher = header.cipher();
+    let mode = cipher.cipher_mode();
+    let (chain, ivgen) = mode.split_once('-').unwrap_or((&mode, "null"));
+    let (ivgen, ivgen_hash) = match ivgen.split_once(':') {
+        Some((ivgen, hash)) => (ivgen, Some(hash)),
+        None => (ivgen, None),
+    };
+    let mut data = Map::new();
+    let mut put = |key: &str, value: Value| data.insert(key.to_owned(), value);
+    put("ivgen-alg", json!(ivgen));
+    put("detached-header", json!(false));
+    put("hash-alg", json!(header.digest().hash.name()));
+    put("cipher-alg", json!(cipher.algorithm()));
+    put("uuid", json!(header.uuid()));
+    if let Some(hash) = ivgen_hash.filter(|_| ivgen == "essiv") {
+        put("ivgen-hash-alg", json!(hash));
+    }
+    put("cipher-mode", json!(chain));
+    let slots = header.keyslots().map(|keyslot| {
+        let Kdf::Pbkdf2 { iterations, .. } = keyslot.kdf else { return Value::Null };
+        let offset = keyslot.area.offset;
+        if keyslot.active {
+            json!({ "active": true, "iters": iterations, "key-offset": offset, "stripes": keyslot.stripes })
+        } else {
+            json!({ "active": false, "key-offset": offset })
+        }
+    });
+    put("slots", slots.collect());
+    put("payload-offset", json!(header.payload_offset()));
+    put("master-key-iters", json!(header.digest().iterations));
+    Value::Object(data)
+}
+
+/// The same document as qemu-img prints it for people.
+fn text(document: &Value) -> String {
+    let string = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let bytes = |value: &Value| value.as_u64().unwrap_or_default();
+    let virtual_size = bytes(&document["virtual-size"]);
+    let length = bytes(&document["children"][0]["info"]["virtual-size"]);
+    let disk_size = size(bytes(&document["actual-size"]));
+    let filename = string(&document["filename"]);
+    let opens = match document.get("secret-opens").and_then(Value::as_array) {
+        Some(opened) if opened.is_empty() => "secret opens: no keyslot\n".to_owned(),
+        Some(opened) => {
+            let opened: Vec<_> = opened.iter().map(ToString::to_string).collect();
+            format!("secret opens: keyslot {}\n", opened.join(", "))
+        }
+        None => String::new(),
+    };
+    format!(
+        "image: {filename}\n\
+         file format: luks\n\
+         virtual size: {} ({virtual_size} bytes)\n\
+         disk size: {disk_size}\n\
+         encrypted: yes\n\
+         Format specific information:\n{}\
+         Child node '/file':\n    \
+             filename: {filename}\n    \
+             protocol type: file\n    \
+             file length: {} ({length} bytes)\n    \
+             disk size: {disk_size}\n\
+         {opens}",
+        size(virtual_size),
+        human(&document["format-specific"]["data"], 1),
+        size(length),
+    )
+}

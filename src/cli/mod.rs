@@ -1,0 +1,178 @@
+//! The command line: one file per command, and what they share.
+//!
+//! Under the name `qemu-img` (a link to the same program) the commands that qemu-img has print
+//! its errors, with its prefix, and every failure is exit status 1.
+
+mod amend;
+mod check;
+mod create;
+mod edit;
+mod image_spec;
+mod info;
+mod progress;
+mod qemu_format;
+mod report;
+mod secrets;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use keyslot::keyslot::{Cost, MIN_ITERATIONS};
+use keyslot::{Error, ErrorKind, Limits, OpenOptions, Result};
+
+use self::report::Failure;
+
+/// Parses the arguments, runs the command, reports a failure.
+pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<_> = arguments.collect();
+    let name = Persona::of(arguments.first());
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return report::usage(name, &error),
+    };
+    let result = match cli.command {
+        Command::Add(args) => edit::add(args),
+        Command::Amend(args) => amend::run(args, name),
+        Command::Check(args) => check::run(args),
+        Command::Create(args) => create::run(args, name),
+        Command::Erase(args) => edit::erase(args),
+        Command::Info(args) => info::run(args),
+        Command::Replace(args) => edit::replace(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => report::failure(name, &failure),
+    }
+}
+
+/// Which of the two programs this is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Persona {
+    Keyslot,
+    QemuImg,
+}
+
+impl Persona {
+    fn of(program: Option<&OsString>) -> Self {
+        match program.and_then(|program| Path::new(program).file_name()) {
+            Some(name) if name == "qemu-img" => Self::QemuImg,
+            _ => Self::Keyslot,
+        }
+    }
+}
+
+/// The keyslots of LUKS disk images: read, check, add, erase and replace them, safely.
+#[derive(Parser)]
+#[command(name = "keyslot", version, disable_version_flag = true, infer_long_args = true)]
+#[command(args_override_self = true, max_term_width = 100, after_help = EXIT_STATUS)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Print the version
+    #[arg(short = 'V', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Add(edit::AddArgs),
+    Amend(amend::AmendArgs),
+    Check(check::CheckArgs),
+    Create(create::CreateArgs),
+    Erase(edit::EraseArgs),
+    Info(info::InfoArgs),
+    Replace(edit::ReplaceArgs),
+}
+
+const EXIT_STATUS: &str = "\
+Exit status: 0 done; 1 wrong usage or any other failure; 2 no keyslot opens with the secret;
+3 out of memory; 4 not a LUKS image, or a damaged or unsupported one; 5 in use by somebody else.
+
+A secret SOURCE is one of: prompt, file:PATH, env:NAME, fd:N, stdin, object:ID.";
+
+/// `--object`, as often as there are secrets
+#[derive(Args)]
+struct ObjectArgs {
+    /// QEMU secret object: secret,id=ID,file=PATH|data=TEXT[,format=base64][,keyid=ID,iv=BASE64]
+    #[arg(long = "object", value_name = "OBJDEF", action = clap::ArgAction::Append)]
+    objects: Vec<String>,
+}
+
+/// How hard a new keyslot is to open
+#[derive(Args)]
+struct KdfArgs {
+    /// Time that opening the keyslot shall take on this machine, in milliseconds [default: 2000]
+    #[arg(long, value_name = "MS", conflicts_with = "iterations")]
+    iter_time: Option<u64>,
+
+    /// PBKDF2 iterations of the keyslot, 1000 at least
+    #[arg(long, value_name = "N")]
+    iterations: Option<u32>,
+}
+
+impl KdfArgs {
+    fn cost(&self) -> Result<Cost> {
+        match (self.iterations, self.iter_time) {
+            (Some(iterations), _) if iterations < MIN_ITERATIONS => {
+                let text = format!(
+                    "{iterations} iterations are below the {MIN_ITERATIONS} that are the least"
+                );
+                Err(Error::new(ErrorKind::InvalidInput, text))
+            }
+            (Some(iterations), _) => Ok(Cost::Iterations(iterations)),
+            (None, Some(ms)) => Ok(Cost::Time(Duration::from_millis(ms))),
+            (None, None) => Ok(Cost::default()),
+        }
+    }
+}
+
+/// What every change has
+#[derive(Args)]
+struct ChangeArgs {
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Do what would destroy data, and open what asks for absurd iteration counts
+    #[arg(long)]
+    force: bool,
+
+    /// Wait this long for others to be gone from the image
+    #[arg(long, value_name = "SECONDS")]
+    wait: Option<u32>,
+
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Output,
+
+    /// Print nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+impl ChangeArgs {
+    fn limits(&self) -> Limits {
+        if self.force { Limits::NONE } else { Limits::default() }
+    }
+
+    /// As a change opens its image: locked, from before the header is read.
+    fn open_options(&self) -> OpenOptions {
+        OpenOptions::new()
+            .sharing(keyslot::Sharing::Amend)
+            .wait(self.wait.map(|seconds| Duration::from_secs(seconds.into())))
+            .limits(self.limits())
+    }
+}
+
+#[derive(Clone, Copy, Default, Eq, PartialEq, ValueEnum)]
+enum Output {
+    #[default]
+    Human,
+    Json,
+}
+
+type Outcome = std::result::Result<(), Failure>;

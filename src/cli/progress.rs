@@ -1,0 +1,40 @@
+//! Signs of life while a key is derived, on a terminal only.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// A spinner on standard error; gone when it is dropped.
+pub struct Spinner(Option<ProgressBar>);
+
+impl Spinner {
+    /// Says `what` is going on, unless that is not wanted or nobody would see it.
+    pub fn start(what: &'static str, quiet: bool) -> Self {
+        if quiet || !std::io::stderr().is_terminal() {
+            return Self(None);
+        }
+        let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner());
+        let bar = ProgressBar::new_spinner().with_style(style).with_message(what);
+        bar.enable_steady_tick(Duration::from_millis(100));
+        Self(Some(bar))
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// qemu-img's `-p`: a percentage on standard output that the next one overwrites.
+pub fn percent(done: f64) {
+    print!("    ({done:.2}/100%)\r");
+    if done >= 100.0 {
+        println!();
+    }
+    let _ = std::io::stdout().flush();
+}

@@ -1,0 +1,152 @@
+//! Failures: one line, at most one hint, and the exit status.
+
+use std::error::Error as _;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind as ClapKind};
+use keyslot::storage::sharing::Conflict;
+use keyslot::{Error, ErrorKind};
+
+use super::Persona;
+
+/// An error, and what qemu-img puts before such a one.
+pub struct Failure {
+    error: Error,
+    qemu_prefix: String,
+}
+
+impl Failure {
+    /// A failure to open the image that was named `shown`.
+    pub fn opening(shown: &str) -> impl Fn(Error) -> Self {
+        let qemu_prefix = format!("Could not open '{shown}': ");
+        move |error| Self { error, qemu_prefix: qemu_prefix.clone() }
+    }
+
+    /// A failure to create the image that was named `shown`.
+    pub fn creating(shown: &str) -> impl Fn(Error) -> Self {
+        let qemu_prefix = format!("{shown}: ");
+        move |error| Self { error, qemu_prefix: qemu_prefix.clone() }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { error, qemu_prefix: String::new() }
+    }
+}
+
+/// Prints a failure and says the exit status.
+pub fn failure(persona: Persona, Failure { error, qemu_prefix }: &Failure) -> ExitCode {
+    let cause = cause(error);
+    if persona == Persona::QemuImg {
+        match error.source().and_then(|source| source.downcast_ref::<Conflict>()) {
+            Some(conflict) => {
+                eprintln!("qemu-img: {qemu_prefix}{conflict}");
+                let path = error.path().unwrap_or(Path::new("")).display();
+                eprintln!("Is another process using the image [{path}]?");
+            }
+            None => eprintln!("qemu-img: {qemu_prefix}{}{cause}", error.message()),
+        }
+        if let Some(hint) = error.hint().filter(|hint| is_from_qemu(hint)) {
+            eprintln!("{hint}");
+        }
+        return ExitCode::from(1);
+    }
+    eprintln!("keyslot: {error}{cause}");
+    let general = match error.kind() {
+        ErrorKind::Exists => Some("--force replaces it"),
+        ErrorKind::InUse => Some("--wait SECONDS waits for it to be free"),
+        ErrorKind::Limit | ErrorKind::Refused => Some("--force insists"),
+        _ => None,
+    };
+    if let Some(hint) = error.hint().or(general) {
+        eprintln!("hint: {hint}");
+    }
+    ExitCode::from(status(error.kind()))
+}
+
+/// Prints what is wrong with the arguments, or the help that was asked for.
+pub fn usage(persona: Persona, error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ClapKind::DisplayHelp | ClapKind::DisplayVersion) {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let argument = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(argument)) => argument.as_str(),
+        _ => "",
+    };
+    let name = match persona {
+        Persona::Keyslot => "keyslot",
+        Persona::QemuImg => "qemu-img",
+    };
+    let rendered = error.to_string();
+    let text = match (persona, error.kind()) {
+        (Persona::QemuImg, ClapKind::UnknownArgument) => match argument.strip_prefix("--") {
+            Some(_) => format!("unrecognized option '{argument}'"),
+            None => format!("invalid option -- '{}'", argument.trim_start_matches('-')),
+        },
+        (_, ClapKind::DisplayHelpOnMissingArgumentOrSubcommand | ClapKind::MissingSubcommand) => {
+            "Not enough arguments".to_owned()
+        }
+        (_, ClapKind::InvalidSubcommand) => match error.get(ContextKind::InvalidSubcommand) {
+            Some(ContextValue::String(command)) => format!("Command not found: {command}"),
+            _ => "Command not found".to_owned(),
+        },
+        // clap's first paragraph, on one line.
+        _ => {
+            let lines: Vec<_> =
+                rendered.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+            lines.join(" ").trim_start_matches("error: ").to_owned()
+        }
+    };
+    eprintln!("{name}: {text}");
+    match persona {
+        Persona::Keyslot => {
+            eprintln!("hint: 'keyslot --help' and 'keyslot COMMAND --help' say what there is")
+        }
+        Persona::QemuImg => eprintln!("Try 'qemu-img --help' for more information"),
+    }
+    ExitCode::from(1)
+}
+
+/// Exit status of a kind of failure (see `EXIT_STATUS`).
+pub fn status(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::WrongSecret => 2,
+        ErrorKind::OutOfMemory => 3,
+        ErrorKind::Corrupt | ErrorKind::Limit | ErrorKind::NotLuks | ErrorKind::Unsupported => 4,
+        ErrorKind::InUse => 5,
+        _ => 1,
+    }
+}
+
+/// `: no such file or directory`, for each error below this one, in the system's words.
+pub fn cause(error: &Error) -> String {
+    let mut text = String::new();
+    let mut source = error.source();
+    while let Some(error) = source.filter(|source| !source.is::<Conflict>()) {
+        let words = match error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            // Without the " (os error 2)" of the standard library.
+            Some(code) => {
+                let words = io::Error::from_raw_os_error(code).to_string();
+                words.split(" (os error").next().unwrap_or_default().to_owned()
+            }
+            None => error.to_string(),
+        };
+        text = format!("{text}: {words}");
+        source = error.source();
+    }
+    text
+}
+
+/// Whether qemu-img prints this line too.
+fn is_from_qemu(hint: &str) -> bool {
+    const QEMU_HINTS: [&str; 3] = [
+        "Failed to write to keyslot ",
+        "Identifiers consist of ",
+        "This option is only supported for image creation",
+    ];
+    QEMU_HINTS.iter().any(|start| hint.starts_with(start))
+}
