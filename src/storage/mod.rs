@@ -13,6 +13,7 @@ pub use file::{Access, FileStorage};
 
 use std::fmt::Debug;
 use std::io;
+use std::sync::Arc;
 
 /// The bytes of an image.
 ///
@@ -30,7 +31,8 @@ pub trait Storage: Debug + Send + Sync {
     /// Fills `buf` from `offset` on; [`io::ErrorKind::UnexpectedEof`] past the end.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
 
-    /// Writes all of `buf` at `offset`. After an error any part of it may have been written.
+    /// Writes all of `buf` at `offset`. After an error any of its sectors (512
+    /// bytes) may have been written, but none in part.
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
 
     /// Makes all writes so far durable.
@@ -40,5 +42,28 @@ pub trait Storage: Debug + Send + Sync {
     /// hint: the default does nothing.
     fn evict(&self, offset: u64, len: u64) {
         let _ = (offset, len);
+    }
+}
+
+/// A handle on a storage is that storage.
+impl<T: Storage + ?Sized> Storage for Arc<T> {
+    fn len(&self) -> io::Result<u64> {
+        (**self).len()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        (**self).read_exact_at(buf, offset)
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        (**self).write_all_at(buf, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        (**self).sync_data()
+    }
+
+    fn evict(&self, offset: u64, len: u64) {
+        (**self).evict(offset, len);
     }
 }

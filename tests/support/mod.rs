@@ -1,6 +1,9 @@
 //! What the integration tests share. Each of them is a crate of its own and uses only a part.
 #![allow(dead_code, reason = "no test uses all of it")]
 
+pub mod crash;
+pub mod memory;
+
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

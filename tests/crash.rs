@@ -1,0 +1,374 @@
+//! The promise: at every instant of an amendment, whatever reached the disk, the image opens with
+//! every secret that is not touched, and with the old or the new one where one is; after it, what
+//! was erased is gone.
+
+mod support;
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use keyslot::amend::{Change, PlannedChange, Request};
+use keyslot::crypto::CipherSpec;
+use keyslot::header::Header;
+use keyslot::keyslot::{Cost, opens};
+use keyslot::storage::Storage;
+use keyslot::{Error, Image, Limits, Passphrase};
+use support::crash;
+use support::memory::{self, Memory};
+
+/// Opens keyslots, each content once: most states differ in a few sectors only.
+struct Opener {
+    secrets: Vec<Passphrase>,
+    known: HashMap<(usize, u64), Vec<usize>>,
+}
+
+impl Opener {
+    fn new(secrets: &[&Passphrase]) -> Self {
+        Self { secrets: secrets.iter().map(|&s| s.clone()).collect(), known: HashMap::new() }
+    }
+
+    /// Which of the secrets opens each active keyslot of this image.
+    fn open(&mut self, image: &[u8]) -> Vec<(usize, Vec<usize>)> {
+        let storage = Bytes(image.to_vec());
+        let header = Header::read(&storage).expect("a valid header in every state");
+        let mut opened = Vec::new();
+        for slot in header.keyslots().filter(|slot| slot.active) {
+            let mut hasher = DefaultHasher::new();
+            let start = usize::try_from(slot.area.offset).unwrap();
+            image[208 + 48 * slot.index..][..48].hash(&mut hasher);
+            image[start..start + slot.area.len].hash(&mut hasher);
+            let key = (slot.index, hasher.finish());
+            let secrets = self.known.entry(key).or_insert_with(|| {
+                let opens = |secret| {
+                    opens(&storage, &header, &slot, secret, Limits::NONE).unwrap().is_some()
+                };
+                (0..self.secrets.len()).filter(|&i| opens(&self.secrets[i])).collect()
+            });
+            opened.push((slot.index, secrets.clone()));
+        }
+        opened
+    }
+}
+
+#[derive(Debug)]
+struct Bytes(Vec<u8>);
+
+impl Storage for Bytes {
+    fn len(&self) -> std::io::Result<u64> {
+        Ok(self.0.len() as u64)
+    }
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        let start = usize::try_from(offset).unwrap();
+        buf.copy_from_slice(&self.0[start..start + buf.len()]);
+        Ok(())
+    }
+    fn write_all_at(&self, _: &[u8], _: u64) -> std::io::Result<()> {
+        unreachable!("a state is only looked at")
+    }
+    fn sync_data(&self) -> std::io::Result<()> {
+        unreachable!("a state is only looked at")
+    }
+}
+
+fn secret(name: &str) -> Passphrase {
+    Passphrase::new(name.as_bytes()).unwrap()
+}
+
+fn small_key() -> CipherSpec {
+    CipherSpec::parse("aes", "cbc-plain64", 16).unwrap()
+}
+
+fn add(keyslot: usize, new: &Passphrase) -> Change {
+    let keyslot = Some(i64::try_from(keyslot).unwrap());
+    Change::Add { keyslot, new_secret: Ok(new.clone()), cost: Cost::Iterations(1) }
+}
+
+fn erase(keyslot: usize) -> Change {
+    Change::Erase { keyslot: Some(i64::try_from(keyslot).unwrap()), old_secret: None }
+}
+
+fn replace(keyslot: usize, new: &Passphrase) -> Change {
+    Change::Replace {
+        keyslot: Some(i64::try_from(keyslot).unwrap()),
+        old_secret: None,
+        new_secret: Ok(new.clone()),
+        cost: Cost::Iterations(1),
+    }
+}
+
+/// What must hold in every state: the secrets that open the image are one of these sets at least.
+struct Promise<'a> {
+    /// Open it in every state
+    untouched: &'a [&'a Passphrase],
+    /// Of each pair one opens it in every state
+    either: &'a [(&'a Passphrase, &'a Passphrase)],
+    /// The states in which they are active are the first and the last only
+    atomic: bool,
+}
+
+struct Amended {
+    before: Vec<u8>,
+    after: Vec<u8>,
+    states: usize,
+}
+
+fn amend(
+    before: Vec<u8>,
+    fails: Option<usize>,
+    opener: &Passphrase,
+    changes: Vec<Change>,
+) -> (Arc<Memory>, Result<(), Error>) {
+    let memory = Memory::new(before, fails);
+    let mut image = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
+    let unlocked = image.unlock(opener).unwrap();
+    let plan = image.plan(Request { changes, force: true }).unwrap();
+    let result = image.amend(&plan, Some(&unlocked)).map(|done| assert!(!done.is_empty()));
+    (memory, result)
+}
+
+/// Amends, and looks at every state that a crash can leave and at every failing operation.
+fn check(
+    cipher: &CipherSpec,
+    slots: &[(usize, &Passphrase)],
+    changes: impl Fn() -> Vec<Change>,
+    promise: &Promise,
+    new: &[&Passphrase],
+) -> Amended {
+    let opener_secret = slots[0].1;
+    let all: Vec<_> = slots.iter().map(|slot| slot.1).chain(new.iter().copied()).collect();
+    let before = memory::image(cipher, slots);
+    let (recorded, result) = amend(before.clone(), None, opener_secret, changes());
+    result.unwrap();
+    let after = recorded.bytes();
+
+    let mut opener = Opener::new(&all);
+    let first = opener.open(&before);
+    let last = opener.open(&after);
+    let mut hold = |state: &[u8]| {
+        let opened = opener.open(state);
+        let any = |secret: &Passphrase| {
+            opened.iter().any(|(_, by)| by.iter().any(|&i| *all[i] == *secret))
+        };
+        for (slot, by) in &opened {
+            assert!(!by.is_empty(), "keyslot {slot} is active and opens with nothing");
+        }
+        for (i, secret) in promise.untouched.iter().enumerate() {
+            assert!(any(secret), "untouched secret {i} does not open it");
+        }
+        for (i, (old, new)) in promise.either.iter().enumerate() {
+            assert!(any(old) || any(new), "neither secret of pair {i} opens it");
+        }
+        if promise.atomic {
+            assert!(opened == first || opened == last, "half of it: {opened:?}");
+        }
+    };
+    let log = recorded.log();
+    let mut states = crash::states(&before, &log, &mut hold);
+    for fails in 0..log.len() {
+        let (broken, result) = amend(before.clone(), Some(fails), opener_secret, changes());
+        let error = result.expect_err("a failure of the storage is reported");
+        assert!(error.message().contains("; "), "the state is not said: {error}");
+        hold(&broken.bytes());
+        states += 1 + crash::states(&before, &broken.log(), &mut hold);
+    }
+    assert!(Header::read(&Bytes(after.clone())).unwrap().leftovers().is_empty());
+    Amended { before, after, states }
+}
+
+/// The key material is gone: the old header on top of it opens nothing.
+fn assert_gone(amended: &Amended, keyslot: usize, old: &Passphrase) {
+    let mut restored = amended.after.clone();
+    restored[..592].copy_from_slice(&amended.before[..592]);
+    let opened = Opener::new(&[old]).open(&restored);
+    assert!(opened.iter().all(|(slot, by)| *slot != keyslot || by.is_empty()));
+}
+
+#[test]
+fn add_to_any_keyslot() {
+    let (a, b, new) = (secret("a"), secret("b"), secret("new"));
+    let mut states = 0;
+    for keyslot in 0..8 {
+        let slots = [((keyslot + 1) % 8, &a), ((keyslot + 3) % 8, &b)];
+        let promise = Promise { untouched: &[&a, &b], either: &[], atomic: true };
+        states +=
+            check(&small_key(), &slots, || vec![add(keyslot, &new)], &promise, &[&new]).states;
+    }
+    println!("add: {states} states");
+}
+
+#[test]
+fn erase_any_keyslot() {
+    let (a, old) = (secret("a"), secret("old"));
+    let mut states = 0;
+    for keyslot in 0..8 {
+        let slots = [((keyslot + 1) % 8, &a), (keyslot, &old)];
+        let promise = Promise { untouched: &[&a], either: &[], atomic: true };
+        let amended = check(&small_key(), &slots, || vec![erase(keyslot)], &promise, &[]);
+        assert_gone(&amended, keyslot, &old);
+        states += amended.states;
+    }
+    println!("erase: {states} states");
+}
+
+#[test]
+fn replace_any_keyslot_by_way_of_a_free_one() {
+    let (a, old, new) = (secret("a"), secret("old"), secret("new"));
+    let mut states = 0;
+    for keyslot in 0..8 {
+        let slots = [((keyslot + 1) % 8, &a), (keyslot, &old)];
+        let promise = Promise { untouched: &[&a], either: &[(&old, &new)], atomic: false };
+        let change = || vec![replace(keyslot, &new)];
+        let amended = check(&small_key(), &slots, change, &promise, &[&new]);
+        assert_gone(&amended, keyslot, &old);
+        states += amended.states;
+    }
+    println!("replace: {states} states");
+}
+
+#[test]
+fn replace_the_only_secret_there_is() {
+    let (old, new) = (secret("old"), secret("new"));
+    let mut states = 0;
+    for keyslot in 0..8 {
+        let promise = Promise { untouched: &[], either: &[(&old, &new)], atomic: false };
+        let change = || vec![replace(keyslot, &new)];
+        let amended = check(&small_key(), &[(keyslot, &old)], change, &promise, &[&new]);
+        assert_gone(&amended, keyslot, &old);
+        states += amended.states;
+    }
+    println!("replace the only one: {states} states");
+}
+
+#[test]
+fn overwriting_an_active_keyslot_by_force_is_a_replacement() {
+    let (old, new) = (secret("old"), secret("new"));
+    let promise = Promise { untouched: &[], either: &[(&old, &new)], atomic: false };
+    let amended = check(&small_key(), &[(0, &old)], || vec![add(0, &new)], &promise, &[&new]);
+    assert_gone(&amended, 0, &old);
+    println!("forced overwrite: {} states", amended.states);
+}
+
+#[test]
+fn replace_in_place_when_all_keyslots_are_used() {
+    let secrets: Vec<_> = (0..8).map(|i| secret(&format!("s{i}"))).collect();
+    let new = secret("new");
+    let slots: Vec<_> = secrets.iter().enumerate().collect();
+    let mut states = 0;
+    for keyslot in [1, 6, 7] {
+        let untouched: Vec<_> =
+            slots.iter().filter(|slot| slot.0 != keyslot).map(|slot| slot.1).collect();
+        let promise = Promise { untouched: &untouched, either: &[], atomic: false };
+        let change = || vec![replace(keyslot, &new)];
+        let amended = check(&small_key(), &slots, change, &promise, &[&new]);
+        assert_gone(&amended, keyslot, &secrets[keyslot]);
+        states += amended.states;
+    }
+    println!("replace in place: {states} states");
+}
+
+#[test]
+fn several_changes_in_one_sector_happen_all_or_not_at_all() {
+    let (a, old, new, newer) = (secret("a"), secret("old"), secret("new"), secret("newer"));
+    let promise = Promise { untouched: &[&a], either: &[(&old, &new)], atomic: true };
+    let changes = || vec![add(4, &new), erase(0), add(1, &newer)];
+    let slots = [(3, &a), (0, &old)];
+    let amended = check(&small_key(), &slots, changes, &promise, &[&new, &newer]);
+    assert_gone(&amended, 0, &old);
+    println!("several in one sector: {} states", amended.states);
+}
+
+#[test]
+fn several_changes_in_two_sectors_keep_the_image_open() {
+    let (a, b, new, newer) = (secret("a"), secret("b"), secret("new"), secret("newer"));
+    let mut states = 0;
+    // The last secrets of one sector go while the first of the other come.
+    for (from, to) in [([0, 7], [6, 2]), ([6, 7], [0, 1]), ([0, 1], [6, 7]), ([6, 0], [7, 2])] {
+        let promise =
+            Promise { untouched: &[], either: &[(&a, &new), (&b, &newer)], atomic: false };
+        let changes = || vec![add(to[0], &new), add(to[1], &newer), erase(from[0]), erase(from[1])];
+        let slots = [(from[0], &a), (from[1], &b)];
+        let amended = check(&small_key(), &slots, changes, &promise, &[&new, &newer]);
+        assert_gone(&amended, from[0], &a);
+        assert_gone(&amended, from[1], &b);
+        states += amended.states;
+    }
+    println!("several in two sectors: {states} states");
+}
+
+#[test]
+fn erase_add_and_replace_in_one_full_image() {
+    let secrets: Vec<_> = (0..8).map(|i| secret(&format!("s{i}"))).collect();
+    let (new, newer) = (secret("new"), secret("newer"));
+    let slots: Vec<_> = secrets.iter().enumerate().collect();
+    let untouched: Vec<_> = secrets[..5].iter().collect();
+    let promise = Promise {
+        untouched: &untouched,
+        either: &[(&secrets[6], &new), (&secrets[7], &newer)],
+        atomic: false,
+    };
+    let changes = || vec![erase(5), replace(6, &new), replace(7, &newer)];
+    let amended = check(&small_key(), &slots, changes, &promise, &[&new, &newer]);
+    for keyslot in [5, 6, 7] {
+        assert_gone(&amended, keyslot, &secrets[keyslot]);
+    }
+    println!("erase and replace in a full image: {} states", amended.states);
+}
+
+#[test]
+fn the_default_layout_with_its_longer_areas() {
+    let cipher = CipherSpec::parse("aes", "xts-plain64", 64).unwrap();
+    let (a, old, new) = (secret("a"), secret("old"), secret("new"));
+    let slots = [(0, &a), (6, &old)];
+    let promise = Promise { untouched: &[&a], either: &[(&old, &new)], atomic: false };
+    let amended = check(&cipher, &slots, || vec![replace(6, &new)], &promise, &[&new]);
+    assert_gone(&amended, 6, &old);
+    println!("replace, 64-byte key: {} states", amended.states);
+}
+
+#[test]
+fn what_reads_back_wrong_is_not_taken_for_written() {
+    #[derive(Debug)]
+    struct Forgetful(Arc<Memory>);
+    impl Storage for Forgetful {
+        fn len(&self) -> std::io::Result<u64> {
+            self.0.len()
+        }
+        fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+            self.0.read_exact_at(buf, offset)
+        }
+        fn write_all_at(&self, buf: &[u8], offset: u64) -> std::io::Result<()> {
+            // Key material does not arrive; the header would.
+            if offset >= 4096 { Ok(()) } else { self.0.write_all_at(buf, offset) }
+        }
+        fn sync_data(&self) -> std::io::Result<()> {
+            self.0.sync_data()
+        }
+    }
+    let (a, new) = (secret("a"), secret("new"));
+    let memory = Memory::new(memory::image(&small_key(), &[(0, &a)]), None);
+    let before = memory.bytes();
+    let mut image = Image::from_storage(Forgetful(Arc::clone(&memory)), Limits::NONE).unwrap();
+    let unlocked = image.unlock(&a).unwrap();
+    let plan = image.plan(Request::one(add(1, &new))).unwrap();
+    let error = image.amend(&plan, Some(&unlocked)).unwrap_err();
+    assert!(error.message().ends_with("differ from those written; nothing has changed"), "{error}");
+    assert_eq!(memory.bytes(), before);
+}
+
+#[test]
+fn a_plan_for_another_header_is_refused() {
+    let (a, new) = (secret("a"), secret("new"));
+    let memory = Memory::new(memory::image(&small_key(), &[(0, &a)]), None);
+    let open = || Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
+    let (mut one, mut other) = (open(), open());
+    let unlocked = one.unlock(&a).unwrap();
+    let plan = one.plan(Request::one(add(1, &new))).unwrap();
+    assert!(matches!(plan.changes(), [PlannedChange::Add { keyslot: 1, .. }]));
+    let others = other.plan(Request::one(add(1, &new))).unwrap();
+    other.amend(&others, Some(&unlocked)).unwrap();
+    let before = memory.bytes();
+    let error = one.amend(&plan, Some(&unlocked)).unwrap_err();
+    assert_eq!(error.kind(), keyslot::ErrorKind::Changed);
+    assert_eq!(memory.bytes(), before);
+}
