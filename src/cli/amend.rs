@@ -59,7 +59,7 @@ pub struct AmendArgs {
 }
 
 /// Runs the command.
-pub fn run(args: AmendArgs, persona: Persona) -> Outcome {
+pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
     let mut secrets = Secrets::new(&args.objects.objects)?;
     if args.options.is_empty() {
         return Err(invalid("Must specify options (-o)").into());
@@ -106,7 +106,7 @@ pub fn run(args: AmendArgs, persona: Persona) -> Outcome {
     let force = args.change.force;
     let request = Request::from_options(&options, &secrets.objects, cost, force)?;
     // qemu-img says nothing of what it did.
-    carry_out(job, request, Some(unlocked), &args.change, persona == Persona::Keyslot)?;
+    carry_out(job, request, Some(&unlocked), &args.change, persona == Persona::Keyslot)?;
     if args.progress && !args.change.quiet {
         progress::percent(100.0);
     }

@@ -49,7 +49,7 @@ pub struct CheckArgs {
 }
 
 /// Runs the command.
-pub fn run(args: CheckArgs) -> Outcome {
+pub fn run(args: &CheckArgs) -> Outcome {
     let mut secrets = Secrets::new(&args.objects.objects)?;
     let secret = match &args.secret {
         Some(source) => Some(secrets.existing(Some(source), "--secret", "Passphrase")?),
@@ -58,7 +58,7 @@ pub fn run(args: CheckArgs) -> Outcome {
     let mut documents = Vec::new();
     let mut failed = None;
     for path in &args.images {
-        match check(path, secret.as_ref(), &args) {
+        match check(path, secret.as_ref(), args) {
             Ok(document) => {
                 if document["secret-opens"].as_array().is_some_and(Vec::is_empty) {
                     let text = "no keyslot opens with the secret";
@@ -189,12 +189,11 @@ fn text(document: &Value) -> String {
             ),
         });
     }
-    if let Some(opened) = document.get("secret-opens").and_then(Value::as_array) {
-        if !opened.is_empty() {
-            let opened: Vec<_> = opened.iter().map(ToString::to_string).collect();
-            let plural = if opened.len() == 1 { "" } else { "s" };
-            lines.push(format!("the secret opens keyslot{plural} {}", opened.join(", ")));
-        }
+    let opened: Vec<_> = list("secret-opens").iter().map(ToString::to_string).collect();
+    match opened.as_slice() {
+        [] => {}
+        [keyslot] => lines.push(format!("the secret opens keyslot {keyslot}")),
+        keyslots => lines.push(format!("the secret opens keyslots {}", keyslots.join(", "))),
     }
     lines.push(String::new());
     lines.join("\n")

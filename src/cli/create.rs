@@ -58,7 +58,7 @@ pub struct CreateArgs {
 }
 
 /// Runs the command.
-pub fn run(args: CreateArgs, persona: Persona) -> Outcome {
+pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
     let mut secrets = Secrets::new(&args.objects.objects)?;
     let mut options = Options::new();
     for text in &args.options {
@@ -197,12 +197,11 @@ fn cipher(options: &Options, ivgen_hash: Option<HashAlg>) -> Result<CipherSpec> 
     let name = options.last("cipher-alg").unwrap_or("aes-256");
     let (cipher, key_size) = CIPHERS
         .iter()
-        .filter_map(|&cipher| {
+        .find_map(|&cipher| {
             let bits =
                 name.strip_prefix(cipher.name())?.strip_prefix('-')?.parse::<usize>().ok()?;
             cipher.key_sizes().contains(&(bits / 8)).then_some((cipher, bits / 8))
         })
-        .next()
         .ok_or_else(|| match name {
             "des" | "3des" | "sm4" => invalid(format!("Algorithm '{name}' not supported")),
             _ => not_accepted("cipher-alg", name),

@@ -103,7 +103,7 @@ pub struct ReplaceArgs {
 }
 
 /// Runs `keyslot add`.
-pub fn add(args: AddArgs) -> Outcome {
+pub fn add(args: &AddArgs) -> Outcome {
     let mut secrets = Secrets::new(&args.objects.objects)?;
     let cost = args.kdf.cost()?;
     let job = Job::open(&args.image, &args.change)?;
@@ -112,11 +112,11 @@ pub fn add(args: AddArgs) -> Outcome {
     let new_secret =
         secrets.new_secret(args.new_secret.as_ref(), "--new-secret", "New passphrase")?;
     let change = Change::Add { keyslot: args.keyslot, new_secret: Ok(new_secret), cost };
-    carry_out(job, Request::one(change), Some(unlocked), &args.change, true)
+    carry_out(job, Request::one(change), Some(&unlocked), &args.change, true)
 }
 
 /// Runs `keyslot erase`.
-pub fn erase(args: EraseArgs) -> Outcome {
+pub fn erase(args: &EraseArgs) -> Outcome {
     let mut secrets = Secrets::new(&args.objects.objects)?;
     let job = Job::open(&args.image, &args.change)?;
     if let Some(source) = &args.secret {
@@ -133,7 +133,7 @@ pub fn erase(args: EraseArgs) -> Outcome {
 }
 
 /// Runs `keyslot replace`.
-pub fn replace(args: ReplaceArgs) -> Outcome {
+pub fn replace(args: &ReplaceArgs) -> Outcome {
     let mut secrets = Secrets::new(&args.objects.objects)?;
     let cost = args.kdf.cost()?;
     let job = Job::open(&args.image, &args.change)?;
@@ -157,7 +157,7 @@ pub fn replace(args: ReplaceArgs) -> Outcome {
         new_secret: Ok(new_secret),
         cost,
     };
-    carry_out(job, Request::one(change), Some(unlocked), &args.change, true)
+    carry_out(job, Request::one(change), Some(&unlocked), &args.change, true)
 }
 
 /// An image, opened to be changed.
@@ -185,7 +185,7 @@ impl Job {
 pub fn carry_out(
     mut job: Job,
     request: Request,
-    unlocked: Option<Unlocked>,
+    unlocked: Option<&Unlocked>,
     args: &ChangeArgs,
     tell: bool,
 ) -> Outcome {
@@ -206,7 +206,7 @@ pub fn carry_out(
         plan.changes().iter().map(planned).collect()
     } else {
         let _spinner = Spinner::start("writing keyslots", job.quiet);
-        job.image.amend(&plan, unlocked.as_ref())?.iter().map(done).collect()
+        job.image.amend(&plan, unlocked)?.iter().map(done).collect()
     };
     if args.output == Output::Json {
         let result = json!({

@@ -54,7 +54,7 @@ pub struct InfoArgs {
 }
 
 /// Runs the command.
-pub fn run(args: InfoArgs) -> Outcome {
+pub fn run(args: &InfoArgs) -> Outcome {
     let mut secrets = Secrets::new(&args.objects.objects)?;
     let secret = match &args.secret {
         Some(source) => Some(secrets.existing(Some(source), "--secret", "Passphrase")?),

@@ -34,13 +34,13 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Err(error) => return report::usage(name, &error),
     };
     let result = match cli.command {
-        Command::Add(args) => edit::add(args),
-        Command::Amend(args) => amend::run(args, name),
-        Command::Check(args) => check::run(args),
-        Command::Create(args) => create::run(args, name),
-        Command::Erase(args) => edit::erase(args),
-        Command::Info(args) => info::run(args),
-        Command::Replace(args) => edit::replace(args),
+        Command::Add(args) => edit::add(&args),
+        Command::Amend(args) => amend::run(&args, name),
+        Command::Check(args) => check::run(&args),
+        Command::Create(args) => create::run(&args, name),
+        Command::Erase(args) => edit::erase(&args),
+        Command::Info(args) => info::run(&args),
+        Command::Replace(args) => edit::replace(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -20,7 +20,7 @@ pub fn size(bytes: u64) -> String {
 /// C's `%.3g` for 0 and for values from 0.5 to 1000.
 fn three_digits(value: f64) -> String {
     let decimals = match value {
-        v if v == 0.0 => 0,
+        0.0 => 0,
         v if v < 0.99995 => 3,
         v if v < 9.995 => 2,
         v if v < 99.95 => 1,

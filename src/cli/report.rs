@@ -104,7 +104,7 @@ pub fn usage(persona: Persona, error: &clap::Error) -> ExitCode {
     eprintln!("{name}: {text}");
     match persona {
         Persona::Keyslot => {
-            eprintln!("hint: 'keyslot --help' and 'keyslot COMMAND --help' say what there is")
+            eprintln!("hint: 'keyslot --help' and 'keyslot COMMAND --help' say what there is");
         }
         Persona::QemuImg => eprintln!("Try 'qemu-img --help' for more information"),
     }

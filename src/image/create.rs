@@ -103,8 +103,7 @@ impl CreateOptions {
 
     fn try_create(&self, path: &Path, size: u64, passphrase: &Passphrase) -> Result<()> {
         let target = Target::check(path, self.overwrite)?;
-        let (keyslot_iterations, digest_iterations) =
-            self.cost.split(self.hash, self.cipher.key_size())?;
+        let (keyslot_iterations, digest_iterations) = self.cost.split(&self.cipher, self.hash)?;
         let volume_key = VolumeKey::random(self.cipher.key_size())?;
         let digest = new_digest(self.hash, &volume_key, digest_iterations)?;
         let uuid = Uuid::new_v4().hyphenated().to_string();
@@ -185,9 +184,8 @@ struct Target {
 
 impl Target {
     fn check(path: &Path, overwrite: bool) -> Result<Self> {
-        let path = match path.canonicalize() {
-            Ok(path) => path,
-            Err(_) => return Ok(Self { path: path.into(), replaced: None, mode: 0o666 }),
+        let Ok(path) = path.canonicalize() else {
+            return Ok(Self { path: path.into(), replaced: None, mode: 0o666 });
         };
         if !overwrite {
             return Err(Error::new(ErrorKind::Exists, "the file exists"));

@@ -180,7 +180,7 @@ impl Image {
             };
             let (cipher, hash) = (slot.encryption, slot.af_hash);
             let iterations = cost
-                .iterations(hash, cipher.key_size(), self.header.digest().iterations)
+                .iterations(cipher, hash, self.header.digest().iterations)
                 .map_err(|e| e.with_hint(format!("Failed to write to keyslot {keyslot}")))?;
             seal(cipher, hash, slot.stripes, unlocked.volume_key(), secret, iterations)
         };

@@ -1,7 +1,7 @@
 //! Passphrase and volume key in, key material out (LUKS1 specification, section 4.1).
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
@@ -28,29 +28,36 @@ impl Default for Cost {
 }
 
 impl Cost {
-    /// Iterations of a keyslot with a key of `key_size` bytes, whose header checks the volume key
-    /// with `digest_iterations`. Never below [`MIN_ITERATIONS`], unless asked for by number.
-    pub fn iterations(self, hash: HashAlg, key_size: usize, digest_iterations: u32) -> Result<u32> {
+    /// Iterations of a keyslot whose header checks the volume key with `digest_iterations`. Never
+    /// below [`MIN_ITERATIONS`], unless asked for by number.
+    pub fn iterations(
+        self,
+        cipher: &CipherSpec,
+        hash: HashAlg,
+        digest_iterations: u32,
+    ) -> Result<u32> {
         match self {
             Self::Iterations(iterations) => Ok(iterations),
             Self::Time(time) => {
                 let rate = measure(hash, time);
-                let digest = rate.time(DIGEST_SIZE, u64::from(digest_iterations));
-                // A digest that costs more than the whole was calibrated for another time.
-                let left = time.saturating_sub(digest).max(time / 2);
-                scale(&rate, key_size, left)
+                let rest = rate.time(DIGEST_SIZE, u64::from(digest_iterations))
+                    + time_to_merge(cipher, hash)?;
+                // A rest that takes more than half was calibrated for another time.
+                let left = time.saturating_sub(rest).max(time / 2);
+                scale(&rate, cipher.key_size(), left)
             }
         }
     }
 
     /// Iterations of a new header's first keyslot and of its digest. The digest gets an eighth
     /// of the keyslot's time, as in QEMU; together they take the time asked for.
-    pub fn split(self, hash: HashAlg, key_size: usize) -> Result<(u32, u32)> {
+    pub fn split(self, cipher: &CipherSpec, hash: HashAlg) -> Result<(u32, u32)> {
         match self {
             Self::Iterations(iterations) => Ok((iterations, (iterations / 8).max(MIN_ITERATIONS))),
             Self::Time(time) => {
                 let rate = measure(hash, time);
-                let keyslot = scale(&rate, key_size, time / 9 * 8)?;
+                let time = time.saturating_sub(time_to_merge(cipher, hash)?).max(time / 2);
+                let keyslot = scale(&rate, cipher.key_size(), time / 9 * 8)?;
                 Ok((keyslot, scale(&rate, DIGEST_SIZE, time / 9)?))
             }
         }
@@ -85,6 +92,17 @@ pub fn new_digest(hash: HashAlg, volume_key: &VolumeKey, iterations: u32) -> Res
     random::fill(&mut digest.salt)?;
     kdf::pbkdf2(hash, volume_key.as_bytes(), &digest.salt, iterations, &mut digest.value);
     Ok(digest)
+}
+
+/// What an opening takes besides PBKDF2: decrypting the key material and merging it.
+fn time_to_merge(cipher: &CipherSpec, hash: HashAlg) -> Result<Duration> {
+    let key = vec![0; cipher.key_size()];
+    let split = cipher.key_size() * af::STRIPES as usize;
+    let mut material = vec![0; split.next_multiple_of(SectorCipher::SECTOR_SIZE)];
+    let start = Instant::now();
+    cipher.sector_cipher(&key)?.decrypt(0, &mut material);
+    af::merge(hash, &material[..split], cipher.key_size(), af::STRIPES);
+    Ok(start.elapsed())
 }
 
 /// Measures for a quarter of the time it is about, and no longer than gives a steady figure.

@@ -191,7 +191,7 @@ impl Header {
     }
 }
 
-#[derive(Eq, PartialEq)]
+#[derive(Clone, Copy, Eq, PartialEq)]
 enum Order {
     BackToFront,
     FrontToBack,

@@ -1,0 +1,31 @@
+# `just` lists these.
+
+default:
+    @just --list
+
+# Everything that has to hold before a change lands
+ci:
+    .ci/run
+
+# The tests; those against a peer that is not installed say that they are skipped
+test:
+    cargo test
+
+# Formatting, lints and documentation
+check:
+    cargo fmt --check
+    cargo clippy --all-targets -- -D warnings
+    cargo clippy --lib --no-default-features -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+# The tables of the README
+bench:
+    cargo bench --bench amend
+
+# One fuzz target, for ten minutes
+fuzz target seconds="600":
+    cargo fuzz run -s none {{target}} -- -max_total_time={{seconds}}
+
+# Licences and sources of the dependencies
+deny:
+    cargo deny check bans licenses sources
