@@ -107,7 +107,9 @@ fn calibration(directory: &Path, ms: u64) {
         opens.push(start.elapsed());
     }
     let opens = median(opens);
-    let difference = (opens.as_secs_f64() * 1000.0 / ms as f64 - 1.0) * 100.0;
+    let difference =
+        (opens.as_secs_f64() * 1000.0 / Duration::from_millis(ms).as_secs_f64() / 1000.0 - 1.0)
+            * 100.0;
     println!("| {ms} ms | {} | {difference:+.1} % |", show(opens));
 }
 

@@ -1,7 +1,7 @@
 //! The main job on a real image: create it, add a secret, replace one, erase one, show what is
 //! left. `cargo run --release --example tour [IMAGE]`; without IMAGE it is a temporary file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use keyslot::amend::{Change, Request};
@@ -11,23 +11,23 @@ use keyslot::{CreateOptions, Done, Image, OpenOptions, Passphrase, Result, Shari
 fn main() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let image = std::env::args_os().nth(1).map(PathBuf::from);
-    if let Err(error) = tour(image.unwrap_or_else(|| directory.path().join("disk.luks"))) {
+    if let Err(error) = tour(&image.unwrap_or_else(|| directory.path().join("disk.luks"))) {
         eprintln!("tour: {error}");
         std::process::exit(1);
     }
 }
 
-fn tour(path: PathBuf) -> Result<()> {
+fn tour(path: &Path) -> Result<()> {
     let owner = Passphrase::new(b"correct horse")?;
     let operator = Passphrase::new(b"battery staple")?;
     let successor = Passphrase::new(b"tr0ub4dor")?;
     let cost = Cost::Time(Duration::from_millis(100));
 
     println!("{}: a LUKS1 image of 64 MiB, as qemu-img makes them", path.display());
-    CreateOptions::new()?.cost(cost).create(&path, 64 << 20, &owner)?;
+    CreateOptions::new()?.cost(cost).create(path, 64 << 20, &owner)?;
 
     // Nobody else can open the image from here on, neither QEMU nor another keyslot.
-    let mut image = OpenOptions::new().sharing(Sharing::Amend).open(&path)?;
+    let mut image = OpenOptions::new().sharing(Sharing::Amend).open(path)?;
     let unlocked = image.unlock(&owner)?;
     let add = |keyslot, secret: &Passphrase| Change::Add {
         keyslot,
@@ -59,7 +59,7 @@ fn tour(path: PathBuf) -> Result<()> {
     }
     drop(image);
 
-    let image = Image::open(&path)?;
+    let image = Image::open(path)?;
     for keyslot in image.keyslots() {
         println!(
             "keyslot {}: {}",

@@ -2,6 +2,8 @@
 //! every secret that is not touched, and with the old or the new one where one is; after it, what
 //! was erased is gone.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 
 use std::collections::HashMap;

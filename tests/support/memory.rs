@@ -69,7 +69,7 @@ impl Storage for Memory {
         let start = usize::try_from(offset).unwrap();
         let broken = inner.is_broken();
         let end = start + buf.len();
-        let end = if broken { ((start + end) / 2 / 512 * 512).max(start) } else { end };
+        let end = if broken { (usize::midpoint(start, end) / 512 * 512).max(start) } else { end };
         inner.bytes[start..end].copy_from_slice(&buf[..end - start]);
         inner.log.push(Op::Write { offset: start, bytes: buf.to_vec() });
         if broken { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }

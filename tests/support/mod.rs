@@ -1,5 +1,6 @@
 //! What the integration tests share. Each of them is a crate of its own and uses only a part.
 #![allow(dead_code, reason = "no test uses all of it")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 pub mod crash;
 pub mod memory;

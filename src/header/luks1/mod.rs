@@ -149,7 +149,8 @@ impl Header {
         }
     }
 
-    /// What an interrupted amendment left behind (see [`steps`] for the marks it leaves).
+    /// What an interrupted amendment left behind by the marks it leaves in
+    /// inactive entries (see `steps.rs`).
     pub fn leftovers(&self) -> Vec<Leftover> {
         let slots = &self.raw.keyslots;
         let twin = |of: usize| {
