@@ -7,6 +7,7 @@ mod amend;
 mod check;
 mod create;
 mod edit;
+mod generate;
 mod image_spec;
 mod info;
 mod progress;
@@ -19,7 +20,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use keyslot::keyslot::{Cost, MIN_ITERATIONS};
 use keyslot::{Error, ErrorKind, Limits, OpenOptions, Result};
 
@@ -37,9 +38,14 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Add(args) => edit::add(&args),
         Command::Amend(args) => amend::run(&args, name),
         Command::Check(args) => check::run(&args),
+        Command::Completions(args) => {
+            generate::completions(&args, Cli::command());
+            Ok(())
+        }
         Command::Create(args) => create::run(&args, name),
         Command::Erase(args) => edit::erase(&args),
         Command::Info(args) => info::run(&args),
+        Command::Man(args) => generate::man(&args, Cli::command()),
         Command::Replace(args) => edit::replace(&args),
     };
     match result {
@@ -82,9 +88,13 @@ enum Command {
     Add(edit::AddArgs),
     Amend(amend::AmendArgs),
     Check(check::CheckArgs),
+    #[command(hide = true)]
+    Completions(generate::CompletionsArgs),
     Create(create::CreateArgs),
     Erase(edit::EraseArgs),
     Info(info::InfoArgs),
+    #[command(hide = true)]
+    Man(generate::ManArgs),
     Replace(edit::ReplaceArgs),
 }
 

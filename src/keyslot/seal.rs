@@ -1,4 +1,4 @@
-//! Passphrase and volume key in, key material out (LUKS1 specification, section 4.1).
+//! Passphrase and volume key in, key material out (LUKS1 specification, "adding new passwords").
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Passphrase and keyslot in, volume key out (LUKS1 specification, section 4.2).
+//! Passphrase and keyslot in, volume key out (LUKS1 specification, "master key recovery").
 
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
