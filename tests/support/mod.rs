@@ -5,6 +5,11 @@
 pub mod crash;
 pub mod memory;
 
+pub mod amending;
+pub mod cryptsetup;
+pub mod parallel;
+pub mod qemu;
+
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

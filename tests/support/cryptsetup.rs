@@ -1,0 +1,95 @@
+//! cryptsetup, as far as it goes without root and device-mapper.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use super::{peer, run, run_ok, stderr};
+
+#[derive(Debug)]
+pub struct Cryptsetup(PathBuf);
+
+impl Cryptsetup {
+    /// `None`, and a line that says so, if it is not here.
+    pub fn find() -> Option<Self> {
+        peer("cryptsetup").map(Self)
+    }
+
+    /// `luksFormat` of an image of 4 MiB.
+    pub fn format(&self, image: &Path, secret: &[u8], options: &[&str]) {
+        File::create(image).unwrap().set_len(4 << 20).unwrap();
+        let mut command = self.command("luksFormat");
+        command.args(["--type", "luks1", "--pbkdf-force-iterations", "1000"]).args(options);
+        must_succeed(&with_stdin(command.args(["--key-file", "-"]).arg(image), secret));
+    }
+
+    /// Whether it opens with this secret.
+    pub fn opens(&self, image: &Path, secret: &[u8]) -> bool {
+        self.opens_at(image, secret, &[])
+    }
+
+    /// Whether this keyslot opens with this secret.
+    pub fn opens_keyslot(&self, image: &Path, secret: &[u8], keyslot: usize) -> bool {
+        self.opens_at(image, secret, &["--key-slot", &keyslot.to_string()])
+    }
+
+    fn opens_at(&self, image: &Path, secret: &[u8], options: &[&str]) -> bool {
+        let mut command = self.command("open");
+        command.args(["--test-passphrase", "--key-file", "-"]).args(options).arg(image);
+        let output = with_stdin(&mut command, secret);
+        match output.status.code() {
+            Some(0) => true,
+            Some(2) => false,
+            _ => panic!("{}: {output:?}", image.display()),
+        }
+    }
+
+    /// `luksAddKey` into this keyslot.
+    pub fn add(&self, image: &Path, secret: &[u8], new: &[u8], keyslot: usize) {
+        let new_file = image.with_extension("new");
+        std::fs::write(&new_file, new).unwrap();
+        let mut command = self.command("luksAddKey");
+        command.args(["--pbkdf-force-iterations", "1000", "--key-file", "-"]);
+        command.args(["--key-slot", &keyslot.to_string()]).arg(image).arg(&new_file);
+        must_succeed(&with_stdin(&mut command, secret));
+    }
+
+    /// `luksKillSlot`.
+    pub fn kill(&self, image: &Path, keyslot: usize) {
+        run_ok(self.command("luksKillSlot").arg(image).arg(keyslot.to_string()));
+    }
+
+    /// Whether it takes the header for one of LUKS1, and for a valid one.
+    pub fn accepts(&self, image: &Path) -> bool {
+        let is_luks = run(self.command("isLuks").args(["--type", "luks1"]).arg(image));
+        let dump = run(self.command("luksDump").args(["--type", "luks1"]).arg(image));
+        assert_eq!(is_luks.status.success(), dump.status.success(), "{}", image.display());
+        dump.status.success()
+    }
+
+    /// The keyslots that are active in the eyes of `luksDump`.
+    pub fn active(&self, image: &Path) -> Vec<usize> {
+        let output = run_ok(self.command("luksDump").arg(image));
+        let text = String::from_utf8(output.stdout).unwrap();
+        (0..8).filter(|i| text.contains(&format!("Key Slot {i}: ENABLED"))).collect()
+    }
+
+    fn command(&self, action: &str) -> Command {
+        let mut command = Command::new(&self.0);
+        command.args([action, "--batch-mode"]);
+        command
+    }
+}
+
+fn with_stdin(command: &mut Command, input: &[u8]) -> Output {
+    let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = pipes.spawn().unwrap();
+    // It may end without reading, which is for the caller to judge by its exit status.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+fn must_succeed(output: &Output) {
+    assert!(output.status.success(), "{}", stderr(output));
+}
