@@ -1,6 +1,8 @@
 //! Images go both ways between cryptsetup and keyslot, in everything cryptsetup 2.6.1 can write
 //! without device-mapper: no Serpent, Twofish or CAST5, and XTS of 128 and 256 bits alone.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 
 use std::path::Path;

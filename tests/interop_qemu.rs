@@ -3,6 +3,8 @@
 //! Not here: keys of 192 bits outside XTS, whose key material is no whole number of sectors. QEMU
 //! 10.0.2 aborts on them, in creating and in opening. cryptsetup has them (`interop_cryptsetup`).
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 
 use std::path::Path;

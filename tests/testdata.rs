@@ -1,6 +1,8 @@
 //! The images in `testdata`, which need no peer: each opens with its secrets, says what it is, and
 //! can be amended.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! What is a LUKS1 header and what is not: one header, mutated, to us, to QEMU and to cryptsetup.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 #[path = "../support/mod.rs"]
 mod support;
 mod table;

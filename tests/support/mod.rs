@@ -2,11 +2,10 @@
 #![allow(dead_code, reason = "no test uses all of it")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-pub mod crash;
-pub mod memory;
-
 pub mod amending;
+pub mod crash;
 pub mod cryptsetup;
+pub mod memory;
 pub mod parallel;
 pub mod qemu;
 
