@@ -120,6 +120,11 @@ impl Lowering {
             let text = format!("key material of {len} bytes for an area of {} bytes", area.len);
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
+        if sealed.iterations == 0 {
+            // The whole header would be refused from then on.
+            let text = "a keyslot cannot be written with an iteration count of 0";
+            return Err(Error::new(ErrorKind::InvalidInput, text));
+        }
         let steps = overwrite(area.offset, &sealed.material);
         self.stages.push(Stage { steps, on_failure: on_failure.to_owned() });
         Ok(())
