@@ -1,0 +1,12 @@
+//! The checks behind the fuzz targets, each a function of its input that panics on a finding.
+//!
+//! They are no part of the targets themselves so that `tests/fuzz_corpus.rs` of the main package
+//! can run them over the seed corpora, on any machine and without a fuzzer.
+
+pub mod amend_ops;
+pub mod amend_requests;
+pub mod luks1_header;
+pub mod memory;
+pub mod model;
+pub mod options;
+pub mod secret_objects;

@@ -1,0 +1,180 @@
+//! A header of any bytes: refused, or within the bounds that everything above relies on.
+//!
+//! The input is the start of an image. Bytes 592 to 600 are, if they are there, the image's length
+//! in little endian; what is not in the input is zeros.
+
+use std::fmt::Write as _;
+use std::io;
+
+use keyslot::Limits;
+use keyslot::Passphrase;
+use keyslot::crypto::CipherSpec;
+use keyslot::header::luks1;
+use keyslot::header::{Header, Kdf, Leftover, Sealed, SlotChange, Step};
+use keyslot::keyslot::opens;
+use keyslot::storage::Storage;
+
+const HEADER_SIZE: usize = 592;
+
+pub fn check(data: &[u8]) {
+    let len = match data.get(HEADER_SIZE..HEADER_SIZE + 8) {
+        Some(bytes) => u64::from_le_bytes(bytes.try_into().expect("eight bytes")),
+        None => 1 << 40,
+    };
+    let disk = Disk { start: data, len };
+    let parsed = luks1::Header::parse(data, len);
+    let read = Header::read(&disk);
+    if data.len() >= HEADER_SIZE && len >= HEADER_SIZE as u64 && !data.starts_with(b"QFI\xfb") {
+        assert_eq!(message(&parsed), message(&read));
+    }
+    if let Ok(header) = parsed {
+        assert_eq!(header.as_bytes(), &data[..HEADER_SIZE]);
+        says_what_is_written(&header, data);
+        has_bounds(&header, len);
+        changes_nothing_else(&Header::Luks1(header.clone()), len);
+        let header = Header::Luks1(header);
+        let wrong = Passphrase::new(b"wrong").expect("memory");
+        let limits = Limits { iterations: 4 };
+        let keyslot = header.keyslots().find(|keyslot| keyslot.active);
+        if let Some(keyslot) = keyslot {
+            // Any answer but a panic; no digest of 20 bytes is hit by accident.
+            assert!(!matches!(opens(&disk, &header, &keyslot, &wrong, limits), Ok(Some(_))));
+        }
+        let area = header.keyslot(0).expect("eight keyslots").area;
+        let from = usize::try_from(area.offset).unwrap_or(usize::MAX).min(data.len());
+        let in_area = &data[from..(from.saturating_add(area.len)).min(data.len())];
+        let blank = in_area.iter().all(|&byte| byte == 0);
+        assert_eq!(header.is_blank(0, &disk).expect("it lies in the image"), blank);
+    }
+}
+
+fn message<T>(result: &keyslot::Result<T>) -> Option<&str> {
+    result.as_ref().err().map(keyslot::Error::message)
+}
+
+/// The parsed values are those of the bytes, written again just as they were.
+fn says_what_is_written(header: &luks1::Header, data: &[u8]) {
+    let text =
+        |field: &[u8]| -> Vec<u8> { field.iter().copied().take_while(|&byte| byte != 0).collect() };
+    let cipher = header.cipher();
+    assert_eq!(text(&data[8..40]), cipher.cipher_name().as_bytes());
+    assert_eq!(text(&data[40..72]), cipher.cipher_mode().as_bytes());
+    assert_eq!(text(&data[72..104]), header.hash().name().as_bytes());
+    assert_eq!(data[108..112], u32::try_from(cipher.key_size()).expect("small").to_be_bytes());
+    let again = CipherSpec::new(
+        cipher.cipher(),
+        cipher.mode(),
+        cipher.ivgen(),
+        cipher.ivgen_hash(),
+        cipher.key_size(),
+    );
+    assert!(again.is_ok(), "{cipher:?}");
+
+    let digest = header.digest();
+    assert_eq!((digest.value, digest.salt), (&data[112..132], &data[132..164]));
+    assert!(digest.iterations > 0);
+    let uuid = header.uuid();
+    assert!(uuid.chars().count() <= 40 && !uuid.contains(char::is_control));
+    let mut debug = String::new();
+    write!(debug, "{header:?}").expect("a String");
+    assert!(debug.len() < 2000);
+}
+
+/// No area reaches into the header, another area, the payload or beyond the image.
+fn has_bounds(header: &luks1::Header, len: u64) {
+    assert!(header.payload_offset() <= len);
+    let keyslots: Vec<_> = header.keyslots().collect();
+    assert_eq!(keyslots.len(), 8);
+    for (i, keyslot) in keyslots.iter().enumerate() {
+        let area = keyslot.area;
+        assert_eq!(keyslot.index, i);
+        assert!(area.offset >= HEADER_SIZE as u64);
+        assert!(area.offset + area.len as u64 <= header.payload_offset());
+        assert!(area.len >= keyslot.encryption.key_size() * keyslot.stripes as usize);
+        for other in &keyslots[i + 1..] {
+            let (first, second) = if area.offset < other.area.offset {
+                (area, other.area)
+            } else {
+                (other.area, area)
+            };
+            assert!(first.offset + first.len as u64 <= second.offset);
+        }
+        let Kdf::Pbkdf2 { iterations, .. } = keyslot.kdf else { continue };
+        assert!(iterations > 0 || !keyslot.active);
+    }
+    for leftover in header.leftovers() {
+        let active = |i: usize| keyslots[i].active;
+        assert!(match leftover {
+            Leftover::Wipe { keyslot } => !active(keyslot),
+            Leftover::Replace { keyslot, staging } => !active(keyslot) && active(staging),
+            Leftover::Twins { keyslots: [one, other] } =>
+                one < other && active(one) && active(other),
+            _ => true,
+        });
+    }
+}
+
+/// A change of the last keyslot writes in its area and its entry, and leaves a valid header.
+fn changes_nothing_else(header: &Header, len: u64) {
+    let keyslot = header.keyslot(7).expect("eight keyslots");
+    let area = keyslot.area;
+    let change = if keyslot.active {
+        SlotChange::Deactivate { keyslot: 7 }
+    } else {
+        let material = vec![0; area.len].into();
+        SlotChange::Activate {
+            keyslot: 7,
+            sealed: Sealed { iterations: 1, salt: [1; 32], material },
+        }
+    };
+    let (stages, after) = header.lower(&[change]).expect("it starts from its state");
+    let Header::Luks1(before) = header else { return };
+    let mut bytes = before.as_bytes().to_vec();
+    for step in stages.iter().flat_map(|stage| &stage.steps) {
+        let Step::Write { offset, bytes: written } = step else { continue };
+        let at = usize::try_from(*offset).expect("it is below the payload");
+        if at < HEADER_SIZE {
+            bytes[at..at + written.len()].copy_from_slice(written);
+        } else {
+            assert_eq!((*offset, written.len()), (area.offset, area.len));
+        }
+    }
+    let entry = 208 + 7 * 48;
+    assert_eq!(bytes[..entry], before.as_bytes()[..entry]);
+    assert_eq!(bytes[entry + 40..], before.as_bytes()[entry + 40..]);
+    let Header::Luks1(after) = after else { return };
+    assert_eq!(bytes, after.as_bytes());
+    luks1::Header::parse(&bytes, len).expect("valid before, valid after");
+}
+
+/// An image of `len` bytes that begins with these and goes on with zeros.
+#[derive(Debug)]
+struct Disk<'a> {
+    start: &'a [u8],
+    len: u64,
+}
+
+impl Storage for Disk<'_> {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.len)
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        if offset.checked_add(buf.len() as u64).is_none_or(|end| end > self.len) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        buf.fill(0);
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(self.start.len());
+        let len = buf.len().min(self.start.len() - from);
+        buf[..len].copy_from_slice(&self.start[from..from + len]);
+        Ok(())
+    }
+
+    fn write_all_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,54 @@
+//! The seed corpora of the fuzz targets pass the targets' own checks, on any machine and without
+//! a fuzzer. What a fuzzer once found is among them.
+
+use std::fs;
+use std::path::Path;
+
+use arbitrary::{Arbitrary, Unstructured};
+
+#[path = "../fuzz/src/lib.rs"]
+mod targets;
+
+#[test]
+fn luks1_header() {
+    replay("luks1_header", targets::luks1_header::check);
+}
+
+#[test]
+fn options() {
+    replay("options", |seed| targets::options::check(text(seed)));
+}
+
+#[test]
+fn secret_objects() {
+    replay("secret_objects", |seed| targets::secret_objects::check(text(seed)));
+}
+
+#[test]
+fn amend_requests() {
+    replay("amend_requests", |seed| targets::amend_requests::check(text(seed)));
+}
+
+#[test]
+fn amend_ops() {
+    replay("amend_ops", |seed| {
+        let run = targets::amend_ops::Run::arbitrary_take_rest(Unstructured::new(seed));
+        targets::amend_ops::check(&run.expect("a run"));
+    });
+}
+
+fn replay(target: &str, check: impl Fn(&[u8])) {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus_seed").join(target);
+    let mut count = 0;
+    for seed in fs::read_dir(&seeds).expect("a corpus") {
+        let seed = seed.expect("a seed").path();
+        eprintln!("{}", seed.display());
+        check(&fs::read(&seed).expect("a readable seed"));
+        count += 1;
+    }
+    assert!(count > 0, "no seeds in {}", seeds.display());
+}
+
+fn text(seed: &[u8]) -> &str {
+    std::str::from_utf8(seed).expect("a text")
+}
