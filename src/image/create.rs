@@ -4,8 +4,8 @@
 //! temporary name until its header is durable. So an interrupted or failed creation leaves nothing
 //! under the image's name, and an existing file stays what it was until its successor is complete.
 
-use std::fs::{File, Permissions};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::fs::{File, OpenOptions, Permissions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -207,11 +207,13 @@ impl Target {
             _ => Path::new("."),
         };
         let failed = |e| Error::io(format_args!("create a file in {}", directory.display()), e);
-        let file = Builder::new()
-            .prefix(".keyslot-")
-            .permissions(Permissions::from_mode(self.mode))
-            .tempfile_in(directory)
-            .map_err(failed)?;
+        // Opened here, so that the error is the system's: tempfile's would name a name that means
+        // nothing to anybody.
+        let open = |path: &Path| {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create_new(true).mode(self.mode).open(path)
+        };
+        let file = Builder::new().prefix(".keyslot-").make_in(directory, open).map_err(failed)?;
         if self.replaced.is_some() {
             // Created under the umask; this one is to be as its predecessor.
             file.as_file().set_permissions(Permissions::from_mode(self.mode)).map_err(failed)?;
