@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Change, Request};
 use crate::error::{Error, ErrorKind, Result};
 use crate::keyslot::Cost;
-use crate::options::{Options, number};
+use crate::options::{Options, boolean, number, size};
 use crate::secret::SecretObjects;
 
 impl Request {
@@ -20,15 +20,7 @@ impl Request {
         force: bool,
     ) -> Result<Self> {
         let sets = change_sets(options)?;
-        for (key, _) in sets.iter().flat_map(Options::iter) {
-            if CREATE_ONLY.contains(&key) {
-                return Err(invalid(format!("Invalid parameter '{key}'"))
-                    .with_hint("This option is only supported for image creation"));
-            }
-            if !KEYS.contains(&key) {
-                return Err(invalid(format!("Invalid parameter '{key}'")));
-            }
-        }
+        sets.iter().try_for_each(check)?;
         let changes = sets.iter().map(|set| change(set, secrets, cost)).collect::<Result<_>>()?;
         Ok(Self { changes, force })
     }
@@ -74,6 +66,28 @@ fn change_sets(options: &Options) -> Result<Vec<Options>> {
     Ok(sets)
 }
 
+/// Checks names and numbers, each option in its turn.
+fn check(options: &Options) -> Result<()> {
+    let check = |key: &str, value: &str| match key {
+        "iter-time" | "keyslot" => number(key, value).map(drop),
+        _ if KEYS.contains(&key) => Ok(()),
+        _ => Err(invalid(format!("Invalid parameter '{key}'"))),
+    };
+    // QEMU tries the same list as one for `create`, and if that takes all of it says so.
+    let fits_create = |(key, value): (&str, &str)| match key {
+        "detached-header" => boolean(key, value).is_ok(),
+        "size" => size(key, value).is_ok(),
+        _ => CREATE_ONLY.contains(&key) || check(key, value).is_ok(),
+    };
+    options.iter().try_for_each(|(key, value)| check(key, value)).map_err(|error| {
+        if options.iter().all(fits_create) {
+            error.with_hint("This option is only supported for image creation")
+        } else {
+            error
+        }
+    })
+}
+
 fn change(options: &Options, secrets: &SecretObjects, cost: Cost) -> Result<Change> {
     let keyslot = options.last("keyslot").map(|value| number("keyslot", value)).transpose()?;
     let iter_time =
@@ -112,12 +126,5 @@ fn invalid(text: impl Into<String>) -> Error {
 }
 
 const KEYS: [&str; 5] = ["state", "keyslot", "old-secret", "new-secret", "iter-time"];
-const CREATE_ONLY: [&str; 7] = [
-    "cipher-alg",
-    "cipher-mode",
-    "detached-header",
-    "hash-alg",
-    "ivgen-alg",
-    "ivgen-hash-alg",
-    "key-secret",
-];
+const CREATE_ONLY: [&str; 6] =
+    ["cipher-alg", "cipher-mode", "hash-alg", "ivgen-alg", "ivgen-hash-alg", "key-secret"];

@@ -1,7 +1,21 @@
-//! Numbers and sizes, with all that QEMU reads into them.
+//! Booleans, numbers and sizes, with all that QEMU reads into them.
 
 use super::invalid;
 use crate::error::Result;
+
+/// Parses the boolean of option `key`: `on`, `yes`, `true`, `y` or the opposites.
+///
+/// ```
+/// assert!(keyslot::options::boolean("read-only", "yes")?);
+/// # Ok::<(), keyslot::Error>(())
+/// ```
+pub fn boolean(key: &str, value: &str) -> Result<bool> {
+    match value {
+        "on" | "yes" | "true" | "y" => Ok(true),
+        "off" | "no" | "false" | "n" => Ok(false),
+        _ => Err(invalid(format!("Parameter '{key}' expects 'on' or 'off'"))),
+    }
+}
 
 /// Parses the number of option `key` as C's `strtoull` with base 0 would: blanks and a sign
 /// before it, `0x` for hexadecimal and `0` for octal.
@@ -191,6 +205,17 @@ mod tests {
         {
             let expected = format!("Value '{text}' is too large for parameter 'keyslot'");
             assert_eq!(message(number("keyslot", text)), expected);
+        }
+    }
+
+    #[test]
+    fn booleans() {
+        for (text, value) in [("on", true), ("y", true), ("no", false), ("false", false)] {
+            assert_eq!(boolean("read-only", text).unwrap(), value, "{text:?}");
+        }
+        for text in ["", "On", "1", "maybe"] {
+            let expected = "Parameter 'read-only' expects 'on' or 'off'";
+            assert_eq!(message(boolean("read-only", text)), expected);
         }
     }
 
