@@ -8,10 +8,11 @@ use keyslot::options::Options;
 use keyslot::{Error, ErrorKind};
 
 use super::edit::{Job, carry_out};
-use super::image_spec::ImageSpec;
+use super::image_spec::{ImageSpec, check_driver};
+use super::progress::Percent;
 use super::report::Failure;
 use super::secrets::Secrets;
-use super::{ChangeArgs, KdfArgs, ObjectArgs, Outcome, Persona, progress};
+use super::{ChangeArgs, KdfArgs, ObjectArgs, Outcome, Persona};
 
 /// Change keyslots by QEMU's options
 ///
@@ -62,15 +63,14 @@ pub struct AmendArgs {
 pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
     let mut secrets = Secrets::new(&args.objects.objects)?;
     if args.options.is_empty() {
-        return Err(invalid("Must specify options (-o)").into());
+        return Err(Failure::usage("Must specify options (-o)", "amend"));
     }
     let mut options = Options::new();
     for text in &args.options {
         options.append(Options::parse(text)?);
     }
     if options.asks_help() {
-        print!("{HELP}");
-        return Ok(());
+        return help(args.format.as_deref());
     }
     let [image] = args.images.as_slice() else {
         return Err(invalid("Expecting one image file name").into());
@@ -79,13 +79,25 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
         return Err(invalid(format!("Invalid cache option: {cache}")).into());
     }
     let cost = args.kdf.cost()?;
+    let progress = Percent::new(args.progress && !args.change.quiet);
 
-    let spec = ImageSpec::parse(image, args.image_opts, args.format.as_deref())
-        .map_err(Failure::opening(&image.to_string_lossy()))?;
-    let opening = Failure::opening(&spec.shown);
-    if spec.read_only {
-        return Err(opening(invalid("Block node is read-only")));
+    let spec = ImageSpec::parse(image, args.image_opts, args.format.as_deref())?;
+    let opening = |error: Error| Failure::opening(&spec.shown)(error.with_path(&spec.path));
+    if spec.force_share && !spec.read_only {
+        return Err(opening(invalid("force-share=on can only be used with read-only images")));
     }
+    if spec.unlocked {
+        return Err(opening(invalid("file.locking=off is refused: the image is always locked")));
+    }
+    let job = match Job::open(&spec.path, &args.change) {
+        _ if spec.driver.as_deref() == Some("raw") => return Err(not_amendable().into()),
+        // There is no image at all.
+        Err(error) if error.kind() == ErrorKind::Io => return Err(opening(error)),
+        Err(error) if error.kind() == ErrorKind::NotLuks && spec.driver.is_none() => {
+            return Err(opening(error));
+        }
+        job => job,
+    };
     let secret = match (&spec.key_secret, &args.secret) {
         (Some(_), Some(_)) => {
             return Err(invalid("--secret must not be given beside a key-secret").into());
@@ -96,21 +108,35 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
         }
         (None, source) => secrets.existing(source.as_ref(), "--secret", "Passphrase"),
     }
-    .map_err(&opening)?;
-
-    if args.progress && !args.change.quiet {
-        progress::percent(0.0);
+    .map_err(opening)?;
+    let job = job.map_err(opening)?;
+    if spec.read_only {
+        return Err(opening(invalid("Block node is read-only")));
     }
-    let job = Job::open(&spec.path, &args.change).map_err(&opening)?;
-    let unlocked = job.unlock(&secret).map_err(&opening)?;
+    let unlocked = job.unlock(&secret).map_err(opening)?;
     let force = args.change.force;
-    let request = Request::from_options(&options, &secrets.objects, cost, force)?;
+    let request = Request::from_options(&options, &secrets.objects, cost, force)
+        .map_err(|error| error.with_path(&spec.path))?;
+    progress.begin();
     // qemu-img says nothing of what it did.
-    carry_out(job, request, Some(&unlocked), &args.change, persona == Persona::Keyslot)?;
-    if args.progress && !args.change.quiet {
-        progress::percent(100.0);
+    carry_out(job, request, Some(&unlocked), &args.change, persona == Persona::Keyslot)
+}
+
+/// Prints the options of a format, LUKS if it is not said.
+fn help(format: Option<&str>) -> Outcome {
+    match format {
+        Some("raw") => return Err(not_amendable().into()),
+        Some(other) if check_driver(Some(other)).is_err() => {
+            return Err(invalid(format!("Unknown file format '{other}'")).into());
+        }
+        _ => print!("{HELP}"),
     }
     Ok(())
+}
+
+fn not_amendable() -> Error {
+    let text = "Format driver 'raw' does not support option amendment";
+    Error::new(ErrorKind::Unsupported, text)
 }
 
 fn invalid(text: impl Into<String>) -> Error {

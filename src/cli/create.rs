@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use keyslot::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen};
 use keyslot::keyslot::Cost;
-use keyslot::options::{Options, image_size, number, size};
+use keyslot::options::{Options, boolean, image_size, number, size};
 use keyslot::{CreateOptions, Error, ErrorKind, Preallocation, Result};
 use serde_json::json;
 
@@ -65,14 +65,17 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
         options.append(Options::parse(text)?);
     }
     if options.asks_help() {
-        print!("{HELP}");
+        print!("{}", help(!args.operands.is_empty()));
         return Ok(());
     }
     let (image, size_operand) = match args.operands.as_slice() {
         [image] => (image, None),
         [image, size] => (image, Some(size.to_string_lossy())),
-        [] => return Err(invalid("Expecting image file name").into()),
-        [_, _, ..] => return Err(invalid("Unexpected arguments behind the image's size").into()),
+        [] => return Err(Failure::usage("Expecting image file name", "create")),
+        [_, _, more, ..] => {
+            let text = format!("Unexpected argument: {}", more.to_string_lossy());
+            return Err(Failure::usage(text, "create"));
+        }
     };
     let path = PathBuf::from(image);
     let shown = image.to_string_lossy();
@@ -80,7 +83,11 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
     let named = |error: Error| creating(error.with_path(&path));
     check_format(&args.format).map_err(named)?;
 
+    check_options(&options).map_err(named)?;
     let size = match (&size_operand, options.last("size")) {
+        (Some(_), Some(_)) => {
+            return Err(named(invalid("The image size must be specified only once")));
+        }
         (Some(text), _) => image_size(text)?,
         (None, Some(text)) => size("size", text).map_err(named)?,
         (None, None) => return Err(named(invalid("Image creation needs a size parameter"))),
@@ -135,7 +142,7 @@ fn check_format(format: &str) -> Result<()> {
 
 /// The options as qemu-img repeats them, in the order of its own list.
 fn echo(options: &Options) -> String {
-    const ORDER: [&str; 8] = [
+    const ORDER: [&str; 9] = [
         "key-secret",
         "cipher-alg",
         "cipher-mode",
@@ -143,17 +150,26 @@ fn echo(options: &Options) -> String {
         "ivgen-hash-alg",
         "hash-alg",
         "iter-time",
+        "detached-header",
         "preallocation",
     ];
     let given = ORDER.iter().filter_map(|key| Some(format!(" {key}={}", options.last(key)?)));
     given.collect()
 }
 
+/// Checks names and numbers, each option in its turn.
+fn check_options(options: &Options) -> Result<()> {
+    options.iter().try_for_each(|(key, value)| match key {
+        "detached-header" => boolean(key, value).map(drop),
+        "iter-time" => number(key, value).map(drop),
+        "size" => size(key, value).map(drop),
+        _ if KEYS.contains(&key) => Ok(()),
+        _ => Err(invalid(format!("Invalid parameter '{key}'"))),
+    })
+}
+
 fn create_options(options: &Options, kdf: &KdfArgs, force: bool) -> Result<CreateOptions> {
-    if let Some((key, _)) = options.iter().find(|(key, _)| !KEYS.contains(key)) {
-        return Err(invalid(format!("Invalid parameter '{key}'")));
-    }
-    if options.last("detached-header").is_some_and(|value| value != "off") {
+    if options.last("detached-header").is_some_and(|value| boolean("", value).unwrap_or(true)) {
         let text = "creating a detached header is not supported yet";
         return Err(Error::new(ErrorKind::Unsupported, text));
     }
@@ -169,7 +185,7 @@ fn create_options(options: &Options, kdf: &KdfArgs, force: bool) -> Result<Creat
         None | Some("off" | "metadata") => Preallocation::Off,
         Some("falloc") => Preallocation::Falloc,
         Some("full") => Preallocation::Full,
-        Some(other) => return Err(not_accepted("preallocation", other)),
+        Some(other) => return Err(invalid(format!("invalid parameter value: {other}"))),
     };
     Ok(CreateOptions::new()?
         .cipher(cipher(options, hash("ivgen-hash-alg")?)?)
@@ -239,8 +255,17 @@ const KEYS: [&str; 10] = [
     "size",
 ];
 
-const HELP: &str = "\
-Supported luks options:
+/// What `-o help` prints. As in qemu-img, what is an option of the file and not of the format needs
+/// a file's name.
+fn help(names_a_file: bool) -> String {
+    if names_a_file {
+        format!("Supported options:\n{HELP}{HELP_PREALLOCATION}{HELP_SIZE}")
+    } else {
+        format!("Supported luks options:\n{HELP}{HELP_SIZE}{HELP_MORE}")
+    }
+}
+
+const HELP: &str = "  \
   cipher-alg=<str>       - Name of encryption cipher algorithm
   cipher-mode=<str>      - Name of encryption cipher mode
   detached-header=<bool (on/off)> - Create a detached LUKS header
@@ -249,6 +274,11 @@ Supported luks options:
   ivgen-alg=<str>        - Name of IV generator algorithm
   ivgen-hash-alg=<str>   - Name of IV generator hash algorithm
   key-secret=<str>       - ID of the secret that provides the keyslot passphrase
-  preallocation=<str>    - Preallocation mode (allowed values: off, metadata, falloc, full)
-  size=<size>            - Virtual disk size
+";
+const HELP_PREALLOCATION: &str =
+    "  preallocation=<str>    - Preallocation mode (allowed values: off, falloc, full)\n";
+const HELP_SIZE: &str = "  size=<size>            - Virtual disk size\n";
+const HELP_MORE: &str = "
+The protocol level may support further options.
+Specify the target filename to include those options.
 ";

@@ -181,7 +181,8 @@ impl Job {
     }
 }
 
-/// Plans the request, and unless it is a dry run does it; prints what came of it.
+/// Plans the request, and unless it is a dry run does it. If it is to `tell`, warns before and
+/// prints what came of it.
 pub fn carry_out(
     mut job: Job,
     request: Request,
@@ -197,7 +198,7 @@ pub fn carry_out(
     if plan.needs_volume_key() && unlocked.is_none() {
         return Err(Error::new(ErrorKind::InvalidInput, "a secret is needed").into());
     }
-    if !args.quiet {
+    if tell && !args.quiet {
         for warning in plan.warnings() {
             eprintln!("warning: {}: {warning}", job.path.display());
         }

@@ -1,11 +1,10 @@
 //! `keyslot info`: what the header says, as `qemu-img info` prints it.
 
 use std::ffi::OsString;
-use std::path::Path;
 
 use clap::Args;
 use keyslot::header::{Header, Kdf};
-use keyslot::{Error, Image, OpenOptions, Result, Sharing};
+use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
 use serde_json::{Map, Value, json};
 
 use super::image_spec::ImageSpec;
@@ -49,13 +48,16 @@ pub struct InfoArgs {
     backing_chain: bool,
 
     /// Images, or their options
-    #[arg(required = true, value_name = "IMAGE")]
+    #[arg(value_name = "IMAGE")]
     images: Vec<OsString>,
 }
 
 /// Runs the command.
 pub fn run(args: &InfoArgs) -> Outcome {
     let mut secrets = Secrets::new(&args.objects.objects)?;
+    if args.images.is_empty() {
+        return Err(Failure::usage("Expecting one image file name", "info"));
+    }
     let secret = match &args.secret {
         Some(source) => Some(secrets.existing(Some(source), "--secret", "Passphrase")?),
         None => None,
@@ -63,11 +65,14 @@ pub fn run(args: &InfoArgs) -> Outcome {
     let sharing = if secret.is_some() { Sharing::ReadData } else { Sharing::None };
     let mut documents = Vec::new();
     for (i, name) in args.images.iter().enumerate() {
-        let spec = ImageSpec::parse(name, args.image_opts, args.format.as_deref())
-            .map_err(Failure::opening(&name.to_string_lossy()))?;
+        let spec = ImageSpec::parse(name, args.image_opts, args.format.as_deref())?;
         let opening = Failure::opening(&spec.shown);
+        if spec.driver.as_deref() == Some("raw") {
+            let text = "a raw image has no keyslots to show";
+            return Err(opening(Error::new(ErrorKind::Unsupported, text)));
+        }
         let image = OpenOptions::new().sharing(sharing).open(&spec.path).map_err(&opening)?;
-        let mut document = describe(&image, &spec.path).map_err(opening)?;
+        let mut document = describe(&image, &spec).map_err(opening)?;
         if let Some(secret) = &secret {
             let _spinner = Spinner::start("trying the keyslots", args.output == Output::Json);
             let mut opened = Vec::new();
@@ -88,7 +93,8 @@ pub fn run(args: &InfoArgs) -> Outcome {
     }
     if args.output == Output::Json {
         match documents.as_slice() {
-            [document] => println!("{}", qemu_json(document)),
+            // A chain is a list, if only of one.
+            [document] if !args.backing_chain => println!("{}", qemu_json(document)),
             _ => println!("{}", qemu_json(&Value::Array(documents))),
         }
     }
@@ -96,9 +102,8 @@ pub fn run(args: &InfoArgs) -> Outcome {
 }
 
 /// The document that qemu-img prints as JSON.
-fn describe(image: &Image, path: &Path) -> Result<Value> {
-    let filename = path.to_string_lossy();
-    let failed = |e| Error::io("read the length", e).with_path(path);
+fn describe(image: &Image, spec: &ImageSpec) -> Result<Value> {
+    let failed = |e| Error::io("read the length", e).with_path(&spec.path);
     // QEMU counts in sectors.
     let len = image.storage().len().map_err(failed)?.next_multiple_of(512);
     let disk_size = match image.file() {
@@ -111,7 +116,7 @@ fn describe(image: &Image, path: &Path) -> Result<Value> {
             "info": {
                 "children": [],
                 "virtual-size": len,
-                "filename": filename,
+                "filename": spec.path.to_string_lossy(),
                 "format": "file",
                 "actual-size": disk_size,
                 "format-specific": { "type": "file", "data": {} },
@@ -119,7 +124,7 @@ fn describe(image: &Image, path: &Path) -> Result<Value> {
             },
         }],
         "virtual-size": len - image.header().payload_offset(),
-        "filename": filename,
+        "filename": spec.qemu_name(),
         "format": "luks",
         "actual-size": disk_size,
         "format-specific": { "type": "luks", "data": format_specific(image.header()) },
@@ -169,7 +174,8 @@ fn text(document: &Value) -> String {
     let virtual_size = bytes(&document["virtual-size"]);
     let length = bytes(&document["children"][0]["info"]["virtual-size"]);
     let disk_size = size(bytes(&document["actual-size"]));
-    let filename = string(&document["filename"]);
+    let name = string(&document["filename"]);
+    let filename = string(&document["children"][0]["info"]["filename"]);
     let opens = match document.get("secret-opens").and_then(Value::as_array) {
         Some(opened) if opened.is_empty() => "secret opens: no keyslot\n".to_owned(),
         Some(opened) => {
@@ -179,7 +185,7 @@ fn text(document: &Value) -> String {
         None => String::new(),
     };
     format!(
-        "image: {filename}\n\
+        "image: {name}\n\
          file format: luks\n\
          virtual size: {} ({virtual_size} bytes)\n\
          disk size: {disk_size}\n\

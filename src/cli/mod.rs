@@ -30,9 +30,9 @@ use self::report::Failure;
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<_> = arguments.collect();
     let name = Persona::of(arguments.first());
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => return report::usage(name, &error),
+        Err(error) => return report::usage(name, &arguments, &error),
     };
     let result = match cli.command {
         Command::Add(args) => edit::add(&args),

@@ -1,5 +1,6 @@
 //! Signs of life while a key is derived, on a terminal only.
 
+use std::cell::Cell;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
@@ -30,11 +31,38 @@ impl Drop for Spinner {
     }
 }
 
-/// qemu-img's `-p`: a percentage on standard output that the next one overwrites.
-pub fn percent(done: f64) {
-    print!("    ({done:.2}/100%)\r");
-    if done >= 100.0 {
-        println!();
+/// qemu-img's `-p`: a percentage on standard output that the next one overwrites. Whatever comes
+/// of it, what was begun ends at 100%, and the line ends.
+pub struct Percent {
+    shown: bool,
+    begun: Cell<bool>,
+}
+
+impl Percent {
+    /// Nothing yet; nothing at all if it is not wanted.
+    pub fn new(shown: bool) -> Self {
+        Self { shown, begun: Cell::new(false) }
     }
-    let _ = std::io::stdout().flush();
+
+    /// The work begins.
+    pub fn begin(&self) {
+        self.begun.set(true);
+        self.print("    (0.00/100%)\r");
+    }
+
+    fn print(&self, text: &str) {
+        if self.shown {
+            print!("{text}");
+            let _ = std::io::stdout().flush();
+        }
+    }
+}
+
+impl Drop for Percent {
+    fn drop(&mut self) {
+        if self.begun.get() {
+            self.print("    (100.00/100%)\r");
+        }
+        self.print("\n");
+    }
 }

@@ -1,6 +1,7 @@
 //! Failures: one line, at most one hint, and the exit status.
 
 use std::error::Error as _;
+use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -22,6 +23,12 @@ impl Failure {
     pub fn opening(shown: &str) -> impl Fn(Error) -> Self {
         let qemu_prefix = format!("Could not open '{shown}': ");
         move |error| Self { error, qemu_prefix: qemu_prefix.clone() }
+    }
+
+    /// Wrong usage of a command, where qemu-img points to its help.
+    pub fn usage(text: impl Into<String>, command: &str) -> Self {
+        let error = Error::new(ErrorKind::InvalidInput, text);
+        Self::from(error.with_hint(format!("Try 'qemu-img {command} --help' for more info")))
     }
 
     /// A failure to create the image that was named `shown`.
@@ -47,7 +54,7 @@ pub fn failure(persona: Persona, Failure { error, qemu_prefix }: &Failure) -> Ex
                 let path = error.path().unwrap_or(Path::new("")).display();
                 eprintln!("Is another process using the image [{path}]?");
             }
-            None => eprintln!("qemu-img: {qemu_prefix}{}{cause}", error.message()),
+            None => eprintln!("qemu-img: {qemu_prefix}{}{cause}", qemu_words(error)),
         }
         if let Some(hint) = error.hint().filter(|hint| is_from_qemu(hint)) {
             eprintln!("{hint}");
@@ -61,54 +68,84 @@ pub fn failure(persona: Persona, Failure { error, qemu_prefix }: &Failure) -> Ex
         ErrorKind::Limit | ErrorKind::Refused => Some("--force insists"),
         _ => None,
     };
-    if let Some(hint) = error.hint().or(general) {
+    let hint = error.hint().filter(|hint| !hint.starts_with("Try 'qemu-img "));
+    if let Some(hint) = hint.or(general) {
         eprintln!("hint: {hint}");
     }
     ExitCode::from(status(error.kind()))
 }
 
 /// Prints what is wrong with the arguments, or the help that was asked for.
-pub fn usage(persona: Persona, error: &clap::Error) -> ExitCode {
+pub fn usage(persona: Persona, arguments: &[OsString], error: &clap::Error) -> ExitCode {
     if matches!(error.kind(), ClapKind::DisplayHelp | ClapKind::DisplayVersion) {
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
-    let argument = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(argument)) => argument.as_str(),
-        _ => "",
-    };
-    let name = match persona {
-        Persona::Keyslot => "keyslot",
-        Persona::QemuImg => "qemu-img",
-    };
-    let rendered = error.to_string();
-    let text = match (persona, error.kind()) {
-        (Persona::QemuImg, ClapKind::UnknownArgument) => match argument.strip_prefix("--") {
-            Some(_) => format!("unrecognized option '{argument}'"),
-            None => format!("invalid option -- '{}'", argument.trim_start_matches('-')),
-        },
-        (_, ClapKind::DisplayHelpOnMissingArgumentOrSubcommand | ClapKind::MissingSubcommand) => {
+    let text = match error.kind() {
+        ClapKind::DisplayHelpOnMissingArgumentOrSubcommand | ClapKind::MissingSubcommand => {
             "Not enough arguments".to_owned()
         }
-        (_, ClapKind::InvalidSubcommand) => match error.get(ContextKind::InvalidSubcommand) {
+        ClapKind::InvalidSubcommand => match error.get(ContextKind::InvalidSubcommand) {
             Some(ContextValue::String(command)) => format!("Command not found: {command}"),
             _ => "Command not found".to_owned(),
         },
         // clap's first paragraph, on one line.
         _ => {
+            let rendered = error.to_string();
             let lines: Vec<_> =
                 rendered.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
             lines.join(" ").trim_start_matches("error: ").to_owned()
         }
     };
-    eprintln!("{name}: {text}");
-    match persona {
-        Persona::Keyslot => {
+    match (persona, arguments.get(1).filter(|_| error.kind() != ClapKind::InvalidSubcommand)) {
+        (Persona::Keyslot, _) => {
+            eprintln!("keyslot: {text}");
             eprintln!("hint: 'keyslot --help' and 'keyslot COMMAND --help' say what there is");
         }
-        Persona::QemuImg => eprintln!("Try 'qemu-img --help' for more information"),
+        (Persona::QemuImg, None) => {
+            eprintln!("qemu-img: {text}");
+            eprintln!("Try 'qemu-img --help' for more info");
+        }
+        (Persona::QemuImg, Some(command)) => {
+            let command = command.to_string_lossy();
+            match getopt_words(arguments, error) {
+                Some(text) => eprintln!("qemu-img {command}: {text}"),
+                None => eprintln!("qemu-img: {text}"),
+            }
+            eprintln!("Try 'qemu-img {command} --help' for more info");
+        }
     }
     ExitCode::from(1)
+}
+
+/// What `getopt_long` says of an option.
+fn getopt_words(arguments: &[OsString], error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let last = arguments.last()?.to_string_lossy();
+    let long = argument.split([' ', '=']).next().filter(|name| name.starts_with("--"));
+    match (error.kind(), long) {
+        (ClapKind::UnknownArgument, Some(long)) => {
+            // As it was written, value included.
+            let mut written = arguments.iter().map(|argument| argument.to_string_lossy());
+            let written = written.find(|argument| argument.split('=').next() == Some(long));
+            Some(format!("unrecognized option '{}'", written.as_deref().unwrap_or(long)))
+        }
+        (ClapKind::UnknownArgument, None) => {
+            Some(format!("invalid option -- '{}'", argument.trim_start_matches('-')))
+        }
+        (ClapKind::TooManyValues, Some(long)) => {
+            Some(format!("option '{long}' doesn't allow an argument"))
+        }
+        (ClapKind::InvalidValue, Some(_)) if last.starts_with("--") => {
+            Some(format!("option '{last}' requires an argument"))
+        }
+        (ClapKind::InvalidValue, Some(_)) if last.starts_with('-') => {
+            Some(format!("option requires an argument -- '{}'", last.chars().last()?))
+        }
+        _ => None,
+    }
 }
 
 /// Exit status of a kind of failure (see `EXIT_STATUS`).
@@ -141,12 +178,26 @@ pub fn cause(error: &Error) -> String {
     text
 }
 
+/// What qemu-img says where ours says what it was about to do.
+fn qemu_words(error: &Error) -> String {
+    let path = error.path().unwrap_or(Path::new("")).display();
+    match error.message() {
+        text if text.starts_with("cannot open it for ") => format!("Could not open '{path}'"),
+        text if text.starts_with("cannot create a file in ") => {
+            format!("Could not create '{path}'")
+        }
+        text => text.to_owned(),
+    }
+}
+
 /// Whether qemu-img prints this line too.
 fn is_from_qemu(hint: &str) -> bool {
-    const QEMU_HINTS: [&str; 3] = [
+    const QEMU_HINTS: [&str; 5] = [
         "Failed to write to keyslot ",
         "Identifiers consist of ",
+        "Optional suffix ",
         "This option is only supported for image creation",
+        "Try 'qemu-img ",
     ];
     QEMU_HINTS.iter().any(|start| hint.starts_with(start))
 }
