@@ -7,7 +7,7 @@
 use super::{Change, Request};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::Header;
-use crate::keyslot::Cost;
+use crate::keyslot::{Cost, wrong_secret};
 use crate::secret::Passphrase;
 
 /// An amendment that passed all checks: what becomes of which keyslot.
@@ -232,7 +232,7 @@ impl Picture<'_> {
         let matching = self.matching(secret)?;
         if matching.is_empty() {
             let text = "No keyslots match given (old) password for erase operation";
-            return Err(Error::new(ErrorKind::WrongSecret, text));
+            return Err(wrong_secret(text, secret));
         }
         if self.active().eq(matching.iter().copied()) && !self.force {
             return Err(refused(
@@ -265,14 +265,17 @@ impl Picture<'_> {
                 }
                 vec![keyslot]
             }
-            (None, Some(secret)) => self.matching(&secret)?,
+            (None, Some(old_secret)) => {
+                let keyslots = self.matching(&old_secret)?;
+                if keyslots.is_empty() {
+                    return Err(wrong_secret("no keyslot opens with the old secret", &old_secret));
+                }
+                keyslots
+            }
             (None, None) => {
                 return Err(invalid("to replace a secret, its keyslot or the secret is needed"));
             }
         };
-        if keyslots.is_empty() {
-            return Err(Error::new(ErrorKind::WrongSecret, "no keyslot opens with the old secret"));
-        }
         let secret = new_secret?;
         for keyslot in keyslots {
             self.slots[keyslot] = Slot::New { secret: secret.clone(), cost };
@@ -319,7 +322,7 @@ impl Picture<'_> {
             return Ok(());
         }
         let text = format!("Given keyslot {keyslot} doesn't contain the given old password {what}");
-        Err(Error::new(ErrorKind::WrongSecret, text))
+        Err(wrong_secret(text, secret))
     }
 }
 

@@ -12,7 +12,7 @@ use super::image_spec::{ImageSpec, check_driver};
 use super::progress::Percent;
 use super::report::Failure;
 use super::secrets::Secrets;
-use super::{ChangeArgs, KdfArgs, ObjectArgs, Outcome, Persona};
+use super::{ChangeArgs, KdfArgs, ObjectArgs, Outcome, Persona, output};
 
 /// Change keyslots by QEMU's options
 ///
@@ -61,7 +61,7 @@ pub struct AmendArgs {
 
 /// Runs the command.
 pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
-    let mut secrets = Secrets::new(&args.objects.objects)?;
+    let secrets = Secrets::new(&args.objects.objects, &[&args.secret])?;
     if args.options.is_empty() {
         return Err(Failure::usage("Must specify options (-o)", "amend"));
     }
@@ -129,7 +129,7 @@ fn help(format: Option<&str>) -> Outcome {
         Some(other) if check_driver(Some(other)).is_err() => {
             return Err(invalid(format!("Unknown file format '{other}'")).into());
         }
-        _ => print!("{HELP}"),
+        _ => output::print(HELP)?,
     }
     Ok(())
 }

@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use keyslot::header::{Kdf, Leftover};
+use keyslot::keyslot::wrong_secret;
 use keyslot::secret::Passphrase;
 use keyslot::{Error, ErrorKind, Image, Limits, OpenOptions, Result, Sharing};
 use serde_json::{Value, json};
 
 use super::progress::Spinner;
 use super::qemu_format;
+use super::report::{self, Failure};
 use super::secrets::Secrets;
-use super::{ObjectArgs, Outcome, Output};
+use super::{ObjectArgs, Outcome, Output, output};
 
 /// Check the header, and which keyslots a secret opens
 ///
@@ -50,7 +52,7 @@ pub struct CheckArgs {
 
 /// Runs the command.
 pub fn run(args: &CheckArgs) -> Outcome {
-    let mut secrets = Secrets::new(&args.objects.objects)?;
+    let secrets = Secrets::new(&args.objects.objects, &[&args.secret])?;
     let secret = match &args.secret {
         Some(source) => Some(secrets.existing(Some(source), "--secret", "Passphrase")?),
         None => None,
@@ -58,32 +60,33 @@ pub fn run(args: &CheckArgs) -> Outcome {
     let mut documents = Vec::new();
     let mut failed = None;
     for path in &args.images {
-        match check(path, secret.as_ref(), args) {
+        let error = match check(path, secret.as_ref(), args) {
             Ok(document) => {
-                if document["secret-opens"].as_array().is_some_and(Vec::is_empty) {
-                    let text = "no keyslot opens with the secret";
-                    let error = Error::new(ErrorKind::WrongSecret, text).with_path(path);
-                    failed.get_or_insert(error);
-                }
                 if args.output == Output::Human && !args.quiet {
-                    print!("{}", text(&document));
+                    output::print(&text(&document))?;
                 }
+                let is_wrong = document["secret-opens"].as_array().is_some_and(Vec::is_empty);
                 documents.push(document);
+                let secret = secret.as_ref().filter(|_| is_wrong);
+                secret.map(|secret| opens_nothing(secret).with_path(path))
             }
-            Err(error) if args.images.len() > 1 => {
-                eprintln!("keyslot: {error}{}", super::report::cause(&error));
-                failed.get_or_insert(error);
-            }
-            Err(error) => return Err(error.into()),
+            Err(error) => Some(error),
+        };
+        if let Some(error) = error {
+            report::tell(&error);
+            failed.get_or_insert(Failure::told(error));
         }
     }
     if args.output == Output::Json {
         match documents.as_slice() {
-            [document] if args.images.len() == 1 => println!("{}", qemu_format::json(document)),
-            _ => println!("{}", qemu_format::json(&Value::Array(documents))),
+            [document] if args.images.len() == 1 => {
+                output::print(&qemu_format::json_line(document))?;
+            }
+            [] if args.images.len() == 1 => {}
+            _ => output::print(&qemu_format::json_line(&Value::Array(documents)))?,
         }
     }
-    failed.map_or(Ok(()), |error| Err(error.into()))
+    failed.map_or(Ok(()), Err)
 }
 
 fn check(path: &Path, secret: Option<&Passphrase>, args: &CheckArgs) -> Result<Value> {
@@ -112,14 +115,14 @@ fn check(path: &Path, secret: Option<&Passphrase>, args: &CheckArgs) -> Result<V
         "leftovers": header.leftovers().into_iter().map(leftover).collect::<Vec<_>>(),
     });
     if let Some(secret) = secret {
-        document["secret-opens"] = json!(opened(&image, secret, args)?);
+        let _spinner = Spinner::start("trying the keyslots", args.quiet);
+        document["secret-opens"] = json!(opened(&image, secret, args.first)?);
     }
     Ok(document)
 }
 
 /// The keyslots that the secret opens. One that is over the limit is skipped if another opens.
-fn opened(image: &Image, secret: &Passphrase, args: &CheckArgs) -> Result<Vec<usize>> {
-    let _spinner = Spinner::start("trying the keyslots", args.quiet);
+pub fn opened(image: &Image, secret: &Passphrase, first: bool) -> Result<Vec<usize>> {
     let mut opened = Vec::new();
     let mut over_limit = None;
     for keyslot in image.keyslots() {
@@ -131,7 +134,7 @@ fn opened(image: &Image, secret: &Passphrase, args: &CheckArgs) -> Result<Vec<us
             }
             Err(error) => return Err(error),
         }
-        if args.first && !opened.is_empty() {
+        if first && !opened.is_empty() {
             break;
         }
     }
@@ -139,6 +142,11 @@ fn opened(image: &Image, secret: &Passphrase, args: &CheckArgs) -> Result<Vec<us
         Some(error) if opened.is_empty() => Err(error),
         _ => Ok(opened),
     }
+}
+
+/// The error of a secret that opens no keyslot.
+pub fn opens_nothing(secret: &Passphrase) -> Error {
+    wrong_secret("no keyslot opens with the secret", secret)
 }
 
 fn leftover(leftover: Leftover) -> Value {

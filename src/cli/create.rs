@@ -14,7 +14,7 @@ use super::progress::Spinner;
 use super::qemu_format;
 use super::report::Failure;
 use super::secrets::Secrets;
-use super::{KdfArgs, ObjectArgs, Outcome, Output, Persona};
+use super::{KdfArgs, ObjectArgs, Outcome, Output, Persona, output};
 
 /// Create an image with one keyslot
 ///
@@ -59,14 +59,13 @@ pub struct CreateArgs {
 
 /// Runs the command.
 pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
-    let mut secrets = Secrets::new(&args.objects.objects)?;
+    let secrets = Secrets::new(&args.objects.objects, &[&args.new_secret])?;
     let mut options = Options::new();
     for text in &args.options {
         options.append(Options::parse(text)?);
     }
     if options.asks_help() {
-        print!("{}", help(!args.operands.is_empty()));
-        return Ok(());
+        return Ok(output::print(&help(!args.operands.is_empty()))?);
     }
     let (image, size_operand) = match args.operands.as_slice() {
         [image] => (image, None),
@@ -94,7 +93,8 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
     };
     // qemu-img says what it is about to make; a person is told when it is made.
     if !args.quiet && persona == Persona::QemuImg {
-        println!("Formatting '{shown}', fmt=luks size={size}{}", echo(&options));
+        let options = echo(&options);
+        output::print(&format!("Formatting '{shown}', fmt=luks size={size}{options}\n"))?;
     }
     let create = create_options(&options, &args.kdf, args.force).map_err(named)?;
     let secret = match options.last("key-secret") {
@@ -109,24 +109,22 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
     }
     .map_err(named)?;
     if !args.quiet && !secret.is_qemu_compatible() {
-        eprintln!("warning: {shown}: QEMU cannot use the secret: it is not UTF-8 text without NUL");
+        output::tell(&format!(
+            "warning: {shown}: QEMU cannot use the secret: it is not UTF-8 text without NUL"
+        ));
     }
     {
         let _spinner = Spinner::start("creating the image", args.quiet);
         create.create(&path, size, &secret).map_err(named)?;
     }
     if args.output == Output::Json {
-        println!(
-            "{}",
-            qemu_format::json(
-                &json!({ "filename": shown, "format": "luks", "virtual-size": size })
-            )
-        );
+        let result = json!({ "filename": shown, "format": "luks", "virtual-size": size });
+        output::print_done(&qemu_format::json_line(&result))?;
     } else if !args.quiet && persona == Persona::Keyslot {
-        println!(
-            "{shown}: LUKS1 image of {} created, its secret is in keyslot 0",
+        output::print_done(&format!(
+            "{shown}: LUKS1 image of {} created, its secret is in keyslot 0\n",
             qemu_format::size(size)
-        );
+        ))?;
     }
     Ok(())
 }

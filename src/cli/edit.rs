@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::progress::Spinner;
 use super::qemu_format;
 use super::secrets::Secrets;
-use super::{ChangeArgs, KdfArgs, ObjectArgs, Outcome, Output};
+use super::{ChangeArgs, KdfArgs, ObjectArgs, Outcome, Output, output};
 
 /// Add a secret: a new keyslot that opens the image
 #[derive(Args)]
@@ -104,7 +104,7 @@ pub struct ReplaceArgs {
 
 /// Runs `keyslot add`.
 pub fn add(args: &AddArgs) -> Outcome {
-    let mut secrets = Secrets::new(&args.objects.objects)?;
+    let secrets = Secrets::new(&args.objects.objects, &[&args.secret, &args.new_secret])?;
     let cost = args.kdf.cost()?;
     let job = Job::open(&args.image, &args.change)?;
     let secret = secrets.existing(args.secret.as_ref(), "--secret", "Passphrase")?;
@@ -117,7 +117,7 @@ pub fn add(args: &AddArgs) -> Outcome {
 
 /// Runs `keyslot erase`.
 pub fn erase(args: &EraseArgs) -> Outcome {
-    let mut secrets = Secrets::new(&args.objects.objects)?;
+    let secrets = Secrets::new(&args.objects.objects, &[&args.secret, &args.old_secret])?;
     let job = Job::open(&args.image, &args.change)?;
     if let Some(source) = &args.secret {
         job.unlock(&secrets.existing(Some(source), "--secret", "Passphrase")?)?;
@@ -134,7 +134,8 @@ pub fn erase(args: &EraseArgs) -> Outcome {
 
 /// Runs `keyslot replace`.
 pub fn replace(args: &ReplaceArgs) -> Outcome {
-    let mut secrets = Secrets::new(&args.objects.objects)?;
+    let secrets =
+        Secrets::new(&args.objects.objects, &[&args.old_secret, &args.secret, &args.new_secret])?;
     let cost = args.kdf.cost()?;
     let job = Job::open(&args.image, &args.change)?;
     let by_secret = args.keyslot.is_none() || args.old_secret.is_some();
@@ -200,7 +201,7 @@ pub fn carry_out(
     }
     if tell && !args.quiet {
         for warning in plan.warnings() {
-            eprintln!("warning: {}: {warning}", job.path.display());
+            output::tell(&format!("warning: {}: {warning}", job.path.display()));
         }
     }
     let changes: Vec<Value> = if args.dry_run {
@@ -209,21 +210,26 @@ pub fn carry_out(
         let _spinner = Spinner::start("writing keyslots", job.quiet);
         job.image.amend(&plan, unlocked)?.iter().map(done).collect()
     };
-    if args.output == Output::Json {
+    let text = if args.output == Output::Json {
         let result = json!({
             "filename": job.path.to_string_lossy(),
             "dry-run": args.dry_run,
             "changes": changes,
             "warnings": plan.warnings(),
         });
-        println!("{}", qemu_format::json(&result));
+        qemu_format::json_line(&result)
     } else if (tell || args.dry_run) && !args.quiet {
-        print_changes(&plan, &changes, args.dry_run);
-    }
-    Ok(())
+        describe(&plan, &changes, args.dry_run)
+    } else {
+        return Ok(());
+    };
+    let print = if args.dry_run { output::print } else { output::print_done };
+    Ok(print(&text)?)
 }
 
-fn print_changes(plan: &Plan, changes: &[Value], dry_run: bool) {
+/// One line for each change.
+fn describe(plan: &Plan, changes: &[Value], dry_run: bool) -> String {
+    let mut lines = String::new();
     for (change, planned) in changes.iter().zip(plan.changes()) {
         let keyslot = &change["keyslot"];
         let would = if dry_run { "would be " } else { "" };
@@ -245,8 +251,9 @@ fn print_changes(plan: &Plan, changes: &[Value], dry_run: bool) {
                 }
                 _ => String::new(),
             };
-        println!("keyslot {keyslot} {would}{action}{detail}");
+        lines.extend([format!("keyslot {keyslot} {would}{action}{detail}\n")]);
     }
+    lines
 }
 
 /// A change that would be made, for JSON.

@@ -9,10 +9,10 @@ use serde_json::{Map, Value, json};
 
 use super::image_spec::ImageSpec;
 use super::progress::Spinner;
-use super::qemu_format::{human, json as qemu_json, size};
+use super::qemu_format::{human, json_line, size};
 use super::report::Failure;
 use super::secrets::Secrets;
-use super::{ObjectArgs, Outcome, Output};
+use super::{ObjectArgs, Outcome, Output, check, output};
 
 /// Show the header and its keyslots
 ///
@@ -54,7 +54,7 @@ pub struct InfoArgs {
 
 /// Runs the command.
 pub fn run(args: &InfoArgs) -> Outcome {
-    let mut secrets = Secrets::new(&args.objects.objects)?;
+    let secrets = Secrets::new(&args.objects.objects, &[&args.secret])?;
     if args.images.is_empty() {
         return Err(Failure::usage("Expecting one image file name", "info"));
     }
@@ -64,6 +64,7 @@ pub fn run(args: &InfoArgs) -> Outcome {
     };
     let sharing = if secret.is_some() { Sharing::ReadData } else { Sharing::None };
     let mut documents = Vec::new();
+    let mut failed = None;
     for (i, name) in args.images.iter().enumerate() {
         let spec = ImageSpec::parse(name, args.image_opts, args.format.as_deref())?;
         let opening = Failure::opening(&spec.shown);
@@ -75,30 +76,30 @@ pub fn run(args: &InfoArgs) -> Outcome {
         let mut document = describe(&image, &spec).map_err(opening)?;
         if let Some(secret) = &secret {
             let _spinner = Spinner::start("trying the keyslots", args.output == Output::Json);
-            let mut opened = Vec::new();
-            for keyslot in image.keyslots() {
-                if image.opens(keyslot.index, secret)? {
-                    opened.push(keyslot.index);
-                }
+            let opened =
+                check::opened(&image, secret, false).map_err(|error| match error.kind() {
+                    ErrorKind::Limit => error.with_hint("'keyslot check --force' insists"),
+                    _ => error,
+                })?;
+            if opened.is_empty() {
+                failed.get_or_insert(check::opens_nothing(secret).with_path(&spec.path));
             }
             document["secret-opens"] = json!(opened);
         }
         if args.output == Output::Human {
-            if i > 0 {
-                println!();
-            }
-            print!("{}", text(&document));
+            let gap = if i > 0 { "\n" } else { "" };
+            output::print(&format!("{gap}{}", text(&document)))?;
         }
         documents.push(document);
     }
     if args.output == Output::Json {
         match documents.as_slice() {
             // A chain is a list, if only of one.
-            [document] if !args.backing_chain => println!("{}", qemu_json(document)),
-            _ => println!("{}", qemu_json(&Value::Array(documents))),
+            [document] if !args.backing_chain => output::print(&json_line(document))?,
+            _ => output::print(&json_line(&Value::Array(documents)))?,
         }
     }
-    Ok(())
+    failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// The document that qemu-img prints as JSON.

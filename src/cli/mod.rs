@@ -10,6 +10,7 @@ mod edit;
 mod generate;
 mod image_spec;
 mod info;
+mod output;
 mod progress;
 mod qemu_format;
 mod report;

@@ -1,10 +1,12 @@
 //! Signs of life while a key is derived, on a terminal only.
 
 use std::cell::Cell;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+
+use super::output;
 
 /// A spinner on standard error; gone when it is dropped.
 pub struct Spinner(Option<ProgressBar>);
@@ -52,8 +54,8 @@ impl Percent {
 
     fn print(&self, text: &str) {
         if self.shown {
-            print!("{text}");
-            let _ = std::io::stdout().flush();
+            // Whoever reads it is gone: the work goes on.
+            let _ = output::print(text);
         }
     }
 }

@@ -41,6 +41,11 @@ pub fn json(value: &Value) -> String {
     out
 }
 
+/// The same, to be printed.
+pub fn json_line(value: &Value) -> String {
+    json(value) + "\n"
+}
+
 fn write_json(out: &mut String, value: &Value, depth: usize) {
     match value {
         Value::Object(members) => {

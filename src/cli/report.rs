@@ -10,19 +10,19 @@ use clap::error::{ContextKind, ContextValue, ErrorKind as ClapKind};
 use keyslot::storage::sharing::Conflict;
 use keyslot::{Error, ErrorKind};
 
-use super::Persona;
+use super::{Persona, output};
 
 /// An error, and what qemu-img puts before such a one.
 pub struct Failure {
     error: Error,
     qemu_prefix: String,
+    is_told: bool,
 }
 
 impl Failure {
     /// A failure to open the image that was named `shown`.
     pub fn opening(shown: &str) -> impl Fn(Error) -> Self {
-        let qemu_prefix = format!("Could not open '{shown}': ");
-        move |error| Self { error, qemu_prefix: qemu_prefix.clone() }
+        Self::prefixed(format!("Could not open '{shown}': "))
     }
 
     /// Wrong usage of a command, where qemu-img points to its help.
@@ -33,46 +33,65 @@ impl Failure {
 
     /// A failure to create the image that was named `shown`.
     pub fn creating(shown: &str) -> impl Fn(Error) -> Self {
-        let qemu_prefix = format!("{shown}: ");
-        move |error| Self { error, qemu_prefix: qemu_prefix.clone() }
+        Self::prefixed(format!("{shown}: "))
+    }
+
+    /// A failure that has been [told](tell) already, and is an exit status and no more.
+    pub fn told(error: Error) -> Self {
+        Self { is_told: true, ..Self::from(error) }
+    }
+
+    fn prefixed(qemu_prefix: String) -> impl Fn(Error) -> Self {
+        move |error| Self { error, qemu_prefix: qemu_prefix.clone(), is_told: false }
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, qemu_prefix: String::new() }
+        Self { error, qemu_prefix: String::new(), is_told: false }
     }
 }
 
 /// Prints a failure and says the exit status.
-pub fn failure(persona: Persona, Failure { error, qemu_prefix }: &Failure) -> ExitCode {
-    let cause = cause(error);
+pub fn failure(persona: Persona, failure: &Failure) -> ExitCode {
+    let Failure { error, qemu_prefix, is_told } = failure;
     if persona == Persona::QemuImg {
+        let cause = cause(error);
         match error.source().and_then(|source| source.downcast_ref::<Conflict>()) {
             Some(conflict) => {
-                eprintln!("qemu-img: {qemu_prefix}{conflict}");
+                output::tell(&format!("qemu-img: {qemu_prefix}{conflict}"));
                 let path = error.path().unwrap_or(Path::new("")).display();
-                eprintln!("Is another process using the image [{path}]?");
+                output::tell(&format!("Is another process using the image [{path}]?"));
             }
-            None => eprintln!("qemu-img: {qemu_prefix}{}{cause}", qemu_words(error)),
+            None => {
+                output::tell(&format!("qemu-img: {qemu_prefix}{}{cause}", qemu_words(error)));
+            }
         }
         if let Some(hint) = error.hint().filter(|hint| is_from_qemu(hint)) {
-            eprintln!("{hint}");
+            output::tell(hint);
         }
         return ExitCode::from(1);
     }
-    eprintln!("keyslot: {error}{cause}");
+    if !is_told {
+        tell(error);
+    }
+    ExitCode::from(status(error.kind()))
+}
+
+/// Prints an error: its line, and its hint.
+pub fn tell(error: &Error) {
+    output::tell(&format!("keyslot: {error}{}", cause(error)));
     let general = match error.kind() {
         ErrorKind::Exists => Some("--force replaces it"),
         ErrorKind::InUse => Some("--wait SECONDS waits for it to be free"),
         ErrorKind::Limit | ErrorKind::Refused => Some("--force insists"),
         _ => None,
     };
-    let hint = error.hint().filter(|hint| !hint.starts_with("Try 'qemu-img "));
-    if let Some(hint) = hint.or(general) {
-        eprintln!("hint: {hint}");
+    // QEMU's "Failed to write to keyslot 1" is none: it only says where.
+    let not_ours = |hint: &str| hint.starts_with(QEMU_FAILED) || hint.starts_with(QEMU_TRY);
+    if let Some(hint) = error.hint().filter(|hint| !not_ours(hint)).or(general) {
+        output::tell(&format!("hint: {hint}"));
     }
-    ExitCode::from(status(error.kind()))
 }
 
 /// Prints what is wrong with the arguments, or the help that was asked for.
@@ -99,20 +118,20 @@ pub fn usage(persona: Persona, arguments: &[OsString], error: &clap::Error) -> E
     };
     match (persona, arguments.get(1).filter(|_| error.kind() != ClapKind::InvalidSubcommand)) {
         (Persona::Keyslot, _) => {
-            eprintln!("keyslot: {text}");
-            eprintln!("hint: 'keyslot --help' and 'keyslot COMMAND --help' say what there is");
+            output::tell(&format!("keyslot: {text}"));
+            output::tell("hint: 'keyslot --help' and 'keyslot COMMAND --help' say what there is");
         }
         (Persona::QemuImg, None) => {
-            eprintln!("qemu-img: {text}");
-            eprintln!("Try 'qemu-img --help' for more info");
+            output::tell(&format!("qemu-img: {text}"));
+            output::tell("Try 'qemu-img --help' for more info");
         }
         (Persona::QemuImg, Some(command)) => {
             let command = command.to_string_lossy();
             match getopt_words(arguments, error) {
-                Some(text) => eprintln!("qemu-img {command}: {text}"),
-                None => eprintln!("qemu-img: {text}"),
+                Some(text) => output::tell(&format!("qemu-img {command}: {text}")),
+                None => output::tell(&format!("qemu-img: {text}")),
             }
-            eprintln!("Try 'qemu-img {command} --help' for more info");
+            output::tell(&format!("Try 'qemu-img {command} --help' for more info"));
         }
     }
     ExitCode::from(1)
@@ -149,7 +168,7 @@ fn getopt_words(arguments: &[OsString], error: &clap::Error) -> Option<String> {
 }
 
 /// Exit status of a kind of failure (see `EXIT_STATUS`).
-pub fn status(kind: ErrorKind) -> u8 {
+fn status(kind: ErrorKind) -> u8 {
     match kind {
         ErrorKind::WrongSecret => 2,
         ErrorKind::OutOfMemory => 3,
@@ -160,7 +179,7 @@ pub fn status(kind: ErrorKind) -> u8 {
 }
 
 /// `: no such file or directory`, for each error below this one, in the system's words.
-pub fn cause(error: &Error) -> String {
+fn cause(error: &Error) -> String {
     let mut text = String::new();
     let mut source = error.source();
     while let Some(error) = source.filter(|source| !source.is::<Conflict>()) {
@@ -193,11 +212,14 @@ fn qemu_words(error: &Error) -> String {
 /// Whether qemu-img prints this line too.
 fn is_from_qemu(hint: &str) -> bool {
     const QEMU_HINTS: [&str; 5] = [
-        "Failed to write to keyslot ",
+        QEMU_FAILED,
         "Identifiers consist of ",
         "Optional suffix ",
         "This option is only supported for image creation",
-        "Try 'qemu-img ",
+        QEMU_TRY,
     ];
     QEMU_HINTS.iter().any(|start| hint.starts_with(start))
 }
+
+const QEMU_FAILED: &str = "Failed to write to keyslot ";
+const QEMU_TRY: &str = "Try 'qemu-img ";

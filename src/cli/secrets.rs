@@ -7,16 +7,22 @@ use keyslot::secret::{Passphrase, SecretObjects, Source};
 use keyslot::{Error, ErrorKind, Result};
 use zeroize::Zeroizing;
 
-/// The secret objects of a command line, and its standard input while it is unread.
+/// The secret objects of a command line.
 pub struct Secrets {
     pub objects: SecretObjects,
-    stdin_used: bool,
 }
 
 impl Secrets {
-    /// Creates the objects in their order.
-    pub fn new(objects: &[String]) -> Result<Self> {
-        let mut secrets = Self { objects: SecretObjects::new(), stdin_used: false };
+    /// Creates the objects in their order, and looks at all sources before anything is done.
+    pub fn new(objects: &[String], sources: &[&Option<OsString>]) -> Result<Self> {
+        let sources = sources.iter().filter_map(|source| source.as_ref()).map(Source::parse);
+        let sources = sources.collect::<Result<Vec<_>>>()?;
+        let is_stdin = |source: &&Source| matches!(source, Source::Stdin | Source::Fd(0));
+        if sources.iter().filter(is_stdin).count() > 1 {
+            let text = "standard input can be one secret only";
+            return Err(Error::new(ErrorKind::InvalidInput, text));
+        }
+        let mut secrets = Self { objects: SecretObjects::new() };
         for object in objects {
             secrets.objects.add(object)?;
         }
@@ -25,7 +31,7 @@ impl Secrets {
 
     /// The secret that `option` (`--secret`) names; asked for as `what` if it names none.
     pub fn existing(
-        &mut self,
+        &self,
         source: Option<&OsString>,
         option: &str,
         what: &str,
@@ -35,7 +41,7 @@ impl Secrets {
 
     /// The same for a new secret: a person types it twice.
     pub fn new_secret(
-        &mut self,
+        &self,
         source: Option<&OsString>,
         option: &str,
         what: &str,
@@ -51,7 +57,7 @@ impl Secrets {
     }
 
     fn read(
-        &mut self,
+        &self,
         source: Option<&OsString>,
         option: &str,
         prompt: &mut dyn FnMut() -> Result<Passphrase>,
@@ -67,10 +73,6 @@ impl Secrets {
                     .with_hint("file:PATH, env:NAME, fd:N, stdin or object:ID"));
             }
         };
-        if source == Source::Stdin && std::mem::replace(&mut self.stdin_used, true) {
-            let text = "standard input can be one secret only";
-            return Err(Error::new(ErrorKind::InvalidInput, text));
-        }
         source.read(&self.objects, prompt)
     }
 }

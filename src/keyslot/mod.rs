@@ -7,7 +7,7 @@ mod unlock;
 use std::time::Duration;
 
 pub use seal::{Cost, new_digest, seal};
-pub use unlock::{Unlocked, opens, unlock};
+pub use unlock::{Unlocked, opens, unlock, wrong_secret};
 
 use crate::error::{Error, ErrorKind, Result};
 

@@ -59,15 +59,19 @@ pub fn unlock(
             Err(error) => return Err(error),
         }
     }
-    Err(untried.unwrap_or_else(|| {
-        let error =
-            Error::new(ErrorKind::WrongSecret, "Invalid password, cannot unlock any keyslot");
-        if passphrase.ends_with_newline() {
-            error.with_hint("the secret ends in a newline, which counts as part of it")
-        } else {
-            error
-        }
-    }))
+    Err(untried
+        .unwrap_or_else(|| wrong_secret("Invalid password, cannot unlock any keyslot", passphrase)))
+}
+
+/// The error of a passphrase that does not open what it should: `text`, and a hint if there is
+/// something about the passphrase that may be the reason.
+pub fn wrong_secret(text: impl Into<String>, passphrase: &Passphrase) -> Error {
+    let error = Error::new(ErrorKind::WrongSecret, text);
+    if passphrase.ends_with_newline() {
+        error.with_hint("the secret ends in a newline, which counts as part of it")
+    } else {
+        error
+    }
 }
 
 /// The volume key, if the keyslot opens with the passphrase.

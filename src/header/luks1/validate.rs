@@ -34,7 +34,7 @@ pub(super) fn validate(raw: &RawHeader, image_len: u64) -> Result<Meaning> {
         let error = corrupt("LUKS payload is overlapping with the header");
         return Err(match payload {
             0 => error.with_hint("payload offset 0 marks a detached header; its image is needed"),
-            _ => error,
+            _ => error.with_hint(format!("it begins at sector {payload}")),
         });
     }
     if raw.mk_digest_iterations.get() == 0 {
@@ -42,11 +42,10 @@ pub(super) fn validate(raw: &RawHeader, image_len: u64) -> Result<Meaning> {
     }
     keyslots(raw, payload)?;
 
-    let cipher = CipherSpec::parse(
-        &text(&raw.cipher_name),
-        &text(&raw.cipher_mode),
-        usize::try_from(raw.key_bytes.get()).unwrap_or(usize::MAX),
-    )?;
+    let (name, mode, key_bytes) =
+        (text(&raw.cipher_name), text(&raw.cipher_mode), raw.key_bytes.get());
+    let cipher = CipherSpec::parse(&name, &mode, usize::try_from(key_bytes).unwrap_or(usize::MAX))
+        .map_err(|e| e.with_hint(format!("it is {name}-{mode} with a key of {key_bytes} bytes")))?;
     let hash = HashAlg::parse(&text(&raw.hash_spec))?;
 
     let payload_byte = payload * SECTOR;
@@ -86,20 +85,31 @@ fn keyslots(raw: &RawHeader, payload: u64) -> Result<()> {
         }
         let state = slot.state.get();
         if state != ACTIVE && state != INACTIVE {
-            return Err(corrupt(format!("Keyslot {i} state (active/disable) is corrupted")));
+            return Err(corrupt(format!("Keyslot {i} state (active/disable) is corrupted"))
+                .with_hint(format!("its state is {state:#010x}")));
         }
         if state == ACTIVE && slot.iterations.get() == 0 {
             return Err(corrupt(format!("Keyslot {i} iteration count is zero")));
         }
         if start(i) < FIRST_MATERIAL_SECTOR {
-            return Err(corrupt(format!("Keyslot {i} is overlapping with the LUKS header")));
+            return Err(corrupt(format!("Keyslot {i} is overlapping with the LUKS header"))
+                .with_hint(format!("its key material begins at sector {}", start(i))));
         }
         if start(i) + sectors > payload {
-            return Err(corrupt(format!("Keyslot {i} is overlapping with the encrypted payload")));
+            return Err(corrupt(format!("Keyslot {i} is overlapping with the encrypted payload"))
+                .with_hint(format!(
+                    "its key material is {sectors} sectors from sector {} on, the payload begins at sector {payload}",
+                    start(i)
+                )));
         }
         for j in i + 1..raw.keyslots.len() {
             if start(i) < start(j) + sectors && start(j) < start(i) + sectors {
-                return Err(corrupt(format!("Keyslots {i} and {j} are overlapping in the header")));
+                return Err(corrupt(format!("Keyslots {i} and {j} are overlapping in the header"))
+                    .with_hint(format!(
+                        "their key material is {sectors} sectors from sector {} and from sector {} on",
+                        start(i),
+                        start(j)
+                    )));
             }
         }
     }
