@@ -91,11 +91,7 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
     }
     let job = match Job::open(&spec.path, &args.change) {
         _ if spec.driver.as_deref() == Some("raw") => return Err(not_amendable().into()),
-        // There is no image at all.
-        Err(error) if error.kind() == ErrorKind::Io => return Err(opening(error)),
-        Err(error) if error.kind() == ErrorKind::NotLuks && spec.driver.is_none() => {
-            return Err(opening(error));
-        }
+        Err(error) if !waits_for_secret(&error, &spec, persona) => return Err(opening(error)),
         job => job,
     };
     let secret = match (&spec.key_secret, &args.secret) {
@@ -120,6 +116,18 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
     progress.begin();
     // qemu-img says nothing of what it did.
     carry_out(job, request, Some(&unlocked), &args.change, persona == Persona::Keyslot)
+}
+
+/// Whether what is wrong with the image comes after what is wrong with its secret: QEMU looks the
+/// secret up before it reads the header. Not if nobody said that this is a LUKS image, and a person
+/// is not asked in vain.
+fn waits_for_secret(error: &Error, spec: &ImageSpec, persona: Persona) -> bool {
+    match error.kind() {
+        _ if spec.key_secret.is_none() && persona == Persona::Keyslot => false,
+        ErrorKind::NotLuks => spec.driver.is_some(),
+        ErrorKind::Corrupt | ErrorKind::Unsupported => true,
+        _ => false,
+    }
 }
 
 /// Prints the options of a format, LUKS if it is not said.
