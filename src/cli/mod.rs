@@ -12,6 +12,7 @@ mod image_spec;
 mod info;
 mod output;
 mod progress;
+mod prompt;
 mod qemu_format;
 mod report;
 mod secrets;

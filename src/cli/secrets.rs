@@ -5,7 +5,8 @@ use std::io::IsTerminal;
 
 use keyslot::secret::{Passphrase, SecretObjects, Source};
 use keyslot::{Error, ErrorKind, Result};
-use zeroize::Zeroizing;
+
+use super::prompt::ask;
 
 /// The secret objects of a command line.
 pub struct Secrets {
@@ -75,10 +76,4 @@ impl Secrets {
         };
         source.read(&self.objects, prompt)
     }
-}
-
-fn ask(what: &str) -> Result<Passphrase> {
-    let typed = rpassword::prompt_password(format!("{what}: "))
-        .map_err(|e| Error::io("read a passphrase from the terminal", e))?;
-    Passphrase::new(Zeroizing::new(typed).as_bytes())
 }

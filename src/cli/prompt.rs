@@ -1,0 +1,84 @@
+//! Asking for a passphrase on the terminal, without echo.
+//!
+//! Whatever ends the question (an answer, an error, Ctrl-C, a `kill`), the terminal is given back
+//! as it was: signals that would end or stop us wait until then. After Ctrl-Z and `fg` the
+//! question is asked again.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+
+use keyslot::secret::Passphrase;
+use keyslot::{Error, ErrorKind, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+use zeroize::Zeroizing;
+
+/// Asks for `what`, on the terminal that controls this process, wherever its streams lead.
+pub fn ask(what: &str) -> Result<Passphrase> {
+    let failed = |error| Error::io("ask for a passphrase on the terminal", error);
+    let mut tty = File::options().read(true).write(true).open("/dev/tty").map_err(failed)?;
+    let mut line = Zeroizing::new([0; LONGEST_LINE]);
+    let len = loop {
+        let hidden = Hidden::new(&tty).map_err(failed)?;
+        write!(tty, "{what}: ").map_err(failed)?;
+        if hidden.answer_is_there(&tty).map_err(failed)? {
+            break tty.read(&mut line[..]).map_err(failed)?;
+        }
+        writeln!(tty).map_err(failed)?;
+    };
+    match line[..len].strip_suffix(b"\n") {
+        Some(line) => Passphrase::new(line),
+        None => Err(Error::new(ErrorKind::InvalidInput, "the passphrase was not typed to its end")),
+    }
+}
+
+/// A terminal without echo, and signals that wait, until this is dropped.
+struct Hidden {
+    tty: File,
+    terminal: Termios,
+    signals: SigSet,
+    waiting: SignalFd,
+}
+
+impl Hidden {
+    fn new(tty: &File) -> io::Result<Self> {
+        let tty = tty.try_clone()?;
+        let terminal = tcgetattr(&tty)?;
+        let held_up: SigSet = SIGNALS.into_iter().collect();
+        let waiting = SignalFd::with_flags(&held_up, SfdFlags::SFD_CLOEXEC)?;
+        let signals = held_up.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        let hidden = Self { tty, terminal, signals, waiting };
+
+        let mut without_echo = hidden.terminal.clone();
+        without_echo.local_flags.remove(LocalFlags::ECHO);
+        // But the newline that ends the answer is seen; and a line is edited as usual.
+        without_echo.local_flags.insert(LocalFlags::ECHONL | LocalFlags::ICANON | LocalFlags::ISIG);
+        tcsetattr(&hidden.tty, SetArg::TCSADRAIN, &without_echo)?;
+        Ok(hidden)
+    }
+
+    /// Waits for a line. If a signal comes first there is none, and it waits for the drop.
+    fn answer_is_there(&self, tty: &File) -> io::Result<bool> {
+        let watch = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut watched = [watch(self.waiting.as_fd()), watch(tty.as_fd())];
+        poll(&mut watched, PollTimeout::NONE)?;
+        Ok(!watched[0].any().unwrap_or(true))
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        // In this order: the signal may be our end.
+        let _ = tcsetattr(&self.tty, SetArg::TCSANOW, &self.terminal);
+        let _ = self.signals.thread_set_mask();
+    }
+}
+
+/// What ends or stops a process and may come from a terminal, or from who wants us gone.
+const SIGNALS: [Signal; 5] =
+    [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGTSTP];
+/// The most that a terminal gives as one line (`termios(3)`).
+const LONGEST_LINE: usize = 4096;
