@@ -1,0 +1,165 @@
+//! The command and a person: prompts without echo, and Ctrl-C at any time.
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+#[path = "support/command.rs"]
+mod command;
+mod support;
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use command::{KEYSLOT, SECRETS, Scene};
+use nix::libc::{SIGINT, SIGTERM};
+use serde_json::{Value, json};
+use support::{eventually, peer, run_ok};
+
+const CTRL_C: &str = "\u{3}";
+const OLD: &str = "xyzzy-zero\r";
+const NEW: &str = "xyzzy-one\r";
+const WRONG: &str = "xyzzy-three\r";
+
+#[test]
+fn asks_for_what_is_not_given() {
+    let scene = Scene::new();
+    let add = ["add", "--iterations", "1000", "IMG"];
+    let steps = [("Passphrase: ", OLD), ("New passphrase: ", NEW), ("again: ", NEW)];
+    let Some(session) = Session::of(&scene, &add, &steps) else { return };
+    assert_eq!(session.status, 0, "{session:?}");
+    assert!(session.text.contains("keyslot 1 added (1000 iterations)"), "{session:?}");
+    assert_eq!(scene.opened_by("NEW"), [1]);
+
+    let replace =
+        ["replace", "--keyslot", "1", "--new-secret", "prompt", "--iterations=1000", "IMG"];
+    let other = "xyzzy-two\r";
+    let steps = [("Passphrase: ", OLD), ("New passphrase: ", other), ("again: ", other)];
+    assert_eq!(Session::of(&scene, &replace, &steps).unwrap().status, 0);
+    assert_eq!(scene.opened_by("OTHER"), [1]);
+
+    let erase = ["erase", "--old-secret", "prompt", "IMG"];
+    let session = Session::of(&scene, &erase, &[("Passphrase to erase: ", other)]).unwrap();
+    assert_eq!(session.status, 0, "{session:?}");
+    assert_eq!(scene.opened_by("OTHER"), [0; 0]);
+}
+
+#[test]
+fn two_that_differ_and_one_that_is_wrong() {
+    let scene = Scene::new();
+    let before = scene.bytes();
+    let steps = [("Passphrase: ", OLD), ("New passphrase: ", NEW), ("again: ", WRONG)];
+    let Some(session) = Session::of(&scene, &["add", "IMG"], &steps) else { return };
+    assert_eq!(session.status, 1, "{session:?}");
+    assert!(session.text.ends_with("keyslot: the two passphrases differ\r\n"), "{session:?}");
+
+    // The wrong one is found out before the new one is asked for.
+    let session = Session::of(&scene, &["add", "IMG"], &[("Passphrase: ", WRONG)]).unwrap();
+    assert_eq!(session.status, 2, "{session:?}");
+    assert!(!session.text.contains("New passphrase"), "{session:?}");
+    assert!(scene.bytes() == before);
+}
+
+#[test]
+fn ctrl_c_at_a_prompt() {
+    let scene = Scene::new();
+    let before = scene.bytes();
+    for steps in [
+        &[("Passphrase: ", CTRL_C)][..],
+        &[("Passphrase: ", "xyzzy\u{3}")],
+        &[("Passphrase: ", OLD), ("New passphrase: ", CTRL_C)],
+        &[("Passphrase: ", OLD), ("New passphrase: ", NEW), ("again: ", CTRL_C)],
+    ] {
+        let Some(session) = Session::of(&scene, &["add", "IMG"], steps) else { return };
+        assert_eq!(session.status, -i64::from(SIGINT), "{session:?}");
+        assert!(!session.text.contains("panicked"), "{session:?}");
+        assert!(scene.bytes() == before);
+    }
+    let kill = json!([{ "expect": "Passphrase: ", "type": "xyz", "kill": SIGTERM }]);
+    let session = Session::run(&scene, &["add", "IMG"], &kill).unwrap();
+    assert_eq!(session.status, -i64::from(SIGTERM), "{session:?}");
+    let steps = [("Passphrase: ", "xyzzy\u{4}\u{4}")];
+    let session = Session::of(&scene, &["add", "IMG"], &steps).unwrap();
+    assert_eq!(session.status, 1, "{session:?}");
+    assert!(session.text.contains("not typed to its end"), "{session:?}");
+}
+
+/// Ctrl-Z stops nothing where nobody could go on with it; the question is there again.
+#[test]
+fn asks_again_after_ctrl_z() {
+    let scene = Scene::new();
+    let erase = ["erase", "--force", "--old-secret", "prompt", "IMG"];
+    let steps = [("Passphrase to erase: ", "xyz\u{1a}"), ("Passphrase to erase: ", OLD)];
+    let Some(session) = Session::of(&scene, &erase, &steps) else { return };
+    assert_eq!(session.status, 0, "{session:?}");
+}
+
+#[test]
+fn a_signal_in_the_middle_of_a_derivation() {
+    let scene = Scene::new();
+    let before = scene.bytes();
+    for signal in [SIGINT, SIGTERM] {
+        for args in [
+            &["add", "--secret=env:OLD", "--new-secret=env:NEW", "--iter-time=20000", "IMG"][..],
+            &[
+                "replace",
+                "--old-secret=env:OLD",
+                "--new-secret=env:NEW",
+                "--iter-time=20000",
+                "IMG",
+            ],
+        ] {
+            let start = Instant::now();
+            let mut child = scene.command(args).spawn().unwrap();
+            let cpu = || {
+                let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+                let words: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+                words[11].parse::<u64>().unwrap()
+            };
+            // Calibrating takes a tenth of a second: this is behind it.
+            eventually("half a second of computing", || cpu() > 50);
+            let id = child.id().to_string();
+            run_ok(Command::new("kill").args(["-s", &signal.to_string(), &id]));
+            let status = child.wait().unwrap();
+            assert_eq!(status.signal(), Some(signal));
+            assert!(start.elapsed() < Duration::from_secs(15));
+            assert!(scene.bytes() == before);
+        }
+    }
+    // And nothing of its lock is left.
+    scene.done(&["erase", "--force", "--keyslot", "1", "IMG"]);
+}
+
+/// A session on a terminal.
+#[derive(Debug)]
+struct Session {
+    status: i64,
+    text: String,
+}
+
+impl Session {
+    /// Types each answer when its question is there. No answer is ever echoed.
+    #[track_caller]
+    fn of(scene: &Scene, args: &[&str], steps: &[(&str, &str)]) -> Option<Self> {
+        let step = |(expect, answer): &(&str, &str)| json!({ "expect": expect, "type": answer });
+        Self::run(scene, args, &steps.iter().map(step).collect())
+    }
+
+    #[track_caller]
+    fn run(scene: &Scene, args: &[&str], steps: &Value) -> Option<Self> {
+        let python = peer("python3")?;
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/on_terminal.py");
+        let mut command = Command::new(python);
+        command.args([script, &steps.to_string(), KEYSLOT]);
+        let output = run_ok(command.args(scene.args(args)).env("TERM", "xterm").envs(SECRETS));
+        let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let text = result["text"].as_str().unwrap().to_owned();
+        assert!(!text.contains("xyzzy"), "a secret is echoed: {text}");
+        assert_eq!(
+            result["echo_while_typing"],
+            json!(vec![false; steps.as_array().unwrap().len()]),
+            "{result}"
+        );
+        assert_eq!(result["echo_after"], true, "{result}");
+        Some(Self { status: result["status"].as_i64().unwrap(), text })
+    }
+}

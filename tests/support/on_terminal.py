@@ -1,0 +1,50 @@
+"""Runs a command on a terminal of its own: on_terminal.py SCRIPT COMMAND...
+
+SCRIPT is JSON, a list of steps. Each waits until the command has printed `expect` and then types
+`type` (ctrl-C is \\u0003), or sends the signal `kill`. The transcript goes to standard output as JSON, with the exit status
+(negative: the signal) and whether the terminal echoed when each step was typed and at the end.
+"""
+import json, os, pty, select, subprocess, sys, termios, time
+
+steps, command = json.loads(sys.argv[1]), sys.argv[2:]
+ours, theirs = pty.openpty()
+
+
+def echoes():
+    return bool(termios.tcgetattr(theirs)[3] & termios.ECHO)
+
+
+def start():
+    os.setsid()
+    # The first terminal that a session's leader opens is its controlling one.
+    os.close(os.open(os.ttyname(theirs), os.O_RDWR))
+
+
+child = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=start)
+text, seen, echo, deadline = b"", 0, [], time.monotonic() + 30
+
+
+def read(timeout):
+    if select.select([ours], [], [], timeout)[0]:
+        return os.read(ours, 4096)
+    return b""
+
+
+for step in steps:
+    while text.find(step["expect"].encode(), seen) < 0 and time.monotonic() < deadline:
+        text += read(0.1)
+    seen = text.find(step["expect"].encode(), seen) + len(step["expect"].encode())
+    # The prompt is printed a moment before or after the echo goes.
+    while echoes() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    echo.append(echoes())
+    os.write(ours, step["type"].encode())
+    if "kill" in step:
+        child.send_signal(step["kill"])
+while child.poll() is None and time.monotonic() < deadline:
+    text += read(0.05)
+if child.poll() is None:
+    child.kill()
+text += read(0.05)
+result = {"status": child.wait(), "text": text.decode(errors="replace")}
+print(json.dumps({**result, "echo_while_typing": echo, "echo_after": echoes()}))
