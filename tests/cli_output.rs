@@ -43,7 +43,7 @@ fn wrong_usage_is_one_line() {
         (&[][..], "Not enough arguments"),
         (&["frobnicate", "IMG"], "frobnicate"),
         (&["--frobnicate"], "--frobnicate"),
-        (&["info"], "<IMAGE>"),
+        (&["info"], "Expecting one image file name"),
         (&["check"], "<IMAGE>"),
         (&["create"], "--format"),
         (&["create", "-f", "luks"], "image file name"),

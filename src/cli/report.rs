@@ -68,7 +68,7 @@ pub fn failure(persona: Persona, failure: &Failure) -> ExitCode {
             }
         }
         if let Some(hint) = error.hint().filter(|hint| is_from_qemu(hint)) {
-            output::tell(hint);
+            hint.lines().for_each(output::tell);
         }
         return ExitCode::from(1);
     }
@@ -90,7 +90,7 @@ pub fn tell(error: &Error) {
     // QEMU's "Failed to write to keyslot 1" is none: it only says where.
     let not_ours = |hint: &str| hint.starts_with(QEMU_FAILED) || hint.starts_with(QEMU_TRY);
     if let Some(hint) = error.hint().filter(|hint| !not_ours(hint)).or(general) {
-        output::tell(&format!("hint: {hint}"));
+        output::tell(&format!("hint: {}", hint.replace('\n', " ")));
     }
 }
 
