@@ -29,22 +29,10 @@ fn tour(path: &Path) -> Result<()> {
     // Nobody else can open the image from here on, neither QEMU nor another keyslot.
     let mut image = OpenOptions::new().sharing(Sharing::Amend).open(path)?;
     let unlocked = image.unlock(&owner)?;
-    let add = |keyslot, secret: &Passphrase| Change::Add {
-        keyslot,
-        new_secret: Ok(secret.clone()),
-        cost,
-    };
-    let replace = Change::Replace {
-        keyslot: None,
-        old_secret: Some(Ok(owner.clone())),
-        new_secret: Ok(successor.clone()),
-        cost,
-    };
-    let erase = Change::Erase { keyslot: None, old_secret: Some(Ok(operator.clone())) };
     for (what, change) in [
-        ("add the operator's secret", add(None, &operator)),
-        ("replace the owner's by a successor's", replace),
-        ("erase the operator's", erase),
+        ("add the operator's secret", Change::add(&operator, cost)),
+        ("replace the owner's by a successor's", Change::replace(&owner, &successor, cost)),
+        ("erase the operator's", Change::erase_secret(&operator)),
     ] {
         let plan = image.plan(Request::one(change))?;
         for done in image.amend(&plan, Some(&unlocked))? {

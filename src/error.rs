@@ -92,6 +92,7 @@ impl Error {
         let kind = match source.kind() {
             io::ErrorKind::OutOfMemory => ErrorKind::OutOfMemory,
             io::ErrorKind::AlreadyExists => ErrorKind::Exists,
+            io::ErrorKind::ResourceBusy => ErrorKind::InUse,
             _ => ErrorKind::Io,
         };
         Self::new(kind, format!("cannot {what}")).with_source(source)

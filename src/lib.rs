@@ -19,12 +19,8 @@
 //! // Locked against everybody else from here on, QEMU and cryptsetup included.
 //! let mut image = OpenOptions::new().sharing(Sharing::Amend).open(&path)?;
 //! let unlocked = image.unlock(&old)?;
-//! let plan = image.plan(Request::one(Change::Replace {
-//!     keyslot: None,
-//!     old_secret: Some(Ok(old.clone())),
-//!     new_secret: Ok(new.clone()),
-//!     cost: Cost::Iterations(1000),
-//! }))?;
+//! let replace = Change::replace(&old, &new, Cost::Iterations(1000));
+//! let plan = image.plan(Request::one(replace))?;
 //! image.amend(&plan, Some(&unlocked))?;
 //!
 //! assert_eq!(image.unlock(&new)?.keyslot(), 0);

@@ -48,7 +48,7 @@ fn wrong_usage_is_one_line() {
         (&["create"], "--format"),
         (&["create", "-f", "luks"], "image file name"),
         (&["create", "-f", "luks", "new.img"], "size"),
-        (&["create", "-f", "luks", "new.img", "1M", "2M"], "Unexpected arguments"),
+        (&["create", "-f", "luks", "new.img", "1M", "2M"], "Unexpected argument: 2M"),
         (&["create", "-f", "luks", "--new-secret", "env:NEW", "new.img", "1.5.5G"], "1.5.5G"),
         (&["create", "-f", "vmdk", "new.img", "1M"], "vmdk"),
         (&["create", "-f", "luks", "-o", "color=red", "new.img", "1M"], "color"),

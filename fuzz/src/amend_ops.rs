@@ -1,6 +1,6 @@
 //! Amendments of an image in memory, one after the other, against the [model](super::model): each
 //! is refused exactly when the model refuses it, and the keyslots open with the model's secrets
-//! after it. One whose storage fails half way leaves what DESIGN.md promises.
+//! after it. One whose storage fails half way leaves what the README promises.
 
 use arbitrary::Arbitrary;
 use keyslot::amend::{self, PlannedChange, Request};

@@ -34,7 +34,7 @@ pub fn check(data: &[u8]) {
         changes_nothing_else(&Header::Luks1(header.clone()), len);
         let header = Header::Luks1(header);
         let wrong = Passphrase::new(b"wrong").expect("memory");
-        let limits = Limits { iterations: 4 };
+        let limits = Limits::NONE.with_iterations(4);
         let keyslot = header.keyslots().find(|keyslot| keyslot.active);
         if let Some(keyslot) = keyslot {
             // Any answer but a panic; no digest of 20 bytes is hit by accident.

@@ -1,4 +1,4 @@
-//! What an amendment comes to, by the table of `qemu-img amend` (DESIGN.md, section 2), and
+//! What an amendment comes to, by the table of `qemu-img amend`, and
 //! written without a look at `src/amend/plan.rs`: which secret is in which keyslot, and nothing
 //! else.
 

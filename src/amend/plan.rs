@@ -103,7 +103,7 @@ impl Plan {
                 (true, Slot::New { secret, cost }) => {
                     if staging.is_none() && !force {
                         let text = format!(
-                            "all keyslots are in use, so keyslot {keyslot} can only be overwritten in place"
+                            "no keyslot is left free, so keyslot {keyslot} can only be overwritten in place"
                         );
                         return Err(Error::new(ErrorKind::NoFreeKeyslot, text).with_hint(
                             "erase another first; with --force a crash meanwhile loses this one",
@@ -214,7 +214,7 @@ impl Picture<'_> {
             self.must_open(keyslot, &secret, "for erase operation")?;
         }
         if !self.is_active(keyslot) && !self.force {
-            return Err(invalid(format!("Given keyslot {keyslot} is already erased (inactive) ")));
+            return Err(refused(format!("Given keyslot {keyslot} is already erased (inactive) ")));
         }
         if self.active().eq([keyslot]) && !self.force {
             return Err(refused(format!(

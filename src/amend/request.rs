@@ -4,7 +4,10 @@ use crate::error::Result;
 use crate::keyslot::Cost;
 use crate::secret::Passphrase;
 
-/// An amendment: changes that all happen or none, in this order.
+/// An amendment: changes that are all checked before one is made.
+///
+/// Those that fit one sector of the header happen all or none, whatever happens. If the storage
+/// fails between others, the error says which are made.
 #[derive(Debug, Default)]
 pub struct Request {
     /// The changes; each is judged on what the ones before it leave
@@ -18,6 +21,7 @@ pub struct Request {
 /// A secret that could not be had is carried as its error: it is reported when the secret is
 /// needed, after the checks that come first.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Change {
     /// A new secret into a keyslot.
     Add {
@@ -47,6 +51,34 @@ pub enum Change {
         /// How long an opening shall take
         cost: Cost,
     },
+}
+
+impl Change {
+    /// A new secret into the first inactive keyslot.
+    pub fn add(new_secret: &Passphrase, cost: Cost) -> Self {
+        Self::Add { keyslot: None, new_secret: Ok(new_secret.clone()), cost }
+    }
+
+    /// The keyslot of this index erased.
+    pub fn erase(keyslot: usize) -> Self {
+        let keyslot = i64::try_from(keyslot).unwrap_or(i64::MAX);
+        Self::Erase { keyslot: Some(keyslot), old_secret: None }
+    }
+
+    /// Every keyslot erased that the secret opens.
+    pub fn erase_secret(old_secret: &Passphrase) -> Self {
+        Self::Erase { keyslot: None, old_secret: Some(Ok(old_secret.clone())) }
+    }
+
+    /// One secret replaced by another, in every keyslot that it opens.
+    pub fn replace(old_secret: &Passphrase, new_secret: &Passphrase, cost: Cost) -> Self {
+        Self::Replace {
+            keyslot: None,
+            old_secret: Some(Ok(old_secret.clone())),
+            new_secret: Ok(new_secret.clone()),
+            cost,
+        }
+    }
 }
 
 impl Request {

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use clap::Args;
-use keyslot::amend::{HELP, Request};
+use keyslot::amend::{Change, HELP, Request};
 use keyslot::options::Options;
 use keyslot::{Error, ErrorKind};
 
@@ -12,7 +12,7 @@ use super::image_spec::{ImageSpec, check_driver};
 use super::progress::Percent;
 use super::report::Failure;
 use super::secrets::Secrets;
-use super::{ChangeArgs, KdfArgs, ObjectArgs, Outcome, Persona, output};
+use super::{ChangeArgs, KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Persona, output};
 
 /// Change keyslots by QEMU's options
 ///
@@ -113,6 +113,16 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
     let force = args.change.force;
     let request = Request::from_options(&options, &secrets.objects, cost, force)
         .map_err(|error| error.with_path(&spec.path))?;
+    if args.kdf.is_given() {
+        let text = match options.iter().any(|(key, _)| key.ends_with("iter-time")) {
+            true => KDF_TWICE,
+            false if request.changes.iter().any(|it| matches!(it, Change::Add { .. })) => "",
+            false => "'iter-time' must not be given when erasing keyslots",
+        };
+        if !text.is_empty() {
+            return Err(invalid(text).with_path(&spec.path).into());
+        }
+    }
     progress.begin();
     // qemu-img says nothing of what it did.
     carry_out(job, request, Some(&unlocked), &args.change, persona == Persona::Keyslot)

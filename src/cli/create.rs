@@ -7,14 +7,14 @@ use clap::Args;
 use keyslot::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen};
 use keyslot::keyslot::Cost;
 use keyslot::options::{Options, boolean, image_size, number, size};
-use keyslot::{CreateOptions, Error, ErrorKind, Preallocation, Result};
+use keyslot::{CreateOptions, Error, ErrorKind, Limits, Preallocation, Result};
 use serde_json::json;
 
 use super::progress::Spinner;
 use super::qemu_format;
 use super::report::Failure;
 use super::secrets::Secrets;
-use super::{KdfArgs, ObjectArgs, Outcome, Output, Persona, output};
+use super::{KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Output, Persona, output};
 
 /// Create an image with one keyslot
 ///
@@ -96,6 +96,9 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
         let options = echo(&options);
         output::print(&format!("Formatting '{shown}', fmt=luks size={size}{options}\n"))?;
     }
+    if options.last("iter-time").is_some() && args.kdf.is_given() {
+        return Err(named(invalid(KDF_TWICE)));
+    }
     let create = create_options(&options, &args.kdf, args.force).map_err(named)?;
     let secret = match options.last("key-secret") {
         Some(_) if args.new_secret.is_some() => {
@@ -105,7 +108,12 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
         None if persona == Persona::QemuImg => {
             Err(invalid("Parameter 'key-secret' is required for cipher"))
         }
-        None => secrets.new_secret(args.new_secret.as_ref(), "--new-secret", "New passphrase"),
+        None => secrets.new_secret(
+            args.new_secret.as_ref(),
+            "--new-secret",
+            "New passphrase",
+            args.force,
+        ),
     }
     .map_err(named)?;
     if !args.quiet && !secret.is_qemu_compatible() {
@@ -118,12 +126,16 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
         create.create(&path, size, &secret).map_err(named)?;
     }
     if args.output == Output::Json {
-        let result = json!({ "filename": shown, "format": "luks", "virtual-size": size });
+        let result = json!({
+            "filename": shown,
+            "format": "luks",
+            "virtual-size": size.next_multiple_of(512),
+        });
         output::print_done(&qemu_format::json_line(&result))?;
     } else if !args.quiet && persona == Persona::Keyslot {
         output::print_done(&format!(
             "{shown}: LUKS1 image of {} created, its secret is in keyslot 0\n",
-            qemu_format::size(size)
+            qemu_format::size(size.next_multiple_of(512))
         ))?;
     }
     Ok(())
@@ -132,7 +144,10 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
 fn check_format(format: &str) -> Result<()> {
     let unsupported = match format {
         "luks" => return Ok(()),
-        "luks2" | "qcow2" => format!("creating {format} images is not supported yet"),
+        "luks2" | "qcow2" => {
+            let text = format!("creating {format} images is not supported yet");
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
         other => format!("Unknown file format '{other}'"),
     };
     Err(invalid(unsupported))
@@ -190,6 +205,7 @@ fn create_options(options: &Options, kdf: &KdfArgs, force: bool) -> Result<Creat
         .hash(hash("hash-alg")?.unwrap_or(HashAlg::Sha256))
         .cost(cost)
         .preallocation(preallocation)
+        .limits(if force { Limits::NONE } else { Limits::default() })
         .overwrite(force))
 }
 

@@ -109,8 +109,12 @@ pub fn add(args: &AddArgs) -> Outcome {
     let job = Job::open(&args.image, &args.change)?;
     let secret = secrets.existing(args.secret.as_ref(), "--secret", "Passphrase")?;
     let unlocked = job.unlock(&secret)?;
-    let new_secret =
-        secrets.new_secret(args.new_secret.as_ref(), "--new-secret", "New passphrase")?;
+    let new_secret = secrets.new_secret(
+        args.new_secret.as_ref(),
+        "--new-secret",
+        "New passphrase",
+        args.change.force,
+    )?;
     let change = Change::Add { keyslot: args.keyslot, new_secret: Ok(new_secret), cost };
     carry_out(job, Request::one(change), Some(&unlocked), &args.change, true)
 }
@@ -150,8 +154,12 @@ pub fn replace(args: &ReplaceArgs) -> Outcome {
         (source, _) => secrets.existing(source.as_ref(), "--secret", "Passphrase")?,
     };
     let unlocked = job.unlock(&opener)?;
-    let new_secret =
-        secrets.new_secret(args.new_secret.as_ref(), "--new-secret", "New passphrase")?;
+    let new_secret = secrets.new_secret(
+        args.new_secret.as_ref(),
+        "--new-secret",
+        "New passphrase",
+        args.change.force,
+    )?;
     let change = Change::Replace {
         keyslot: args.keyslot,
         old_secret: old_secret.map(Ok),
@@ -279,6 +287,7 @@ fn with_cost(action: &str, keyslot: usize, cost: Cost) -> Value {
             let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
             json!({ "action": action, "keyslot": keyslot, "iter-time": ms })
         }
+        _ => json!({ "action": action, "keyslot": keyslot }),
     }
 }
 

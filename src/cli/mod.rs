@@ -75,7 +75,7 @@ impl Persona {
 /// The keyslots of LUKS disk images: read, check, add, erase and replace them, safely.
 #[derive(Parser)]
 #[command(name = "keyslot", version, disable_version_flag = true, infer_long_args = true)]
-#[command(args_override_self = true, max_term_width = 100, after_help = EXIT_STATUS)]
+#[command(args_override_self = true, after_help = EXIT_STATUS)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -126,7 +126,14 @@ struct KdfArgs {
     iterations: Option<u32>,
 }
 
+/// Two answers to one question
+const KDF_TWICE: &str = "--iter-time and --iterations must not be given beside iter-time in -o";
+
 impl KdfArgs {
+    fn is_given(&self) -> bool {
+        self.iter_time.is_some() || self.iterations.is_some()
+    }
+
     fn cost(&self) -> Result<Cost> {
         match (self.iterations, self.iter_time) {
             (Some(iterations), _) if iterations < MIN_ITERATIONS => {

@@ -83,7 +83,9 @@ pub fn tell(error: &Error) {
     output::tell(&format!("keyslot: {error}{}", cause(error)));
     let general = match error.kind() {
         ErrorKind::Exists => Some("--force replaces it"),
-        ErrorKind::InUse => Some("--wait SECONDS waits for it to be free"),
+        ErrorKind::InUse => {
+            Some("stop it, or wait for it: what changes keyslots has --wait SECONDS")
+        }
         ErrorKind::Limit | ErrorKind::Refused => Some("--force insists"),
         _ => None,
     };

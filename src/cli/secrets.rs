@@ -8,9 +8,11 @@ use keyslot::{Error, ErrorKind, Result};
 
 use super::prompt::ask;
 
-/// The secret objects of a command line.
+/// The secret objects of a command line, and what its descriptors hold.
 pub struct Secrets {
     pub objects: SecretObjects,
+    /// Read before anything is opened: an image might get the number of one that is not there
+    descriptors: Vec<(u32, Passphrase)>,
 }
 
 impl Secrets {
@@ -21,9 +23,16 @@ impl Secrets {
         let is_stdin = |source: &&Source| matches!(source, Source::Stdin | Source::Fd(0));
         if sources.iter().filter(is_stdin).count() > 1 {
             let text = "standard input can be one secret only";
-            return Err(Error::new(ErrorKind::InvalidInput, text));
+            return Err(invalid(text));
         }
-        let mut secrets = Self { objects: SecretObjects::new() };
+        let mut secrets = Self { objects: SecretObjects::new(), descriptors: Vec::new() };
+        for source in &sources {
+            if let Source::Fd(number) = source {
+                let mut no_prompt = || Err(invalid("a descriptor is not a prompt"));
+                let secret = source.read(&secrets.objects, &mut no_prompt)?;
+                secrets.descriptors.push((*number, secret));
+            }
+        }
         for object in objects {
             secrets.objects.add(object)?;
         }
@@ -40,21 +49,27 @@ impl Secrets {
         self.read(source, option, &mut || ask(what))
     }
 
-    /// The same for a new secret: a person types it twice.
+    /// The same for a new secret: a person types it twice. An empty one opens the image for
+    /// everybody, so it has to be forced.
     pub fn new_secret(
         &self,
         source: Option<&OsString>,
         option: &str,
         what: &str,
+        force: bool,
     ) -> Result<Passphrase> {
-        self.read(source, option, &mut || {
+        let secret = self.read(source, option, &mut || {
             let first = ask(what)?;
             if first == ask(&format!("{what}, again"))? {
                 Ok(first)
             } else {
-                Err(Error::new(ErrorKind::InvalidInput, "the two passphrases differ"))
+                Err(invalid("the two passphrases differ"))
             }
-        })
+        })?;
+        if secret.as_bytes().is_empty() && !force {
+            return Err(Error::new(ErrorKind::Refused, "the new secret is empty"));
+        }
+        Ok(secret)
     }
 
     fn read(
@@ -70,10 +85,19 @@ impl Secrets {
             }
             None => {
                 let text = format!("{option} is needed: there is no terminal to ask on");
-                return Err(Error::new(ErrorKind::InvalidInput, text)
-                    .with_hint("file:PATH, env:NAME, fd:N, stdin or object:ID"));
+                return Err(
+                    invalid(&text).with_hint("file:PATH, env:NAME, fd:N, stdin or object:ID")
+                );
             }
         };
-        source.read(&self.objects, prompt)
+        let is_it = |(number, _): &&(u32, Passphrase)| source == Source::Fd(*number);
+        match self.descriptors.iter().find(is_it) {
+            Some((_, secret)) => Ok(secret.clone()),
+            None => source.read(&self.objects, prompt),
+        }
     }
+}
+
+fn invalid(text: &str) -> Error {
+    Error::new(ErrorKind::InvalidInput, text)
 }

@@ -3,20 +3,24 @@
 //! Everything that takes time or can be refused comes before there is a file; the file has a
 //! temporary name until its header is durable. So an interrupted or failed creation leaves nothing
 //! under the image's name, and an existing file stays what it was until its successor is complete.
+//! A process that is killed meanwhile leaves its file under the temporary name, `.keyslot-` and
+//! six letters, in the same directory. A replaced file's owner and mode are kept; other hard
+//! links, access lists and extended attributes are not.
 
-use std::fs::{File, OpenOptions, Permissions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{File, Metadata, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use tempfile::{Builder, NamedTempFile};
 use uuid::Uuid;
 
+use crate::amend::commit;
 use crate::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen, af};
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{Header, SlotChange, Stage, Step, luks1};
-use crate::keyslot::{Cost, new_digest, seal};
+use crate::header::{Header, SlotChange, luks1};
+use crate::keyslot::{Cost, Limits, new_digest, seal};
 use crate::secret::{Passphrase, VolumeKey};
 use crate::storage::sharing::Sharing;
 use crate::storage::{Access, FileStorage};
@@ -29,6 +33,7 @@ pub struct CreateOptions {
     hash: HashAlg,
     cost: Cost,
     preallocation: Preallocation,
+    limits: Limits,
     overwrite: bool,
 }
 
@@ -52,6 +57,7 @@ impl CreateOptions {
             hash: HashAlg::Sha256,
             cost: Cost::default(),
             preallocation: Preallocation::Off,
+            limits: Limits::default(),
             overwrite: false,
         })
     }
@@ -84,6 +90,13 @@ impl CreateOptions {
         self
     }
 
+    /// How much work the image may ask of whoever opens it.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// Whether an existing file may be replaced, once the new one is complete.
     #[must_use]
     pub fn overwrite(mut self, overwrite: bool) -> Self {
@@ -104,6 +117,7 @@ impl CreateOptions {
     fn try_create(&self, path: &Path, size: u64, passphrase: &Passphrase) -> Result<()> {
         let target = Target::check(path, self.overwrite)?;
         let (keyslot_iterations, digest_iterations) = self.cost.split(&self.cipher, self.hash)?;
+        self.limits.admit("the new secret", keyslot_iterations)?;
         let volume_key = VolumeKey::random(self.cipher.key_size())?;
         let digest = new_digest(self.hash, &volume_key, digest_iterations)?;
         let uuid = Uuid::new_v4().hyphenated().to_string();
@@ -115,9 +129,8 @@ impl CreateOptions {
             .filter(|&len| i64::try_from(len).is_ok())
             .ok_or_else(|| {
                 let text = format!("image size {size} is too large");
-                Error::new(ErrorKind::InvalidInput, text)
+                invalid(text)
             })?;
-        let blank = header.as_bytes().to_vec();
         let sealed = seal(
             &self.cipher,
             self.hash,
@@ -131,7 +144,8 @@ impl CreateOptions {
 
         let file = target.temporary()?;
         self.fill(file.as_file(), len, payload)?;
-        write_header(file.as_file(), &blank, &stages)?;
+        // The header without its keyslot comes first, as before every amendment.
+        commit(&FileStorage::open(file.path(), Access::ReadWrite)?, &stages)?;
         target.publish(file)
     }
 
@@ -141,8 +155,7 @@ impl CreateOptions {
         match self.preallocation {
             Preallocation::Off => Ok(()),
             Preallocation::Falloc => {
-                let len = i64::try_from(len)
-                    .map_err(|_| Error::new(ErrorKind::InvalidInput, "image size is too large"))?;
+                let len = i64::try_from(len).map_err(|_| invalid("image size is too large"))?;
                 fallocate(file, FallocateFlags::empty(), 0, len).map_err(|e| failed(e.into()))
             }
             Preallocation::Full => {
@@ -159,81 +172,95 @@ impl CreateOptions {
     }
 }
 
-/// The header without its keyslot, and then the keyslot, in the order of any other addition.
-fn write_header(file: &File, blank: &[u8], stages: &[Stage]) -> Result<()> {
-    let write = |bytes: &[u8], offset| {
-        file.write_all_at(bytes, offset)
-            .map_err(|e| Error::io(format_args!("write {} bytes at byte {offset}", bytes.len()), e))
-    };
-    write(blank, 0)?;
-    for step in stages.iter().flat_map(|stage| &stage.steps) {
-        if let Step::Write { offset, bytes } = step {
-            write(bytes, *offset)?;
-        }
-    }
-    file.sync_all().map_err(|e| Error::io("sync", e))
-}
-
 /// Where the image will be.
 struct Target {
     path: PathBuf,
-    /// The file that is replaced, locked against everybody else
-    replaced: Option<Arc<FileStorage>>,
-    mode: u32,
+    /// Opened before there is anything to lose, and synced when there is
+    directory: File,
+    replaced: Option<Replaced>,
+}
+
+/// The file that is replaced.
+struct Replaced {
+    /// Locked against everybody else, until its successor has its name
+    _file: FileStorage,
+    metadata: Metadata,
 }
 
 impl Target {
     fn check(path: &Path, overwrite: bool) -> Result<Self> {
         let Ok(path) = path.canonicalize() else {
-            return Ok(Self { path: path.into(), replaced: None, mode: 0o666 });
+            if path.is_symlink() {
+                return Err(invalid("a symbolic link to a file that is not there"));
+            }
+            return Ok(Self { path: path.into(), directory: open_parent(path)?, replaced: None });
         };
         if !overwrite {
             return Err(Error::new(ErrorKind::Exists, "the file exists"));
         }
         let metadata = path.metadata().map_err(|e| Error::io("look at the file", e))?;
         if !metadata.is_file() {
-            let text = "not a regular file, it cannot be replaced";
-            return Err(Error::new(ErrorKind::InvalidInput, text));
+            return Err(invalid("not a regular file, it cannot be replaced"));
         }
         let file = FileStorage::open_shared(&path, Access::ReadWrite, Sharing::Amend, None)?;
-        let mode = metadata.permissions().mode() & 0o777;
-        Ok(Self { path, replaced: Some(Arc::new(file)), mode })
+        let replaced = Some(Replaced { _file: file, metadata });
+        Ok(Self { directory: open_parent(&path)?, path, replaced })
     }
 
     /// A file beside it, gone again if it is dropped.
     fn temporary(&self) -> Result<NamedTempFile> {
-        let directory = match self.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
+        let directory = parent(&self.path);
         let failed = |e| Error::io(format_args!("create a file in {}", directory.display()), e);
         // Opened here, so that the error is the system's: tempfile's would name a name that means
         // nothing to anybody.
         let open = |path: &Path| {
             let mut options = OpenOptions::new();
-            options.read(true).write(true).create_new(true).mode(self.mode).open(path)
+            options.read(true).write(true).create_new(true).open(path)
         };
         let file = Builder::new().prefix(".keyslot-").make_in(directory, open).map_err(failed)?;
-        if self.replaced.is_some() {
-            // Created under the umask; this one is to be as its predecessor.
-            file.as_file().set_permissions(Permissions::from_mode(self.mode)).map_err(failed)?;
+        if let Some(Replaced { metadata, .. }) = &self.replaced {
+            // As its predecessor, whoever runs this and under whatever umask.
+            let owner = (metadata.uid(), metadata.gid());
+            let ours = file.as_file().metadata().map_err(failed)?;
+            if owner != (ours.uid(), ours.gid()) {
+                fchown(file.as_file(), Some(owner.0), Some(owner.1))
+                    .map_err(|e| Error::io("give the new file its predecessor's owner", e))?;
+            }
+            let mode = Permissions::from_mode(metadata.permissions().mode() & 0o777);
+            file.as_file().set_permissions(mode).map_err(failed)?;
         }
         Ok(file)
     }
 
     /// Gives the file its name, durably.
     fn publish(self, file: NamedTempFile) -> Result<()> {
-        let directory = match self.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
         let persisted = match self.replaced {
             Some(_) => file.persist(&self.path),
             None => file.persist_noclobber(&self.path),
         };
         persisted.map_err(|e| Error::io("give the new file its name", e.error))?;
-        File::open(directory)
-            .and_then(|directory| directory.sync_all())
-            .map_err(|e| Error::io("sync the directory", e))
+        self.directory.sync_all().map_err(|e| {
+            Error::io("sync the directory", e).and("the image is complete, its name may be lost")
+        })
     }
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn open_parent(path: &Path) -> Result<File> {
+    let directory = parent(path);
+    let what = || format!("create a file in {}", directory.display());
+    let file = File::open(directory).map_err(|e| Error::io(what(), e))?;
+    match file.metadata() {
+        Ok(metadata) if !metadata.is_dir() => {
+            Err(Error::io(what(), io::ErrorKind::NotADirectory.into()))
+        }
+        _ => Ok(file),
+    }
+}
+
+fn invalid(text: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidInput, text)
 }

@@ -118,6 +118,9 @@ impl Image {
     }
 
     /// Judges a request and says what it comes to. Nothing is written.
+    ///
+    /// Where a secret is looked for in every keyslot, one that asks for more work than the
+    /// [limits](OpenOptions::limits) allow is an error: nobody knows what it opens with.
     pub fn plan(&self, request: Request) -> Result<Plan> {
         let mut opens = |keyslot, secret: &Passphrase| self.opens(keyslot, secret);
         self.named(Plan::new(&self.header, request, &mut opens))
@@ -142,6 +145,12 @@ impl Image {
             Some(file) => Some(file.upgrade(Sharing::Amend, self.options.wait)?),
             None => None,
         };
+        if let Some(file) = &self.file
+            && !file.is_at_its_path().map_err(|e| Error::io("find it again", e))?
+        {
+            let text = "another file has taken the image's place since it was opened";
+            return Err(Error::new(ErrorKind::Changed, text));
+        }
         self.header = Header::read(self.storage())?;
         if !self.header.same_bytes(&plan.header) {
             let text = "the header changed since the amendment was planned";
@@ -173,15 +182,20 @@ impl Image {
         done: &mut Vec<Done>,
     ) -> Result<SlotChange> {
         let seal = |keyslot: usize, secret: &Passphrase, cost: Cost| {
-            let unlocked = unlocked.filter(|unlocked| unlocked.belongs_to(&self.header));
             let (Some(unlocked), Some(slot)) = (unlocked, self.header.keyslot(keyslot)) else {
                 let text = format!("the volume key is needed to write keyslot {keyslot}");
                 return Err(Error::new(ErrorKind::InvalidInput, text));
             };
+            if !unlocked.belongs_to(&self.header) {
+                let text = "the volume key is that of another image";
+                return Err(Error::new(ErrorKind::InvalidInput, text));
+            }
             let (cipher, hash) = (slot.encryption, slot.af_hash);
             let iterations = cost
                 .iterations(cipher, hash, self.header.digest().iterations)
                 .map_err(|e| e.with_hint(format!("Failed to write to keyslot {keyslot}")))?;
+            let limits = self.options.limits;
+            limits.admit(format_args!("the new secret of keyslot {keyslot}"), iterations)?;
             seal(cipher, hash, slot.stripes, unlocked.volume_key(), secret, iterations)
         };
         match *change {
@@ -221,7 +235,6 @@ impl OpenOptions {
     #[must_use]
     pub fn sharing(mut self, sharing: Sharing) -> Self {
         self.sharing = sharing;
-        self.write |= matches!(sharing, Sharing::WriteData | Sharing::Amend);
         self
     }
 
@@ -249,12 +262,14 @@ impl OpenOptions {
     /// Opens an image: first the lock, then the header.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Image> {
         let path = path.as_ref();
-        let access = if self.write { Access::ReadWrite } else { Access::ReadOnly };
+        let writes = matches!(self.sharing, Sharing::WriteData | Sharing::Amend);
+        let options = Self { write: self.write || writes, ..self.clone() };
+        let access = if options.write { Access::ReadWrite } else { Access::ReadOnly };
         let file = FileStorage::open_shared(path, access, self.sharing, self.wait)?;
         let file = Arc::new(file);
         let header = Header::read(file.as_ref()).map_err(|e| e.with_path(PathBuf::from(path)))?;
         let storage: Arc<dyn Storage> = Arc::<FileStorage>::clone(&file);
-        Ok(Image { storage, file: Some(file), header, options: self.clone() })
+        Ok(Image { storage, file: Some(file), header, options })
     }
 }
 

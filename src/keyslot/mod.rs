@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// How much work a header may ask for. What asks for more is refused, not clamped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Limits {
     /// PBKDF2 iterations of a keyslot or a digest
     pub iterations: u32,
@@ -22,7 +23,13 @@ impl Limits {
     /// Whatever the header asks for, be it an hour.
     pub const NONE: Self = Self { iterations: u32::MAX };
 
-    fn admit(self, what: impl std::fmt::Display, iterations: u32) -> Result<()> {
+    /// The same limits with another one on PBKDF2 iterations.
+    #[must_use]
+    pub fn with_iterations(self, iterations: u32) -> Self {
+        Self { iterations }
+    }
+
+    pub(crate) fn admit(self, what: impl std::fmt::Display, iterations: u32) -> Result<()> {
         if iterations <= self.iterations {
             return Ok(());
         }

@@ -14,6 +14,7 @@ use crate::secret::{Passphrase, SecretBytes, VolumeKey};
 
 /// How long an opening shall take.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Cost {
     /// This many PBKDF2 iterations in the keyslot
     Iterations(u32),

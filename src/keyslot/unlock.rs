@@ -38,7 +38,7 @@ impl Unlocked {
 /// Tries the active keyslots in their order; the first that opens ends it.
 ///
 /// [`ErrorKind::WrongSecret`] if none does, [`ErrorKind::Limit`] if none does and one was not
-/// tried because it asks for more than `limits`.
+/// tried because it asks for more than `limits`, [`ErrorKind::Io`] if it could not be read.
 pub fn unlock(
     storage: &dyn Storage,
     header: &Header,
@@ -53,7 +53,8 @@ pub fn unlock(
                 return Ok(Unlocked { keyslot: keyslot.index, volume_key, digest });
             }
             Ok(None) => {}
-            Err(error) if error.kind() == ErrorKind::Limit => {
+            // Another keyslot may open all the same.
+            Err(error) if matches!(error.kind(), ErrorKind::Io | ErrorKind::Limit) => {
                 untried.get_or_insert(error);
             }
             Err(error) => return Err(error),

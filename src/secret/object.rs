@@ -123,6 +123,12 @@ fn parse(definition: &str) -> Result<Options> {
                 .with_hint("a comma in a value is written twice: ,,"),
         }
     })?;
+    // The same where it is understood as another parameter.
+    let behind_data = options.keys().skip_while(|&key| key != "data");
+    if behind_data.into_iter().any(|key| !KNOWN.contains(&key)) {
+        return Err(invalid("Invalid parameter after 'data'")
+            .with_hint("a comma in a value is written twice: ,,"));
+    }
     if options.asks_help() {
         return Err(invalid("'help' lists the parameters of an object and creates none"));
     }

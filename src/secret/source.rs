@@ -2,12 +2,13 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use nix::libc;
 use zeroize::Zeroizing;
 
 use super::{LARGEST_SECRET, Passphrase, SecretBytes, SecretObjects};
@@ -71,7 +72,7 @@ impl Source {
             Self::Env(name) => read_variable(name),
             // Opened anew, standard input would be read from its beginning.
             Self::Fd(0) => read_stdin().map(Passphrase::from),
-            Self::Fd(number) => read_file(Path::new(&format!("/proc/self/fd/{number}"))),
+            Self::Fd(number) => read_descriptor(*number),
             Self::Stdin => {
                 let mut secret = read_stdin()?;
                 if secret.as_slice().ends_with(b"\n") {
@@ -104,6 +105,25 @@ fn parse_fd(value: &OsStr) -> Option<Source> {
 fn read_file(path: &Path) -> Result<Passphrase> {
     let file = File::open(path).map_err(|error| Error::io("open the secret", error));
     file.and_then(read_open).map(Passphrase::from).map_err(|error| error.with_path(path))
+}
+
+/// Opens another descriptor of the same file and reads on where the first one is.
+fn read_descriptor(number: u32) -> Result<Passphrase> {
+    let path = format!("/proc/self/fd/{number}");
+    let failed = |error| Error::io("open the secret", error).with_path(&path);
+    let about = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).map_err(failed)?;
+    let field = |name| about.lines().find_map(|line: &str| line.strip_prefix(name)).map(str::trim);
+    let flags = field("flags:").and_then(|flags| i32::from_str_radix(flags, 8).ok());
+    if flags.is_some_and(|flags| flags & libc::O_ACCMODE == libc::O_WRONLY) {
+        return Err(invalid("the descriptor is not open for reading").with_path(path));
+    }
+    let mut file = File::open(&path).map_err(failed)?;
+    if let Some(position) = field("pos:").and_then(|position| position.parse().ok())
+        && file.metadata().map_err(failed)?.is_file()
+    {
+        file.seek(SeekFrom::Start(position)).map_err(failed)?;
+    }
+    read_open(file).map(Passphrase::from).map_err(|error| error.with_path(path))
 }
 
 /// Reads a descriptor of our own, since [`io::Stdin`] would keep a copy in its buffer.
@@ -211,6 +231,23 @@ mod tests {
         drop(writer);
         let secret = read(&format!("fd:{}", reader.as_raw_fd())).unwrap();
         assert_eq!(secret.as_bytes(), b"hunter2\n");
+    }
+
+    #[test]
+    fn reads_a_descriptor_from_where_it_is() {
+        use std::os::fd::AsRawFd;
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        fs::write(&path, b"line\nhunter2").unwrap();
+        let mut file = File::open(&path).unwrap();
+        file.seek(SeekFrom::Start(5)).unwrap();
+        assert_eq!(read(&format!("fd:{}", file.as_raw_fd())).unwrap().as_bytes(), b"hunter2");
+
+        // Reading it would wait for ever.
+        let (_reader, writer) = io::pipe().unwrap();
+        let error = read(&format!("fd:{}", writer.as_raw_fd())).unwrap_err();
+        assert!(error.message().contains("not open for reading"), "{error}");
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl FileStorage {
     }
 
     /// Whether the path still leads to this file: nobody has put another one in its place.
-    pub(super) fn is_at_its_path(&self) -> io::Result<bool> {
+    pub(crate) fn is_at_its_path(&self) -> io::Result<bool> {
         let (ours, there) = (self.file.metadata()?, fs::metadata(&self.path)?);
         Ok((ours.dev(), ours.ino()) == (there.dev(), there.ino()))
     }

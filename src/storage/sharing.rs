@@ -42,7 +42,7 @@ pub struct Conflict {
     holders: Vec<Holder>,
 }
 
-/// A file shared less than it was opened with, until this is dropped.
+/// A file held with more than it was opened with, until this is dropped.
 #[derive(Debug)]
 #[must_use = "the file goes back to what it was opened with as soon as this is dropped"]
 pub struct Upgrade {
@@ -310,7 +310,6 @@ impl FileStorage {
         };
         Error::new(ErrorKind::InUse, format!("{text}: {verb} {names}"))
             .with_path(self.path())
-            .with_hint("stop it, or use --wait SECONDS to wait until it is done")
             .with_source(Conflict { text, holders })
     }
 }

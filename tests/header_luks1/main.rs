@@ -124,7 +124,8 @@ fn the_limit_is_the_callers() {
     let path = &directory.path().join("image");
     std::fs::write(path, image()).unwrap();
     let open = |iterations| {
-        let image = OpenOptions::new().limits(Limits { iterations }).open(path).unwrap();
+        let image =
+            OpenOptions::new().limits(Limits::NONE.with_iterations(iterations)).open(path).unwrap();
         image.unlock(&passphrase("hunter0")).map_err(|error| error.kind()).map(|_| ())
     };
     assert_eq!(open(1000), Err(ErrorKind::Limit));

@@ -179,6 +179,10 @@ impl Header {
     /// Whether the area of a keyslot is all zeros, as an erase leaves it and as it is before its
     /// first use in an image that QEMU or keyslot made.
     pub(super) fn is_blank(&self, index: usize, storage: &dyn Storage) -> Result<bool> {
+        if index >= KEYSLOTS {
+            let text = format!("there is no keyslot {index}");
+            return Err(Error::new(ErrorKind::InvalidInput, text));
+        }
         let area = self.area(index);
         let mut bytes = vec![0; area.len];
         storage

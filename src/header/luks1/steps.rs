@@ -3,6 +3,8 @@
 //! The disk promises a sector of 512 bytes whole and nothing else: between two syncs any subset
 //! of the sectors written may arrive. Hence
 //!
+//! - what is in the header now is written again and synced before anything changes: it may have
+//!   come from somebody who did not sync, or whose sync failed;
 //! - key material is durable and read back before the entry that activates it is written;
 //! - an entry is inactive, durably, before its key material is overwritten;
 //! - keyslots are activated from the back of the header to the front and deactivated from the
@@ -10,15 +12,15 @@
 //!   in the sector before the rest of its entry, so it is written last, and first;
 //! - changes that fit one sector are one write: they happen all or not at all.
 //!
-//! An inactive entry with an iteration count is a mark: the keyslot's area is not overwritten yet
-//! (salt zero), or it waits for the secret of the active keyslot with the same salt. QEMU and
+//! An inactive entry with an iteration count is a mark: the keyslot's area is not overwritten yet,
+//! or, if an active keyslot has the same salt, it waits for the secret of that one. QEMU and
 //! cryptsetup ignore both words of an inactive entry.
 
 use std::sync::Arc;
 
 use zerocopy::IntoBytes;
 
-use super::raw::{ACTIVE, HEADER_SIZE, INACTIVE, SECTOR};
+use super::raw::{ACTIVE, HEADER_SIZE, INACTIVE, KEYSLOTS, SECTOR};
 use super::{Header, RawHeader};
 use crate::crypto::random;
 use crate::error::{Error, ErrorKind, Result};
@@ -27,7 +29,10 @@ use crate::header::{Sealed, SlotChange, Stage, Step};
 impl Header {
     /// The writes that make `changes`, and the header after them.
     pub(in crate::header) fn lower(&self, changes: &[SlotChange]) -> Result<(Vec<Stage>, Self)> {
-        let mut lowering = Lowering { header: self.clone(), stages: Vec::new() };
+        self.check_changes(changes)?;
+        let mut lowering =
+            Lowering { header: self.clone(), stages: Vec::new(), done: String::new() };
+        lowering.settle();
         lowering.add_and_erase(changes)?;
         for change in changes {
             if let SlotChange::Replace { keyslot, sealed, staging } = change {
@@ -42,14 +47,31 @@ struct Lowering {
     /// The header as it is when all stages so far are done
     header: Header,
     stages: Vec<Stage>,
+    /// What is done by then, for the texts of later stages
+    done: String,
 }
 
 impl Lowering {
+    /// The header as it was read, durably.
+    fn settle(&mut self) {
+        let bytes = self.header.as_bytes().into();
+        let steps = vec![Step::Write { offset: 0, bytes }, Step::Sync];
+        self.stage(steps, "nothing has changed");
+    }
+
+    fn stage(&mut self, steps: Vec<Step>, on_failure: &str) {
+        let on_failure = format!("{}{on_failure}", self.done);
+        self.stages.push(Stage { steps, on_failure });
+    }
+
     /// All keyslots that only come or only go, in one commit.
     fn add_and_erase(&mut self, changes: &[SlotChange]) -> Result<()> {
         let mut added = self.header.raw.clone();
         let mut erased = Vec::new();
         let mut names = Vec::new();
+        if changes.len() > 1 {
+            self.reserve(changes)?;
+        }
         for change in changes {
             match change {
                 SlotChange::Activate { keyslot, sealed } => {
@@ -69,7 +91,11 @@ impl Lowering {
             deactivate(&mut after, keyslot);
         }
 
-        let unsure = format!("{} may have changed or not, and nothing else has", list(&names));
+        if names.is_empty() {
+            return Ok(());
+        }
+        let names = list(&names);
+        let unsure = format!("{names} may have changed or not, and nothing else has");
         let sectors = self.header.changed_sectors(&after);
         if sectors.len() == 1 {
             self.entries(&after, Order::FrontToBack, &unsure);
@@ -77,7 +103,22 @@ impl Lowering {
             self.entries(&added, Order::BackToFront, &unsure);
             self.entries(&after, Order::FrontToBack, &unsure);
         }
-        self.wipe(&erased)
+        self.wipe(&erased)?;
+        self.done = format!("{names} changed as asked; ");
+        Ok(())
+    }
+
+    /// Writes to the staging areas of replacements while nothing has changed yet: in a sparse
+    /// file they may be holes, and this is where a full disk shows.
+    fn reserve(&mut self, changes: &[SlotChange]) -> Result<()> {
+        for change in changes {
+            if let SlotChange::Replace { sealed, staging: Some(staging), .. } = change
+                && !self.header.keyslot(*staging).active
+            {
+                self.material(*staging, sealed, "nothing has changed")?;
+            }
+        }
+        Ok(())
     }
 
     /// The new secret into the staging keyslot, the old one out of its keyslot, the new one into
@@ -104,12 +145,18 @@ impl Lowering {
         activate(&mut replaced, keyslot, sealed);
         self.entries(&replaced, Order::BackToFront, &unsure);
 
-        let Some(staging) = staging else { return Ok(()) };
+        let replaced = format!("{}keyslot {keyslot} replaced; ", self.done);
+        let Some(staging) = staging else {
+            self.done = replaced;
+            return Ok(());
+        };
         let unsure = format!("keyslot {keyslot} is replaced, a copy is still in keyslot {staging}");
         let mut unstaged = self.header.raw.clone();
         deactivate(&mut unstaged, staging);
         self.entries(&unstaged, Order::FrontToBack, &unsure);
-        self.wipe(&[staging])
+        self.wipe(&[staging])?;
+        self.done = replaced;
+        Ok(())
     }
 
     /// Key material into a keyslot's area.
@@ -125,8 +172,7 @@ impl Lowering {
             let text = "a keyslot cannot be written with an iteration count of 0";
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
-        let steps = overwrite(area.offset, &sealed.material);
-        self.stages.push(Stage { steps, on_failure: on_failure.to_owned() });
+        self.stage(overwrite(area.offset, &sealed.material), on_failure);
         Ok(())
     }
 
@@ -143,7 +189,7 @@ impl Lowering {
             })
             .collect();
         if !steps.is_empty() {
-            self.stages.push(Stage { steps, on_failure: on_failure.to_owned() });
+            self.stage(steps, on_failure);
         }
         self.header.raw = to.clone();
     }
@@ -157,7 +203,7 @@ impl Lowering {
         }
         let names = list(keyslots);
         let on_failure =
-            format!("{names} inactive, but old key material may be left on the medium");
+            format!("{names}: inactive, but old key material may be left on the medium");
         let mut wiped = self.header.raw.clone();
         for &keyslot in keyslots {
             let area = self.header.area(keyslot);
@@ -165,20 +211,41 @@ impl Lowering {
             random::fill(&mut noise)?;
             let mut steps = overwrite(area.offset, &noise.into());
             steps.extend(overwrite(area.offset, &vec![0; area.len].into()));
-            self.stages.push(Stage { steps, on_failure: on_failure.clone() });
+            self.stage(steps, &on_failure);
             wiped.keyslots[keyslot].iterations = 0.into();
             wiped.keyslots[keyslot].salt = [0; 32];
         }
         self.entries(
             &wiped,
             Order::FrontToBack,
-            &format!("{names} inactive and overwritten; only a mark is left to clear"),
+            &format!("{names}: inactive and overwritten, only a mark is left to clear"),
         );
         Ok(())
     }
 }
 
 impl Header {
+    /// Refuses what would overwrite a keyslot that is not to be.
+    fn check_changes(&self, changes: &[SlotChange]) -> Result<()> {
+        let mut touched = [false; KEYSLOTS];
+        for change in changes {
+            let (keyslot, active, staging) = match *change {
+                SlotChange::Activate { keyslot, .. } => (keyslot, Some(false), None),
+                SlotChange::Deactivate { keyslot } => (keyslot, None, None),
+                SlotChange::Replace { keyslot, staging, .. } => (keyslot, Some(true), staging),
+            };
+            let twice = touched.get_mut(keyslot).is_none_or(|it| std::mem::replace(it, true));
+            if twice
+                || active.is_some_and(|active| active != self.keyslot(keyslot).active)
+                || staging.is_some_and(|staging| staging == keyslot || staging >= KEYSLOTS)
+            {
+                let text = format!("the change of keyslot {keyslot} does not fit the header");
+                return Err(Error::new(ErrorKind::InvalidInput, text));
+            }
+        }
+        Ok(())
+    }
+
     /// The runs of bytes in which `to` differs, one per sector: where, and what `to` has there.
     fn changed_sectors(&self, to: &RawHeader) -> Vec<(usize, Vec<u8>)> {
         let (from, to) = (self.raw.as_bytes(), to.as_bytes());
@@ -217,14 +284,15 @@ fn activate(raw: &mut RawHeader, keyslot: usize, sealed: &Sealed) {
     slot.salt = sealed.salt;
 }
 
-/// Inactive, and marked by its iteration count until its area is overwritten.
+/// Inactive, and marked by an iteration count until its area is overwritten.
 fn deactivate(raw: &mut RawHeader, keyslot: usize) {
     let slot = &mut raw.keyslots[keyslot];
     slot.state = INACTIVE.into();
     slot.salt = [0; 32];
+    slot.iterations = slot.iterations.get().max(1).into();
 }
 
-/// `keyslot 3 is`, `keyslots 1, 4 are`
+/// `keyslot 3`, `keyslots 1, 4`
 fn list(keyslots: &[usize]) -> String {
     let numbers: Vec<_> = keyslots.iter().map(ToString::to_string).collect();
     let plural = if numbers.len() == 1 { "" } else { "s" };
