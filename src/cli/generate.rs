@@ -6,7 +6,7 @@ use clap::{Args, Command};
 use clap_complete::Shell;
 use keyslot::Error;
 
-use super::Outcome;
+use super::{Outcome, output};
 
 /// Print completions for a shell
 #[derive(Args)]
@@ -23,8 +23,10 @@ pub struct ManArgs {
 }
 
 /// Runs `keyslot completions`.
-pub fn completions(args: &CompletionsArgs, mut command: Command) {
-    clap_complete::generate(args.shell, &mut command, "keyslot", &mut std::io::stdout());
+pub fn completions(args: &CompletionsArgs, mut command: Command) -> Outcome {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command, "keyslot", &mut script);
+    Ok(output::print(&String::from_utf8_lossy(&script))?)
 }
 
 /// Runs `keyslot man`: a page for the program and one for each of its commands.

@@ -40,10 +40,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Add(args) => edit::add(&args),
         Command::Amend(args) => amend::run(&args, name),
         Command::Check(args) => check::run(&args),
-        Command::Completions(args) => {
-            generate::completions(&args, Cli::command());
-            Ok(())
-        }
+        Command::Completions(args) => generate::completions(&args, Cli::command()),
         Command::Create(args) => create::run(&args, name),
         Command::Erase(args) => edit::erase(&args),
         Command::Info(args) => info::run(&args),
