@@ -43,10 +43,11 @@ fn wrong_usage_is_one_line() {
         (&[][..], "Not enough arguments"),
         (&["frobnicate", "IMG"], "frobnicate"),
         (&["--frobnicate"], "--frobnicate"),
-        (&["info"], "Expecting one image file name"),
+        (&["info"], "one image file name"),
         (&["check"], "<IMAGE>"),
         (&["create"], "--format"),
         (&["create", "-f", "luks"], "image file name"),
+        (&["create", "-f", "luks", "-o", "size=x", "new.img"], "hint: Optional suffix k"),
         (&["create", "-f", "luks", "new.img"], "size"),
         (&["create", "-f", "luks", "new.img", "1M", "2M"], "Unexpected argument: 2M"),
         (&["create", "-f", "luks", "--new-secret", "env:NEW", "new.img", "1.5.5G"], "1.5.5G"),
@@ -220,6 +221,8 @@ fn a_reader_that_has_gone_is_no_failure() {
         &["check", "IMG"],
         &["--help"],
         &["amend", "-o", "help"],
+        &["create", "-f", "luks", "-o", "help"],
+        &["completions", "bash"],
         &[&add[..], &["IMG"]].concat(),
     ] {
         let (reader, writer) = std::io::pipe().unwrap();
