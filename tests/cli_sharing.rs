@@ -107,7 +107,7 @@ fn waits_for_qemu_to_go() {
 fn nobody_gets_in_meanwhile() {
     let scene = Scene::new().and("OTHER", 3);
     let before = scene.bytes();
-    let mut add = scene.command(&[ADD, &["--iter-time=600000", "-q"]].concat());
+    let mut add = scene.command(&[ADD, &["--iter-time=20000", "-q"]].concat());
     let mut add = Running::spawn(&mut add);
     eventually("the lock of an amendment", || locks(&scene.image).len() == 4);
 

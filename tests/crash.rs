@@ -6,98 +6,15 @@
 
 mod support;
 
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use keyslot::amend::{Change, PlannedChange, Request};
+use keyslot::amend::{Change, Request};
 use keyslot::crypto::CipherSpec;
 use keyslot::header::Header;
-use keyslot::keyslot::{Cost, opens};
-use keyslot::storage::Storage;
 use keyslot::{Error, Image, Limits, Passphrase};
 use support::crash;
 use support::memory::{self, Memory};
-
-/// Opens keyslots, each content once: most states differ in a few sectors only.
-struct Opener {
-    secrets: Vec<Passphrase>,
-    known: HashMap<(usize, u64), Vec<usize>>,
-}
-
-impl Opener {
-    fn new(secrets: &[&Passphrase]) -> Self {
-        Self { secrets: secrets.iter().map(|&s| s.clone()).collect(), known: HashMap::new() }
-    }
-
-    /// Which of the secrets opens each active keyslot of this image.
-    fn open(&mut self, image: &[u8]) -> Vec<(usize, Vec<usize>)> {
-        let storage = Bytes(image.to_vec());
-        let header = Header::read(&storage).expect("a valid header in every state");
-        let mut opened = Vec::new();
-        for slot in header.keyslots().filter(|slot| slot.active) {
-            let mut hasher = DefaultHasher::new();
-            let start = usize::try_from(slot.area.offset).unwrap();
-            image[208 + 48 * slot.index..][..48].hash(&mut hasher);
-            image[start..start + slot.area.len].hash(&mut hasher);
-            let key = (slot.index, hasher.finish());
-            let secrets = self.known.entry(key).or_insert_with(|| {
-                let opens = |secret| {
-                    opens(&storage, &header, &slot, secret, Limits::NONE).unwrap().is_some()
-                };
-                (0..self.secrets.len()).filter(|&i| opens(&self.secrets[i])).collect()
-            });
-            opened.push((slot.index, secrets.clone()));
-        }
-        opened
-    }
-}
-
-#[derive(Debug)]
-struct Bytes(Vec<u8>);
-
-impl Storage for Bytes {
-    fn len(&self) -> std::io::Result<u64> {
-        Ok(self.0.len() as u64)
-    }
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
-        let start = usize::try_from(offset).unwrap();
-        buf.copy_from_slice(&self.0[start..start + buf.len()]);
-        Ok(())
-    }
-    fn write_all_at(&self, _: &[u8], _: u64) -> std::io::Result<()> {
-        unreachable!("a state is only looked at")
-    }
-    fn sync_data(&self) -> std::io::Result<()> {
-        unreachable!("a state is only looked at")
-    }
-}
-
-fn secret(name: &str) -> Passphrase {
-    Passphrase::new(name.as_bytes()).unwrap()
-}
-
-fn small_key() -> CipherSpec {
-    CipherSpec::parse("aes", "cbc-plain64", 16).unwrap()
-}
-
-fn add(keyslot: usize, new: &Passphrase) -> Change {
-    let keyslot = Some(i64::try_from(keyslot).unwrap());
-    Change::Add { keyslot, new_secret: Ok(new.clone()), cost: Cost::Iterations(1) }
-}
-
-fn erase(keyslot: usize) -> Change {
-    Change::Erase { keyslot: Some(i64::try_from(keyslot).unwrap()), old_secret: None }
-}
-
-fn replace(keyslot: usize, new: &Passphrase) -> Change {
-    Change::Replace {
-        keyslot: Some(i64::try_from(keyslot).unwrap()),
-        old_secret: None,
-        new_secret: Ok(new.clone()),
-        cost: Cost::Iterations(1),
-    }
-}
+use support::opener::{Bytes, Opener, add, erase, replace, secret, small_key};
 
 /// What must hold in every state: the secrets that open the image are one of these sets at least.
 struct Promise<'a> {
@@ -326,51 +243,4 @@ fn the_default_layout_with_its_longer_areas() {
     let amended = check(&cipher, &slots, || vec![replace(6, &new)], &promise, &[&new]);
     assert_gone(&amended, 6, &old);
     println!("replace, 64-byte key: {} states", amended.states);
-}
-
-#[test]
-fn what_reads_back_wrong_is_not_taken_for_written() {
-    #[derive(Debug)]
-    struct Forgetful(Arc<Memory>);
-    impl Storage for Forgetful {
-        fn len(&self) -> std::io::Result<u64> {
-            self.0.len()
-        }
-        fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
-            self.0.read_exact_at(buf, offset)
-        }
-        fn write_all_at(&self, buf: &[u8], offset: u64) -> std::io::Result<()> {
-            // Key material does not arrive; the header would.
-            if offset >= 4096 { Ok(()) } else { self.0.write_all_at(buf, offset) }
-        }
-        fn sync_data(&self) -> std::io::Result<()> {
-            self.0.sync_data()
-        }
-    }
-    let (a, new) = (secret("a"), secret("new"));
-    let memory = Memory::new(memory::image(&small_key(), &[(0, &a)]), None);
-    let before = memory.bytes();
-    let mut image = Image::from_storage(Forgetful(Arc::clone(&memory)), Limits::NONE).unwrap();
-    let unlocked = image.unlock(&a).unwrap();
-    let plan = image.plan(Request::one(add(1, &new))).unwrap();
-    let error = image.amend(&plan, Some(&unlocked)).unwrap_err();
-    assert!(error.message().ends_with("differ from those written; nothing has changed"), "{error}");
-    assert_eq!(memory.bytes(), before);
-}
-
-#[test]
-fn a_plan_for_another_header_is_refused() {
-    let (a, new) = (secret("a"), secret("new"));
-    let memory = Memory::new(memory::image(&small_key(), &[(0, &a)]), None);
-    let open = || Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
-    let (mut one, mut other) = (open(), open());
-    let unlocked = one.unlock(&a).unwrap();
-    let plan = one.plan(Request::one(add(1, &new))).unwrap();
-    assert!(matches!(plan.changes(), [PlannedChange::Add { keyslot: 1, .. }]));
-    let others = other.plan(Request::one(add(1, &new))).unwrap();
-    other.amend(&others, Some(&unlocked)).unwrap();
-    let before = memory.bytes();
-    let error = one.amend(&plan, Some(&unlocked)).unwrap_err();
-    assert_eq!(error.kind(), keyslot::ErrorKind::Changed);
-    assert_eq!(memory.bytes(), before);
 }

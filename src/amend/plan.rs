@@ -92,7 +92,10 @@ impl Plan {
         rewipe: &[usize],
         force: bool,
     ) -> Result<Self> {
-        let staging = after.iter().position(|slot| matches!(slot, Slot::Free));
+        let is_free = |keyslot: &usize| matches!(after[*keyslot], Slot::Free);
+        // One that is free already can be reserved before anything changes.
+        let mut free = (0..after.len()).filter(is_free);
+        let staging = free.clone().find(|&keyslot| !before[keyslot]).or_else(|| free.next());
         let mut plan = Self { header: header.clone(), changes: Vec::new(), warnings: Vec::new() };
         let mut replacements = Vec::new();
         for (keyslot, slot) in after.into_iter().enumerate() {

@@ -189,14 +189,19 @@ struct Replaced {
 
 impl Target {
     fn check(path: &Path, overwrite: bool) -> Result<Self> {
+        let exists = || Error::new(ErrorKind::Exists, "the file exists");
         let Ok(path) = path.canonicalize() else {
-            if path.is_symlink() {
-                return Err(invalid("a symbolic link to a file that is not there"));
-            }
-            return Ok(Self { path: path.into(), directory: open_parent(path)?, replaced: None });
+            return match path.is_symlink() {
+                true if overwrite => Err(invalid("a symbolic link to a file that is not there")),
+                true => Err(exists()),
+                false => {
+                    let directory = open_parent(path)?;
+                    Ok(Self { path: path.into(), directory, replaced: None })
+                }
+            };
         };
         if !overwrite {
-            return Err(Error::new(ErrorKind::Exists, "the file exists"));
+            return Err(exists());
         }
         let metadata = path.metadata().map_err(|e| Error::io("look at the file", e))?;
         if !metadata.is_file() {

@@ -6,6 +6,7 @@ pub mod amending;
 pub mod crash;
 pub mod cryptsetup;
 pub mod memory;
+pub mod opener;
 pub mod parallel;
 pub mod qemu;
 

@@ -63,7 +63,7 @@ fn refuses_what_qemu_refuses() {
         ("foo,id=s", "Parameter 'qom-type' does not accept value 'foo'"),
         ("foo,bar", "Expected '=' after parameter 'bar'"),
         ("secret,id=1,foo=1", "Parameter 'foo' is unexpected"),
-        ("secret,id=s,data=x,loaded=on", "Parameter 'loaded' is unexpected"),
+        ("secret,id=s,loaded=on,data=x", "Parameter 'loaded' is unexpected"),
         ("secret,id=s,format=hex,foo=1", "Parameter 'format' does not accept value 'hex'"),
         ("secret,id=s,data=x,format=", "Parameter 'format' does not accept value ''"),
         ("secret,id=s,data=!!!,format=base64", "Base64 data contains invalid characters"),
@@ -95,6 +95,10 @@ fn refuses_what_qemu_refuses() {
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert_eq!(error.hint(), None);
     }
+    // What stands behind may be the other half of a secret with a comma in it.
+    let hidden = error(&["secret,id=s,data=hun,ter2=x"]);
+    assert_eq!(hidden.message(), "Invalid parameter after 'data'");
+    assert!(!format!("{hidden:?}").contains("ter2"));
     for definition in ["secret,id=", "secret,id=1a", "secret,id=a b,data=x", "secret,id=s,,data=a"]
     {
         let error = error(&[definition]);

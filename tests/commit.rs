@@ -1,0 +1,189 @@
+//! What a commit does when the storage, the header or the file is not as it should be.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use std::sync::Arc;
+
+use keyslot::amend::{PlannedChange, Request};
+use keyslot::storage::Storage;
+use keyslot::{Error, ErrorKind, Image, Limits, OpenOptions, Passphrase, Sharing};
+use support::crash;
+use support::memory::{self, Memory, Op};
+use support::opener::{Opener, add, erase, secret, small_key};
+
+fn amend(memory: &Arc<Memory>, opener: &Passphrase, request: Request) -> Result<(), Error> {
+    let mut image = Image::from_storage(Arc::clone(memory), Limits::NONE)?;
+    let unlocked = image.unlock(opener)?;
+    let plan = image.plan(request)?;
+    image.amend(&plan, Some(&unlocked)).map(drop)
+}
+
+#[test]
+fn what_others_wrote_and_did_not_sync_is_made_durable_first() {
+    let (a, b) = (secret("a"), secret("b"));
+    let durable = memory::image(&small_key(), &[(0, &a)]);
+    let memory = Memory::new(durable.clone(), None);
+    amend(&memory, &a, Request::one(add(7, &b))).unwrap();
+    // The same addition, as by a program that never syncs.
+    let pending: Vec<_> =
+        memory.log().into_iter().filter(|op| matches!(op, Op::Write { .. })).collect();
+
+    let memory = Memory::new(memory.bytes(), None);
+    amend(&memory, &b, Request::one(erase(0))).unwrap();
+    let log: Vec<_> = pending.into_iter().chain(memory.log()).collect();
+    let mut opener = Opener::new(&[&a, &b]);
+    let mut dead = 0;
+    let states = crash::states(&durable, &log, |state| {
+        dead += usize::from(opener.open(state).iter().all(|(_, by)| by.is_empty()));
+    });
+    assert_eq!(dead, 0, "of {states} states, in these nothing opens the image");
+}
+
+#[test]
+fn what_a_failed_sync_left_is_written_again() {
+    let (a, b) = (secret("a"), secret("b"));
+    let durable = memory::image(&small_key(), &[(0, &a)]);
+    let memory = Memory::new(durable.clone(), None);
+    amend(&memory, &a, Request::one(add(7, &b))).unwrap();
+    // Its last sync fails, and the system forgets that the entry was never written: only what is
+    // written again can still arrive.
+    let log = memory.log();
+    let last_sync = log.iter().rposition(|op| matches!(op, Op::Sync)).unwrap();
+    let mut on_disk = memory.bytes();
+    let Op::Write { offset, bytes } = &log[last_sync - 1] else { panic!("no write") };
+    on_disk[*offset..offset + bytes.len()].copy_from_slice(&durable[*offset..offset + bytes.len()]);
+
+    let memory = Memory::new(memory.bytes(), None);
+    amend(&memory, &b, Request::one(erase(0))).unwrap();
+    let mut opener = Opener::new(&[&a, &b]);
+    crash::states(&on_disk, &memory.log(), |state| {
+        assert!(opener.open(state).iter().any(|(_, by)| !by.is_empty()), "nothing opens it");
+    });
+}
+
+#[test]
+fn a_change_that_failed_later_says_what_was_done_before() {
+    let (a, b, c) = (secret("a"), secret("b"), secret("c"));
+    let image = memory::image(&small_key(), &[(0, &a), (1, &b)]);
+    let changes = || {
+        let replace = support::opener::replace(0, &c);
+        Request { changes: vec![erase(1), replace], force: false }
+    };
+    let whole = Memory::new(image.clone(), None);
+    amend(&whole, &a, changes()).unwrap();
+    let texts: Vec<_> = (0..whole.log().len())
+        .map(|fails| {
+            let memory = Memory::new(image.clone(), Some(fails));
+            amend(&memory, &a, changes()).unwrap_err().message().to_owned()
+        })
+        .collect();
+    let said = |end: &str| texts.iter().filter(|text| text.ends_with(end)).count();
+    // Settling the header, and reserving the staging area.
+    assert_eq!(said("; nothing has changed"), 4, "{texts:#?}");
+    assert_eq!(said("; keyslot 1 may have changed or not, and nothing else has"), 2, "{texts:#?}");
+    assert_eq!(said("; keyslot 1 changed as asked; keyslot 0 is unchanged"), 4, "{texts:#?}");
+    let half = "; keyslot 1 changed as asked; keyslot 0 is half replaced: \
+                the new secret opens keyslot 2";
+    assert_eq!(said(half), 6, "{texts:#?}");
+}
+
+#[test]
+fn an_image_that_lost_its_name_is_not_amended() {
+    let (a, b) = (secret("a"), secret("b"));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk.img");
+    let bytes = memory::image(&small_key(), &[(0, &a)]);
+    std::fs::write(&path, &bytes).unwrap();
+    let mut image = OpenOptions::new().write(true).open(&path).unwrap();
+    let unlocked = image.unlock(&a).unwrap();
+    let plan = image.plan(Request::one(add(1, &b))).unwrap();
+    std::fs::write(directory.path().join("new.img"), &bytes).unwrap();
+    std::fs::rename(directory.path().join("new.img"), &path).unwrap();
+    let error = image.amend(&plan, Some(&unlocked)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Changed);
+}
+
+#[test]
+fn a_new_secret_over_the_limit_is_not_written() {
+    use keyslot::amend::Change;
+    use keyslot::keyslot::Cost;
+    let (a, b) = (secret("a"), secret("b"));
+    let memory = Memory::new(memory::image(&small_key(), &[(0, &a)]), None);
+    let limits = Limits::NONE.with_iterations(1000);
+    let mut image = Image::from_storage(Arc::clone(&memory), limits).unwrap();
+    let unlocked = image.unlock(&a).unwrap();
+    let plan = image.plan(Request::one(Change::add(&b, Cost::Iterations(1001)))).unwrap();
+    let error = image.amend(&plan, Some(&unlocked)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Limit);
+    assert!(memory.log().is_empty());
+    assert!(image.is_blank(8).is_err());
+}
+
+#[test]
+fn an_image_is_locked_for_its_amendment_alone() {
+    let (a, b) = (secret("a"), secret("b"));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk.img");
+    std::fs::write(&path, memory::image(&small_key(), &[(0, &a)])).unwrap();
+    let mut image = OpenOptions::new().sharing(Sharing::ReadData).write(true).open(&path).unwrap();
+    let unlocked = image.unlock(&a).unwrap();
+    let plan = image.plan(Request::one(add(1, &b))).unwrap();
+
+    let other = OpenOptions::new().sharing(Sharing::ReadData).open(&path).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    assert_eq!(image.amend(&plan, Some(&unlocked)).unwrap_err().kind(), ErrorKind::InUse);
+    assert!(std::fs::read(&path).unwrap() == before);
+    drop(other);
+    image.amend(&plan, Some(&unlocked)).unwrap();
+    assert_eq!(image.file().unwrap().sharing(), Sharing::ReadData);
+    assert_eq!(image.unlock(&b).unwrap().keyslot(), 1);
+}
+
+#[test]
+fn what_reads_back_wrong_is_not_taken_for_written() {
+    #[derive(Debug)]
+    struct Forgetful(Arc<Memory>);
+    impl Storage for Forgetful {
+        fn len(&self) -> std::io::Result<u64> {
+            self.0.len()
+        }
+        fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+            self.0.read_exact_at(buf, offset)
+        }
+        fn write_all_at(&self, buf: &[u8], offset: u64) -> std::io::Result<()> {
+            // Key material does not arrive; the header would.
+            if offset >= 4096 { Ok(()) } else { self.0.write_all_at(buf, offset) }
+        }
+        fn sync_data(&self) -> std::io::Result<()> {
+            self.0.sync_data()
+        }
+    }
+    let (a, new) = (secret("a"), secret("new"));
+    let memory = Memory::new(memory::image(&small_key(), &[(0, &a)]), None);
+    let before = memory.bytes();
+    let mut image = Image::from_storage(Forgetful(Arc::clone(&memory)), Limits::NONE).unwrap();
+    let unlocked = image.unlock(&a).unwrap();
+    let plan = image.plan(Request::one(add(1, &new))).unwrap();
+    let error = image.amend(&plan, Some(&unlocked)).unwrap_err();
+    assert!(error.message().ends_with("differ from those written; nothing has changed"), "{error}");
+    assert_eq!(memory.bytes(), before);
+}
+
+#[test]
+fn a_plan_for_another_header_is_refused() {
+    let (a, new) = (secret("a"), secret("new"));
+    let memory = Memory::new(memory::image(&small_key(), &[(0, &a)]), None);
+    let open = || Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
+    let (mut one, mut other) = (open(), open());
+    let unlocked = one.unlock(&a).unwrap();
+    let plan = one.plan(Request::one(add(1, &new))).unwrap();
+    assert!(matches!(plan.changes(), [PlannedChange::Add { keyslot: 1, .. }]));
+    let others = other.plan(Request::one(add(1, &new))).unwrap();
+    other.amend(&others, Some(&unlocked)).unwrap();
+    let before = memory.bytes();
+    let error = one.amend(&plan, Some(&unlocked)).unwrap_err();
+    assert_eq!(error.kind(), keyslot::ErrorKind::Changed);
+    assert_eq!(memory.bytes(), before);
+}

@@ -1,0 +1,91 @@
+//! Secrets, changes, and what opens with what.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use keyslot::amend::Change;
+use keyslot::crypto::CipherSpec;
+use keyslot::header::Header;
+use keyslot::keyslot::{Cost, opens};
+use keyslot::storage::Storage;
+use keyslot::{Limits, Passphrase};
+
+/// Opens keyslots, each content once: most states differ in a few sectors only.
+pub struct Opener {
+    secrets: Vec<Passphrase>,
+    known: HashMap<(usize, u64), Vec<usize>>,
+}
+
+impl Opener {
+    pub fn new(secrets: &[&Passphrase]) -> Self {
+        Self { secrets: secrets.iter().map(|&s| s.clone()).collect(), known: HashMap::new() }
+    }
+
+    /// Which of the secrets opens each active keyslot of this image.
+    pub fn open(&mut self, image: &[u8]) -> Vec<(usize, Vec<usize>)> {
+        let storage = Bytes(image.to_vec());
+        let header = Header::read(&storage).expect("a valid header in every state");
+        let mut opened = Vec::new();
+        for slot in header.keyslots().filter(|slot| slot.active) {
+            let mut hasher = DefaultHasher::new();
+            let start = usize::try_from(slot.area.offset).unwrap();
+            image[208 + 48 * slot.index..][..48].hash(&mut hasher);
+            image[start..start + slot.area.len].hash(&mut hasher);
+            let key = (slot.index, hasher.finish());
+            let secrets = self.known.entry(key).or_insert_with(|| {
+                let opens = |secret| {
+                    opens(&storage, &header, &slot, secret, Limits::NONE).unwrap().is_some()
+                };
+                (0..self.secrets.len()).filter(|&i| opens(&self.secrets[i])).collect()
+            });
+            opened.push((slot.index, secrets.clone()));
+        }
+        opened
+    }
+}
+
+#[derive(Debug)]
+pub struct Bytes(pub Vec<u8>);
+
+impl Storage for Bytes {
+    fn len(&self) -> std::io::Result<u64> {
+        Ok(self.0.len() as u64)
+    }
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        let start = usize::try_from(offset).unwrap();
+        buf.copy_from_slice(&self.0[start..start + buf.len()]);
+        Ok(())
+    }
+    fn write_all_at(&self, _: &[u8], _: u64) -> std::io::Result<()> {
+        unreachable!("a state is only looked at")
+    }
+    fn sync_data(&self) -> std::io::Result<()> {
+        unreachable!("a state is only looked at")
+    }
+}
+
+pub fn secret(name: &str) -> Passphrase {
+    Passphrase::new(name.as_bytes()).unwrap()
+}
+
+pub fn small_key() -> CipherSpec {
+    CipherSpec::parse("aes", "cbc-plain64", 16).unwrap()
+}
+
+pub fn add(keyslot: usize, new: &Passphrase) -> Change {
+    let keyslot = Some(i64::try_from(keyslot).unwrap());
+    Change::Add { keyslot, new_secret: Ok(new.clone()), cost: Cost::Iterations(1) }
+}
+
+pub fn erase(keyslot: usize) -> Change {
+    Change::Erase { keyslot: Some(i64::try_from(keyslot).unwrap()), old_secret: None }
+}
+
+pub fn replace(keyslot: usize, new: &Passphrase) -> Change {
+    Change::Replace {
+        keyslot: Some(i64::try_from(keyslot).unwrap()),
+        old_secret: None,
+        new_secret: Ok(new.clone()),
+        cost: Cost::Iterations(1),
+    }
+}
