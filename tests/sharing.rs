@@ -234,7 +234,7 @@ fn waits_for_the_holder_to_go() {
     let held = image.open(Sharing::ReadData).unwrap();
     let waited = thread::scope(|scope| {
         let open = scope.spawn(|| image.open_waiting(Sharing::Amend, minute).unwrap());
-        thread::sleep(Duration::from_millis(50)); // long enough for a first refusal, or no matter
+        eventually("a second descriptor", || image.descriptors() == 2);
         drop(held);
         open.join().unwrap()
     });
@@ -261,7 +261,7 @@ fn a_file_replaced_while_waiting_is_opened_anew() {
     let minute = Some(Duration::from_secs(60));
     let storage = thread::scope(|scope| {
         let open = scope.spawn(|| image.open_waiting(Sharing::Amend, minute).unwrap());
-        thread::sleep(Duration::from_millis(30)); // for it to have the old one open, or no matter
+        eventually("a second descriptor", || image.descriptors() == 2);
         let new = image.dir.path().join("new.img");
         fs::write(&new, b"new").unwrap();
         fs::rename(&new, &image.path).unwrap();
@@ -300,6 +300,13 @@ impl Image {
 
     fn open(&self, sharing: Sharing) -> Result<FileStorage> {
         self.open_waiting(sharing, None)
+    }
+
+    /// How often this process has it open.
+    fn descriptors(&self) -> usize {
+        let descriptors = fs::read_dir("/proc/self/fd").unwrap();
+        let is_it = |link: PathBuf| fs::read_link(link).is_ok_and(|file| file == self.path);
+        descriptors.filter(|entry| is_it(entry.as_ref().unwrap().path())).count()
     }
 
     fn open_waiting(&self, sharing: Sharing, wait: Option<Duration>) -> Result<FileStorage> {

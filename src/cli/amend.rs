@@ -12,7 +12,7 @@ use super::image_spec::{ImageSpec, check_driver};
 use super::progress::Percent;
 use super::report::Failure;
 use super::secrets::Secrets;
-use super::{ChangeArgs, KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Persona, output};
+use super::{ChangeArgs, KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Persona, SOURCES, output};
 
 /// Change keyslots by QEMU's options
 ///
@@ -20,6 +20,7 @@ use super::{ChangeArgs, KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Persona, output
 /// opens the image is the key-secret of --image-opts, or --secret. Several changes that all happen
 /// or none are -o keys.0.state=...,keys.1.state=...
 #[derive(Args)]
+#[command(after_help = SOURCES)]
 pub struct AmendArgs {
     #[command(flatten)]
     objects: ObjectArgs,

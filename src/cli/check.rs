@@ -14,13 +14,14 @@ use super::progress::Spinner;
 use super::qemu_format;
 use super::report::{self, Failure};
 use super::secrets::Secrets;
-use super::{ObjectArgs, Outcome, Output, output};
+use super::{ObjectArgs, Outcome, Output, SOURCES, output};
 
 /// Check the header, and which keyslots a secret opens
 ///
 /// Says of every keyslot whether it is active and whether its area is blank, and finds what an
 /// interrupted amendment left behind. Nothing is written.
 #[derive(Args)]
+#[command(after_help = SOURCES)]
 pub struct CheckArgs {
     /// Secret to try on every keyslot
     #[arg(long, value_name = "SOURCE")]
@@ -187,7 +188,7 @@ fn text(document: &Value) -> String {
         let (keyslot, staging) = (&left["keyslot"], &left["staging"]);
         lines.push(match left["kind"].as_str() {
             Some("wipe") => format!(
-                "leftover: keyslot {keyslot} was erased, but not overwritten to the end; 'keyslot erase --force --keyslot {keyslot}' does it"
+                "leftover: keyslot {keyslot} was erased, but this was interrupted; 'keyslot erase --force --keyslot {keyslot}' overwrites it to the end"
             ),
             Some("replace") => format!(
                 "leftover: replacing keyslot {keyslot} was interrupted; its new secret opens keyslot {staging}; 'keyslot erase --force --keyslot {keyslot}' clears what is left"

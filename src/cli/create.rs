@@ -14,13 +14,14 @@ use super::progress::Spinner;
 use super::qemu_format;
 use super::report::Failure;
 use super::secrets::Secrets;
-use super::{KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Output, Persona, output};
+use super::{KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, output};
 
 /// Create an image with one keyslot
 ///
 /// Takes the arguments of qemu-img create for LUKS1. An existing file is not replaced without
 /// --force, and then only when the new image is complete.
 #[derive(Args)]
+#[command(after_help = SOURCES)]
 pub struct CreateArgs {
     #[command(flatten)]
     objects: ObjectArgs,

@@ -13,10 +13,11 @@ use serde_json::{Value, json};
 use super::progress::Spinner;
 use super::qemu_format;
 use super::secrets::Secrets;
-use super::{ChangeArgs, KdfArgs, ObjectArgs, Outcome, Output, output};
+use super::{ChangeArgs, KdfArgs, ObjectArgs, Outcome, Output, SOURCES, output};
 
 /// Add a secret: a new keyslot that opens the image
 #[derive(Args)]
+#[command(after_help = SOURCES)]
 pub struct AddArgs {
     /// Secret that opens the image now
     #[arg(long, value_name = "SOURCE")]
@@ -46,6 +47,7 @@ pub struct AddArgs {
 /// By index, no secret is needed as long as another keyslot stays active. By secret, every
 /// keyslot that it opens is erased.
 #[derive(Args)]
+#[command(after_help = SOURCES)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["keyslot", "old_secret"]))]
 pub struct EraseArgs {
     /// Keyslot to erase
@@ -74,6 +76,7 @@ pub struct EraseArgs {
 /// The new secret opens a spare keyslot before the old one is erased, so an interruption at any
 /// instant leaves an image that opens with one of the two.
 #[derive(Args)]
+#[command(after_help = SOURCES)]
 pub struct ReplaceArgs {
     /// Secret to be replaced, in every keyslot that it opens
     #[arg(long, value_name = "SOURCE")]

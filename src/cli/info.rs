@@ -12,13 +12,14 @@ use super::progress::Spinner;
 use super::qemu_format::{human, json_line, size};
 use super::report::Failure;
 use super::secrets::Secrets;
-use super::{ObjectArgs, Outcome, Output, check, output};
+use super::{ObjectArgs, Outcome, Output, SOURCES, check, output};
 
 /// Show the header and its keyslots
 ///
 /// Prints what qemu-img info prints. Takes no lock and needs no secret; with one, it also says
 /// which keyslots it opens.
 #[derive(Args)]
+#[command(after_help = SOURCES)]
 pub struct InfoArgs {
     #[command(flatten)]
     objects: ObjectArgs,

@@ -99,9 +99,12 @@ enum Command {
 
 const EXIT_STATUS: &str = "\
 Exit status: 0 done; 1 wrong usage or any other failure; 2 no keyslot opens with the secret;
-3 out of memory; 4 not a LUKS image, or a damaged or unsupported one; 5 in use by somebody else.
+3 out of memory; 4 not a LUKS image, or a damaged or unsupported one; 5 in use by somebody else.\
+";
 
-A secret SOURCE is one of: prompt, file:PATH, env:NAME, fd:N, stdin, object:ID.";
+const SOURCES: &str = "\
+SOURCE is where a secret is: prompt (the default on a terminal), file:PATH, env:NAME, fd:N, stdin,
+object:ID. Bytes are taken as they are; prompt and stdin drop one newline at the end.";
 
 /// `--object`, as often as there are secrets
 #[derive(Args)]
