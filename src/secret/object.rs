@@ -61,7 +61,8 @@ impl SecretObjects {
     /// The bytes of secret `id`, whatever they are.
     pub fn passphrase(&self, id: &str) -> Result<Passphrase> {
         let found = self.objects.iter().find(|(other, _)| other == id);
-        let (_, secret) = found.ok_or_else(|| invalid(format!("No secret with id '{id}'")))?;
+        let (_, secret) =
+            found.ok_or_else(|| invalid(format!("No secret with id '{}'", shown(id))))?;
         Ok(secret.clone())
     }
 
@@ -183,18 +184,26 @@ fn check(definition: &Options) -> Result<&str> {
             .with_hint("give the key in a pipe: keyctl pipe SERIAL"));
     }
     if qom_type != "secret" {
-        return Err(invalid(format!("Parameter '{QOM_TYPE}' does not accept value '{qom_type}'")));
+        let value = shown(qom_type);
+        return Err(invalid(format!("Parameter '{QOM_TYPE}' does not accept value '{value}'")));
     }
     let id = required("id")?;
     if let Some(format) = definition.last("format")
         && !["raw", "base64"].contains(&format)
     {
-        return Err(invalid(format!("Parameter 'format' does not accept value '{format}'")));
+        let value = shown(format);
+        return Err(invalid(format!("Parameter 'format' does not accept value '{value}'")));
     }
     if let Some(key) = definition.keys().find(|key| !KNOWN.contains(key)) {
         return Err(invalid(format!("Parameter '{key}' is unexpected")));
     }
     Ok(id)
+}
+
+/// A value as an error repeats it: without a `data=` that a comma too many made a part of it
+/// (`format=raw,,data=x`).
+fn shown(value: &str) -> &str {
+    value.find(",data=").map_or(value, |comma| &value[..comma])
 }
 
 /// Reads `path` with the errors that `GLib` words for QEMU.
@@ -204,13 +213,13 @@ fn read_file(path: &str) -> Result<SecretBytes> {
             io::ErrorKind::OutOfMemory => ErrorKind::OutOfMemory,
             _ => ErrorKind::Io,
         };
-        let reason = system_message(error);
+        let (path, reason) = (shown(path), system_message(error));
         Error::new(kind, format!("Unable to read {path}: {what} file “{path}”: {reason}"))
     };
     let mut file = File::open(path).map_err(|error| fault("Failed to open", &error))?;
     SecretBytes::read_to_end(&mut file, LARGEST_SECRET).map_err(|error| match error.kind() {
         io::ErrorKind::FileTooLarge => {
-            let limit = LARGEST_SECRET >> 20;
+            let (path, limit) = (shown(path), LARGEST_SECRET >> 20);
             invalid(format!("Unable to read {path}: The file is larger than {limit} MiB"))
         }
         _ => fault("Error reading", &error),
