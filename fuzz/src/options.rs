@@ -29,12 +29,32 @@ pub fn check(text: &str) {
         assert_eq!(pairs(&again), pairs(&options));
     }
     numbers(text);
+    prints(text);
+}
+
+/// Each line with a `=` as an option: printed and parsed it is the same.
+fn prints(text: &str) {
+    let given: Vec<_> = text.lines().filter_map(|line| line.split_once('=')).collect();
+    if !given.is_empty() && given.iter().all(|(key, _)| !key.contains(',') && *key != "id") {
+        let mut options = Options::new();
+        for &(key, value) in &given {
+            options.push(key, value);
+        }
+        let again = Options::parse(&print(&options)).expect("as printed");
+        assert_eq!(pairs(&again), given);
+    }
 }
 
 fn numbers(text: &str) {
     if let Ok(value) = number("key", text) {
         assert_eq!(number("key", &value.to_string()).expect("decimal"), value);
         assert_eq!(number("key", &format!(" +{:#x}", value.max(0))).expect("hex"), value.max(0));
+    }
+    if text.starts_with(|first: char| first.is_ascii_digit()) {
+        if let Ok(value) = number("key", text) {
+            assert_eq!(number("key", &format!("-{text}")).expect("a sign"), -value);
+        }
+        assert!(size("key", &format!("-{text}")).is_err());
     }
     let bytes = size("key", text);
     if let Ok(bytes) = bytes {

@@ -18,7 +18,7 @@ pub fn check(text: &str) {
     for line in text.lines() {
         let definition = line.replace('$', SECRET);
         let _ = SecretObjects::help(&definition);
-        let as_data = given_as_data(line) || parsed_as_data(&definition);
+        let as_data = given_as_data(line, &definition) || parsed_as_data(&definition);
         data_only &= as_data;
         if !names_a_file(&definition)
             && let Err(error) = objects.add(&definition)
@@ -60,13 +60,18 @@ fn names_a_file(definition: &str) -> bool {
 }
 
 /// Whether a person would say that the secret was given as the value of `data`, and only there:
-/// it is then no word of any error, however wrong the rest is.
-fn given_as_data(line: &str) -> bool {
-    !line.starts_with('{')
-        && line.match_indices('$').all(|(at, _)| {
-            let before = line[..at].strip_suffix("data=");
-            before.is_some_and(|before| before.is_empty() || before.ends_with(','))
-        })
+/// it is then no word of any error, however wrong the rest is. In what cannot be parsed at all,
+/// that is anything from `data=` on.
+fn given_as_data(line: &str, definition: &str) -> bool {
+    let secrets = || line.match_indices('$').map(|(at, _)| &line[..at]);
+    if line.starts_with('{') {
+        let error = parsed(definition).err();
+        return error.is_some_and(|error| error.message().starts_with("Could not parse"));
+    }
+    let is_key = |before: &str| before.is_empty() || before.ends_with(',');
+    let behind = |before: &str| before.starts_with("data=") || before.contains(",data=");
+    secrets().all(|before| before.strip_suffix("data=").is_some_and(is_key))
+        || parsed(definition).is_err() && secrets().all(behind)
 }
 
 /// Whether the library says so itself.
