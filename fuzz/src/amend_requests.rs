@@ -22,7 +22,15 @@ pub fn check(text: &str) {
     let (image, text) = text.strip_prefix('#').map_or((&ROOMY, text), |text| (&FULL, text));
     let Ok(options) = Options::parse(text) else { return };
     let cost = Cost::Time(Duration::from_millis(10));
-    let Ok(request) = Request::from_options(&options, secrets(), cost, force) else { return };
+    let request = Request::from_options(&options, secrets(), cost, force);
+    if !options.keys().any(|key| key.starts_with("keys.")) && !options.is_empty() {
+        // A list of one change is that change.
+        let mut list = Options::new();
+        options.iter().for_each(|(key, value)| list.push(format!("keys.0.{key}"), value));
+        let list = Request::from_options(&list, secrets(), cost, force);
+        assert_eq!(format!("{list:?}"), format!("{request:?}"));
+    }
+    let Ok(request) = request else { return };
     assert!(!request.changes.is_empty() && request.force == force);
     assert!(request.changes.len() <= options.iter().count());
     let changes = request.changes.len();
