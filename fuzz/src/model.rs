@@ -105,7 +105,7 @@ impl Picture {
                 }
                 if self.slots[keyslot].is_none() {
                     if !self.force {
-                        return Err(ErrorKind::InvalidInput);
+                        return Err(ErrorKind::Refused);
                     }
                     self.wiped[keyslot] = true;
                 }

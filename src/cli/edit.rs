@@ -112,12 +112,7 @@ pub fn add(args: &AddArgs) -> Outcome {
     let job = Job::open(&args.image, &args.change)?;
     let secret = secrets.existing(args.secret.as_ref(), "--secret", "Passphrase")?;
     let unlocked = job.unlock(&secret)?;
-    let new_secret = secrets.new_secret(
-        args.new_secret.as_ref(),
-        "--new-secret",
-        "New passphrase",
-        args.change.force,
-    )?;
+    let new_secret = job.new_secret(&secrets, args.new_secret.as_ref(), args.change.force)?;
     let change = Change::Add { keyslot: args.keyslot, new_secret: Ok(new_secret), cost };
     carry_out(job, Request::one(change), Some(&unlocked), &args.change, true)
 }
@@ -157,12 +152,7 @@ pub fn replace(args: &ReplaceArgs) -> Outcome {
         (source, _) => secrets.existing(source.as_ref(), "--secret", "Passphrase")?,
     };
     let unlocked = job.unlock(&opener)?;
-    let new_secret = secrets.new_secret(
-        args.new_secret.as_ref(),
-        "--new-secret",
-        "New passphrase",
-        args.change.force,
-    )?;
+    let new_secret = job.new_secret(&secrets, args.new_secret.as_ref(), args.change.force)?;
     let change = Change::Replace {
         keyslot: args.keyslot,
         old_secret: old_secret.map(Ok),
@@ -184,6 +174,17 @@ impl Job {
     pub fn open(path: &Path, change: &ChangeArgs) -> Result<Self> {
         let image = change.open_options().open(path)?;
         Ok(Self { image, path: path.to_owned(), quiet: change.quiet })
+    }
+
+    /// The secret that a keyslot is to open with.
+    fn new_secret(
+        &self,
+        secrets: &Secrets,
+        source: Option<&OsString>,
+        force: bool,
+    ) -> Result<Passphrase> {
+        let secret = secrets.new_secret(source, "--new-secret", "New passphrase", force);
+        secret.map_err(|error| error.with_path(&self.path))
     }
 
     /// The volume key.
