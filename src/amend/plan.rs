@@ -109,7 +109,7 @@ impl Plan {
                             "no keyslot is left free, so keyslot {keyslot} can only be overwritten in place"
                         );
                         return Err(Error::new(ErrorKind::NoFreeKeyslot, text).with_hint(
-                            "erase another first; with --force a crash meanwhile loses this one",
+                            "erase another first; forced, a crash meanwhile loses this one",
                         ));
                     }
                     replacements.push(PlannedChange::Replace { keyslot, secret, cost, staging });

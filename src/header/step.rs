@@ -4,10 +4,11 @@
 //! The format says which steps and in which order ([`Header::lower`](super::Header::lower)), the
 //! executor in `amend` runs them, and the crash tests enumerate over the same list.
 
+use std::fmt;
 use std::sync::Arc;
 
 /// Key material of a keyslot, ready to be written.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Sealed {
     /// PBKDF2 iterations
     pub iterations: u32,
@@ -19,6 +20,7 @@ pub struct Sealed {
 
 /// What becomes of one keyslot in an amendment.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum SlotChange {
     /// An inactive keyslot becomes active.
     Activate {
@@ -46,7 +48,8 @@ pub enum SlotChange {
 }
 
 /// One step of a commit.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
+#[non_exhaustive]
 pub enum Step {
     /// Write these bytes at this offset.
     Write {
@@ -73,4 +76,24 @@ pub struct Stage {
     pub steps: Vec<Step>,
     /// The state of the image when one of them fails, as a clause for an error text
     pub on_failure: String,
+}
+
+/// Key material is a quarter of a megabyte: its length will do.
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealed")
+            .field("iterations", &self.iterations)
+            .field("material_len", &self.material.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Write { offset, bytes } => write!(f, "Write({offset}, {} bytes)", bytes.len()),
+            Self::Sync => f.write_str("Sync"),
+            Self::Verify { offset, bytes } => write!(f, "Verify({offset}, {} bytes)", bytes.len()),
+        }
+    }
 }
