@@ -7,13 +7,13 @@
 mod command;
 mod support;
 
-use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use command::{KEYSLOT, SECRETS, Scene};
+use support::locks::{descriptors, locks};
 use support::{Running, eventually, peer, run, stderr};
 
 const ADD: &[&str] = &["add", "--secret=env:OLD", "--new-secret=env:NEW", "IMG"];
@@ -96,7 +96,7 @@ fn waits_for_qemu_to_go() {
     let mut command = scene.command(&[QUICK_ADD, &["--wait=60"]].concat());
     let mut child = command.stdout(Stdio::null()).spawn().unwrap();
     // It has the image open, and so has been refused once or is about to be.
-    eventually("an open image", || has_open(child.id(), &scene.image));
+    eventually("an open image", || descriptors(child.id(), &scene.image) > 0);
     assert!(child.try_wait().unwrap().is_none());
     drop(holder);
     assert!(child.wait().unwrap().success());
@@ -185,25 +185,4 @@ fn nbd(qemu_nbd: &Path, scene: &Scene, args: &[&str], suffix: &str, wanted: &[&s
     let nbd = Running::spawn(command.args(args).arg(options(scene, suffix)));
     eventually("the locks of qemu-nbd", || locks(&scene.image) == wanted);
     nbd
-}
-
-/// The ranges of OFD locks on a file, in order, from `/proc/locks`.
-fn locks(path: &Path) -> Vec<String> {
-    let inode = format!(":{} ", fs::metadata(path).unwrap().ino());
-    let text = fs::read_to_string("/proc/locks").unwrap();
-    let lines = text.lines().filter(|line| line.contains("OFDLCK") && line.contains(&inode));
-    let mut locks: Vec<_> = lines
-        .map(|line| {
-            let words: Vec<_> = line.split_whitespace().collect();
-            words[words.len() - 2..].join(" ")
-        })
-        .collect();
-    locks.sort();
-    locks.dedup();
-    locks
-}
-
-fn has_open(pid: u32, path: &Path) -> bool {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    entries.into_iter().any(|entry| fs::read_link(entry.path()).is_ok_and(|it| it == path))
 }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use keyslot::storage::sharing::{Conflict, Sharing};
 use keyslot::storage::{Access, FileStorage, Storage};
 use keyslot::{Error, ErrorKind, Result};
+use support::locks::{descriptors, ofd_locks};
 use support::{Running, eventually, luks1_image, peer, run, secret_object, stderr};
 use tempfile::TempDir;
 
@@ -234,7 +235,7 @@ fn waits_for_the_holder_to_go() {
     let held = image.open(Sharing::ReadData).unwrap();
     let waited = thread::scope(|scope| {
         let open = scope.spawn(|| image.open_waiting(Sharing::Amend, minute).unwrap());
-        eventually("a second descriptor", || image.descriptors() == 2);
+        eventually("a second descriptor", || descriptors(process::id(), &image.path) == 2);
         drop(held);
         open.join().unwrap()
     });
@@ -261,7 +262,7 @@ fn a_file_replaced_while_waiting_is_opened_anew() {
     let minute = Some(Duration::from_secs(60));
     let storage = thread::scope(|scope| {
         let open = scope.spawn(|| image.open_waiting(Sharing::Amend, minute).unwrap());
-        eventually("a second descriptor", || image.descriptors() == 2);
+        eventually("a second descriptor", || descriptors(process::id(), &image.path) == 2);
         let new = image.dir.path().join("new.img");
         fs::write(&new, b"new").unwrap();
         fs::rename(&new, &image.path).unwrap();
@@ -302,13 +303,6 @@ impl Image {
         self.open_waiting(sharing, None)
     }
 
-    /// How often this process has it open.
-    fn descriptors(&self) -> usize {
-        let descriptors = fs::read_dir("/proc/self/fd").unwrap();
-        let is_it = |link: PathBuf| fs::read_link(link).is_ok_and(|file| file == self.path);
-        descriptors.filter(|entry| is_it(entry.as_ref().unwrap().path())).count()
-    }
-
     fn open_waiting(&self, sharing: Sharing, wait: Option<Duration>) -> Result<FileStorage> {
         FileStorage::open_shared(&self.path, Access::ReadWrite, sharing, wait)
     }
@@ -335,24 +329,6 @@ impl Image {
         command.args(["--object", &secret_object(), "--image-opts"]);
         run(command.args(args).arg(self.options(suffix)))
     }
-}
-
-/// The ranges that a process has OFD locks on in a file, in order, from `/proc`.
-fn ofd_locks(pid: u32, path: &Path) -> Vec<String> {
-    let mut locks = Vec::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten() {
-        let fd = format!("/proc/{pid}/fd/{}", entry.file_name().display());
-        if fs::read_link(fd).is_ok_and(|target| target == path) {
-            let fdinfo = fs::read_to_string(entry.path()).unwrap_or_default();
-            let lines = fdinfo.lines().filter(|line| line.contains("OFDLCK"));
-            locks.extend(lines.map(|line| {
-                let words: Vec<_> = line.split_whitespace().collect();
-                words[words.len() - 2..].join(" ")
-            }));
-        }
-    }
-    locks.sort();
-    locks
 }
 
 #[track_caller]
