@@ -50,7 +50,8 @@ fn two_that_differ_and_one_that_is_wrong() {
     let steps = [("Passphrase: ", OLD), ("New passphrase: ", NEW), ("again: ", WRONG)];
     let Some(session) = Session::of(&scene, &["add", "IMG"], &steps) else { return };
     assert_eq!(session.status, 1, "{session:?}");
-    assert!(session.text.ends_with("keyslot: the two passphrases differ\r\n"), "{session:?}");
+    let text = format!("keyslot: {}: the two passphrases differ\r\n", scene.image.display());
+    assert!(session.text.ends_with(&text), "{session:?}");
 
     // The wrong one is found out before the new one is asked for.
     let session = Session::of(&scene, &["add", "IMG"], &[("Passphrase: ", WRONG)]).unwrap();
