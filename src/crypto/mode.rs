@@ -4,6 +4,7 @@
 use std::array;
 
 use cipher::consts::U16;
+use cipher::inout::InOutBuf;
 use cipher::{Array, Block, BlockCipherDecrypt, BlockCipherEncrypt, BlockSizeUser, KeyInit};
 use xts_mode::Xts128;
 
@@ -18,25 +19,43 @@ pub(super) trait Mode: Send + Sync {
     /// Decrypts one sector, whole blocks of any number.
     fn decrypt_sector(&self, iv: &Iv, sector: &mut [u8]);
 
-    /// Encrypts a run of sectors, the first of which has the number `first_sector`.
-    fn encrypt(&self, ivs: &Ivs, first_sector: u64, data: &mut [u8]) {
-        for (number, sector) in sectors(first_sector, data) {
-            self.encrypt_sector(&ivs.iv(number), sector);
+    /// Encrypts a run of sectors, in place or from one buffer to another.
+    fn encrypt(&self, run: &Run<'_>, data: InOutBuf<'_, '_, u8>) {
+        let sectors = data.into_out_with_copied_in().chunks_exact_mut(run.sector_size);
+        for (number, sector) in run.numbers().zip(sectors) {
+            self.encrypt_sector(&run.ivs.iv(number), sector);
         }
     }
 
-    /// Decrypts a run of sectors, the first of which has the number `first_sector`.
-    fn decrypt(&self, ivs: &Ivs, first_sector: u64, data: &mut [u8]) {
-        for (number, sector) in sectors(first_sector, data) {
-            self.decrypt_sector(&ivs.iv(number), sector);
+    /// Decrypts a run of sectors, in place or from one buffer to another.
+    fn decrypt(&self, run: &Run<'_>, data: InOutBuf<'_, '_, u8>) {
+        let sectors = data.into_out_with_copied_in().chunks_exact_mut(run.sector_size);
+        for (number, sector) in run.numbers().zip(sectors) {
+            self.decrypt_sector(&run.ivs.iv(number), sector);
         }
     }
 }
 
-/// The sectors of `data` with their numbers, which wrap around at 2^64.
-fn sectors(first: u64, data: &mut [u8]) -> impl Iterator<Item = (u64, &mut [u8])> {
-    let numbers = (0..).map(move |index| first.wrapping_add(index));
-    numbers.zip(data.chunks_exact_mut(SectorCipher::SECTOR_SIZE))
+/// Whole sectors, one after another.
+pub(super) struct Run<'a> {
+    pub(super) ivs: &'a Ivs,
+    /// Number of the first sector, in units of 512 bytes
+    pub(super) first: u64,
+    /// Length of a sector in bytes
+    pub(super) sector_size: usize,
+}
+
+impl Run<'_> {
+    /// How many numbers each sector takes.
+    pub(super) fn step(&self) -> u64 {
+        (self.sector_size / SectorCipher::SECTOR_SIZE) as u64
+    }
+
+    /// The numbers of the sectors, which wrap around at 2^64.
+    fn numbers(&self) -> impl Iterator<Item = u64> {
+        let (first, step) = (self.first, self.step());
+        (0..).map(move |index: u64| first.wrapping_add(index.wrapping_mul(step)))
+    }
 }
 
 /// What the modes need of a block cipher.

@@ -7,16 +7,17 @@ use camellia::{Camellia128, Camellia192, Camellia256};
 use cast5::Cast5;
 use cipher::BlockSizeUser;
 use cipher::consts::U16;
+use cipher::inout::InOutBuf;
 use serpent::Serpent;
 use twofish::Twofish;
 use xts_mode::Xts128;
 
 use super::ivgen::Ivs;
-use super::mode::{BlockCipher, Cbc, Ctr, Ecb, Mode, Xts};
+use super::mode::{BlockCipher, Cbc, Ctr, Ecb, Mode, Run, Xts};
 use super::{Cipher, CipherMode, CipherSpec};
 use crate::{Error, ErrorKind, Result};
 
-/// Encrypts and decrypts the 512-byte sectors of a volume or of a keyslot's key material.
+/// Encrypts and decrypts the sectors of a volume or of a keyslot's key material.
 ///
 /// One can serve many threads. Its keys are zeroed when it is dropped.
 ///
@@ -25,10 +26,12 @@ pub struct SectorCipher {
     spec: CipherSpec,
     mode: Box<dyn Mode>,
     ivs: Ivs,
+    sector_size: usize,
 }
 
 impl SectorCipher {
-    /// Length of a sector in bytes: what LUKS1 encrypts as a unit.
+    /// Length in bytes of the sectors that are counted, whatever the length of those that are
+    /// encrypted; and what LUKS1 encrypts as a unit.
     pub const SECTOR_SIZE: usize = 512;
 
     /// `key` is as long as the specification says.
@@ -38,7 +41,19 @@ impl SectorCipher {
         }
         let mode = spec.cipher().keyed(spec.mode(), key)?;
         let ivs = Ivs::new(&spec, key)?;
-        Ok(Self { spec, mode, ivs })
+        Ok(Self { spec, mode, ivs, sector_size: Self::SECTOR_SIZE })
+    }
+
+    /// The same with sectors of another length: 512, 1024, 2048 or 4096 bytes, as in a LUKS2
+    /// segment (`sector_size`). Their initialisation vectors still count units of 512 bytes.
+    pub fn with_sector_size(self, sector_size: usize) -> Result<Self> {
+        match sector_size {
+            512 | 1024 | 2048 | 4096 => Ok(Self { sector_size, ..self }),
+            _ => {
+                let text = format!("sectors of {sector_size} bytes are not supported");
+                Err(Error::new(ErrorKind::Unsupported, text))
+            }
+        }
     }
 
     /// What the cipher is.
@@ -46,25 +61,54 @@ impl SectorCipher {
         &self.spec
     }
 
-    /// Encrypts `data` in place: whole sectors, the first of which has the number `first_sector`
-    /// (counted in sectors of 512 bytes from the start of the volume or of the key material).
+    /// Length in bytes of what is encrypted as a unit.
+    pub fn sector_size(&self) -> usize {
+        self.sector_size
+    }
+
+    /// Encrypts `data` in place: whole sectors, the first of which has the number `first_sector`,
+    /// counted in units of 512 bytes from the start of the volume or of the key material.
     ///
     /// # Panics
     ///
-    /// If the length of `data` is not a multiple of [`SECTOR_SIZE`](Self::SECTOR_SIZE).
+    /// If the length of `data` is not a multiple of the [sector size](Self::sector_size).
     pub fn encrypt(&self, first_sector: u64, data: &mut [u8]) {
-        assert_whole_sectors(data);
-        self.mode.encrypt(&self.ivs, first_sector, data);
+        self.mode.encrypt(&self.run(first_sector, data.len()), data.into());
     }
 
     /// Decrypts `data` in place; all else is as with [`encrypt`](Self::encrypt).
     ///
     /// # Panics
     ///
-    /// If the length of `data` is not a multiple of [`SECTOR_SIZE`](Self::SECTOR_SIZE).
+    /// If the length of `data` is not a multiple of the [sector size](Self::sector_size).
     pub fn decrypt(&self, first_sector: u64, data: &mut [u8]) {
-        assert_whole_sectors(data);
-        self.mode.decrypt(&self.ivs, first_sector, data);
+        self.mode.decrypt(&self.run(first_sector, data.len()), data.into());
+    }
+
+    /// Encrypts `plaintext` into `ciphertext`; all else is as with [`encrypt`](Self::encrypt).
+    ///
+    /// # Panics
+    ///
+    /// If the lengths differ, or are not a multiple of the [sector size](Self::sector_size).
+    pub fn encrypt_to(&self, first_sector: u64, plaintext: &[u8], ciphertext: &mut [u8]) {
+        let run = self.run(first_sector, plaintext.len());
+        self.mode.encrypt(&run, both(plaintext, ciphertext));
+    }
+
+    /// Decrypts `ciphertext` into `plaintext`; all else is as with [`encrypt`](Self::encrypt).
+    ///
+    /// # Panics
+    ///
+    /// If the lengths differ, or are not a multiple of the [sector size](Self::sector_size).
+    pub fn decrypt_to(&self, first_sector: u64, ciphertext: &[u8], plaintext: &mut [u8]) {
+        let run = self.run(first_sector, ciphertext.len());
+        self.mode.decrypt(&run, both(ciphertext, plaintext));
+    }
+
+    fn run(&self, first: u64, len: usize) -> Run<'_> {
+        let sector_size = self.sector_size;
+        assert!(len.is_multiple_of(sector_size), "{len} bytes are not whole sectors");
+        Run { ivs: &self.ivs, first, sector_size }
     }
 }
 
@@ -128,12 +172,12 @@ fn wrong_key_size(cipher: Cipher, key_size: usize) -> Error {
     Error::new(ErrorKind::InvalidInput, message)
 }
 
-fn assert_whole_sectors(data: &[u8]) {
-    assert!(
-        data.len().is_multiple_of(SectorCipher::SECTOR_SIZE),
-        "{} bytes are not whole sectors",
-        data.len()
-    );
+fn both<'a, 'b>(from: &'a [u8], to: &'b mut [u8]) -> InOutBuf<'a, 'b, u8> {
+    let (from_len, to_len) = (from.len(), to.len());
+    match InOutBuf::new(from, to) {
+        Ok(both) => both,
+        Err(_) => panic!("{from_len} bytes do not go into {to_len}"),
+    }
 }
 
 #[cfg(test)]
@@ -218,6 +262,9 @@ mod tests {
                 cipher.encrypt(first.wrapping_add(index), sector);
             }
             assert_eq!(together, alone, "{spec:?}");
+            cipher.decrypt_to(first, &alone, &mut together);
+            assert_eq!(together, plain, "{spec:?}");
+            cipher.encrypt_to(first, &plain, &mut together);
             cipher.decrypt(first, &mut together);
             assert_eq!(together, plain, "{spec:?}");
         }
