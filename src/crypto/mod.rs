@@ -18,9 +18,11 @@ mod mode;
 pub mod random;
 mod sector;
 mod spec;
+mod xts;
 
 pub use algorithm::{Cipher, CipherMode};
 pub use hash::HashAlg;
 pub use ivgen::IvGen;
 pub use sector::SectorCipher;
 pub use spec::CipherSpec;
+pub use xts::AesKernel;

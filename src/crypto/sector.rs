@@ -14,7 +14,8 @@ use xts_mode::Xts128;
 
 use super::ivgen::Ivs;
 use super::mode::{BlockCipher, Cbc, Ctr, Ecb, Mode, Run, Xts};
-use super::{Cipher, CipherMode, CipherSpec};
+use super::xts::aes_xts;
+use super::{AesKernel, Cipher, CipherMode, CipherSpec};
 use crate::{Error, ErrorKind, Result};
 
 /// Encrypts and decrypts the sectors of a volume or of a keyslot's key material.
@@ -34,12 +35,27 @@ impl SectorCipher {
     /// encrypted; and what LUKS1 encrypts as a unit.
     pub const SECTOR_SIZE: usize = 512;
 
-    /// `key` is as long as the specification says.
-    pub(super) fn new(spec: CipherSpec, key: &[u8]) -> Result<Self> {
+    /// The cipher that `spec` says, under `key`, which is [`key_size`](CipherSpec::key_size) bytes
+    /// long.
+    pub fn new(spec: CipherSpec, key: &[u8]) -> Result<Self> {
+        Self::with_kernel(spec, key, AesKernel::best())
+    }
+
+    /// The same with AES-XTS by this kernel, to compare them. It makes no difference to other ciphers.
+    ///
+    /// [`ErrorKind::Unsupported`] if this CPU does not have it.
+    pub fn with_kernel(spec: CipherSpec, key: &[u8], kernel: AesKernel) -> Result<Self> {
         if key.len() != spec.key_size() {
             return Err(wrong_key_size(spec.cipher(), key.len()));
         }
-        let mode = spec.cipher().keyed(spec.mode(), key)?;
+        let mode = if (spec.cipher(), spec.mode()) == (Cipher::Aes, CipherMode::Xts) {
+            aes_xts(kernel, key).ok_or_else(|| {
+                let text = format!("this CPU does not have what the kernel {kernel} needs");
+                Error::new(ErrorKind::Unsupported, text)
+            })?
+        } else {
+            spec.cipher().keyed(spec.mode(), key)?
+        };
         let ivs = Ivs::new(&spec, key)?;
         Ok(Self { spec, mode, ivs, sector_size: Self::SECTOR_SIZE })
     }
@@ -173,10 +189,10 @@ fn wrong_key_size(cipher: Cipher, key_size: usize) -> Error {
 }
 
 fn both<'a, 'b>(from: &'a [u8], to: &'b mut [u8]) -> InOutBuf<'a, 'b, u8> {
-    let (from_len, to_len) = (from.len(), to.len());
+    assert_eq!(from.len(), to.len(), "the buffers differ in length");
     match InOutBuf::new(from, to) {
         Ok(both) => both,
-        Err(_) => panic!("{from_len} bytes do not go into {to_len}"),
+        Err(error) => unreachable!("{error}"),
     }
 }
 

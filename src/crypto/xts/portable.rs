@@ -1,0 +1,114 @@
+//! AES-XTS over the block ciphers of the `aes` crate, in batches that run across sectors.
+
+use aes::{Aes128, Aes192, Aes256};
+use cipher::consts::U16;
+use cipher::inout::InOutBuf;
+use cipher::{Array, Block, BlockSizeUser};
+
+use super::super::ivgen::Iv;
+use super::super::mode::{BlockCipher, Mode, Run};
+
+/// XTS with the keys that `key` is made of: 16, 24 or 32 bytes each. `None` if it is not.
+pub(super) fn portable(key: &[u8]) -> Option<Box<dyn Mode>> {
+    match key.len() {
+        32 => Some(Box::new(FlatXts::<Aes128>::new(key)?)),
+        48 => Some(Box::new(FlatXts::<Aes192>::new(key)?)),
+        64 => Some(Box::new(FlatXts::<Aes256>::new(key)?)),
+        _ => None,
+    }
+}
+
+/// XTS that sees a run of sectors as one row of blocks.
+struct FlatXts<C> {
+    data: C,
+    tweak: C,
+}
+
+impl<C: BlockCipher + BlockSizeUser<BlockSize = U16>> FlatXts<C> {
+    fn new(key: &[u8]) -> Option<Self> {
+        let (data, tweak) = key.split_at(key.len() / 2);
+        Some(Self { data: C::new_from_slice(data).ok()?, tweak: C::new_from_slice(tweak).ok()? })
+    }
+
+    /// Has `cipher` work on all blocks of `data`, with their tweaks added before and after.
+    fn work(
+        &self,
+        cipher: impl Fn(&mut [Block<C>]),
+        ivs: impl Iterator<Item = Iv>,
+        blocks_per_sector: usize,
+        data: &mut [u8],
+    ) {
+        let (blocks, _) = Block::<C>::slice_as_chunks_mut(data);
+        let mut tweaks = self.tweaks(ivs, blocks.len() / blocks_per_sector, blocks_per_sector);
+        for batch in blocks.chunks_mut(BATCH) {
+            let mut added = [0; BATCH];
+            for (block, added) in batch.iter_mut().zip(&mut added) {
+                *added = tweaks.next().unwrap_or_default();
+                add(block, *added);
+            }
+            cipher(batch);
+            for (block, added) in batch.iter_mut().zip(added) {
+                add(block, added);
+            }
+        }
+    }
+
+    /// The tweaks of all blocks of `sectors` sectors.
+    fn tweaks(
+        &self,
+        mut ivs: impl Iterator<Item = Iv>,
+        sectors: usize,
+        blocks_per_sector: usize,
+    ) -> impl Iterator<Item = u128> {
+        let firsts = (0..sectors.div_ceil(IVS)).flat_map(move |_| {
+            let mut batch = [Array([0; 16]); IVS];
+            let mut count = 0;
+            for (block, iv) in batch.iter_mut().zip(&mut ivs) {
+                block.0 = iv;
+                count += 1;
+            }
+            self.tweak.encrypt_blocks(&mut batch[..count]);
+            batch.into_iter().take(count)
+        });
+        firsts.flat_map(move |first| {
+            let mut tweak = u128::from_le_bytes(first.0);
+            (0..blocks_per_sector).map(move |_| {
+                let this = tweak;
+                tweak = (this << 1) ^ ((this >> 127) * 0x87);
+                this
+            })
+        })
+    }
+}
+
+impl<C: BlockCipher + BlockSizeUser<BlockSize = U16>> Mode for FlatXts<C> {
+    fn encrypt_sector(&self, iv: &Iv, sector: &mut [u8]) {
+        let blocks = sector.len() / 16;
+        self.work(|batch| self.data.encrypt_blocks(batch), [*iv].into_iter(), blocks, sector);
+    }
+
+    fn decrypt_sector(&self, iv: &Iv, sector: &mut [u8]) {
+        let blocks = sector.len() / 16;
+        self.work(|batch| self.data.decrypt_blocks(batch), [*iv].into_iter(), blocks, sector);
+    }
+
+    fn encrypt(&self, run: &Run<'_>, data: InOutBuf<'_, '_, u8>) {
+        let (data, blocks) = (data.into_out_with_copied_in(), run.sector_size / 16);
+        self.work(|batch| self.data.encrypt_blocks(batch), run.ivs(), blocks, data);
+    }
+
+    fn decrypt(&self, run: &Run<'_>, data: InOutBuf<'_, '_, u8>) {
+        let (data, blocks) = (data.into_out_with_copied_in(), run.sector_size / 16);
+        self.work(|batch| self.data.decrypt_blocks(batch), run.ivs(), blocks, data);
+    }
+}
+
+fn add(block: &mut Array<u8, U16>, tweak: u128) {
+    block.0 = (u128::from_le_bytes(block.0) ^ tweak).to_le_bytes();
+}
+
+/// Blocks that are encrypted at once: as many as the widest back end of the `aes` crate takes
+const BATCH: usize = 64;
+
+/// Initialisation vectors that are encrypted at once
+const IVS: usize = 16;
