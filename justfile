@@ -22,6 +22,10 @@ check:
 bench:
     cargo bench --bench amend
 
+# keyslot beside AWS-LC, OpenSSL, qemu-img and cp; benches/peers/src/main.rs says what it needs
+peers *arguments:
+    cd benches/peers && cargo run --release -- {{arguments}} && cargo run --release --bin convert
+
 # One fuzz target, for ten minutes
 fuzz target seconds="600":
     cargo fuzz run -s none {{target}} -- -max_total_time={{seconds}}

@@ -1,6 +1,6 @@
 //! Who takes part.
 
-use crate::{Work, evp, keyslot, limit};
+use crate::{Work, evp, kernels, limit};
 
 /// Something that encrypts or decrypts sectors, its key and direction already chosen.
 pub trait Contender {
@@ -27,7 +27,7 @@ pub enum Kind {
 /// Everybody who can do this work on this machine.
 pub fn all(work: Work) -> Vec<Entry> {
     let mut entries = limit::entries(work);
-    entries.extend(keyslot::entries(work));
+    entries.extend(kernels::entries(work));
     if let Some(context) = evp::aws_lc::Context::new(work) {
         entries.push(entry("AWS-LC", Kind::AwsLc, context));
     }

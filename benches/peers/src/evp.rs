@@ -13,7 +13,8 @@ macro_rules! evp_library {
 
             use $library as library;
 
-            use crate::{Contender, Work};
+            use crate::Work;
+            use crate::contender::Contender;
 
             /// A context with its key set.
             pub struct Context {

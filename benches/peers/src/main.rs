@@ -10,11 +10,11 @@
 
 mod contender;
 mod evp;
-mod keyslot;
+mod kernels;
 mod limit;
+mod table;
 mod timing;
 
-use contender::{Contender, Entry, Kind};
 use timing::{Buffer, Rounds};
 
 fn main() {
@@ -29,11 +29,16 @@ fn main() {
     }
     let (aws_lc, openssl) = (evp::aws_lc::version(), evp::openssl::version());
     assert_ne!(aws_lc, openssl, "one library under two names");
-    println!("{}; {aws_lc}; {openssl}; one thread, best of {} rounds.", cpu(), rounds.count);
+    println!(
+        "{}; {aws_lc}; {openssl}. One thread; the best of {} rounds, and the medians of the ratios \
+         in each.",
+        cpu(),
+        rounds.count
+    );
 
     let mut buffer = Buffer::new(SIZES[SIZES.len() - 1]);
-    table(64, &SIZES, &filters, rounds, &mut buffer);
-    table(32, &[SIZES[0], SIZES[2]], &filters, rounds, &mut buffer);
+    measure(64, &SIZES, &filters, rounds, &mut buffer);
+    measure(32, &[SIZES[0], SIZES[2]], &filters, rounds, &mut buffer);
 }
 
 /// What is measured in one row.
@@ -66,7 +71,7 @@ impl Work {
     }
 }
 
-fn table(
+fn measure(
     key_size: usize,
     sizes: &[usize],
     filters: &[String],
@@ -87,57 +92,15 @@ fn table(
             let mut entries = contender::all(work);
             contender::assert_same_bytes(work, &mut entries);
             if !header {
-                print_header(&entries);
+                table::print_header(&entries);
                 header = true;
             }
             for &size in sizes {
-                let best = timing::best_of(&mut entries, buffer.slice(size), rounds);
-                print_row(work, size, &entries, &best);
+                let times = timing::in_turn(&mut entries, buffer.slice(size), rounds);
+                table::print_row(work, size, &entries, &times);
             }
         }
     }
-}
-
-fn print_header(entries: &[Entry]) {
-    print!("\n| GB/s, or time per sector (% of the limit of the same width) |");
-    for entry in entries {
-        print!(" {} |", entry.name);
-    }
-    println!(" keyslot/limit | keyslot/AWS-LC |\n|---|{}", "---:|".repeat(entries.len() + 2));
-}
-
-/// `times` are seconds per byte, in the order of `entries`.
-fn print_row(work: Work, size: usize, entries: &[Entry], times: &[f64]) {
-    let best = |wanted: &dyn Fn(Kind) -> bool| {
-        let chosen = entries.iter().zip(times).filter(|(entry, _)| wanted(entry.kind));
-        chosen.map(|(_, &time)| time).min_by(f64::total_cmp)
-    };
-    print!("| {} |", work.label(size));
-    for (entry, &time) in entries.iter().zip(times) {
-        if size == work.sector_size {
-            print!(" {:.1} ns", time * size as f64 * 1e9);
-        } else {
-            print!(" {:.2}", 1e-9 / time);
-        }
-        let own_limit = match entry.kind {
-            Kind::Keyslot { width: Some(width) } => best(&|kind| kind == Kind::Limit { width }),
-            _ => None,
-        };
-        match own_limit {
-            Some(limit) => print!(" ({:.0} %) |", 100.0 * limit / time),
-            None => print!(" |"),
-        }
-    }
-    let ours = best(&|kind| matches!(kind, Kind::Keyslot { .. }));
-    for theirs in
-        [best(&|kind| matches!(kind, Kind::Limit { .. })), best(&|kind| kind == Kind::AwsLc)]
-    {
-        match (ours, theirs) {
-            (Some(ours), Some(theirs)) => print!(" {:.2} |", theirs / ours),
-            _ => print!(" - |"),
-        }
-    }
-    println!();
 }
 
 fn cpu() -> String {

@@ -1,4 +1,4 @@
-//! The best time of each contender, in rounds: noise of a machine that others use falls out.
+//! The times of the contenders, in rounds, so that noise of a machine that others use falls out.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -14,18 +14,35 @@ pub struct Rounds {
 
 impl Rounds {
     pub const FULL: Self = Self { count: 15, turn: Duration::from_millis(20) };
-    pub const QUICK: Self = Self { count: 4, turn: Duration::from_millis(8) };
+    pub const QUICK: Self = Self { count: 5, turn: Duration::from_millis(8) };
 }
 
-/// Seconds per byte for each of `entries`, which take turns.
-pub fn best_of(entries: &mut [Entry], data: &mut [u8], rounds: Rounds) -> Vec<f64> {
-    let mut best = vec![f64::INFINITY; entries.len()];
+/// What one contender took in each round, in seconds per byte.
+pub struct Times(Vec<f64>);
+
+impl Times {
+    pub fn best(&self) -> f64 {
+        self.0.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+
+    /// How much faster this one was. A CPU that changes its clock now and then changes it for both:
+    /// therefore the median over the rounds, and not the quotient of the best times.
+    pub fn speed_relative_to(&self, other: &Self) -> f64 {
+        let mut ratios: Vec<_> = self.0.iter().zip(&other.0).map(|(own, its)| its / own).collect();
+        ratios.sort_unstable_by(f64::total_cmp);
+        ratios[ratios.len() / 2]
+    }
+}
+
+/// The times of all `entries`, which take turns.
+pub fn in_turn(entries: &mut [Entry], data: &mut [u8], rounds: Rounds) -> Vec<Times> {
+    let mut times: Vec<_> = entries.iter().map(|_| Times(Vec::new())).collect();
     for _ in 0..rounds.count {
-        for (entry, best) in entries.iter_mut().zip(&mut best) {
-            *best = best.min(turn(entry.contender.as_mut(), data, rounds.turn));
+        for (entry, times) in entries.iter_mut().zip(&mut times) {
+            times.0.push(turn(entry.contender.as_mut(), data, rounds.turn));
         }
     }
-    best
+    times
 }
 
 /// The best batch of calls in a turn. A batch is short, so that some are not interrupted even on a

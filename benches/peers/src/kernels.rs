@@ -2,8 +2,8 @@
 
 use keyslot::crypto::{CipherSpec, SectorCipher};
 
-use crate::contender::{Entry, Kind, entry};
-use crate::{Contender, Work};
+use crate::Work;
+use crate::contender::{Contender, Entry, Kind, entry};
 
 pub fn entries(work: Work) -> Vec<Entry> {
     vec![entry("keyslot", Kind::Keyslot { width: None }, ours(work))]
