@@ -56,12 +56,12 @@ impl Ivs {
     /// Which bits of the sector's number are in the first 8 bytes of its initialisation vector,
     /// little-endian, and which, their bytes swapped, in the last 8 of 16. `None` if that is not all
     /// there is to it.
-    pub(super) fn number_masks(&self) -> Option<(u64, u64)> {
+    pub(super) fn number_masks(&self) -> Option<&'static [u64; 2]> {
         match self.ivgen {
-            IvGen::Null => Some((0, 0)),
-            IvGen::Plain => Some((u32::MAX.into(), 0)),
-            IvGen::Plain64 => Some((u64::MAX, 0)),
-            IvGen::Plain64be => Some((0, u64::MAX)),
+            IvGen::Null => Some(&[0, 0]),
+            IvGen::Plain => Some(&[u32::MAX as u64, 0]),
+            IvGen::Plain64 => Some(&[u64::MAX, 0]),
+            IvGen::Plain64be => Some(&[0, u64::MAX]),
             IvGen::Essiv(_) => None,
         }
     }

@@ -1,12 +1,21 @@
 //! keyslot, with each kernel that this CPU can run.
 
-use keyslot::crypto::{CipherSpec, SectorCipher};
+use keyslot::crypto::{AesKernel, CipherSpec, SectorCipher};
 
 use crate::Work;
 use crate::contender::{Contender, Entry, Kind, entry};
 
 pub fn entries(work: Work) -> Vec<Entry> {
-    vec![entry("keyslot", Kind::Keyslot { width: None }, ours(work))]
+    let entry = |kernel: AesKernel| {
+        let width = match kernel {
+            AesKernel::AesNi => Some(128),
+            AesKernel::Vaes256 => Some(256),
+            AesKernel::Vaes512 => Some(512),
+            _ => None,
+        };
+        entry(kernel.name(), Kind::Keyslot { width }, ours(work, kernel))
+    };
+    AesKernel::available().map(entry).collect()
 }
 
 struct Keyslot {
@@ -25,9 +34,9 @@ impl Contender for Keyslot {
     }
 }
 
-fn ours(work: Work) -> Keyslot {
+fn ours(work: Work, kernel: AesKernel) -> Keyslot {
     let spec = CipherSpec::parse("aes", "xts-plain64", work.key_size).expect("it is supported");
-    let cipher = spec.sector_cipher(&work.key()).expect("the key fits");
+    let cipher = SectorCipher::with_kernel(spec, &work.key(), kernel).expect("the CPU has it");
     let cipher = cipher.with_sector_size(work.sector_size).expect("it is supported");
     Keyslot { cipher, encrypt: work.encrypt }
 }

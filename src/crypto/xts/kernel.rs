@@ -233,8 +233,8 @@ impl KernelXts {
     }
 
     fn sectors<const ENCRYPT: bool>(&self, run: &Run<'_>, mut data: InOutBuf<'_, '_, u8>) {
-        if let Some((low, high)) = run.ivs.number_masks() {
-            let ivs = SectorIvs::Numbered { number: run.first, step: run.step(), low, high };
+        if let Some(masks) = run.ivs.number_masks() {
+            let ivs = SectorIvs::Numbered { number: run.first, step: run.step(), masks };
             return self.work::<ENCRYPT>(ivs, &Sectors::new(data.reborrow(), run.sector_size));
         }
         let mut blocks = [Block::default(); LISTED];

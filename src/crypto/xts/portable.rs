@@ -39,45 +39,69 @@ impl<C: BlockCipher + BlockSizeUser<BlockSize = U16>> FlatXts<C> {
         data: &mut [u8],
     ) {
         let (blocks, _) = Block::<C>::slice_as_chunks_mut(data);
-        let mut tweaks = self.tweaks(ivs, blocks.len() / blocks_per_sector, blocks_per_sector);
+        let mut tweaks = Tweaks {
+            cipher: &self.tweak,
+            ivs,
+            batch: [Array([0; 16]); IVS],
+            next: IVS,
+            tweak: 0,
+            left: 0,
+            blocks_per_sector,
+        };
+        let mut added = [0; BATCH];
         for batch in blocks.chunks_mut(BATCH) {
-            let mut added = [0; BATCH];
             for (block, added) in batch.iter_mut().zip(&mut added) {
-                *added = tweaks.next().unwrap_or_default();
+                *added = tweaks.next();
                 add(block, *added);
             }
             cipher(batch);
-            for (block, added) in batch.iter_mut().zip(added) {
-                add(block, added);
+            for (block, added) in batch.iter_mut().zip(&added) {
+                add(block, *added);
             }
         }
     }
+}
 
-    /// The tweaks of all blocks of `sectors` sectors.
-    fn tweaks(
-        &self,
-        mut ivs: impl Iterator<Item = Iv>,
-        sectors: usize,
-        blocks_per_sector: usize,
-    ) -> impl Iterator<Item = u128> {
-        let firsts = (0..sectors.div_ceil(IVS)).flat_map(move |_| {
-            let mut batch = [Array([0; 16]); IVS];
+/// The tweaks of block after block, and sector after sector.
+struct Tweaks<'a, C, I> {
+    cipher: &'a C,
+    ivs: I,
+    /// Encrypted initialisation vectors
+    batch: [Array<u8, U16>; IVS],
+    /// Which of the batch the next sector's is
+    next: usize,
+    /// That of the next block
+    tweak: u128,
+    /// Blocks to come of this sector
+    left: usize,
+    blocks_per_sector: usize,
+}
+
+impl<C: BlockCipher + BlockSizeUser<BlockSize = U16>, I: Iterator<Item = Iv>> Tweaks<'_, C, I> {
+    #[inline]
+    fn next(&mut self) -> u128 {
+        if self.left == 0 {
+            self.begin_sector();
+        }
+        self.left -= 1;
+        let this = self.tweak;
+        self.tweak = (this << 1) ^ ((this >> 127) * 0x87);
+        this
+    }
+
+    fn begin_sector(&mut self) {
+        if self.next == IVS {
             let mut count = 0;
-            for (block, iv) in batch.iter_mut().zip(&mut ivs) {
+            for (block, iv) in self.batch.iter_mut().zip(&mut self.ivs) {
                 block.0 = iv;
                 count += 1;
             }
-            self.tweak.encrypt_blocks(&mut batch[..count]);
-            batch.into_iter().take(count)
-        });
-        firsts.flat_map(move |first| {
-            let mut tweak = u128::from_le_bytes(first.0);
-            (0..blocks_per_sector).map(move |_| {
-                let this = tweak;
-                tweak = (this << 1) ^ ((this >> 127) * 0x87);
-                this
-            })
-        })
+            self.cipher.encrypt_blocks(&mut self.batch[..count]);
+            self.next = 0;
+        }
+        self.tweak = u128::from_le_bytes(self.batch[self.next].0);
+        self.next += 1;
+        self.left = self.blocks_per_sector;
     }
 }
 

@@ -50,10 +50,10 @@ pub(super) enum SectorIvs<'a> {
         number: u64,
         /// From one to the next
         step: u64,
-        /// Which of the number's bits are in the first 8 bytes, little-endian
-        low: u64,
-        /// Which of the number's bits, their bytes swapped, are in the last 8 bytes
-        high: u64,
+        /// Which of the number's bits are in the first 8 bytes, little-endian, and which, their
+        /// bytes swapped, in the last 8. (By reference: what has just been written in two halves
+        /// cannot be read as a whole without waiting for it.)
+        masks: &'a [u64; 2],
     },
     /// Made before
     Listed(slice::Iter<'a, Block>),
@@ -65,10 +65,10 @@ impl SectorIvs<'_> {
     #[inline(always)]
     pub(super) fn next(&mut self) -> Block {
         match self {
-            Self::Numbered { number, step, low, high } => {
+            Self::Numbered { number, step, masks } => {
                 let this = *number;
                 *number = this.wrapping_add(*step);
-                Block([this & *low, this.swap_bytes() & *high])
+                Block([this & masks[0], this.swap_bytes() & masks[1]])
             }
             Self::Listed(blocks) => blocks.next().copied().unwrap_or_default(),
         }
