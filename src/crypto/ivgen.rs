@@ -59,7 +59,7 @@ impl Ivs {
     pub(super) fn number_masks(&self) -> Option<&'static [u64; 2]> {
         match self.ivgen {
             IvGen::Null => Some(&[0, 0]),
-            IvGen::Plain => Some(&[u32::MAX as u64, 0]),
+            IvGen::Plain => Some(&[0xffff_ffff, 0]),
             IvGen::Plain64 => Some(&[u64::MAX, 0]),
             IvGen::Plain64be => Some(&[0, u64::MAX]),
             IvGen::Essiv(_) => None,
