@@ -3,10 +3,12 @@
 //! Code that is particular to a format stays in its module; nothing above asks which one it is.
 
 pub mod luks1;
+mod segment;
 mod step;
 
 use std::io;
 
+pub use segment::Segment;
 pub use step::{Sealed, SlotChange, Stage, Step};
 
 use crate::crypto::{CipherSpec, HashAlg};
@@ -173,6 +175,13 @@ impl Header {
     pub fn payload_offset(&self) -> u64 {
         match self {
             Self::Luks1(header) => header.payload_offset(),
+        }
+    }
+
+    /// Where the encrypted data is in a storage of `storage_len` bytes, in the volume's order.
+    pub fn segments(&self, storage_len: u64) -> Result<Vec<Segment>> {
+        match self {
+            Self::Luks1(header) => Ok(vec![header.segment(storage_len)?]),
         }
     }
 

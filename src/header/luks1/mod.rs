@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use self::raw::{ACTIVE, HEADER_SIZE, INACTIVE, KEYSLOTS, MAGIC, RawHeader, RawKeyslot, SECTOR};
 use self::validate::{material_len, text, validate};
-use super::{Area, Digest, Kdf, Keyslot, Leftover, NewDigest};
+use super::{Area, Digest, Kdf, Keyslot, Leftover, NewDigest, Segment};
 use crate::crypto::{CipherSpec, HashAlg, SectorCipher, af};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
@@ -101,6 +101,20 @@ impl Header {
     /// Start of the encrypted data in bytes.
     pub fn payload_offset(&self) -> u64 {
         u64::from(self.raw.payload_offset.get()) * SECTOR
+    }
+
+    /// Where the encrypted data is: from the payload offset to the end of the storage.
+    ///
+    /// As with QEMU the last sector counts even if the storage ends in the middle of it.
+    pub(super) fn segment(&self, storage_len: u64) -> Result<Segment> {
+        let offset = self.payload_offset();
+        let end = storage_len.checked_next_multiple_of(SECTOR);
+        let Some(len) = end.and_then(|end| end.checked_sub(offset)) else {
+            let text = format!("no payload from byte {offset} on in {storage_len} bytes");
+            return Err(Error::new(ErrorKind::Corrupt, text).with_hint("the image is truncated"));
+        };
+        let (sector_size, encryption) = (SectorCipher::SECTOR_SIZE, self.cipher.clone());
+        Ok(Segment { offset, len, iv_tweak: 0, sector_size, encryption })
     }
 
     /// The UUID as it is written, at most 40 characters.
