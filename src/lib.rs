@@ -32,6 +32,8 @@
 //! # }
 //! ```
 //!
+//! What is in an unlocked image is read and written through a [`Volume`].
+//!
 //! The parts can be used alone: [`crypto`] does no I/O, [`header`] parses bytes, and
 //! [`storage::Storage`] is a trait that anybody can supply. `default-features = false` gives the
 //! library without what only the command needs.
@@ -45,9 +47,11 @@ pub mod keyslot;
 pub mod options;
 pub mod secret;
 pub mod storage;
+pub mod volume;
 
 pub use error::{Error, ErrorKind, Result};
 pub use image::{CreateOptions, Done, Image, OpenOptions, Preallocation};
 pub use keyslot::{Limits, Unlocked};
 pub use secret::{Passphrase, VolumeKey};
 pub use storage::sharing::Sharing;
+pub use volume::Volume;

@@ -1,6 +1,7 @@
 //! Where the encrypted data is, and how it is encrypted.
 
-use crate::crypto::CipherSpec;
+use crate::crypto::{CipherSpec, SectorCipher};
+use crate::error::{Error, ErrorKind, Result};
 
 /// A range of the storage that holds encrypted data.
 ///
@@ -18,4 +19,29 @@ pub struct Segment {
     pub sector_size: usize,
     /// The cipher
     pub encryption: CipherSpec,
+}
+
+impl Segment {
+    /// Refuses what cannot be whole sectors of a storage. The sector size is the cipher's to judge.
+    pub(crate) fn check(&self, index: usize) -> Result<()> {
+        let Self { offset, len, sector_size, .. } = *self;
+        let wrong = |text: String| {
+            Err(Error::new(ErrorKind::InvalidInput, format!("segment {index} {text}")))
+        };
+        if !offset.is_multiple_of(SectorCipher::SECTOR_SIZE as u64) {
+            return wrong(format!("begins at byte {offset}, which is no multiple of 512"));
+        }
+        if !len.is_multiple_of(sector_size as u64) {
+            return wrong(format!("has {len} bytes, which are not sectors of {sector_size}"));
+        }
+        if offset.checked_add(len).is_none() {
+            return wrong(format!("has {len} bytes from byte {offset} on, beyond 2^64"));
+        }
+        Ok(())
+    }
+
+    /// Number for the initialisation vector of the sector at `at` bytes from the segment's start.
+    pub(crate) fn iv_sector(&self, at: u64) -> u64 {
+        self.iv_tweak.wrapping_add(at / SectorCipher::SECTOR_SIZE as u64)
+    }
 }

@@ -15,6 +15,7 @@ use crate::keyslot::{Cost, Limits, Unlocked, opens, seal, unlock};
 use crate::secret::Passphrase;
 use crate::storage::sharing::Sharing;
 use crate::storage::{Access, FileStorage, Storage};
+use crate::volume::{RangeLock, Volume};
 
 /// An opened LUKS image.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub struct Image {
     file: Option<Arc<FileStorage>>,
     header: Header,
     options: OpenOptions,
+    /// What the volumes of this image take turns with
+    range_lock: Arc<RangeLock>,
 }
 
 /// How an image is opened. The default reads the header and keeps nobody from anything.
@@ -71,7 +74,7 @@ impl Image {
         let storage = Arc::new(storage);
         let header = Header::read(storage.as_ref())?;
         let options = OpenOptions { limits, write: true, ..OpenOptions::new() };
-        Ok(Self { storage, file: None, header, options })
+        Ok(Self { storage, file: None, header, options, range_lock: Arc::default() })
     }
 
     /// The header as it was read, or as the last amendment left it.
@@ -100,6 +103,28 @@ impl Image {
     /// its header asks for more work than the [limits](OpenOptions::limits) allow.
     pub fn unlock(&self, passphrase: &Passphrase) -> Result<Unlocked> {
         self.named(unlock(self.storage(), &self.header, passphrase, self.options.limits))
+    }
+
+    /// What is in the image, decrypted.
+    ///
+    /// It can be written if the image was opened for that, with [`Sharing::WriteData`] or
+    /// [`Sharing::Amend`] (or is a storage of your own), and read whatever it was opened for. With
+    /// [`Sharing::None`] nothing keeps others from changing what is being read.
+    pub fn volume(&self, unlocked: &Unlocked) -> Result<Volume> {
+        self.named(self.try_volume(unlocked))
+    }
+
+    fn try_volume(&self, unlocked: &Unlocked) -> Result<Volume> {
+        self.must_own(unlocked)?;
+        let len = self.storage().len().map_err(|e| Error::io("read the length", e))?;
+        let segments = self.header.segments(len)?;
+        let volume = Volume::new(Arc::clone(&self.storage), segments, unlocked.volume_key())?
+            .with_range_lock(Arc::clone(&self.range_lock));
+        Ok(match (&self.file, self.options.sharing) {
+            (None, _) => volume,
+            (Some(file), Sharing::WriteData | Sharing::Amend) => volume.with_path(file.path()),
+            (Some(file), _) => volume.with_path(file.path()).read_only(),
+        })
     }
 
     /// Whether this keyslot opens with the passphrase; never, if it is inactive.
@@ -186,10 +211,7 @@ impl Image {
                 let text = format!("the volume key is needed to write keyslot {keyslot}");
                 return Err(Error::new(ErrorKind::InvalidInput, text));
             };
-            if !unlocked.belongs_to(&self.header) {
-                let text = "the volume key is that of another image";
-                return Err(Error::new(ErrorKind::InvalidInput, text));
-            }
+            self.must_own(unlocked)?;
             let (cipher, hash) = (slot.encryption, slot.af_hash);
             let iterations = cost
                 .iterations(cipher, hash, self.header.digest().iterations)
@@ -214,6 +236,13 @@ impl Image {
                 Ok(SlotChange::Replace { keyslot, sealed, staging })
             }
         }
+    }
+
+    fn must_own(&self, unlocked: &Unlocked) -> Result<()> {
+        if unlocked.belongs_to(&self.header) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::InvalidInput, "the volume key is that of another image"))
     }
 
     /// The result, with the file's name if it is an error.
@@ -269,7 +298,7 @@ impl OpenOptions {
         let file = Arc::new(file);
         let header = Header::read(file.as_ref()).map_err(|e| e.with_path(PathBuf::from(path)))?;
         let storage: Arc<dyn Storage> = Arc::<FileStorage>::clone(&file);
-        Ok(Image { storage, file: Some(file), header, options })
+        Ok(Image { storage, file: Some(file), header, options, range_lock: Arc::default() })
     }
 }
 

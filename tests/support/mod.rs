@@ -5,6 +5,7 @@
 pub mod amending;
 pub mod crash;
 pub mod cryptsetup;
+pub mod disk;
 pub mod locks;
 pub mod memory;
 pub mod opener;

@@ -80,6 +80,27 @@ impl Qemu {
         (0..8).filter(|&i| slots[i]["active"] == true).collect()
     }
 
+    /// Runs these commands of `qemu-io`, which must succeed and say nothing.
+    pub fn io_ok(&self, image: &Path, secret: &str, commands: &[&str]) {
+        let mut command = Command::new(&self.io);
+        command.args(["--object", &object("s", secret), "--image-opts", &opts(image)]);
+        for what in commands {
+            command.args(["-c", what]);
+        }
+        let output = run_ok(&mut command);
+        let said = stderr(&output) + &String::from_utf8_lossy(&output.stdout);
+        assert_eq!(said, "", "{commands:?}");
+    }
+
+    /// The whole payload as `qemu-img convert` reads it.
+    pub fn payload(&self, image: &Path, secret: &str) -> Vec<u8> {
+        let raw = image.with_extension("raw");
+        let mut command = Command::new(&self.img);
+        command.args(["convert", "-O", "raw", "--object", &object("s", secret)]);
+        run_ok(command.args(["--image-opts", &opts(image)]).arg(&raw));
+        std::fs::read(raw).unwrap()
+    }
+
     fn io(&self, image: &Path, secret: &str, what: &str) -> Command {
         let mut command = Command::new(&self.io);
         command.args(["-c", what, "--object", &object("s", secret), "--image-opts", &opts(image)]);

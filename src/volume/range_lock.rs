@@ -1,0 +1,165 @@
+//! Turns between threads that use the same bytes.
+
+use std::ops::Range;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Locks on ranges, in the order in which they were asked for.
+///
+/// Readers share a range and writers do not. Whoever comes waits for all that came before and are
+/// in the way, whether they have got their range yet or wait too, so that no stream of readers
+/// keeps a writer out. Those who are in nobody's way pay for one mutex.
+///
+/// A thread must not ask for a range while it holds one: it could come to wait for itself.
+#[derive(Debug, Default)]
+pub struct RangeLock {
+    queue: Mutex<Queue>,
+    /// Somebody has left the queue.
+    left: Condvar,
+}
+
+/// A range that is held until this is dropped.
+#[derive(Debug)]
+#[must_use = "the range is free as soon as this is dropped"]
+pub struct Guard<'a> {
+    lock: &'a RangeLock,
+    ticket: u64,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    next: u64,
+    /// Those who hold a range and those who wait for one, by their tickets
+    claims: Vec<Claim>,
+    waiting: usize,
+}
+
+#[derive(Debug)]
+struct Claim {
+    ticket: u64,
+    range: Range<u64>,
+    is_exclusive: bool,
+}
+
+impl RangeLock {
+    /// Waits until nobody writes there.
+    pub fn shared(&self, range: Range<u64>) -> Guard<'_> {
+        self.lock(range, false)
+    }
+
+    /// Waits until nobody else is there.
+    pub fn exclusive(&self, range: Range<u64>) -> Guard<'_> {
+        self.lock(range, true)
+    }
+
+    fn lock(&self, range: Range<u64>, is_exclusive: bool) -> Guard<'_> {
+        let mut queue = self.queue();
+        let ticket = queue.next;
+        queue.next += 1;
+        queue.claims.push(Claim { ticket, range, is_exclusive });
+        while queue.must_wait(ticket) {
+            queue.waiting += 1;
+            queue = self.left.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.waiting -= 1;
+        }
+        Guard { lock: self, ticket }
+    }
+
+    /// Poison says that a thread panicked with the mutex; nothing here leaves the queue half done.
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn must_wait(&self, ticket: u64) -> bool {
+        let Ok(index) = self.position(ticket) else { return false };
+        let (before, claim) = (&self.claims[..index], &self.claims[index]);
+        before.iter().any(|other| other.conflicts(claim))
+    }
+
+    fn position(&self, ticket: u64) -> Result<usize, usize> {
+        self.claims.binary_search_by_key(&ticket, |claim| claim.ticket)
+    }
+}
+
+impl Claim {
+    fn conflicts(&self, other: &Self) -> bool {
+        (self.is_exclusive || other.is_exclusive)
+            && self.range.start < other.range.end
+            && other.range.start < self.range.end
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.lock.queue();
+        if let Ok(index) = queue.position(self.ticket) {
+            queue.claims.remove(index);
+        }
+        let somebody_waits = queue.waiting > 0;
+        drop(queue);
+        if somebody_waits {
+            self.lock.left.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn readers_share_and_writers_do_not() {
+        for (held, asked, waits) in [
+            ((0..8, false), (4..12, false), false),
+            ((0..8, false), (4..12, true), true),
+            ((0..8, true), (4..12, false), true),
+            ((0..8, true), (7..8, true), true),
+            ((0..8, true), (8..16, true), false),
+            ((8..16, true), (0..8, true), false),
+        ] {
+            let lock = RangeLock::default();
+            let _guard = lock.lock(held.0.clone(), held.1);
+            let mut queue = lock.queue();
+            let (range, is_exclusive) = asked.clone();
+            queue.claims.push(Claim { ticket: 1, range, is_exclusive });
+            assert_eq!(queue.must_wait(1), waits, "{held:?} {asked:?}");
+        }
+    }
+
+    #[test]
+    fn a_reader_waits_behind_a_writer_that_waits() {
+        let lock = RangeLock::default();
+        let reader = lock.shared(0..8);
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| drop(lock.exclusive(0..8)));
+            while lock.queue().waiting == 0 {
+                thread::yield_now();
+            }
+            let late = scope.spawn(|| drop(lock.shared(0..8)));
+            while lock.queue().waiting < 2 {
+                thread::yield_now();
+            }
+            drop(lock.exclusive(8..16)); // does not hang: nobody is in its way
+            assert!(!writer.is_finished() && !late.is_finished());
+            drop(reader);
+        });
+        assert!(lock.queue().claims.is_empty());
+    }
+
+    #[test]
+    fn a_panic_gives_the_range_back() {
+        let lock = RangeLock::default();
+        let panicked = thread::scope(|scope| {
+            let panics = || {
+                let _guard = lock.exclusive(0..8);
+                panic!("on purpose");
+            };
+            scope.spawn(panics).join().is_err()
+        });
+        assert!(panicked);
+        drop(lock.exclusive(0..8));
+    }
+}
