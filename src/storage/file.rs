@@ -23,6 +23,7 @@ pub struct FileStorage {
     pub(super) file: File,
     pub(super) held: Mutex<Held>,
     path: PathBuf,
+    access: Access,
     is_block_device: bool,
 }
 
@@ -69,6 +70,7 @@ impl FileStorage {
             file,
             held: Mutex::default(),
             path: path.to_path_buf(),
+            access,
             is_block_device: metadata.file_type().is_block_device(),
         })
     }
@@ -76,6 +78,11 @@ impl FileStorage {
     /// The path that it was opened by.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What it was opened for.
+    pub fn access(&self) -> Access {
+        self.access
     }
 
     /// Whether it is a block device: those cannot grow, shrink or have holes.

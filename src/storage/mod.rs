@@ -1,15 +1,17 @@
 //! Where bytes are: a file, or whatever a caller has.
 //!
 //! [`Storage`] is positional, synchronous and `&self`, so that one opened image can serve many
-//! threads. [`FileStorage`] is the one over `pread` and `pwrite`; [`sharing`] is what an opened
-//! file lets others do with it meanwhile.
+//! threads. [`FileStorage`] is the one over `pread` and `pwrite`, [`MmapStorage`] the one over `mmap`;
+//! [`sharing`] is what an opened file lets others do with it meanwhile.
 
 mod file;
 mod holder;
+mod mmap;
 mod permission;
 pub mod sharing;
 
 pub use file::{Access, FileStorage};
+pub use mmap::MmapStorage;
 
 use std::fmt::Debug;
 use std::io;

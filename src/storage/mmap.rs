@@ -1,0 +1,281 @@
+//! A file as memory: `mmap(2)`.
+//!
+//! Nothing in this crate opens a file so by itself. `ARCHITECTURE.md` has the figures; what it
+//! costs beside them is in the contract of [`MmapStorage::map`].
+//!
+//! Memory that other threads, other mappings and other processes change at any time must never be
+//! behind a `&[u8]`, whose bytes the compiler takes to be still. Here it is behind atomics, all of
+//! one size, since accesses of different sizes to the same place are a data race even among
+//! atomics. Every access is a relaxed load, store or exchange of a whole aligned word. Two
+//! that race mix the words of both, no more, as two of `pread` and `pwrite` may.
+
+#![allow(unsafe_code, reason = "the mapping is raw memory")]
+#![expect(clippy::host_endian_bytes, reason = "words are moved, not read")]
+
+use std::io;
+use std::slice;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use memmap2::{MmapOptions, MmapRaw};
+
+use super::{Access, FileStorage, Storage};
+use crate::error::{Error, Result};
+
+/// A file or block device, mapped as it was long when it was mapped.
+///
+/// It does not grow. The [`FileStorage`] lives as long as it does, and with it the locks.
+#[derive(Debug)]
+pub struct MmapStorage {
+    file: Arc<FileStorage>,
+    /// None when there was no byte to map
+    map: Option<MmapRaw>,
+    len: usize,
+}
+
+impl MmapStorage {
+    /// Maps a whole file, for writing too if that is what it was opened for.
+    ///
+    /// Errors of the medium become signals: where `read` and `write` would say that it fails or is
+    /// full (a write into a hole needs room), the process gets `SIGBUS`, in whichever thread
+    /// touched the page, and dies unless it has a handler.
+    ///
+    /// Written pages go to the disk whenever the system likes, a sector perhaps in the middle of
+    /// its change. What [`Storage::write_all_at`] promises of whole sectors holds for errors but
+    /// not for a crash: **keyslots must not be amended through a mapping.**
+    ///
+    /// # Safety
+    ///
+    /// For as long as the `MmapStorage` exists
+    ///
+    /// - nobody may make the file shorter, in this process or in another one. An access beyond
+    ///   its new end is a `SIGBUS`. A [`Sharing`](super::sharing::Sharing) other than `None` keeps
+    ///   programs out that ask before they resize; it keeps nobody out who does not ask;
+    /// - nobody in this process may have a reference to the same bytes of the file by another
+    ///   mapping of it, such as the slice that [`memmap2::Mmap`] is.
+    ///
+    /// Other processes may write the file, by a mapping or by `write`. Rust's memory model does not
+    /// know of them. We take them for threads that use atomics, which is what the machine makes of
+    /// them: bytes that are read may be old, new or of both.
+    pub unsafe fn map(file: Arc<FileStorage>) -> Result<Self> {
+        let failed = |error| Error::io("map the file", error).with_path(file.path());
+        let len = file.len().map_err(failed)?;
+        let len = usize::try_from(len)
+            .map_err(|_| failed(io::Error::from(io::ErrorKind::FileTooLarge)))?;
+        let mut options = MmapOptions::new();
+        options.len(len);
+        let map = match (len, file.access()) {
+            (0, _) => None, // which the system does not map
+            (_, Access::ReadOnly) => Some(options.map_raw_read_only(&file.file).map_err(failed)?),
+            (_, Access::ReadWrite) => Some(options.map_raw(&file.file).map_err(failed)?),
+        };
+        Ok(Self { file, map, len })
+    }
+
+    /// The words that this range begins in and goes on to, and how many bytes of the first of them
+    /// are before it.
+    fn words(&self, len: usize, offset: u64) -> io::Result<(&[AtomicUsize], usize)> {
+        let start = usize::try_from(offset).ok();
+        let end = start.and_then(|start| start.checked_add(len));
+        let (Some(start), Some(end)) = (start, end.filter(|&end| end <= self.len)) else {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        };
+        Ok((&self.all_words()[start / WORD..end.div_ceil(WORD)], start % WORD))
+    }
+
+    fn all_words(&self) -> &[AtomicUsize] {
+        let Some(map) = &self.map else { return &[] };
+        #[expect(clippy::cast_ptr_alignment, reason = "a mapping begins at a page")]
+        let start = map.as_mut_ptr().cast::<AtomicUsize>();
+        // SAFETY: The mapping begins at a page, so the words are aligned, and it is whole pages, so
+        // the last word is in it even if the file ends in the middle of that (mmap(2): "the
+        // remaining bytes in the partial page at the end of the mapping are zeroed when mapped").
+        // It lives as long as `self`. The caller of `map` saw to it that no page of it goes away,
+        // and that nobody has a reference to it but for these atomics. Where it can only be read,
+        // `read_exact_at` makes relaxed loads of a word and nothing else touches it; these are
+        // allowed in read-only memory (std::sync::atomic).
+        unsafe { slice::from_raw_parts(start, self.len.div_ceil(WORD)) }
+    }
+}
+
+impl Storage for MmapStorage {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.len as u64)
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let (words, skip) = self.words(buf.len(), offset)?;
+        let (head, rest) = buf.split_at_mut(head_len(skip, buf.len()));
+        let (middle, tail) = rest.as_chunks_mut::<WORD>();
+        let (first, words) = words.split_at(usize::from(!head.is_empty()));
+        for word in first {
+            head.copy_from_slice(&load(word)[skip..][..head.len()]);
+        }
+        for (chunk, word) in middle.iter_mut().zip(words) {
+            *chunk = load(word);
+        }
+        if let Some(word) = words.get(middle.len()) {
+            tail.copy_from_slice(&load(word)[..tail.len()]);
+        }
+        Ok(())
+    }
+
+    /// Past the end it fails, with [`io::ErrorKind::UnexpectedEof`]: nothing is beyond.
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        if self.file.access() == Access::ReadOnly {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let (words, skip) = self.words(buf.len(), offset)?;
+        let (head, rest) = buf.split_at(head_len(skip, buf.len()));
+        let (middle, tail) = rest.as_chunks::<WORD>();
+        let (first, words) = words.split_at(usize::from(!head.is_empty()));
+        for word in first {
+            store_part(word, skip, head);
+        }
+        for (chunk, word) in middle.iter().zip(words) {
+            word.store(usize::from_ne_bytes(*chunk), Ordering::Relaxed);
+        }
+        if let Some(word) = words.get(middle.len()) {
+            store_part(word, 0, tail);
+        }
+        Ok(())
+    }
+
+    /// msync(2), then fdatasync(2). To Linux they are the same, on the pages of the mapping or of
+    /// the whole file; POSIX has the first for what was written through the mapping, and the second
+    /// for what finds it again, where that went into holes.
+    fn sync_data(&self) -> io::Result<()> {
+        if let (Some(map), Access::ReadWrite) = (&self.map, self.file.access()) {
+            map.flush_range(0, self.len)?;
+        }
+        self.file.sync_data()
+    }
+}
+
+/// How many of `len` bytes are in the word that the first `skip` bytes of do not belong to them.
+fn head_len(skip: usize, len: usize) -> usize {
+    if skip == 0 { 0 } else { len.min(WORD - skip) }
+}
+
+fn load(word: &AtomicUsize) -> [u8; WORD] {
+    word.load(Ordering::Relaxed).to_ne_bytes()
+}
+
+/// Writes the bytes from `skip` on. What others write to the rest of the word stays.
+fn store_part(word: &AtomicUsize, skip: usize, bytes: &[u8]) {
+    let _ = word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
+        let mut new = old.to_ne_bytes();
+        new[skip..][..bytes.len()].copy_from_slice(bytes);
+        Some(usize::from_ne_bytes(new))
+    });
+}
+
+const WORD: usize = size_of::<usize>();
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use tempfile::NamedTempFile;
+
+    use super::*;
+
+    fn map(file: &NamedTempFile, access: Access) -> MmapStorage {
+        let file = Arc::new(FileStorage::open(file.path(), access).unwrap());
+        // SAFETY: It is a temporary file that nobody else knows of.
+        unsafe { MmapStorage::map(file) }.unwrap()
+    }
+
+    fn file(bytes: &[u8]) -> NamedTempFile {
+        let file = NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        file
+    }
+
+    /// Every way to lie across words, at the start and at the end, which is in the middle of one.
+    #[test]
+    fn any_range_is_read_and_written() {
+        let mut bytes: Vec<u8> = (0..=255).cycle().take(4999).collect();
+        let file = file(&bytes);
+        let storage = map(&file, Access::ReadWrite);
+        assert_eq!(storage.len().unwrap(), 4999);
+        for base in [0, 4096, 4999 - 2 * 24] {
+            for (start, len) in (0..24).flat_map(|start| (0..24).map(move |len| (start, len))) {
+                let (start, offset) = (base + start, (base + start) as u64);
+                let new: Vec<u8> = bytes[start..][..len].iter().map(|byte| !byte).collect();
+                storage.write_all_at(&new, offset).unwrap();
+                bytes[start..][..len].copy_from_slice(&new);
+                let mut read = vec![0; len];
+                storage.read_exact_at(&mut read, offset).unwrap();
+                assert_eq!(read, new);
+            }
+        }
+        storage.sync_data().unwrap();
+        assert!(std::fs::read(file.path()).unwrap() == bytes);
+
+        storage.file.write_all_at(b"beside it", 1001).unwrap();
+        let mut read = [0; 9];
+        storage.read_exact_at(&mut read, 1001).unwrap();
+        assert_eq!(&read, b"beside it");
+    }
+
+    #[test]
+    fn nothing_is_past_the_end() {
+        let file = file(&[7; 100]);
+        let storage = map(&file, Access::ReadWrite);
+        let mut buf = [0; 8];
+        for offset in [93, 100, 4096, u64::MAX] {
+            let read = storage.read_exact_at(&mut buf, offset).unwrap_err();
+            let written = storage.write_all_at(&buf, offset).unwrap_err();
+            for error in [read, written] {
+                assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+            }
+        }
+        storage.read_exact_at(&mut [], 100).unwrap();
+        storage.read_exact_at(&mut [], 99).unwrap();
+        storage.write_all_at(&[], 100).unwrap();
+        assert_eq!(std::fs::read(file.path()).unwrap(), [7; 100]);
+    }
+
+    #[test]
+    fn an_empty_file_is_a_storage_too() {
+        let storage = map(&file(&[]), Access::ReadWrite);
+        assert!(storage.is_empty().unwrap());
+        storage.read_exact_at(&mut [], 0).unwrap();
+        storage.read_exact_at(&mut [0], 0).unwrap_err();
+        storage.write_all_at(&[0], 0).unwrap_err();
+        storage.sync_data().unwrap();
+    }
+
+    #[test]
+    fn read_only_does_not_write() {
+        let storage = map(&file(&[7; 100]), Access::ReadOnly);
+        let error = storage.write_all_at(&[0], 0).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        let mut buf = [0; 100];
+        storage.read_exact_at(&mut buf, 0).unwrap();
+        assert_eq!(buf, [7; 100]);
+        storage.sync_data().unwrap();
+    }
+
+    /// Neighbours within a word do not undo each other.
+    #[test]
+    fn threads_keep_to_their_bytes() {
+        let storage = map(&file(&[0; 64]), Access::ReadWrite);
+        thread::scope(|scope| {
+            for start in [0, 3] {
+                let storage = &storage;
+                scope.spawn(move || {
+                    for round in 0..=255 {
+                        for offset in (start..60).step_by(6) {
+                            let mut buf = [0; 3];
+                            storage.write_all_at(&[round; 3], offset).unwrap();
+                            storage.read_exact_at(&mut buf, offset).unwrap();
+                            assert_eq!(buf, [round; 3]);
+                        }
+                    }
+                });
+            }
+        });
+    }
+}
