@@ -37,6 +37,14 @@ fn amend_ops() {
     });
 }
 
+#[test]
+fn volume() {
+    replay("volume", |seed| {
+        let run = targets::volume::Run::arbitrary_take_rest(Unstructured::new(seed));
+        targets::volume::check(&run.expect("a run"));
+    });
+}
+
 fn replay(target: &str, check: impl Fn(&[u8])) {
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus_seed").join(target);
     let mut count = 0;

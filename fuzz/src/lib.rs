@@ -10,3 +10,4 @@ pub mod memory;
 pub mod model;
 pub mod options;
 pub mod secret_objects;
+pub mod volume;

@@ -56,7 +56,7 @@ pub fn image(secrets: [Option<usize>; 8]) -> Memory {
         let start = usize::try_from(area.offset).expect("small");
         bytes[start..start + area.len].fill(0);
     }
-    let memory = Memory(Arc::new(Mutex::new(State { bytes, fault: None })));
+    let memory = Memory::new(bytes);
     for step in stages.iter().flat_map(|stage| &stage.steps) {
         if let Step::Write { offset, bytes } = step {
             memory.write_all_at(bytes, *offset).expect("no fault");
@@ -85,6 +85,10 @@ struct State {
 }
 
 impl Memory {
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(Arc::new(Mutex::new(State { bytes, fault: None })))
+    }
+
     pub fn bytes(&self) -> Vec<u8> {
         self.state().bytes.clone()
     }
