@@ -30,6 +30,8 @@ pub enum ErrorKind {
     Changed,
     /// The header is damaged, or was made to do harm.
     Corrupt,
+    /// What was read back is not what was written.
+    Differs,
     /// The file to be created exists.
     Exists,
     /// Somebody else has the image open, or holds its lock.

@@ -50,8 +50,9 @@ pub mod storage;
 pub mod volume;
 
 pub use error::{Error, ErrorKind, Result};
-pub use image::{CreateOptions, Done, Image, OpenOptions, Preallocation};
+pub use image::{CreateOptions, Done, Image, NewImage, OpenOptions};
 pub use keyslot::{Limits, Unlocked};
 pub use secret::{Passphrase, VolumeKey};
+pub use storage::Preallocation;
 pub use storage::sharing::Sharing;
 pub use volume::Volume;

@@ -1,5 +1,5 @@
-//! `keyslot convert` as somebody at the command line sees it: four ways between raw and LUKS, what it
-//! prints, and that a target is replaced, overwritten or left as what was asked says.
+//! `keyslot convert` as somebody at the command line sees it: four ways between raw and LUKS, what
+//! it prints, and that a target is replaced, overwritten or left as what was asked says.
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 

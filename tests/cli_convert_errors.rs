@@ -1,5 +1,5 @@
-//! Whatever is wrong, `keyslot convert` says it in one line that names the file and the value, with its
-//! exit status; no target is left that was not there, and none is changed that was.
+//! Whatever is wrong, `keyslot convert` says it in one line that names the file and the value, with
+//! its exit status; no target is left that was not there, and none is changed that was.
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 

@@ -1,5 +1,5 @@
-//! `keyslot convert` beside others who have its source or its target open: it is refused and says by
-//! whom, and while it works nobody changes the source or gets at the target. QEMU writes into a
+//! `keyslot convert` beside others who have its source or its target open: it is refused and says
+//! by whom, and while it works nobody changes the source or gets at the target. QEMU writes into a
 //! target (`-n`) that somebody else writes to, and keeps nobody from one that it makes.
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test")]

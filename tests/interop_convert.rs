@@ -1,5 +1,5 @@
-//! What `keyslot convert` encrypts QEMU decrypts, and the other way round, to the byte; and the holes that
-//! qemu-img keeps are kept.
+//! What `keyslot convert` encrypts QEMU decrypts, and the other way round, to the byte; and the
+//! holes that qemu-img keeps are kept.
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 

@@ -1,6 +1,6 @@
-//! `keyslot convert` killed at every write, sync, link and rename, failed by the system at each of them,
-//! and interrupted at any moment: under the target's name there is nothing, or what was there, or
-//! the complete image; and nothing of ours lies beside it.
+//! `keyslot convert` killed at every write, sync, link and rename, failed by the system at each of
+//! them, and interrupted at any moment: under the target's name there is nothing, or what was
+//! there, or the complete image; and nothing of ours lies beside it.
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -84,7 +84,8 @@ fn killed_at_each_call() {
     });
 }
 
-/// Success is said of what is durable, and a name is given to nothing else. (qemu-img does not sync.)
+/// Success is said of what is durable, and a name is given to nothing else. (qemu-img does not
+/// sync.)
 #[test]
 fn durable_before_it_has_its_name() {
     let Some(strace) = peer("strace") else { return };
@@ -105,7 +106,8 @@ fn durable_before_it_has_its_name() {
         let synced = before.enumerate().filter(|(_, line)| line.contains("sync(")).last();
         let (written, synced) = (last(&["pwrite64"]).unwrap(), synced.expect("a sync").0);
         assert!(written < synced, "{}: written after the last sync\n{log}", case.words);
-        assert!(last(&["fsync", "fdatasync"]) > named, "{}: a name may be lost\n{log}", case.words);
+        let at_last = last(&["fsync", "fdatasync"]);
+        assert!(at_last > named, "{}: a name may be lost\n{log}", case.words);
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use create::{CreateOptions, Preallocation};
+pub use create::{CreateOptions, NewImage};
 
 use crate::amend::{Plan, PlannedChange, Request, commit};
 use crate::error::{Error, ErrorKind, Result};

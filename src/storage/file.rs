@@ -7,15 +7,18 @@
 use std::fmt;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use nix::libc;
+use nix::unistd::{Whence, lseek};
 
-use super::Storage;
 use super::sharing::Held;
+use super::{Storage, write_zeros};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A regular file or a block device, read and written at offsets.
@@ -73,6 +76,12 @@ impl FileStorage {
             access,
             is_block_device: metadata.file_type().is_block_device(),
         })
+    }
+
+    /// A file that is open already, for reading and writing.
+    pub(super) fn from_file(file: File, path: PathBuf) -> Self {
+        let (access, held) = (Access::ReadWrite, Mutex::default());
+        Self { file, access, held, path, is_block_device: false }
     }
 
     /// The path that it was opened by.
@@ -137,6 +146,33 @@ impl Storage for FileStorage {
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         self.file.write_all_at(buf, offset)
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        let len = self.len()?;
+        let rest = (offset < len).then_some(offset..len);
+        let Ok(from) = libc::off_t::try_from(offset) else { return Ok(rest) };
+        // This moves the descriptor's position, which nothing else uses.
+        let data = match lseek(&self.file, from, Whence::SeekData) {
+            Ok(data) => data,
+            Err(Errno::ENXIO) => return Ok(None),
+            // A file system, or a device, that knows of no holes.
+            Err(_) => return Ok(rest),
+        };
+        let hole = lseek(&self.file, data, Whence::SeekHole)?;
+        Ok(Some(data.cast_unsigned()..hole.cast_unsigned()))
+    }
+
+    fn write_zeros_at(&self, offset: u64, len: u64) -> io::Result<()> {
+        if let (Ok(start), Ok(count @ 1..)) = (libc::off_t::try_from(offset), len.try_into()) {
+            let punch = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            let end = offset.saturating_add(len);
+            // A hole does not make a file longer.
+            if end <= self.len()? && fallocate(&self.file, punch, start, count).is_ok() {
+                return Ok(());
+            }
+        }
+        write_zeros(self, offset, len)
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -7,14 +7,17 @@
 mod file;
 mod holder;
 mod mmap;
+mod new_file;
 mod permission;
 pub mod sharing;
 
 pub use file::{Access, FileStorage};
 pub use mmap::MmapStorage;
+pub use new_file::{NewFile, Place, Preallocation};
 
 use std::fmt::Debug;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The bytes of an image.
@@ -37,6 +40,18 @@ pub trait Storage: Debug + Send + Sync {
     /// bytes) may have been written, but none in part.
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
 
+    /// The next range from `offset` on that may hold anything but zeros: between such ranges there
+    /// are holes. `None` if there is no more. The default knows of no holes.
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        let len = self.len()?;
+        Ok((offset < len).then_some(offset..len))
+    }
+
+    /// Writes `len` zeros at `offset`, as a hole if it can be one. The default writes them.
+    fn write_zeros_at(&self, offset: u64, len: u64) -> io::Result<()> {
+        write_zeros(self, offset, len)
+    }
+
     /// Makes all writes so far durable.
     fn sync_data(&self) -> io::Result<()>;
 
@@ -46,6 +61,20 @@ pub trait Storage: Debug + Send + Sync {
         let _ = (offset, len);
     }
 }
+
+fn write_zeros(storage: &(impl Storage + ?Sized), offset: u64, len: u64) -> io::Result<()> {
+    let zeros = vec![0; usize::try_from(len).map_or(ZEROS, |len| len.min(ZEROS))];
+    let (mut at, mut left) = (offset, len);
+    while left > 0 {
+        let now = usize::try_from(left).map_or(ZEROS, |left| left.min(ZEROS));
+        storage.write_all_at(&zeros[..now], at)?;
+        (at, left) = (at + now as u64, left - now as u64);
+    }
+    Ok(())
+}
+
+/// As many zeros as are written at once
+const ZEROS: usize = 1 << 20;
 
 /// A handle on a storage is that storage.
 impl<T: Storage + ?Sized> Storage for Arc<T> {
@@ -59,6 +88,14 @@ impl<T: Storage + ?Sized> Storage for Arc<T> {
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         (**self).write_all_at(buf, offset)
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        (**self).next_data(offset)
+    }
+
+    fn write_zeros_at(&self, offset: u64, len: u64) -> io::Result<()> {
+        (**self).write_zeros_at(offset, len)
     }
 
     fn sync_data(&self) -> io::Result<()> {

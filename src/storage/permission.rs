@@ -18,6 +18,7 @@
 //! |---|---|---|---|
 //! | `None` | `qemu-img info` | | |
 //! | `ReadData` | `qemu-nbd --read-only` | 100, 203 | 200, 103 |
+//! | `ReadStable` | `qemu-img convert`, of its source | 100, 201, 203 | 200, 101, 103 |
 //! | `WriteData` | `qemu-nbd` | 100, 101, 203 | 200, 201, 103 |
 //! | `Amend` | | 100, 101, 103, 200, 201, 203 | 200-204, 100-104 |
 
@@ -34,6 +35,9 @@ pub enum Sharing {
     /// Reads the payload, as `qemu-nbd --read-only` does: beside others that read or write, but
     /// not beside one that resizes.
     ReadData,
+    /// Reads the payload and keeps it from changing, as `qemu-img convert` does with its source:
+    /// beside others that read.
+    ReadStable,
     /// Writes the payload, as `qemu-nbd` does.
     WriteData,
     /// Changes keyslots: alone.
@@ -49,7 +53,7 @@ impl Sharing {
     pub fn uses(self) -> Permissions {
         match self {
             Self::None => Permissions::NONE,
-            Self::ReadData => Permissions::CONSISTENT_READ,
+            Self::ReadData | Self::ReadStable => Permissions::CONSISTENT_READ,
             Self::WriteData => Permissions::CONSISTENT_READ | Permissions::WRITE,
             Self::Amend => Permissions::CONSISTENT_READ | Permissions::WRITE | Permissions::RESIZE,
         }
@@ -60,6 +64,7 @@ impl Sharing {
         match self {
             Self::None => Permissions::NONE,
             Self::ReadData | Self::WriteData => Permissions::RESIZE,
+            Self::ReadStable => Permissions::WRITE | Permissions::RESIZE,
             Self::Amend => Permissions::CONSISTENT_READ | Permissions::WRITE | Permissions::RESIZE,
         }
     }
@@ -146,6 +151,7 @@ mod tests {
         for (sharing, locks, tests) in [
             (Sharing::None, &[][..], &[][..]),
             (Sharing::ReadData, &[100, 203], &[200, 103]),
+            (Sharing::ReadStable, &[100, 201, 203], &[200, 101, 103]),
             (Sharing::WriteData, &[100, 101, 203], &[200, 201, 103]),
             (
                 Sharing::Amend,

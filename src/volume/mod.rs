@@ -4,8 +4,13 @@
 //! between the caller's buffer and the storage; of sectors that a read or a write only touches,
 //! the rest is kept.
 
+mod copy;
 mod part;
 mod range_lock;
+mod side;
+
+pub use copy::CopyOptions;
+pub use side::Side;
 
 use std::error::Error as _;
 use std::io;

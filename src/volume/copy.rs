@@ -1,0 +1,264 @@
+//! What is in one image, copied into another: piece by piece, by all cores, with holes where the
+//! target can have them.
+//!
+//! A piece is read, decrypted and encrypted in one buffer that fits a core's cache, and written.
+
+use std::num::NonZero;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use zeroize::Zeroizing;
+
+use super::Side;
+use crate::error::{Error, ErrorKind, Result};
+
+/// How a copy is made.
+///
+/// ```
+/// use keyslot::volume::{CopyOptions, Side};
+/// use keyslot::{CreateOptions, Passphrase, keyslot::Cost};
+///
+/// # fn main() -> keyslot::Result<()> {
+/// # let directory = tempfile::tempdir().expect("a directory");
+/// # let path = directory.path().join("image.luks");
+/// let plain = keyslot::storage::FileStorage::open(
+///     "testdata/luks1_qemu.img", // any file: here, of all things, an image
+///     keyslot::storage::Access::ReadOnly,
+/// )?;
+/// let source = Side::file(&plain)?;
+/// let create = CreateOptions::new()?.cost(Cost::Iterations(1000));
+/// let image = create.begin(&path, source.len(), &Passphrase::new(b"hunter0")?)?;
+/// CopyOptions::new().copy(source, Side::volume(image.volume()), &|_bytes| {})?;
+/// image.finish()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct CopyOptions {
+    threads: NonZero<usize>,
+    sparse: usize,
+    target_is_zero: bool,
+}
+
+impl CopyOptions {
+    /// All cores; zeros become holes in units of 4096 bytes; the target may hold anything.
+    pub fn new() -> Self {
+        let threads = thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+        Self { threads, sparse: 4096, target_is_zero: false }
+    }
+
+    /// How many threads work.
+    #[must_use]
+    pub fn threads(mut self, threads: NonZero<usize>) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// In what units zeros become holes of a raw target: so many bytes, a power of two, aligned to as
+    /// many, at most a [piece](Self::PIECE). With 0 all zeros are written, also those in holes of
+    /// the source. An encrypted target has no holes: they would be noise.
+    #[must_use]
+    pub fn sparse(mut self, unit: usize) -> Self {
+        self.sparse = unit.min(Self::PIECE);
+        self
+    }
+
+    /// Whether a raw target reads as zeros already, so that nothing is to be done for a hole.
+    #[must_use]
+    pub fn target_is_zero(mut self, target_is_zero: bool) -> Self {
+        self.target_is_zero = target_is_zero;
+        self
+    }
+
+    /// What is copied at a time, in bytes
+    pub const PIECE: usize = 512 * 1024;
+
+    /// Copies all of `source` to the beginning of `target`, which is as long at least.
+    ///
+    /// `progress` is told of bytes that are done, by any thread. After an error the target holds
+    /// anything. Nothing is synced.
+    pub fn copy(
+        &self,
+        source: Side<'_>,
+        target: Side<'_>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<()> {
+        if target.len() < source.len() {
+            return Err(target.named(Error::new(ErrorKind::InvalidInput, SMALLER)));
+        }
+        self.each_piece(source.len(), 1, progress, |start, buffer| {
+            if target.is_raw() && self.sparse > 0 {
+                return self.copy_sparse(source, target, start, buffer);
+            }
+            source.read(buffer, start)?;
+            target.write(buffer, start)
+        })
+    }
+
+    /// Reads both and compares them as far as the source goes. [`ErrorKind::Differs`] names a byte
+    /// where they do.
+    pub fn compare(
+        &self,
+        source: Side<'_>,
+        target: Side<'_>,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<()> {
+        self.each_piece(source.len(), 2, progress, |start, buffers| {
+            let (one, other) = buffers.split_at_mut(buffers.len() / 2);
+            source.read(one, start)?;
+            target.read(other, start)?;
+            match one.iter().zip(&*other).position(|(one, other)| one != other) {
+                None => Ok(()),
+                Some(at) => {
+                    let at = start + at as u64;
+                    let text = format!("byte {at} reads as another one than was written");
+                    Err(target.named(Error::new(ErrorKind::Differs, text)))
+                }
+            }
+        })
+    }
+
+    /// Has all threads do `work` piece by piece, each with `buffers` buffers of a piece's length, until
+    /// all are done or one has failed.
+    fn each_piece(
+        &self,
+        len: u64,
+        buffers: usize,
+        progress: &(dyn Fn(u64) + Sync),
+        work: impl Fn(u64, &mut [u8]) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let piece = Self::PIECE as u64;
+        let (next, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+        let failure = Mutex::new(None);
+        let worker = || {
+            let mut memory = Zeroizing::new(vec![0; buffers * Self::PIECE]);
+            while !is_over.load(Ordering::Relaxed) {
+                let start = next.fetch_add(piece, Ordering::Relaxed);
+                if start >= len {
+                    break;
+                }
+                let size =
+                    usize::try_from(len - start).map_or(Self::PIECE, |it| it.min(Self::PIECE));
+                if let Err(error) = work(start, &mut memory[..buffers * size]) {
+                    is_over.store(true, Ordering::Relaxed);
+                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    break;
+                }
+                progress(size as u64);
+            }
+        };
+        let pieces = usize::try_from(len.div_ceil(piece)).unwrap_or(usize::MAX);
+        thread::scope(|scope| {
+            for _ in 1..self.threads.get().min(pieces) {
+                scope.spawn(worker);
+            }
+            worker();
+        });
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    /// Copies a piece to a raw target: holes of the source, and zeros, become holes.
+    fn copy_sparse(
+        &self,
+        source: Side<'_>,
+        target: Side<'_>,
+        start: u64,
+        buffer: &mut [u8],
+    ) -> Result<()> {
+        let end = start + buffer.len() as u64;
+        let mut at = start;
+        while at < end {
+            let data = source.data(at, end)?;
+            self.zero(target, at..data.start)?;
+            let within = within(&data, start);
+            source.read(&mut buffer[within.clone()], data.start)?;
+            for (run, is_zero) in runs(&buffer[within], data.start, self.sparse) {
+                if is_zero {
+                    self.zero(target, run)?;
+                } else {
+                    target.write(&mut buffer[self::within(&run, start)], run.start)?;
+                }
+            }
+            at = data.end;
+        }
+        Ok(())
+    }
+
+    fn zero(&self, target: Side<'_>, range: Range<u64>) -> Result<()> {
+        if range.is_empty() || self.target_is_zero {
+            return Ok(());
+        }
+        target.write_zeros(range)
+    }
+}
+
+impl Default for CopyOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What of a buffer that begins at `start` is for `range`.
+fn within(range: &Range<u64>, start: u64) -> Range<usize> {
+    let index = |at: u64| usize::try_from(at - start).expect("it is in a buffer");
+    index(range.start)..index(range.end)
+}
+
+/// `data`, which begins at byte `start`, in runs of zeros and of others. Zeros are in whole, aligned
+/// units of `unit` bytes; at the ends of the data there may be shorter ones.
+fn runs(data: &[u8], start: u64, unit: usize) -> Vec<(Range<u64>, bool)> {
+    let mut runs = Vec::<(Range<u64>, bool)>::new();
+    let mut rest = data;
+    let mut at = start;
+    while !rest.is_empty() {
+        let to_the_next = unit as u64 - at % unit as u64;
+        let len = usize::try_from(to_the_next).map_or(rest.len(), |it| it.min(rest.len()));
+        let (now, later) = rest.split_at(len);
+        let is_zero = is_zero(now);
+        let end = at + len as u64;
+        match runs.last_mut() {
+            Some((run, was_zero)) if *was_zero == is_zero => run.end = end,
+            _ => runs.push((at..end, is_zero)),
+        }
+        (rest, at) = (later, end);
+    }
+    runs
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    // By lines of the cache, each without a branch.
+    bytes.chunks(64).all(|line| line.iter().fold(0, |sum, byte| sum | byte) == 0)
+}
+
+/// QEMU's words
+const SMALLER: &str = "output file is smaller than input file";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_are_whole_units() {
+        let mut data = vec![1; 10_000];
+        data[3000..9000].fill(0);
+        // The data begins in the middle of a unit.
+        assert_eq!(
+            runs(&data, 512, 1024),
+            [(512..4096, false), (4096..9216, true), (9216..10_512, false)]
+        );
+        assert_eq!(runs(&[0; 100], 4096, 4096), [(4096..4196, true)]);
+        assert_eq!(runs(&[], 4096, 4096), []);
+    }
+
+    #[test]
+    fn one_byte_is_enough() {
+        for at in 0..200 {
+            let mut bytes = [0; 200];
+            assert!(is_zero(&bytes));
+            bytes[at] = 1;
+            assert!(!is_zero(&bytes));
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What is copied from, or to.
+
+use std::ops::Range;
+use std::path::Path;
+
+use super::Volume;
+use crate::crypto::SectorCipher;
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{FileStorage, Storage};
+
+/// One side of a [copy](super::CopyOptions): bytes as they are, or what is in an unlocked image.
+#[derive(Clone, Copy, Debug)]
+pub struct Side<'a> {
+    data: Data<'a>,
+    /// Length in bytes, whole sectors of 512
+    len: u64,
+    path: Option<&'a Path>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Data<'a> {
+    Raw {
+        storage: &'a dyn Storage,
+        /// What is missing of the last sector is zeros.
+        stored: u64,
+    },
+    Volume(&'a Volume),
+}
+
+impl<'a> Side<'a> {
+    /// The bytes of a file.
+    pub fn file(file: &'a FileStorage) -> Result<Self> {
+        let side = Self::raw(file).map_err(|error| error.with_path(file.path()))?;
+        Ok(Self { path: Some(file.path()), ..side })
+    }
+
+    /// The bytes of a storage.
+    pub fn raw(storage: &'a dyn Storage) -> Result<Self> {
+        let stored = storage.len().map_err(|e| Error::io("read the length", e))?;
+        let len = stored.checked_next_multiple_of(SectorCipher::SECTOR_SIZE as u64);
+        let len = len.ok_or_else(|| {
+            let text = format!("{stored} bytes are more than there can be sectors for");
+            Error::new(ErrorKind::InvalidInput, text)
+        })?;
+        Ok(Self { data: Data::Raw { storage, stored }, len, path: None })
+    }
+
+    /// What is in an unlocked image.
+    pub fn volume(volume: &'a Volume) -> Self {
+        Self { data: Data::Volume(volume), len: volume.len(), path: volume.path.as_deref() }
+    }
+
+    /// Length in bytes, whole sectors of 512.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there is not a single byte.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(super) fn is_raw(&self) -> bool {
+        matches!(self.data, Data::Raw { .. })
+    }
+
+    /// The next range from `at` on that may hold anything but zeros: empty, at `end`, if there is none
+    /// before that.
+    pub(super) fn data(&self, at: u64, end: u64) -> Result<Range<u64>> {
+        let Data::Raw { storage, .. } = self.data else { return Ok(at..end) };
+        match storage.next_data(at) {
+            Ok(Some(data)) if data.start < end => Ok(data.start.max(at)..data.end.min(end)),
+            Ok(_) => Ok(end..end),
+            Err(e) => Err(self.failed(format_args!("find data from byte {at} on"), e)),
+        }
+    }
+
+    pub(super) fn read(&self, buf: &mut [u8], at: u64) -> Result<()> {
+        match self.data {
+            Data::Volume(volume) => volume.read_exact_at(buf, at),
+            Data::Raw { storage, stored } => {
+                let there = usize::try_from(stored.saturating_sub(at)).unwrap_or(usize::MAX);
+                let (there, missing) = buf.split_at_mut(there.min(buf.len()));
+                missing.fill(0);
+                let len = there.len();
+                storage
+                    .read_exact_at(there, at)
+                    .map_err(|e| self.failed(format_args!("read {len} bytes at byte {at}"), e))
+            }
+        }
+    }
+
+    /// Writes `buf`, which holds anything afterwards.
+    pub(super) fn write(&self, buf: &mut [u8], at: u64) -> Result<()> {
+        let len = buf.len();
+        match self.data {
+            Data::Volume(volume) => {
+                let sector = at / SectorCipher::SECTOR_SIZE as u64;
+                if volume.aligned("write", sector, len).is_ok() {
+                    volume.write_sectors(sector, buf)
+                } else {
+                    volume.write_all_at(buf, at)
+                }
+            }
+            Data::Raw { storage, .. } => storage
+                .write_all_at(buf, at)
+                .map_err(|e| self.failed(format_args!("write {len} bytes at byte {at}"), e)),
+        }
+    }
+
+    pub(super) fn write_zeros(&self, range: Range<u64>) -> Result<()> {
+        let (at, len) = (range.start, range.end - range.start);
+        match self.data {
+            Data::Volume(volume) => volume.write_zeros_at(at, len),
+            Data::Raw { storage, .. } => storage.write_zeros_at(at, len),
+        }
+        .map_err(|e| self.failed(format_args!("write {len} zeros at byte {at}"), e))
+    }
+
+    /// The error, with the file's name.
+    pub(super) fn named(&self, error: Error) -> Error {
+        match self.path {
+            Some(path) => error.with_path(path),
+            None => error,
+        }
+    }
+
+    fn failed(&self, what: impl std::fmt::Display, cause: std::io::Error) -> Error {
+        self.named(Error::io(what, cause))
+    }
+}
