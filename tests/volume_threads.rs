@@ -100,7 +100,7 @@ fn hammer(writers: [&Volume; 2], reader: &Volume) {
 
 #[test]
 fn no_write_is_lost_to_its_neighbour() {
-    for sector_size in [512, 1024, 2048, 4096] {
+    for sector_size in [512, 1024, 2048, 4096].repeat(2) {
         let volume = volume(sector_size);
         hammer([&volume, &volume], &volume);
     }
@@ -120,7 +120,7 @@ fn volumes_of_one_image_take_turns() {
 #[test]
 fn no_aligned_write_is_lost_to_one_that_is_not() {
     const OURS: Range<usize> = 1000..1010;
-    for sector_size in [512_usize, 4096] {
+    for sector_size in [512_usize, 4096].repeat(10) {
         let volume = volume(sector_size);
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
