@@ -7,7 +7,7 @@ use clap::Args;
 use keyslot::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen};
 use keyslot::keyslot::Cost;
 use keyslot::options::{Options, boolean, image_size, number, size};
-use keyslot::{CreateOptions, Error, ErrorKind, Limits, Preallocation, Result};
+use keyslot::{CreateOptions, Error, ErrorKind, Limits, Passphrase, Preallocation, Result};
 use serde_json::json;
 
 use super::progress::Spinner;
@@ -101,26 +101,10 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
         return Err(named(invalid(KDF_TWICE)));
     }
     let create = create_options(&options, &args.kdf, args.force).map_err(named)?;
-    let secret = match options.last("key-secret") {
-        Some(_) if args.new_secret.is_some() => {
-            return Err(invalid("--new-secret must not be given beside a key-secret").into());
-        }
-        Some(id) => secrets.objects.passphrase_utf8(id),
-        None if persona == Persona::QemuImg => {
-            Err(invalid("Parameter 'key-secret' is required for cipher"))
-        }
-        None => secrets.new_secret(
-            args.new_secret.as_ref(),
-            "--new-secret",
-            "New passphrase",
-            args.force,
-        ),
-    }
-    .map_err(named)?;
-    if !args.quiet && !secret.is_qemu_compatible() {
-        output::tell(&format!(
-            "warning: {shown}: QEMU cannot use the secret: it is not UTF-8 text without NUL"
-        ));
+    let secret = new_secret(&options, args.new_secret.as_ref(), &secrets, args.force, persona)
+        .map_err(named)?;
+    if !args.quiet {
+        warn_of(&secret, &shown);
     }
     {
         let _spinner = Spinner::start("creating the image", args.quiet);
@@ -140,6 +124,35 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
         ))?;
     }
     Ok(())
+}
+
+/// The secret that shall open a new image: the `key-secret` among its options, or `--new-secret`.
+pub(super) fn new_secret(
+    options: &Options,
+    source: Option<&OsString>,
+    secrets: &Secrets,
+    force: bool,
+    persona: Persona,
+) -> Result<Passphrase> {
+    match options.last("key-secret") {
+        Some(_) if source.is_some() => {
+            Err(invalid("--new-secret must not be given beside a key-secret"))
+        }
+        Some(id) => secrets.objects.passphrase_utf8(id),
+        None if persona == Persona::QemuImg => {
+            Err(invalid("Parameter 'key-secret' is required for cipher"))
+        }
+        None => secrets.new_secret(source, "--new-secret", "New passphrase", force),
+    }
+}
+
+/// Says that QEMU will not open what this secret opens, if that is so.
+pub(super) fn warn_of(secret: &Passphrase, shown: &str) {
+    if !secret.is_qemu_compatible() {
+        output::tell(&format!(
+            "warning: {shown}: QEMU cannot use the secret: it is not UTF-8 text without NUL"
+        ));
+    }
 }
 
 fn check_format(format: &str) -> Result<()> {
@@ -172,7 +185,7 @@ fn echo(options: &Options) -> String {
 }
 
 /// Checks names and numbers, each option in its turn.
-fn check_options(options: &Options) -> Result<()> {
+pub(super) fn check_options(options: &Options) -> Result<()> {
     options.iter().try_for_each(|(key, value)| match key {
         "detached-header" => boolean(key, value).map(drop),
         "iter-time" => number(key, value).map(drop),
@@ -182,7 +195,11 @@ fn check_options(options: &Options) -> Result<()> {
     })
 }
 
-fn create_options(options: &Options, kdf: &KdfArgs, force: bool) -> Result<CreateOptions> {
+pub(super) fn create_options(
+    options: &Options,
+    kdf: &KdfArgs,
+    force: bool,
+) -> Result<CreateOptions> {
     if options.last("detached-header").is_some_and(|value| boolean("", value).unwrap_or(true)) {
         let text = "creating a detached header is not supported yet";
         return Err(Error::new(ErrorKind::Unsupported, text));
@@ -195,12 +212,7 @@ fn create_options(options: &Options, kdf: &KdfArgs, force: bool) -> Result<Creat
         None => kdf.cost()?,
     };
     let hash = |key: &str| options.last(key).map(|name| hash(key, name)).transpose();
-    let preallocation = match options.last("preallocation") {
-        None | Some("off" | "metadata") => Preallocation::Off,
-        Some("falloc") => Preallocation::Falloc,
-        Some("full") => Preallocation::Full,
-        Some(other) => return Err(invalid(format!("invalid parameter value: {other}"))),
-    };
+    let preallocation = preallocation(options)?;
     Ok(CreateOptions::new()?
         .cipher(cipher(options, hash("ivgen-hash-alg")?)?)
         .hash(hash("hash-alg")?.unwrap_or(HashAlg::Sha256))
@@ -208,6 +220,15 @@ fn create_options(options: &Options, kdf: &KdfArgs, force: bool) -> Result<Creat
         .preallocation(preallocation)
         .limits(if force { Limits::NONE } else { Limits::default() })
         .overwrite(force))
+}
+
+pub(super) fn preallocation(options: &Options) -> Result<Preallocation> {
+    match options.last("preallocation") {
+        None | Some("off" | "metadata") => Ok(Preallocation::Off),
+        Some("falloc") => Ok(Preallocation::Falloc),
+        Some("full") => Ok(Preallocation::Full),
+        Some(other) => Err(invalid(format!("invalid parameter value: {other}"))),
+    }
 }
 
 fn cipher(options: &Options, ivgen_hash: Option<HashAlg>) -> Result<CipherSpec> {
@@ -272,7 +293,7 @@ const KEYS: [&str; 10] = [
 
 /// What `-o help` prints. As in qemu-img, what is an option of the file and not of the format needs
 /// a file's name.
-fn help(names_a_file: bool) -> String {
+pub(super) fn help(names_a_file: bool) -> String {
     if names_a_file {
         format!("Supported options:\n{HELP}{HELP_PREALLOCATION}{HELP_SIZE}")
     } else {

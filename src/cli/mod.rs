@@ -5,6 +5,7 @@
 
 mod amend;
 mod check;
+mod convert;
 mod create;
 mod edit;
 mod generate;
@@ -40,6 +41,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Add(args) => edit::add(&args),
         Command::Amend(args) => amend::run(&args, name),
         Command::Check(args) => check::run(&args),
+        Command::Convert(args) => convert::run(&args, name),
         Command::Completions(args) => generate::completions(&args, Cli::command()),
         Command::Create(args) => create::run(&args, name),
         Command::Erase(args) => edit::erase(&args),
@@ -87,6 +89,7 @@ enum Command {
     Add(edit::AddArgs),
     Amend(amend::AmendArgs),
     Check(check::CheckArgs),
+    Convert(convert::ConvertArgs),
     #[command(hide = true)]
     Completions(generate::CompletionsArgs),
     Create(create::CreateArgs),

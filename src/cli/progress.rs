@@ -1,7 +1,8 @@
-//! Signs of life while a key is derived, on a terminal only.
+//! Signs of life while something takes time: on a terminal only, but for qemu-img's percentage.
 
 use std::cell::Cell;
 use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -68,3 +69,81 @@ impl Drop for Percent {
         self.print("\n");
     }
 }
+
+/// How far a conversion is: qemu-img's percentage on standard output, or a bar with rate and time
+/// left on standard error.
+pub struct Progress {
+    percent: bool,
+    bar: bool,
+}
+
+impl Progress {
+    /// The percentage, if it is wanted and not to be `quiet`, begins.
+    pub fn begin(percent: bool, quiet: bool, is_qemu_img: bool) -> Self {
+        let percent = percent && !quiet;
+        let bar = !percent && !quiet && !is_qemu_img && std::io::stderr().is_terminal();
+        let progress = Self { percent, bar };
+        progress.print("    (0.00/100%)\r");
+        progress
+    }
+
+    /// Does `work` on `len` bytes, which tells of those that are done, from any thread.
+    pub fn of<T>(
+        &self,
+        what: &'static str,
+        len: u64,
+        work: impl FnOnce(&(dyn Fn(u64) + Sync)) -> T,
+    ) -> T {
+        let bar = self.bar.then(|| {
+            let style = ProgressStyle::with_template(BAR)
+                .unwrap_or_else(|_| ProgressStyle::default_bar())
+                .progress_chars("=> ");
+            ProgressBar::new(len).with_style(style).with_message(what)
+        });
+        let done = Mutex::new(0);
+        let result = work(&|bytes| {
+            if let Some(bar) = &bar {
+                bar.inc(bytes);
+            }
+            if self.percent {
+                let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+                let before = *done;
+                *done += bytes;
+                // qemu-img's steps: its chunks, and a hundredth at least.
+                let step = (len / 100).max(2 << 20);
+                if *done == len || *done / step > before / step {
+                    self.print(&format!("    ({:.2}/100%)\r", hundredths(*done, len)));
+                }
+            }
+        });
+        if let Some(bar) = bar {
+            bar.finish_and_clear();
+        }
+        result
+    }
+
+    /// The work is done.
+    pub fn end(&self) {
+        self.print("    (100.00/100%)\r");
+    }
+
+    fn print(&self, text: &str) {
+        if self.percent {
+            // Whoever reads it is gone: the work goes on.
+            let _ = output::print(text);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.print("\n");
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "two decimals are shown")]
+fn hundredths(done: u64, len: u64) -> f64 {
+    100.0 * done as f64 / len as f64
+}
+
+const BAR: &str = "{msg} {wide_bar} {percent}% {binary_bytes_per_sec} {eta} left";

@@ -133,7 +133,7 @@ impl CreateOptions {
         let header = Header::Luks1(header);
         let (stages, header) = header.lower(&[SlotChange::Activate { keyslot: 0, sealed }])?;
 
-        let file = place.create(len, self.preallocation, payload)?;
+        let file = place.create(len, self.preallocation)?;
         // The header without its keyslot comes first, as before every amendment.
         commit(file.storage().as_ref(), &stages)?;
         let storage: Arc<dyn Storage> = Arc::<FileStorage>::clone(file.storage());

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub(crate) use json::{Value as JsonValue, parse as parse_json};
 pub(crate) use keyval::check_identifier;
-pub use number::{boolean, image_size, number, size};
+pub use number::{boolean, image_size, number, size, size_argument};
 
 /// An ordered list of options, keys repeated as they were given.
 ///

@@ -65,13 +65,18 @@ pub fn size(key: &str, value: &str) -> Result<u64> {
 
 /// Parses the SIZE that `create` takes after the file's name.
 pub fn image_size(value: &str) -> Result<u64> {
+    size_argument("image size", value)
+}
+
+/// The same for another size on QEMU's command lines: `what` is its name in the error.
+pub fn size_argument(what: &str, value: &str) -> Result<u64> {
     match parse_size(value) {
         Ok(size) if i64::try_from(size).is_ok() => Ok(size),
-        Err(SizeFault::Syntax) => Err(invalid(format!("Invalid image size specified: '{value}'."))),
-        Ok(_) | Err(SizeFault::Range) => Err(invalid(format!(
-            "Invalid image size specified. Must be between 0 and {}.",
-            i64::MAX
-        ))),
+        Err(SizeFault::Syntax) => Err(invalid(format!("Invalid {what} specified: '{value}'."))),
+        Ok(_) | Err(SizeFault::Range) => {
+            let most = i64::MAX;
+            Err(invalid(format!("Invalid {what} specified. Must be between 0 and {most}.")))
+        }
     }
 }
 

@@ -105,6 +105,17 @@ impl FileStorage {
         self.file.metadata().map(|metadata| metadata.blocks().saturating_mul(512))
     }
 
+    /// Whether this path leads to this file, under whatever name.
+    pub fn is_file(&self, path: impl AsRef<Path>) -> bool {
+        let same = |ours: Metadata, there: Metadata| {
+            (ours.dev(), ours.ino()) == (there.dev(), there.ino())
+        };
+        match (self.file.metadata(), fs::metadata(path)) {
+            (Ok(ours), Ok(there)) => same(ours, there),
+            _ => false,
+        }
+    }
+
     /// Whether the path still leads to this file: nobody has put another one in its place.
     pub(crate) fn is_at_its_path(&self) -> io::Result<bool> {
         let (ours, there) = (self.file.metadata()?, fs::metadata(&self.path)?);

@@ -99,13 +99,13 @@ impl Place {
         Ok(Self { directory: open_parent(&path)?, path, replaced })
     }
 
-    /// Makes the file, `len` bytes of holes. `space` is for those from byte `from` on.
-    pub fn create(self, len: u64, space: Preallocation, from: u64) -> Result<NewFile> {
+    /// Makes the file, `len` bytes of holes with as much space as is asked for.
+    pub fn create(self, len: u64, space: Preallocation) -> Result<NewFile> {
         let path = self.path.clone();
-        self.try_create(len, space, from).map_err(|error| error.with_path(path))
+        self.try_create(len, space).map_err(|error| error.with_path(path))
     }
 
-    fn try_create(self, len: u64, space: Preallocation, from: u64) -> Result<NewFile> {
+    fn try_create(self, len: u64, space: Preallocation) -> Result<NewFile> {
         let (file, temporary) = self.open()?;
         if let Some(Replaced { metadata, .. }) = &self.replaced {
             as_before(&file, metadata)?;
@@ -119,7 +119,7 @@ impl Place {
                 let len = i64::try_from(len).map_err(|_| invalid("image size is too large"))?;
                 fallocate(&file, FallocateFlags::empty(), 0, len).map_err(|e| failed(e.into()))?;
             }
-            Preallocation::Full => write_zeros(&file, from, len).map_err(failed)?,
+            Preallocation::Full => write_zeros(&file, len).map_err(failed)?,
         }
         let storage = Arc::new(FileStorage::from_file(file, self.path.clone()));
         Ok(NewFile { place: self, storage, temporary })
@@ -157,9 +157,9 @@ fn as_before(file: &File, metadata: &Metadata) -> Result<()> {
     file.set_permissions(mode).map_err(failed)
 }
 
-fn write_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
+fn write_zeros(file: &File, to: u64) -> io::Result<()> {
     let zeros = vec![0; 1 << 20];
-    let mut at = from;
+    let mut at = 0;
     while at < to {
         let now = usize::try_from(to - at).unwrap_or(usize::MAX).min(zeros.len());
         file.write_all_at(&zeros[..now], at)?;

@@ -1,0 +1,239 @@
+//! `keyslot convert`: what is in one image, into another, with qemu-img's options.
+
+mod source;
+mod target;
+
+use std::ffi::OsString;
+use std::num::NonZero;
+
+use clap::Args;
+use keyslot::options::{Options, size_argument};
+use keyslot::volume::CopyOptions;
+use keyslot::{Error, ErrorKind, Result};
+use serde_json::json;
+
+use self::source::Source;
+use self::target::Target;
+use super::progress::Progress;
+use super::qemu_format;
+use super::report::Failure;
+use super::secrets::Secrets;
+use super::{KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, create, output};
+
+/// Convert an image: encrypt it, decrypt it, or encrypt it under a new volume key
+///
+/// Takes the arguments of qemu-img convert for raw and LUKS1 images. The target has no name until
+/// it is complete and durable, and an existing file is not replaced without --force; -n writes into
+/// a target that exists.
+#[derive(Args)]
+#[command(after_help = SOURCES)]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option")]
+pub struct ConvertArgs {
+    #[command(flatten)]
+    objects: ObjectArgs,
+
+    /// Format of the source: raw or luks [default: what it looks like]
+    #[arg(short, long, visible_alias = "source-format", value_name = "FMT")]
+    format: Option<String>,
+
+    /// SRC is a list of QEMU's image options
+    #[arg(long, visible_alias = "source-image-opts")]
+    image_opts: bool,
+
+    /// Secret that opens the source
+    #[arg(long, value_name = "SOURCE")]
+    secret: Option<OsString>,
+
+    /// Format of the target: raw or luks [default: raw]
+    #[arg(short = 'O', long, value_name = "FMT")]
+    output_format: Option<String>,
+
+    /// QEMU's options of the target, as create has them; -o help lists them
+    #[arg(short, long, value_name = "OPTS", action = clap::ArgAction::Append)]
+    options: Vec<String>,
+
+    /// Secret that shall open the target; with -n, that opens it
+    #[arg(long, value_name = "SOURCE")]
+    new_secret: Option<OsString>,
+
+    #[command(flatten)]
+    kdf: KdfArgs,
+
+    /// Write into a target that exists; what is behind the end of the source stays
+    #[arg(short, long)]
+    no_create: bool,
+
+    /// DST is a list of QEMU's image options (with -n)
+    #[arg(long)]
+    target_image_opts: bool,
+
+    /// The target reads as zeros already (with -n)
+    #[arg(long)]
+    target_is_zero: bool,
+
+    /// Replace an existing target, once its successor is complete
+    #[arg(long)]
+    force: bool,
+
+    /// Read everything again and compare
+    #[arg(long)]
+    verify: bool,
+
+    /// Zeros become holes of a raw target in units of so many bytes; 0 writes them [default: 4k]
+    #[arg(short = 'S', long, value_name = "SIZE", allow_hyphen_values = true)]
+    sparse_size: Option<String>,
+
+    /// Threads, 1 to 16 [default: as many as there are cores]
+    #[arg(short = 'm', long, value_name = "N", allow_hyphen_values = true)]
+    parallel: Option<String>,
+
+    /// Read a source that others write to: what comes out may never have been in it
+    #[arg(short = 'U', long)]
+    force_share: bool,
+
+    /// QEMU's cache mode of the target; whatever it is, the target is durable when this succeeds
+    #[arg(short = 't', long, value_name = "CACHE")]
+    target_cache: Option<String>,
+
+    /// QEMU's cache mode of the source
+    #[arg(short = 'T', long, value_name = "CACHE")]
+    source_cache: Option<String>,
+
+    /// Writes need not come in order, which they do not anyway
+    #[arg(short = 'W', long)]
+    oob_writes: bool,
+
+    /// QEMU's compression, which neither format has
+    #[arg(short = 'c', hide = true)]
+    compress: bool,
+
+    /// Print a percentage on standard output, as qemu-img does
+    #[arg(short, long)]
+    progress: bool,
+
+    /// How the result is printed
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Output,
+
+    /// Print nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// Source and target
+    #[arg(value_names = ["SRC", "DST"])]
+    operands: Vec<OsString>,
+}
+
+/// Runs the command.
+pub fn run(args: &ConvertArgs, persona: Persona) -> Outcome {
+    let copy = copy_options(args)?;
+    let secrets = Secrets::new(&args.objects.objects, &[&args.secret, &args.new_secret])?;
+    let mut options = Options::new();
+    for text in &args.options {
+        options.append(Options::parse(text)?);
+    }
+    check_combination(args)?;
+    let format = args.output_format.as_deref().unwrap_or("raw");
+    if options.asks_help() {
+        target::check_format(format)?;
+        return Ok(output::print(&target::help(format, args.operands.len() > 1))?);
+    }
+    let (source, target) = match args.operands.as_slice() {
+        [source, target] => (source, target),
+        [_, more @ ..] if more.len() > 1 => {
+            return Err(invalid("several sources at once are not supported").into());
+        }
+        _ => return Err(Failure::usage("Must specify image file name", "convert")),
+    };
+    if let Some(cache) = args.source_cache.as_deref().filter(|cache| !CACHES.contains(cache)) {
+        return Err(invalid(format!("Invalid source cache option: {cache}")).into());
+    }
+    if let Some(cache) = args.target_cache.as_deref().filter(|cache| !CACHES.contains(cache)) {
+        return Err(invalid(format!("Invalid cache option: {cache}")).into());
+    }
+
+    let progress = Progress::begin(args.progress, args.quiet, persona == Persona::QemuImg);
+    let source = Source::open(source, args, &secrets, persona)?;
+    let len = source.side()?.len();
+    let target = Target::open(target, &source, len, &options, args, &secrets, persona)?;
+    let copy = copy.target_is_zero(target.is_zero(args));
+    let failed = |error: Error| Failure::from(target.spoiled(error));
+    progress
+        .of("converting", len, |advance| copy.copy(source.side()?, target.side()?, advance))
+        .map_err(failed)?;
+    target.sync().map_err(failed)?;
+    if args.verify {
+        target.evict();
+        progress
+            .of("verifying", len, |advance| copy.compare(source.side()?, target.side()?, advance))
+            .map_err(failed)?;
+    }
+    let (shown, format) = (target.shown().to_owned(), target.format());
+    target.finish()?;
+    progress.end();
+    if args.output == Output::Json {
+        let result = json!({ "filename": shown, "format": format, "virtual-size": len });
+        output::print_done(&qemu_format::json_line(&result))?;
+    } else if !args.quiet && persona == Persona::Keyslot {
+        let size = qemu_format::size(len);
+        let verified = if args.verify { " and verified" } else { "" };
+        output::print_done(&format!("{shown}: {size} converted{verified}\n"))?;
+    }
+    Ok(())
+}
+
+/// What QEMU says of options that do not go together, in its order.
+fn check_combination(args: &ConvertArgs) -> Result<()> {
+    let text = if args.no_create && !args.options.is_empty() {
+        "-o has no effect when skipping image creation"
+    } else if args.target_image_opts && !args.no_create {
+        "--target-image-opts requires use of -n flag"
+    } else if args.target_is_zero && !args.no_create {
+        "--target-is-zero requires use of -n flag"
+    } else if (args.target_image_opts && args.output_format.is_some())
+        || (args.image_opts && args.format.is_some())
+    {
+        "--image-opts and --format are mutually exclusive"
+    } else if args.compress {
+        "Compression not supported for this file format"
+    } else {
+        return Ok(());
+    };
+    Err(invalid(text))
+}
+
+fn copy_options(args: &ConvertArgs) -> Result<CopyOptions> {
+    let mut copy = CopyOptions::new();
+    if let Some(text) = &args.sparse_size {
+        let size = size_argument("buffer size for sparse output", text)?;
+        if !size.is_multiple_of(512) || size > MAX_SPARSE {
+            let text = format!(
+                "Invalid buffer size for sparse output specified. Valid sizes are multiples of 512 \
+                 up to {MAX_SPARSE}. Select 0 to disable sparse detection (fully allocates output)."
+            );
+            return Err(invalid(text));
+        }
+        copy = copy.sparse(usize::try_from(size).unwrap_or(usize::MAX));
+    }
+    if let Some(text) = &args.parallel {
+        let wrong = format!("Invalid number of coroutines specified: '{text}'.");
+        let number = text.trim_start().parse::<i128>().map_err(|_| invalid(wrong))?;
+        let threads = usize::try_from(number).ok().filter(|threads| *threads <= MAX_THREADS);
+        let threads = threads.and_then(NonZero::new).ok_or_else(|| {
+            let range = format!("Must be between 1 and {MAX_THREADS}.");
+            invalid(format!("Invalid number of coroutines specified. {range}"))
+        })?;
+        copy = copy.threads(threads);
+    }
+    Ok(copy)
+}
+
+/// QEMU's limits
+const MAX_SPARSE: u64 = 16 << 20;
+const MAX_THREADS: usize = 16;
+
+const CACHES: [&str; 6] = ["none", "writeback", "unsafe", "directsync", "writethrough", "off"];
+
+fn invalid(text: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidInput, text)
+}
