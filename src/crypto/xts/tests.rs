@@ -84,6 +84,21 @@ fn kernels_do_what_xts_mode_does() {
     }
 }
 
+/// Every number of sectors, whatever is left over of a batch.
+#[test]
+fn any_number_of_sectors() {
+    let mut random = Random(0x7365_6374_6f72_7321);
+    for (key_size, sector_size, counts) in
+        [(64, 512, 1..=300), (32, 512, 1..=40), (64, 4096, 1..=40)]
+    {
+        let spec = CipherSpec::parse("aes", "xts-plain64", key_size).unwrap();
+        for count in counts {
+            let (key, first) = (random.bytes(key_size), random.next());
+            Case { key: &key, spec: &spec, sector_size, count, first }.check(&mut random);
+        }
+    }
+}
+
 struct Case<'a> {
     key: &'a [u8],
     spec: &'a CipherSpec,
