@@ -4,6 +4,7 @@
 //! its errors, with its prefix, and every failure is exit status 1.
 
 mod amend;
+mod benchmark;
 mod check;
 mod convert;
 mod create;
@@ -40,6 +41,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let result = match cli.command {
         Command::Add(args) => edit::add(&args),
         Command::Amend(args) => amend::run(&args, name),
+        Command::Benchmark(args) => benchmark::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Convert(args) => convert::run(&args, name),
         Command::Completions(args) => generate::completions(&args, Cli::command()),
@@ -88,6 +90,7 @@ struct Cli {
 enum Command {
     Add(edit::AddArgs),
     Amend(amend::AmendArgs),
+    Benchmark(benchmark::BenchmarkArgs),
     Check(check::CheckArgs),
     Convert(convert::ConvertArgs),
     #[command(hide = true)]

@@ -1,0 +1,341 @@
+//! `keyslot benchmark`: how fast key derivation and ciphers are here, as `cryptsetup benchmark` says
+//! it of the kernel.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use keyslot::crypto::calibrate::Rate;
+use keyslot::crypto::{AesKernel, Cipher, CipherMode, CipherSpec, HashAlg, SectorCipher};
+use keyslot::{Error, ErrorKind, Result};
+use serde_json::{Value, json};
+
+use super::progress::Spinner;
+use super::qemu_format::json_line;
+use super::{Outcome, Output, output};
+
+/// Measure key derivation and ciphers, in memory
+///
+/// Prints PBKDF2 iterations per second for a key of 256 bits, with each hash, and MiB per second
+/// encrypted and decrypted by each cipher. With --hash or --cipher, or both, it is these alone.
+#[derive(Args)]
+#[command(after_help = NOTES)]
+pub struct BenchmarkArgs {
+    /// Measure this cipher, such as aes-xts-plain64. Without a mode it is cbc, without an IV
+    /// generator plain64
+    #[arg(short, long, value_name = "SPEC")]
+    cipher: Option<String>,
+
+    /// Bits of the cipher's key, both halves for xts [default: 256]
+    #[arg(short = 's', long, value_name = "BITS", requires = "cipher")]
+    key_size: Option<usize>,
+
+    /// Measure PBKDF2 with this hash
+    #[arg(long)]
+    hash: Option<String>,
+
+    /// Measure AES-XTS with every kernel that this CPU has, and not only with the fastest
+    #[arg(long)]
+    all_kernels: bool,
+
+    /// How it is printed
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Output,
+
+    /// Print the figures alone, without headings and progress
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+const NOTES: &str = "\
+Everything is measured on one thread and in memory: no file is opened. A figure is the best of many
+runs of about half a millisecond; ciphers work on 256 KiB, which is in the L2 cache, slow ones on
+less. Beside the speed of AES-XTS is how much that is of the kernel's limit: of what the CPU's AES
+unit does with the rounds alone, in registers.
+
+JSON: aes-kernel is the fastest, aes-kernels are all of them. Each of kdfs has kdf, hash, key-bits and
+iterations-per-second; each of ciphers has cipher, key-bits, sector-size, encrypt-bytes-per-second and
+decrypt-bytes-per-second, for AES-XTS aes-kernel too, and if that kernel has a limit
+limit-bytes-per-second, encrypt-percent-of-limit and decrypt-percent-of-limit.";
+
+/// Runs the command.
+pub fn run(args: &BenchmarkArgs) -> Outcome {
+    let is_all = args.hash.is_none() && args.cipher.is_none();
+    let hashes = match &args.hash {
+        Some(name) => vec![HashAlg::parse(name)?],
+        None if is_all => HashAlg::ALL.to_vec(),
+        None => Vec::new(),
+    };
+    let specs = match &args.cipher {
+        Some(text) => vec![parse_cipher(text, args.key_size.unwrap_or(DEFAULT_KEY_BITS))?],
+        None if is_all => default_ciphers()?,
+        None => Vec::new(),
+    };
+    let works: Vec<_> = specs.iter().flat_map(|spec| Work::all(spec, args.all_kernels)).collect();
+    match args.output {
+        Output::Human => print_table(&hashes, &works, !args.quiet)?,
+        Output::Json => {
+            let _spinner = Spinner::start("measuring", args.quiet);
+            output::print(&json_line(&document(&hashes, &works)?))?;
+        }
+    }
+    Ok(())
+}
+
+/// The specification that cryptsetup's `--cipher` and `--key-size` mean.
+fn parse_cipher(text: &str, key_bits: usize) -> Result<CipherSpec> {
+    let invalid = |text| Error::new(ErrorKind::InvalidInput, text);
+    if !key_bits.is_multiple_of(8) {
+        return Err(invalid(format!("a key of {key_bits} bits is not whole bytes")));
+    }
+    let (cipher, mode) = text.split_once('-').unwrap_or((text, CipherMode::Cbc.name()));
+    let mode = if mode.contains('-') || mode == CipherMode::Ecb.name() {
+        mode.to_owned()
+    } else {
+        format!("{mode}-plain64")
+    };
+    CipherSpec::parse(cipher, &mode, key_bits / 8).map_err(|error| match error.kind() {
+        // There is no header here that would be damaged.
+        ErrorKind::Corrupt => {
+            let text = text.escape_debug();
+            let why = error.message();
+            invalid(format!("cipher '{text}' with a key of {key_bits} bits: {why}"))
+        }
+        _ => error,
+    })
+}
+
+fn default_ciphers() -> Result<Vec<CipherSpec>> {
+    let mut specs = Vec::new();
+    for cipher in ["aes", "camellia", "serpent", "twofish"] {
+        for (mode, key_sizes) in [("cbc-plain64", [16, 32]), ("xts-plain64", [32, 64])] {
+            for key_size in key_sizes {
+                specs.push(CipherSpec::parse(cipher, mode, key_size)?);
+            }
+        }
+    }
+    Ok(specs)
+}
+
+/// Prints each row as soon as it is measured, for as long as somebody reads.
+fn print_table(hashes: &[HashAlg], works: &[Work], has_headings: bool) -> Result<()> {
+    let width = works.iter().map(|work| work.name().len()).max().unwrap_or_default().max(8);
+    let heading = |is_wanted: bool, text: String| (has_headings && is_wanted).then_some(Ok(text));
+    let of_kdfs = "# Key derivation".to_owned();
+    let of_ciphers = format!(
+        "# {:<cipher$} |  Key | Sector |{:>22} |{:>22} | Kernel",
+        "Cipher",
+        "Encryption",
+        "Decryption",
+        cipher = width - 2,
+    );
+    let lines = heading(true, "# One thread, in memory, without any file".to_owned())
+        .into_iter()
+        .chain(heading(!hashes.is_empty(), of_kdfs))
+        .chain(hashes.iter().map(|&hash| Ok(kdf_row(hash))))
+        .chain(heading(works.iter().any(|work| work.kernel.is_some()), kernels_heading()))
+        .chain(heading(!works.is_empty(), of_ciphers))
+        .chain(works.iter().map(|work| cipher_row(work, width)));
+    for line in lines {
+        if !output::print_row(&line?)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn kernels_heading() -> String {
+    let kernels: Vec<_> = AesKernel::available().map(AesKernel::name).collect();
+    let kernels = kernels.join(", ");
+    format!("# AES-XTS kernels of this CPU: {kernels} (% of what their AES rounds alone do)")
+}
+
+fn kdf_row(hash: HashAlg) -> String {
+    let name = format!("PBKDF2-{}", hash.name());
+    format!("{name:<18}{:>12} iterations/s for a key of {KDF_BITS} bits", iterations(hash))
+}
+
+fn cipher_row(work: &Work, width: usize) -> Result<String> {
+    let speed = work.measure()?;
+    let figure = |bytes: f64| {
+        let share = match speed.limit {
+            Some(limit) => format!("{:4.0} %", percent(bytes, limit)),
+            None => " ".repeat(6),
+        };
+        format!("{:10.1} MiB/s{share}", bytes / MIB)
+    };
+    let row = format!(
+        "{:<width$} {:4}b {:>8}  {}  {}   {}",
+        work.name(),
+        work.key_bits(),
+        work.sector_size,
+        figure(speed.encryption),
+        figure(speed.decryption),
+        work.kernel.map_or("", AesKernel::name),
+    );
+    Ok(row.trim_end().to_owned())
+}
+
+fn document(hashes: &[HashAlg], works: &[Work]) -> Result<Value> {
+    let kdfs = hashes.iter().map(|&hash| {
+        json!({
+            "kdf": "pbkdf2",
+            "hash": hash.name(),
+            "key-bits": KDF_BITS,
+            "iterations-per-second": iterations(hash),
+        })
+    });
+    Ok(json!({
+        "aes-kernel": AesKernel::best().name(),
+        "aes-kernels": AesKernel::available().map(AesKernel::name).collect::<Vec<_>>(),
+        "kdfs": kdfs.collect::<Vec<_>>(),
+        "ciphers": works.iter().map(cipher_document).collect::<Result<Vec<_>>>()?,
+    }))
+}
+
+fn cipher_document(work: &Work) -> Result<Value> {
+    let Speed { encryption, decryption, limit } = work.measure()?;
+    let mut value = json!({
+        "cipher": work.name(),
+        "key-bits": work.key_bits(),
+        "sector-size": work.sector_size,
+        "encrypt-bytes-per-second": whole(encryption),
+        "decrypt-bytes-per-second": whole(decryption),
+    });
+    if let Some(kernel) = work.kernel {
+        value["aes-kernel"] = json!(kernel.name());
+    }
+    if let Some(limit) = limit {
+        let tenths = |bytes| (percent(bytes, limit) * 10.0).round() / 10.0;
+        value["limit-bytes-per-second"] = json!(whole(limit));
+        value["encrypt-percent-of-limit"] = json!(tenths(encryption));
+        value["decrypt-percent-of-limit"] = json!(tenths(decryption));
+    }
+    Ok(value)
+}
+
+/// PBKDF2 iterations per second for a key of [`KDF_BITS`].
+fn iterations(hash: HashAlg) -> u64 {
+    let rates = (0..KDF_TRIES).map(|_| Rate::measure(hash, KDF_TRY));
+    let second = Duration::from_secs(1);
+    rates.map(|rate| rate.iterations(KDF_BITS / 8, second)).max().unwrap_or_default()
+}
+
+/// What a row is about.
+struct Work {
+    spec: CipherSpec,
+    sector_size: usize,
+    /// Of AES-XTS alone
+    kernel: Option<AesKernel>,
+}
+
+impl Work {
+    /// The rows of a cipher: AES-XTS is fast enough for the sector's own cost to show.
+    fn all(spec: &CipherSpec, all_kernels: bool) -> Vec<Self> {
+        let work = |sector_size, kernel| Self { spec: spec.clone(), sector_size, kernel };
+        if (spec.cipher(), spec.mode()) != (Cipher::Aes, CipherMode::Xts) {
+            return vec![work(512, None)];
+        }
+        let mut kernels: Vec<_> = AesKernel::available().collect();
+        kernels.retain(|&kernel| all_kernels || kernel == AesKernel::best());
+        let works = [512, 4096].map(|size| kernels.iter().map(move |&it| work(size, Some(it))));
+        works.into_iter().flatten().collect()
+    }
+
+    fn name(&self) -> String {
+        format!("{}-{}", self.spec.cipher_name(), self.spec.cipher_mode())
+    }
+
+    fn key_bits(&self) -> usize {
+        8 * self.spec.key_size()
+    }
+
+    fn measure(&self) -> Result<Speed> {
+        let key: Vec<u8> = (0..=u8::MAX).cycle().take(self.spec.key_size()).collect();
+        let kernel = self.kernel.unwrap_or(AesKernel::best());
+        let cipher = SectorCipher::with_kernel(self.spec.clone(), &key, kernel)?;
+        let cipher = cipher.with_sector_size(self.sector_size)?;
+        let mut buffer = vec![0xa5; BUFFER];
+        let len = length_for_a_run(&mut buffer, |data| cipher.encrypt(0, data));
+        let data = &mut buffer[..len];
+
+        let mut speed = Speed { encryption: 0.0, decryption: 0.0, limit: None };
+        let start = Instant::now();
+        // In turn, so that a CPU which changes its clock does so to all of them.
+        while start.elapsed() < ROW {
+            if let Some(limit) = self.kernel.and_then(|it| it.limit(self.spec.key_size() / 2)) {
+                speed.limit = Some(speed.limit.unwrap_or_default().max(limit));
+            }
+            speed.encryption = speed.encryption.max(best(data, |data| cipher.encrypt(0, data)));
+            speed.decryption = speed.decryption.max(best(data, |data| cipher.decrypt(0, data)));
+        }
+        Ok(speed)
+    }
+}
+
+/// In bytes per second.
+struct Speed {
+    encryption: f64,
+    decryption: f64,
+    limit: Option<f64>,
+}
+
+/// How much of the buffer fills a run, if not all of it.
+fn length_for_a_run(buffer: &mut [u8], pass: impl Fn(&mut [u8])) -> usize {
+    let mut len = SHORTEST;
+    loop {
+        let start = Instant::now();
+        pass(&mut buffer[..len]);
+        if 2 * start.elapsed() > RUN || 2 * len > buffer.len() {
+            return len;
+        }
+        len *= 2;
+    }
+}
+
+/// Bytes per second of the fastest of a few runs: others may have the CPU in some of them.
+#[expect(clippy::cast_precision_loss, reason = "a rate")]
+fn best(data: &mut [u8], pass: impl Fn(&mut [u8])) -> f64 {
+    let rates = (0..RUNS).map(|_| {
+        let mut bytes = 0;
+        let start = Instant::now();
+        loop {
+            pass(black_box(&mut *data));
+            bytes += data.len();
+            let elapsed = start.elapsed();
+            if elapsed >= RUN {
+                return bytes as f64 / elapsed.as_secs_f64();
+            }
+        }
+    });
+    rates.fold(0.0, f64::max)
+}
+
+fn percent(part: f64, whole: f64) -> f64 {
+    100.0 * part / whole
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate")]
+fn whole(rate: f64) -> u64 {
+    rate as u64
+}
+
+const MIB: f64 = 1_048_576.0;
+
+/// Key size where none is given: cryptsetup's
+const DEFAULT_KEY_BITS: usize = 256;
+/// Length of the key that PBKDF2 is measured for
+const KDF_BITS: usize = 256;
+/// How often a rate is measured, and how long; the fastest counts
+const KDF_TRIES: u32 = 3;
+const KDF_TRY: Duration = Duration::from_millis(20);
+
+/// What a cipher works on: in L2 wherever there is one
+const BUFFER: usize = 256 << 10;
+/// The least it works on: the largest sector
+const SHORTEST: usize = 4096;
+/// How long a run is, and how many there are before it is another's turn
+const RUN: Duration = Duration::from_micros(500);
+const RUNS: u32 = 8;
+/// How long a row is measured
+const ROW: Duration = Duration::from_millis(300);
