@@ -18,9 +18,10 @@ check:
     cargo clippy --lib --no-default-features -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
-# The tables of the README
+# The tables of the README, and AES-XTS by kernel, size and sector
 bench:
     cargo bench --bench amend
+    cargo bench --bench xts
 
 # keyslot beside AWS-LC, OpenSSL, qemu-img and cp; benches/peers/src/main.rs says what it needs
 peers *arguments:
