@@ -147,7 +147,7 @@ fn print_table(hashes: &[HashAlg], works: &[Work], has_headings: bool) -> Result
 fn kernels_heading() -> String {
     let kernels: Vec<_> = AesKernel::available().map(AesKernel::name).collect();
     let kernels = kernels.join(", ");
-    format!("# AES-XTS kernels of this CPU: {kernels} (% of what their AES rounds alone do)")
+    format!("# AES-XTS kernels: {kernels}; % of what their AES rounds alone do")
 }
 
 fn kdf_row(hash: HashAlg) -> String {
@@ -165,7 +165,7 @@ fn cipher_row(work: &Work, width: usize) -> Result<String> {
         format!("{:10.1} MiB/s{share}", bytes / MIB)
     };
     let row = format!(
-        "{:<width$} {:4}b {:>8}  {}  {}   {}",
+        "{:<width$} {:5}b {:>8}  {}  {}   {}",
         work.name(),
         work.key_bits(),
         work.sector_size,
