@@ -9,14 +9,14 @@ pub fn print(text: &str) -> Result<()> {
     print_as(TO_STDOUT, text).map(drop)
 }
 
-/// Writes a line of several that take a while to make, and says whether anybody reads on.
-pub fn print_row(line: &str) -> Result<bool> {
-    print_as(TO_STDOUT, &format!("{line}\n"))
-}
-
 /// The same for what a change came to: the error says that it is done all the same.
 pub fn print_done(text: &str) -> Result<()> {
     print_as("write to standard output that the change is done, which it is", text).map(drop)
+}
+
+/// Writes a line of several that take a while to make, and says whether anybody reads on.
+pub fn print_row(line: &str) -> Result<bool> {
+    print_as(TO_STDOUT, &format!("{line}\n"))
 }
 
 /// Whether there is a reader.
