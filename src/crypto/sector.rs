@@ -286,6 +286,29 @@ mod tests {
         }
     }
 
+    /// More sectors than any mode takes at once, and of every size.
+    #[test]
+    fn many_sectors_are_as_one_by_one() {
+        for mode in ["cbc-essiv:sha256", "cbc-plain64", "ctr-plain64", "ecb-plain64", "xts-plain64"]
+        {
+            let key = key(if mode.starts_with("xts") { 64 } else { 32 });
+            let cipher = CipherSpec::parse("aes", mode, key.len()).unwrap();
+            for size in [512, 1024, 2048, 4096] {
+                let cipher = cipher.sector_cipher(&key).unwrap().with_sector_size(size).unwrap();
+                let plain: Vec<u8> = (0..=250).cycle().take(150 * size).collect();
+                let mut together = plain.clone();
+                cipher.encrypt(7, &mut together);
+                let mut alone = plain.clone();
+                for (index, sector) in (0..).zip(alone.chunks_mut(size)) {
+                    cipher.encrypt(7 + index * (size as u64 / 512), sector);
+                }
+                assert!(together == alone, "{mode} {size}");
+                cipher.decrypt(7, &mut together);
+                assert!(together == plain, "{mode} {size}");
+            }
+        }
+    }
+
     #[test]
     fn keys_of_another_size_are_refused() {
         let spec = CipherSpec::parse("aes", "xts-plain64", 64).unwrap();
