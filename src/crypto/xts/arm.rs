@@ -203,18 +203,6 @@ impl Lanes for Neon {
             );
         }
     }
-
-    #[inline(always)]
-    unsafe fn encrypted<const ROUNDS: usize>(keys: &Schedule, block: &Block) -> Self {
-        // SAFETY: as the caller promises.
-        unsafe {
-            let mut state = Self::splat(block);
-            for round in 1..ROUNDS {
-                state = state.round::<true>(keys, round);
-            }
-            state.last_round::<true>(keys, ROUNDS, Self::splat(&keys.0[ROUNDS]))
-        }
-    }
 }
 
 /// The AES of `ARMv8` for key schedules. There is one only where the CPU has it.

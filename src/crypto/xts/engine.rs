@@ -86,9 +86,6 @@ pub(super) trait Lanes: Copy {
     /// Keeps the compiler from working through one block after the other, as it likes to where
     /// registers are few: that would leave nothing to do while a round takes its time.
     unsafe fn together(blocks: &mut [Self; DEPTH]);
-
-    /// Encrypts one block, and has it in all lanes.
-    unsafe fn encrypted<const ROUNDS: usize>(keys: &Schedule, block: &Block) -> Self;
 }
 
 /// Vectors in flight: a round takes four cycles, and two can begin in each.
@@ -126,7 +123,7 @@ unsafe fn one<V: Lanes, const ROUNDS: usize, const ENCRYPT: bool>(
     // SAFETY: as the caller promises. The groups fill the sector.
     unsafe {
         let data = Data::<V>::new::<ROUNDS, ENCRYPT>(keys);
-        let tweak = V::encrypted::<ROUNDS>(&keys.tweak, &ivs.next());
+        let tweak = encrypted::<V, ROUNDS>(&keys.tweak, V::splat(&ivs.next()));
         let mut tweaks = [tweak; DEPTH];
         each_vector!(index => tweaks[index] = tweak.times(index * V::LANES).xor(data.last_key));
         let (mut from, mut to) = sectors.pointers();
@@ -209,13 +206,21 @@ unsafe fn encrypt_ivs<V: Lanes, const ROUNDS: usize>(
         let mut at = 0;
         while at < BATCH && at < left {
             let blocks = batch.add(at).cast::<u8>();
-            let mut tweak = V::load(blocks).xor(V::whitening(keys));
-            for round in 1..ROUNDS {
-                tweak = tweak.round::<true>(keys, round);
-            }
-            tweak.last_round::<true>(keys, ROUNDS, V::splat(&keys.0[ROUNDS])).store(blocks);
+            encrypted::<V, ROUNDS>(keys, V::load(blocks)).store(blocks);
             at += V::LANES;
         }
+    }
+}
+
+#[inline(always)]
+unsafe fn encrypted<V: Lanes, const ROUNDS: usize>(keys: &Schedule, blocks: V) -> V {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let mut blocks = blocks.xor(V::whitening(keys));
+        for round in 1..ROUNDS {
+            blocks = blocks.round::<true>(keys, round);
+        }
+        blocks.last_round::<true>(keys, ROUNDS, V::splat(&keys.0[ROUNDS]))
     }
 }
 

@@ -226,19 +226,6 @@ macro_rules! lanes {
                 // SAFETY: as the caller promises.
                 unsafe { Self::barrier(blocks) }
             }
-
-            #[inline(always)]
-            unsafe fn encrypted<const ROUNDS: usize>(keys: &Schedule, block: &Block) -> Self {
-                // SAFETY: as the caller promises.
-                unsafe {
-                    let load = |block| _mm_load_si128(core::ptr::from_ref::<Block>(block).cast());
-                    let mut state = _mm_xor_si128(load(block), load(&keys.0[0]));
-                    for key in &keys.0[1..ROUNDS] {
-                        state = _mm_aesenc_si128(state, load(key));
-                    }
-                    Self($splat(_mm_aesenclast_si128(state, load(&keys.0[ROUNDS]))))
-                }
-            }
         }
     };
 }
