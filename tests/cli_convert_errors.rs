@@ -135,6 +135,75 @@ fn sources_that_are_not_luks_or_damaged() {
     assert_eq!(desk.bytes("empty.raw"), b"");
 }
 
+/// What would be taken for something else than was meant, silently.
+#[test]
+fn secrets_and_formats_that_do_not_fit() {
+    let desk = Desk::new();
+    fs::copy(desk.path("disk.luks"), desk.path("t.luks")).unwrap();
+    fs::write(desk.path("t.raw"), vec![1; desk.plain.len()]).unwrap();
+    let mut damaged = desk.bytes("disk.luks");
+    damaged[0] = b'X';
+    fs::write(desk.path("damaged.luks"), damaged).unwrap();
+    fs::write(desk.path("disk.vhdx"), [b"vhdxfile", [0; 1016].as_slice()].concat()).unwrap();
+    for (words, status, parts) in [
+        // A raw image is about to be written over a LUKS one.
+        ("-n plain.raw t.luks", 1, &["t.luks", "LUKS image", "hint: -O luks"][..]),
+        ("-n --new-secret env:OLD plain.raw t.luks", 1, &["--new-secret"]),
+        ("-n -O raw --new-secret env:OLD plain.raw t.raw", 1, &["--new-secret"]),
+        ("--new-secret env:NEW plain.raw new", 1, &["--new-secret"]),
+        ("-n --iterations 1000 plain.raw t.raw", 1, &["--iterations"]),
+        ("--iter-time 10 plain.raw new", 1, &["--iter-time"]),
+        // Ciphertext is about to be copied.
+        ("--secret env:OLD damaged.luks new", 4, &["damaged.luks", "not in LUKS format"]),
+        ("-f raw --secret env:OLD disk.luks new", 1, &["--secret"]),
+        ("disk.vhdx new", 4, &["disk.vhdx", "vhdx", "hint: -f raw"]),
+        ("plain.raw json:{}", 1, &["'json'"]),
+        ("plain.raw new/", 1, &["new/", "s a directory"]),
+        ("-p --output json plain.raw new", 1, &["--progress", "--output json"]),
+    ] {
+        desk.refused(words, status, parts);
+    }
+    let long = "n".repeat(300);
+    desk.refused(&format!("plain.raw {long}"), 1, &[&long, "File name too long"]);
+    desk.done("-n -O raw plain.raw t.luks");
+    desk.done("-f raw disk.vhdx new");
+}
+
+/// A source that becomes another one in the middle, by who knows of no locks.
+#[test]
+fn a_source_that_changes() {
+    let Some(strace) = peer("strace") else { return };
+    for (change, parts) in [
+        ("truncate -s 1M plain.raw", ["plain.raw", "cannot "]),
+        ("echo >>plain.raw", ["plain.raw", "somebody wrote to the source"]),
+    ] {
+        let desk = Desk::with(noise(8 << 20));
+        // The first write of each thread takes a second longer.
+        let mut command = Command::new(&strace);
+        command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64", "-e"]);
+        command.args(["inject=pwrite64:delay_enter=1000000:when=1", KEYSLOT, "convert"]);
+        command.args(["-m", "1", "plain.raw", "new"]).current_dir(desk.dir.path());
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        support::eventually("a lock", || {
+            !support::locks::locks(&desk.path("plain.raw")).is_empty()
+        });
+        run(Command::new("sh").args(["-c", change]).current_dir(desk.dir.path()));
+        assert_refusal(&child.wait_with_output().unwrap(), 1, &parts, change);
+        assert!(!desk.path("new").exists());
+    }
+}
+
+/// The shell's limit is a signal, which would kill.
+#[test]
+fn a_file_beyond_the_limit() {
+    let desk = Desk::with(noise(1 << 20));
+    let script = format!("ulimit -f 100; exec {KEYSLOT} convert plain.raw new");
+    let mut command = Command::new("sh");
+    let output = run(command.args(["-c", &script]).current_dir(desk.dir.path()));
+    assert_refusal(&output, 1, &["new", "File too large"], &script);
+    assert!(!desk.path("new").exists());
+}
+
 /// Its first part fits, and not the rest.
 #[test]
 fn a_full_disk() {

@@ -95,17 +95,11 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
         Err(error) if !waits_for_secret(&error, &spec, persona) => return Err(opening(error)),
         job => job,
     };
-    let secret = match (&spec.key_secret, &args.secret) {
-        (Some(_), Some(_)) => {
-            return Err(invalid("--secret must not be given beside a key-secret").into());
-        }
-        (Some(id), None) => secrets.objects.passphrase_utf8(id),
-        (None, None) if persona == Persona::QemuImg => {
-            Err(invalid("Parameter 'key-secret' is required for cipher"))
-        }
-        (None, source) => secrets.existing(source.as_ref(), "--secret", "Passphrase"),
+    if spec.key_secret.is_some() && args.secret.is_some() {
+        return Err(invalid("--secret must not be given beside a key-secret").into());
     }
-    .map_err(opening)?;
+    let (id, source) = (spec.key_secret.as_deref(), args.secret.as_ref());
+    let secret = secrets.opening(id, source, "--secret", "Passphrase", persona).map_err(opening)?;
     let job = job.map_err(opening)?;
     if spec.read_only {
         return Err(opening(invalid("Block node is read-only")));

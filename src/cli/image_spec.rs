@@ -124,8 +124,12 @@ impl ImageSpec {
         check_known(&file, &["filename", "locking", "aio", "x-check-cache-dropped"], |key| {
             format!("Block protocol 'file' doesn't support the option '{key}'")
         })?;
-        check_known(options, &["key-secret", "file."], |key| {
-            format!("Block format 'luks' does not support the option '{key}'")
+        let (format, known) = match driver {
+            Some("raw") => ("raw", &["file."][..]),
+            _ => ("luks", &["key-secret", "file."][..]),
+        };
+        check_known(options, known, |key| {
+            format!("Block format '{format}' does not support the option '{key}'")
         })?;
         Ok(Self {
             shown: String::new(),

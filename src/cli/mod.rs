@@ -27,11 +27,14 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use keyslot::keyslot::{Cost, MIN_ITERATIONS};
 use keyslot::{Error, ErrorKind, Limits, OpenOptions, Result};
+use nix::sys::signal::{SigSet, Signal};
 
 use self::report::Failure;
 
 /// Parses the arguments, runs the command, reports a failure.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    // A file that grows beyond what the shell allows shall be an error, not the end.
+    let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
     let arguments: Vec<_> = arguments.collect();
     let name = Persona::of(arguments.first());
     let cli = match Cli::try_parse_from(&arguments) {

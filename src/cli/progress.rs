@@ -122,8 +122,8 @@ impl Progress {
         result
     }
 
-    /// The work is done.
-    pub fn end(&self) {
+    /// The work is done, and the line ends.
+    pub fn end(self) {
         self.print("    (100.00/100%)\r");
     }
 

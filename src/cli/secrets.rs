@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 use keyslot::secret::{Passphrase, SecretObjects, Source};
 use keyslot::{Error, ErrorKind, Result};
 
+use super::Persona;
 use super::prompt::ask;
 
 /// The secret objects of a command line, and what its descriptors hold.
@@ -37,6 +38,28 @@ impl Secrets {
             secrets.objects.add(object)?;
         }
         Ok(secrets)
+    }
+
+    /// The secret that opens an image: the `key-secret` of its options, or what `option` (`--secret`)
+    /// names.
+    pub fn opening(
+        &self,
+        key_secret: Option<&str>,
+        source: Option<&OsString>,
+        option: &str,
+        what: &str,
+        persona: Persona,
+    ) -> Result<Passphrase> {
+        match (key_secret, source) {
+            (Some(_), Some(_)) => {
+                Err(invalid(&format!("{option} must not be given beside a key-secret")))
+            }
+            (Some(id), None) => self.objects.passphrase_utf8(id),
+            (None, None) if persona == Persona::QemuImg => {
+                Err(invalid("Parameter 'key-secret' is required for cipher"))
+            }
+            (None, source) => self.existing(source, option, what),
+        }
     }
 
     /// The secret that `option` (`--secret`) names; asked for as `what` if it names none.

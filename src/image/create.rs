@@ -12,7 +12,7 @@ use crate::amend::commit;
 use crate::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen, af};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, SlotChange, luks1};
-use crate::keyslot::{Cost, Limits, new_digest, seal};
+use crate::keyslot::{Cost, Limits, new_digest, seal, unlock};
 use crate::secret::{Passphrase, VolumeKey};
 use crate::storage::{FileStorage, NewFile, Place, Preallocation, Storage};
 use crate::volume::Volume;
@@ -158,6 +158,15 @@ impl NewImage {
     /// The image's file
     pub fn file(&self) -> &FileStorage {
         self.file.storage()
+    }
+
+    /// Reads the header and opens it with the passphrase, as whoever opens the image will.
+    pub fn check(&self, passphrase: &Passphrase) -> Result<()> {
+        let file = self.file();
+        Header::read(file)
+            .and_then(|header| unlock(file, &header, passphrase, Limits::NONE))
+            .map(drop)
+            .map_err(|error| error.with_path(file.path()))
     }
 
     /// Makes all of it durable, and gives it its name.

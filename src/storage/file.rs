@@ -94,7 +94,7 @@ impl FileStorage {
         self.access
     }
 
-    /// Whether it is a block device: those cannot grow, shrink or have holes.
+    /// Whether it is a block device: those cannot grow or shrink.
     pub fn is_block_device(&self) -> bool {
         self.is_block_device
     }
@@ -105,22 +105,34 @@ impl FileStorage {
         self.file.metadata().map(|metadata| metadata.blocks().saturating_mul(512))
     }
 
-    /// Whether this path leads to this file, under whatever name.
-    pub fn is_file(&self, path: impl AsRef<Path>) -> bool {
-        let same = |ours: Metadata, there: Metadata| {
+    /// Whether this path leads to this file, under whatever name, or to the same device.
+    pub fn is_file(&self, path: impl AsRef<Path>) -> io::Result<bool> {
+        let (ours, there) = (self.file.metadata()?, fs::metadata(path)?);
+        let is_device = |metadata: &Metadata| metadata.file_type().is_block_device();
+        Ok(if is_device(&ours) && is_device(&there) {
+            ours.rdev() == there.rdev()
+        } else {
             (ours.dev(), ours.ino()) == (there.dev(), there.ino())
-        };
-        match (self.file.metadata(), fs::metadata(path)) {
-            (Ok(ours), Ok(there)) => same(ours, there),
-            _ => false,
-        }
+        })
     }
 
     /// Whether the path still leads to this file: nobody has put another one in its place.
     pub(crate) fn is_at_its_path(&self) -> io::Result<bool> {
-        let (ours, there) = (self.file.metadata()?, fs::metadata(&self.path)?);
-        Ok((ours.dev(), ours.ino()) == (there.dev(), there.ino()))
+        self.is_file(&self.path)
     }
+
+    /// Length and time of the last change of what is in it: the same as before if nobody wrote.
+    pub fn version(&self) -> io::Result<Version> {
+        let metadata = self.file.metadata()?;
+        Ok(Version { len: metadata.len(), mtime: (metadata.mtime(), metadata.mtime_nsec()) })
+    }
+}
+
+/// What a file's contents were at some time, as far as the system tells.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Version {
+    len: u64,
+    mtime: (i64, i64),
 }
 
 /// Refuses what has no bytes at offsets.
@@ -145,7 +157,7 @@ fn check_type(metadata: &Metadata) -> Result<()> {
 impl Storage for FileStorage {
     fn len(&self) -> io::Result<u64> {
         if self.is_block_device {
-            // stat(2) says 0. Nothing else uses the descriptor's position.
+            // stat(2) says 0. Nobody relies on the descriptor's position.
             return (&self.file).seek(SeekFrom::End(0));
         }
         self.file.metadata().map(|metadata| metadata.len())

@@ -11,7 +11,7 @@ mod new_file;
 mod permission;
 pub mod sharing;
 
-pub use file::{Access, FileStorage};
+pub use file::{Access, FileStorage, Version};
 pub use mmap::MmapStorage;
 pub use new_file::{NewFile, Place, Preallocation};
 

@@ -3,28 +3,31 @@
 //! Whatever ends the process before leaves nothing behind: a file without a name is gone with its
 //! descriptor (`O_TMPFILE`, open(2)). Where the file system has no such files, or `/proc` is not
 //! there to name one by, it has a temporary name meanwhile: `.keyslot-` and six letters, in the same
-//! directory.
+//! directory, where a signal leaves it.
 //!
 //! An existing file stays what it was until its successor is complete and durable, and then has its
 //! name taken over at once. (For the moment of that the successor has a temporary name too: a file
 //! can be linked to a new name only.) A replaced file's owner and mode are kept; other hard links,
 //! access lists and extended attributes are not.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, FallocateFlags, fallocate};
+use nix::fcntl::{AT_FDCWD, AtFlags, FallocateFlags, fallocate, renameat};
 use nix::libc;
-use nix::unistd::linkat;
-use tempfile::{Builder, NamedTempFile, TempPath};
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
+use tempfile::{Builder, TempPath};
 
 use super::sharing::Sharing;
-use super::{Access, FileStorage, Storage};
+use super::{Access, FileStorage, write_zeros};
+use crate::crypto::random;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What is done for the space of a new file (QEMU's `preallocation`).
@@ -52,7 +55,7 @@ pub struct Place {
 #[derive(Debug)]
 struct Replaced {
     /// Locked against everybody else, until its successor has its name
-    _file: FileStorage,
+    file: FileStorage,
     metadata: Metadata,
 }
 
@@ -76,27 +79,39 @@ impl Place {
     }
 
     fn check(path: &Path, overwrite: bool) -> Result<Self> {
-        let exists = || Error::new(ErrorKind::Exists, "the file exists");
-        let Ok(path) = path.canonicalize() else {
-            return match path.is_symlink() {
-                true if overwrite => Err(invalid("a symbolic link to a file that is not there")),
-                true => Err(exists()),
-                false => {
-                    let directory = open_parent(path)?;
-                    Ok(Self { path: path.into(), directory, replaced: None })
-                }
-            };
+        let path = match path.canonicalize() {
+            Ok(path) => path,
+            Err(_) if path.is_symlink() => {
+                return Err(invalid("the file exists, as a symbolic link to one that is not there"));
+            }
+            Err(error) => return Self::vacant(path, error),
         };
-        if !overwrite {
-            return Err(exists());
-        }
         let metadata = path.metadata().map_err(|e| Error::io("look at the file", e))?;
         if !metadata.is_file() {
-            return Err(invalid("not a regular file, it cannot be replaced"));
+            return Err(invalid(
+                "the file exists, but is not a regular file and cannot be replaced",
+            ));
+        }
+        if !overwrite {
+            return Err(Error::new(ErrorKind::Exists, "the file exists"));
         }
         let file = FileStorage::open_shared(&path, Access::ReadWrite, Sharing::Amend, None)?;
-        let replaced = Some(Replaced { _file: file, metadata });
+        let replaced = Some(Replaced { file, metadata });
         Ok(Self { directory: open_parent(&path)?, path, replaced })
+    }
+
+    /// A name that there is no file of, as `error` says.
+    fn vacant(path: &Path, error: io::Error) -> Result<Self> {
+        let cannot = match path.as_os_str().as_bytes() {
+            [] => Some(io::ErrorKind::NotFound.into()),
+            [.., b'/'] => Some(io::ErrorKind::IsADirectory.into()),
+            _ if error.kind() == io::ErrorKind::InvalidFilename => Some(error),
+            _ => None,
+        };
+        if let Some(error) = cannot {
+            return Err(Error::io("create a file of this name", error));
+        }
+        Ok(Self { path: path.into(), directory: open_parent(path)?, replaced: None })
     }
 
     /// Makes the file, `len` bytes of holes with as much space as is asked for.
@@ -112,16 +127,12 @@ impl Place {
         }
         let failed = |e| Error::io(format_args!("allocate {len} bytes"), e);
         file.set_len(len).map_err(failed)?;
+        let storage = Arc::new(FileStorage::from_file(file, self.path.clone()));
         match space {
             Preallocation::Off => {}
-            Preallocation::Falloc if len == 0 => {}
-            Preallocation::Falloc => {
-                let len = i64::try_from(len).map_err(|_| invalid("image size is too large"))?;
-                fallocate(&file, FallocateFlags::empty(), 0, len).map_err(|e| failed(e.into()))?;
-            }
-            Preallocation::Full => write_zeros(&file, len).map_err(failed)?,
+            Preallocation::Falloc => reserve(&storage.file, len).map_err(failed)?,
+            Preallocation::Full => write_zeros(storage.as_ref(), 0, len).map_err(failed)?,
         }
-        let storage = Arc::new(FileStorage::from_file(file, self.path.clone()));
         Ok(NewFile { place: self, storage, temporary })
     }
 
@@ -132,7 +143,8 @@ impl Place {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         if Path::new("/proc/self/fd").is_dir() {
-            match options.clone().custom_flags(libc::O_TMPFILE).open(directory) {
+            let here = format!("/proc/self/fd/{}", self.directory.as_raw_fd());
+            match options.clone().custom_flags(libc::O_TMPFILE).open(here) {
                 Err(e) if NO_TMPFILE.iter().any(|errno| e.raw_os_error() == Some(*errno)) => {}
                 file => return Ok((file.map_err(failed)?, None)),
             }
@@ -157,15 +169,19 @@ fn as_before(file: &File, metadata: &Metadata) -> Result<()> {
     file.set_permissions(mode).map_err(failed)
 }
 
-fn write_zeros(file: &File, to: u64) -> io::Result<()> {
-    let zeros = vec![0; 1 << 20];
-    let mut at = 0;
-    while at < to {
-        let now = usize::try_from(to - at).unwrap_or(usize::MAX).min(zeros.len());
-        file.write_all_at(&zeros[..now], at)?;
-        at += now as u64;
+fn reserve(file: &File, len: u64) -> io::Result<()> {
+    let Ok(len) = libc::off_t::try_from(len) else {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    };
+    if len == 0 {
+        return Ok(());
     }
-    Ok(())
+    loop {
+        match fallocate(file, FallocateFlags::empty(), 0, len) {
+            Err(Errno::EINTR) => {}
+            result => return Ok(result?),
+        }
+    }
 }
 
 impl NewFile {
@@ -186,31 +202,72 @@ impl NewFile {
     }
 
     fn try_publish(self) -> Result<()> {
-        let Self { place: Place { path, directory, replaced }, storage, temporary } = self;
-        storage.sync_data().map_err(|e| Error::io("sync the new file", e))?;
-        let failed = |e| Error::io("give the new file its name", e);
-        let nameless = format!("/proc/self/fd/{}", storage.file.as_raw_fd());
-        let link = |name: &Path| {
-            let follow = AtFlags::AT_SYMLINK_FOLLOW;
-            linkat(AT_FDCWD, nameless.as_str(), AT_FDCWD, name, follow).map_err(io::Error::from)
+        let Self { place, storage, temporary } = self;
+        // All of it: owner and mode are those of its predecessor.
+        storage.file.sync_all().map_err(|e| Error::io("sync the new file", e))?;
+        if let Some(Replaced { file, .. }) = &place.replaced
+            && !file.is_at_its_path().map_err(|e| Error::io("find the old file again", e))?
+        {
+            let text = "another file has taken the place of the one to be replaced";
+            return Err(Error::new(ErrorKind::Changed, text));
+        }
+        let named = match (temporary, &place.replaced) {
+            (None, None) => place.link(&storage.file, place.file_name()),
+            (None, Some(_)) => place.replace(&storage.file),
+            (Some(file), None) => file.persist_noclobber(&place.path).map_err(|e| e.error),
+            (Some(file), Some(_)) => file.persist(&place.path).map_err(|e| e.error),
         };
-        match (temporary, &replaced) {
-            (None, None) => link(&path).map_err(failed)?,
-            (None, Some(_)) => {
-                let named = Builder::new().prefix(PREFIX).make_in(parent(&path), link);
-                let named: NamedTempFile<()> = named.map_err(failed)?;
-                named.persist(&path).map_err(|e| failed(e.error))?;
-            }
-            (Some(temporary), None) => {
-                temporary.persist_noclobber(&path).map_err(|e| failed(e.error))?;
-            }
-            (Some(temporary), Some(_)) => {
-                temporary.persist(&path).map_err(|e| failed(e.error))?;
+        named.map_err(|e| {
+            let text = "cannot give the new file its name";
+            let exists = e.kind() == io::ErrorKind::AlreadyExists;
+            let kind = if exists { ErrorKind::Exists } else { ErrorKind::Io };
+            Error::new(kind, text).with_source(e)
+        })?;
+        match place.directory.sync_all() {
+            // A file system that has no such thing.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+            result => result.map_err(|e| {
+                Error::io("sync the directory", e)
+                    .and("the image is complete, its name may be lost")
+            }),
+        }
+    }
+}
+
+impl Place {
+    fn file_name(&self) -> &OsStr {
+        self.path.file_name().unwrap_or_default()
+    }
+
+    /// Gives a file without a name this one.
+    fn link(&self, file: &File, name: &OsStr) -> io::Result<()> {
+        let nameless = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let follow = AtFlags::AT_SYMLINK_FOLLOW;
+        Ok(linkat(AT_FDCWD, nameless.as_str(), &self.directory, name, follow)?)
+    }
+
+    /// Has a file without a name take over the name of another.
+    fn replace(&self, file: &File) -> io::Result<()> {
+        let directory = &self.directory;
+        for _ in 0..NAMES {
+            let mut letters = [0; 6];
+            random::fill(&mut letters).map_err(io::Error::other)?;
+            let letters = letters.map(|byte| char::from(b'a' + byte % 26));
+            let name = OsString::from(format!("{PREFIX}{}", String::from_iter(letters)));
+            match self.link(file, &name) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    let renamed =
+                        renameat(directory, name.as_os_str(), directory, self.file_name());
+                    if renamed.is_err() {
+                        let _ = unlinkat(directory, name.as_os_str(), UnlinkatFlags::NoRemoveDir);
+                    }
+                    return Ok(renamed?);
+                }
             }
         }
-        directory.sync_all().map_err(|e| {
-            Error::io("sync the directory", e).and("the image is complete, its name may be lost")
-        })
+        Err(io::ErrorKind::AlreadyExists.into())
     }
 }
 
@@ -235,6 +292,8 @@ fn invalid(text: impl Into<String>) -> Error {
 }
 
 const PREFIX: &str = ".keyslot-";
+/// How many temporary names are tried
+const NAMES: usize = 100;
 
 /// What says that there are no files without a name: the file system (`EOPNOTSUPP`), or a kernel that
 /// does not know the flag and sees a directory opened for writing (open(2)).

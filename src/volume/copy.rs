@@ -56,8 +56,8 @@ impl CopyOptions {
         self
     }
 
-    /// In what units zeros become holes of a raw target: so many bytes, a power of two, aligned to as
-    /// many, at most a [piece](Self::PIECE). With 0 all zeros are written, also those in holes of
+    /// In what units zeros become holes of a raw target: so many bytes, aligned to as many, at most a
+    /// [piece](Self::PIECE). With 0 all zeros are written, also those in holes of
     /// the source. An encrypted target has no holes: they would be noise.
     #[must_use]
     pub fn sparse(mut self, unit: usize) -> Self {
@@ -152,7 +152,10 @@ impl CopyOptions {
         let pieces = usize::try_from(len.div_ceil(piece)).unwrap_or(usize::MAX);
         thread::scope(|scope| {
             for _ in 1..self.threads.get().min(pieces) {
-                scope.spawn(worker);
+                // Where there can be no more threads, those that there are do it all.
+                if thread::Builder::new().spawn_scoped(scope, worker).is_err() {
+                    break;
+                }
             }
             worker();
         });

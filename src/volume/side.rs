@@ -1,5 +1,6 @@
 //! What is copied from, or to.
 
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 
@@ -67,10 +68,15 @@ impl<'a> Side<'a> {
     /// The next range from `at` on that may hold anything but zeros: empty, at `end`, if there is none
     /// before that.
     pub(super) fn data(&self, at: u64, end: u64) -> Result<Range<u64>> {
-        let Data::Raw { storage, .. } = self.data else { return Ok(at..end) };
-        match storage.next_data(at) {
-            Ok(Some(data)) if data.start < end => Ok(data.start.max(at)..data.end.min(end)),
-            Ok(_) => Ok(end..end),
+        let Data::Raw { storage, stored } = self.data else { return Ok(at..end) };
+        let next = storage.next_data(at).and_then(|data| match data {
+            // Behind its end a file looks like a hole.
+            None if storage.len()? < stored => Err(io::ErrorKind::UnexpectedEof.into()),
+            data => Ok(data.filter(|data| data.start < end)),
+        });
+        match next {
+            Ok(Some(data)) => Ok(data.start.max(at)..data.end.min(end)),
+            Ok(None) => Ok(end..end),
             Err(e) => Err(self.failed(format_args!("find data from byte {at} on"), e)),
         }
     }
@@ -125,7 +131,7 @@ impl<'a> Side<'a> {
         }
     }
 
-    fn failed(&self, what: impl std::fmt::Display, cause: std::io::Error) -> Error {
+    fn failed(&self, what: impl std::fmt::Display, cause: io::Error) -> Error {
         self.named(Error::io(what, cause))
     }
 }

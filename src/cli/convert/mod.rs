@@ -1,5 +1,7 @@
 //! `keyslot convert`: what is in one image, into another, with qemu-img's options.
 
+mod existing;
+mod new;
 mod source;
 mod target;
 
@@ -7,18 +9,17 @@ use std::ffi::OsString;
 use std::num::NonZero;
 
 use clap::Args;
-use keyslot::options::{Options, size_argument};
+use keyslot::options::{Options, number, size_argument};
 use keyslot::volume::CopyOptions;
-use keyslot::{Error, ErrorKind, Result};
-use serde_json::json;
+use keyslot::{Error, ErrorKind, Limits, Result};
+use serde_json::{Value, json};
 
 use self::source::Source;
 use self::target::Target;
 use super::progress::Progress;
 use super::qemu_format;
-use super::report::Failure;
 use super::secrets::Secrets;
-use super::{KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, create, output};
+use super::{KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, output};
 
 /// Convert an image: encrypt it, decrypt it, or encrypt it under a new volume key
 ///
@@ -135,51 +136,79 @@ pub fn run(args: &ConvertArgs, persona: Persona) -> Outcome {
     check_combination(args)?;
     let format = args.output_format.as_deref().unwrap_or("raw");
     if options.asks_help() {
-        target::check_format(format)?;
-        return Ok(output::print(&target::help(format, args.operands.len() > 1))?);
+        new::check_format(format)?;
+        return Ok(output::print(&new::help(format, args.operands.len() > 1))?);
     }
     let (source, target) = match args.operands.as_slice() {
         [source, target] => (source, target),
         [_, more @ ..] if more.len() > 1 => {
             return Err(invalid("several sources at once are not supported").into());
         }
-        _ => return Err(Failure::usage("Must specify image file name", "convert")),
+        _ => return Err(invalid("Must specify image file name").into()),
     };
-    if let Some(cache) = args.source_cache.as_deref().filter(|cache| !CACHES.contains(cache)) {
-        return Err(invalid(format!("Invalid source cache option: {cache}")).into());
-    }
-    if let Some(cache) = args.target_cache.as_deref().filter(|cache| !CACHES.contains(cache)) {
-        return Err(invalid(format!("Invalid cache option: {cache}")).into());
-    }
+    check_cache(args.source_cache.as_ref(), "source cache")?;
+    check_cache(args.target_cache.as_ref(), "cache")?;
 
     let progress = Progress::begin(args.progress, args.quiet, persona == Persona::QemuImg);
-    let source = Source::open(source, args, &secrets, persona)?;
-    let len = source.side()?.len();
-    let target = Target::open(target, &source, len, &options, args, &secrets, persona)?;
+    let job = Job { args, secrets: &secrets, persona };
+    let source = Source::open(source, &job)?;
+    let from = source.side()?;
+    let target = Target::open(target, &source, from.len(), &options, &job)?;
     let copy = copy.target_is_zero(target.is_zero(args));
-    let failed = |error: Error| Failure::from(target.spoiled(error));
     progress
-        .of("converting", len, |advance| copy.copy(source.side()?, target.side()?, advance))
-        .map_err(failed)?;
-    target.sync().map_err(failed)?;
+        .of("converting", from.len(), |advance| copy.copy(from, target.side()?, advance))
+        .map_err(|error| target.spoiled(error))?;
+    target.sync()?;
     if args.verify {
         target.evict();
+        target.check()?;
         progress
-            .of("verifying", len, |advance| copy.compare(source.side()?, target.side()?, advance))
-            .map_err(failed)?;
+            .of("verifying", from.len(), |advance| copy.compare(from, target.side()?, advance))?;
     }
+    source.is_unchanged()?;
     let (shown, format) = (target.shown().to_owned(), target.format());
     target.finish()?;
     progress.end();
+    report(
+        args,
+        persona,
+        &json!({ "filename": shown, "format": format, "virtual-size": from.len() }),
+    )
+}
+
+/// What source and target are opened with.
+#[derive(Clone, Copy)]
+struct Job<'a> {
+    args: &'a ConvertArgs,
+    secrets: &'a Secrets,
+    persona: Persona,
+}
+
+impl Job<'_> {
+    fn limits(&self) -> Limits {
+        if self.args.force { Limits::NONE } else { Limits::default() }
+    }
+}
+
+fn report(args: &ConvertArgs, persona: Persona, result: &Value) -> Outcome {
     if args.output == Output::Json {
-        let result = json!({ "filename": shown, "format": format, "virtual-size": len });
-        output::print_done(&qemu_format::json_line(&result))?;
+        output::print_done(&qemu_format::json_line(result))?;
     } else if !args.quiet && persona == Persona::Keyslot {
-        let size = qemu_format::size(len);
+        let size = qemu_format::size(result["virtual-size"].as_u64().unwrap_or_default());
         let verified = if args.verify { " and verified" } else { "" };
+        let shown = result["filename"].as_str().unwrap_or_default();
         output::print_done(&format!("{shown}: {size} converted{verified}\n"))?;
     }
     Ok(())
+}
+
+fn check_cache(cache: Option<&String>, what: &str) -> Result<()> {
+    match cache {
+        Some(cache) if !CACHES.contains(&cache.as_str()) => {
+            Err(invalid(format!("Invalid {what} option: {cache}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What QEMU says of options that do not go together, in its order.
@@ -194,6 +223,8 @@ fn check_combination(args: &ConvertArgs) -> Result<()> {
         || (args.image_opts && args.format.is_some())
     {
         "--image-opts and --format are mutually exclusive"
+    } else if args.progress && args.output == Output::Json {
+        "--progress must not be given beside --output json"
     } else if args.compress {
         "Compression not supported for this file format"
     } else {
@@ -217,7 +248,7 @@ fn copy_options(args: &ConvertArgs) -> Result<CopyOptions> {
     }
     if let Some(text) = &args.parallel {
         let wrong = format!("Invalid number of coroutines specified: '{text}'.");
-        let number = text.trim_start().parse::<i128>().map_err(|_| invalid(wrong))?;
+        let number = number("", text).map_err(|_| invalid(wrong))?;
         let threads = usize::try_from(number).ok().filter(|threads| *threads <= MAX_THREADS);
         let threads = threads.and_then(NonZero::new).ok_or_else(|| {
             let range = format!("Must be between 1 and {MAX_THREADS}.");

@@ -3,29 +3,30 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use keyslot::storage::{Access, FileStorage};
+use keyslot::storage::{Access, FileStorage, Storage, Version};
 use keyslot::volume::{Side, Volume};
-use keyslot::{Error, ErrorKind, Image, Limits, OpenOptions, Result, Sharing};
+use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
 
 use super::super::image_spec::ImageSpec;
 use super::super::report::Failure;
-use super::super::secrets::Secrets;
-use super::{ConvertArgs, Persona, invalid};
+use super::{Job, invalid};
 
 /// The source, open until the end.
-pub enum Source {
+pub struct Source {
+    data: Data,
+    /// As it was when it was opened; none if others may write to it
+    version: Option<Version>,
+}
+
+enum Data {
     Raw(FileStorage),
     Luks(Box<(Image, Volume)>),
 }
 
 impl Source {
     /// Opens it and keeps writers out, unless that is not wanted.
-    pub fn open(
-        name: &OsString,
-        args: &ConvertArgs,
-        secrets: &Secrets,
-        persona: Persona,
-    ) -> std::result::Result<Self, Failure> {
+    pub fn open(name: &OsString, job: &Job<'_>) -> std::result::Result<Self, Failure> {
+        let args = job.args;
         let spec = ImageSpec::parse(name, args.image_opts, args.format.as_deref())?;
         let opening = |error: Error| Failure::opening(&spec.shown)(error.with_path(&spec.path));
         let is_shared = args.force_share || spec.force_share;
@@ -34,58 +35,103 @@ impl Source {
             let text = "file.locking=off is refused: -U reads a source that others write to";
             return Err(opening(invalid(text)));
         }
-        match spec.driver.as_deref() {
-            Some("raw") => Self::raw(&spec.path, sharing).map_err(opening),
-            driver => {
-                let limits = if args.force { Limits::NONE } else { Limits::default() };
-                let options = OpenOptions::new().sharing(sharing).limits(limits);
-                match options.open(&spec.path) {
-                    Err(error) if driver.is_none() && error.kind() == ErrorKind::NotLuks => {
-                        Self::raw(&spec.path, sharing).map_err(opening)
-                    }
-                    image => {
-                        let image = image.map_err(opening)?;
-                        let secret = match (&spec.key_secret, &args.secret) {
-                            (Some(_), Some(_)) => {
-                                let text = "--secret must not be given beside a key-secret";
-                                return Err(invalid(text).into());
-                            }
-                            (Some(id), None) => secrets.objects.passphrase_utf8(id),
-                            (None, None) if persona == Persona::QemuImg => {
-                                Err(invalid("Parameter 'key-secret' is required for cipher"))
-                            }
-                            (None, source) => secrets.existing(
-                                source.as_ref(),
-                                "--secret",
-                                "Passphrase of the source",
-                            ),
-                        };
-                        let unlocked = image.unlock(&secret.map_err(opening)?).map_err(opening)?;
-                        let volume = image.volume(&unlocked).map_err(opening)?;
-                        Ok(Self::Luks(Box::new((image, volume))))
-                    }
-                }
-            }
+        if args.secret.is_some() && spec.key_secret.is_some() {
+            return Err(invalid("--secret must not be given beside a key-secret").into());
         }
-    }
-
-    fn raw(path: &Path, sharing: Sharing) -> Result<Self> {
-        FileStorage::open_shared(path, Access::ReadOnly, sharing, None).map(Self::Raw)
+        let data = open(&spec, sharing, job).map_err(opening)?;
+        let mut source = Self { data, version: None };
+        if let (false, Some(file)) = (is_shared, source.file()) {
+            let failed = |e| opening(Error::io("look at the file", e));
+            source.version = Some(file.version().map_err(failed)?);
+        }
+        Ok(source)
     }
 
     /// What is read.
     pub fn side(&self) -> Result<Side<'_>> {
-        match self {
-            Self::Raw(file) => Side::file(file),
-            Self::Luks(opened) => Ok(Side::volume(&opened.1)),
+        match &self.data {
+            Data::Raw(file) => Side::file(file),
+            Data::Luks(opened) => Ok(Side::volume(&opened.1)),
         }
+    }
+
+    /// Refuses a source that somebody who knows of no locks wrote to.
+    pub fn is_unchanged(&self) -> Result<()> {
+        let (Some(before), Some(file)) = (self.version, self.file()) else { return Ok(()) };
+        let now = file.version().map_err(|e| Error::io("look at the file", e));
+        if now.map_err(|error| error.with_path(file.path()))? == before {
+            return Ok(());
+        }
+        let text = "somebody wrote to the source while it was read";
+        Err(Error::new(ErrorKind::Changed, text).with_path(file.path()))
     }
 
     /// Whether this is its file, under whatever name.
     pub fn is_file(&self, path: &Path) -> bool {
-        match self {
-            Self::Raw(file) => file.is_file(path),
-            Self::Luks(opened) => opened.0.file().is_some_and(|file| file.is_file(path)),
+        self.file().is_some_and(|file| file.is_file(path).unwrap_or(false))
+    }
+
+    fn file(&self) -> Option<&FileStorage> {
+        match &self.data {
+            Data::Raw(file) => Some(file),
+            Data::Luks(opened) => opened.0.file(),
         }
     }
+}
+
+fn open(spec: &ImageSpec, sharing: Sharing, job: &Job<'_>) -> Result<Data> {
+    let secret = job.args.secret.as_ref();
+    let raw = || FileStorage::open_shared(&spec.path, Access::ReadOnly, sharing, None);
+    if spec.driver.as_deref() == Some("raw") {
+        return match secret {
+            Some(_) => Err(invalid("--secret is of no use for a raw source")),
+            None => raw().map(Data::Raw),
+        };
+    }
+    let options = OpenOptions::new().sharing(sharing).limits(job.limits());
+    let image = match options.open(&spec.path) {
+        // Nobody said what it is, nor that it has a secret.
+        Err(error)
+            if error.kind() == ErrorKind::NotLuks
+                && spec.driver.is_none()
+                && spec.key_secret.is_none()
+                && secret.is_none() =>
+        {
+            let file = raw()?;
+            return match other_format(&file) {
+                Some(format) => Err(other(format)),
+                None => Ok(Data::Raw(file)),
+            };
+        }
+        image => image?,
+    };
+    let (id, what) = (spec.key_secret.as_deref(), "Passphrase of the source");
+    let secret = job.secrets.opening(id, secret, "--secret", what, job.persona)?;
+    let volume = image.volume(&image.unlock(&secret)?)?;
+    Ok(Data::Luks(Box::new((image, volume))))
+}
+
+fn other(format: &str) -> Error {
+    let text = format!("{format} images are not supported yet");
+    let hint = "-f raw converts the file as it is";
+    Error::new(ErrorKind::Unsupported, text).with_hint(hint)
+}
+
+/// What a file is that QEMU would not take for a raw image.
+fn other_format(file: &FileStorage) -> Option<&'static str> {
+    const MAGICS: [(usize, &[u8], &str); 8] = [
+        (0, b"COWD", "vmdk"),
+        (0, b"KDMV", "vmdk"),
+        (0, b"# Disk DescriptorFile", "vmdk"),
+        (0, b"QED\0", "qed"),
+        (0, b"conectix", "vpc"),
+        (0, b"vhdxfile", "vhdx"),
+        (0, b"WithoutFreeSpace", "parallels"),
+        (64, &[0x7f, 0x10, 0xda, 0xbe], "vdi"),
+    ];
+    let mut start = [0; 512];
+    let len = usize::try_from(file.len().ok()?).map_or(start.len(), |len| len.min(start.len()));
+    file.read_exact_at(&mut start[..len], 0).ok()?;
+    let is_it = |(at, magic, _): &&(usize, &[u8], &str)| start[*at..].starts_with(magic);
+    MAGICS.iter().find(is_it).map(|(_, _, format)| *format)
 }

@@ -1,30 +1,34 @@
 //! The image that is written: a new one, or one that exists (`-n`).
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::fs::File;
 
-use keyslot::options::{Options, size};
-use keyslot::storage::{Access, FileStorage, NewFile, Place, Storage};
+use keyslot::options::Options;
+use keyslot::storage::{FileStorage, NewFile, Storage};
 use keyslot::volume::{Side, Volume};
-use keyslot::{
-    Error, ErrorKind, Image, Limits, NewImage, OpenOptions, Preallocation, Result, Sharing,
-};
+use keyslot::{Error, ErrorKind, Image, NewImage, Passphrase, Result};
 
-use super::super::image_spec::ImageSpec;
-use super::super::progress::Spinner;
 use super::super::report::Failure;
-use super::super::secrets::Secrets;
+use super::existing::existing;
+use super::new::{check_format, check_new, new_luks, new_path, new_raw};
 use super::source::Source;
-use super::{ConvertArgs, Persona, create, invalid};
+use super::{ConvertArgs, Job, invalid};
 
 /// The target.
 pub struct Target {
     /// As it was written, for messages
     shown: String,
     data: Data,
+    /// What qemu-img puts before an error of a new one
+    prefix: String,
+    /// What opens a new one
+    secret: Option<Passphrase>,
+    /// Keeps a block device from being mounted
+    #[expect(dead_code, reason = "it is held")]
+    device: Option<File>,
 }
 
-enum Data {
+pub enum Data {
     NewRaw(Box<NewFile>),
     NewLuks(Box<NewImage>),
     Raw(FileStorage),
@@ -32,9 +36,9 @@ enum Data {
 }
 
 /// An image that exists, unlocked.
-struct Opened {
-    image: Image,
-    volume: Volume,
+pub struct Opened {
+    pub image: Image,
+    pub volume: Volume,
 }
 
 impl Target {
@@ -44,29 +48,28 @@ impl Target {
         source: &Source,
         len: u64,
         options: &Options,
-        args: &ConvertArgs,
-        secrets: &Secrets,
-        persona: Persona,
+        job: &Job<'_>,
     ) -> std::result::Result<Self, Failure> {
         let shown = name.to_string_lossy().into_owned();
-        if args.no_create {
-            let data = existing(name, source, len, args, secrets, persona)?;
-            return Ok(Self { shown, data });
-        }
-        let format = args.output_format.as_deref().unwrap_or("raw");
-        check_format(format)?;
-        let path = PathBuf::from(name);
+        let format = job.args.output_format.as_deref().unwrap_or("raw");
         let prefix = format!("{shown}: error while converting {format}");
-        let creating = Failure::creating(&prefix);
-        let named = |error: Error| creating(error.with_path(&path));
+        if job.args.no_create {
+            let (data, device) = existing(name, source, len, job)?;
+            return Ok(Self { shown, data, prefix, secret: None, device });
+        }
+        check_format(format)?;
+        let path = new_path(name, job.persona)?;
+        let named = |error: Error| Failure::from(error.with_path(&path));
+        check_new(format, options, job).map_err(named)?;
+        let named = |error: Error| Failure::creating(&prefix)(error.with_path(&path));
         if source.is_file(&path) {
             return Err(named(invalid("it is the source")));
         }
-        let data = match format {
-            "luks" => new_luks(&path, len, options, args, secrets, persona).map_err(named)?,
-            _ => new_raw(&path, len, options, args).map_err(named)?,
+        let (data, secret) = match format {
+            "luks" => new_luks(&path, len, options, job).map_err(named)?,
+            _ => (new_raw(&path, len, options, job).map_err(named)?, None),
         };
-        Ok(Self { shown, data })
+        Ok(Self { shown, data, prefix, secret, device: None })
     }
 
     /// As it was written, for messages.
@@ -121,9 +124,11 @@ impl Target {
         }
     }
 
-    /// Says of an error what it leaves.
+    /// Says of an error of the copy what it leaves.
     pub fn spoiled(&self, error: Error) -> Error {
         match self.data {
+            // A target that is too small.
+            _ if error.kind() == ErrorKind::InvalidInput => error,
             Data::NewRaw(_) | Data::NewLuks(_) => error,
             Data::Raw(_) | Data::Luks(_) => {
                 error.with_hint(format!("{} is written in part now", self.shown))
@@ -131,148 +136,21 @@ impl Target {
         }
     }
 
+    /// Opens a new LUKS image as whoever uses it will.
+    pub fn check(&self) -> Result<()> {
+        match (&self.data, &self.secret) {
+            (Data::NewLuks(image), Some(secret)) => image.check(secret),
+            _ => Ok(()),
+        }
+    }
+
     /// Gives a new target its name.
-    pub fn finish(self) -> Result<()> {
-        match self.data {
+    pub fn finish(self) -> std::result::Result<(), Failure> {
+        let named = match self.data {
             Data::NewRaw(file) => file.publish(),
             Data::NewLuks(image) => image.finish(),
             Data::Raw(_) | Data::Luks(_) => Ok(()),
-        }
-    }
-}
-
-fn new_luks(
-    path: &Path,
-    len: u64,
-    options: &Options,
-    args: &ConvertArgs,
-    secrets: &Secrets,
-    persona: Persona,
-) -> Result<Data> {
-    create::check_options(options)?;
-    if options.last("iter-time").is_some() && args.kdf.is_given() {
-        return Err(invalid(super::super::KDF_TWICE));
-    }
-    let create = create::create_options(options, &args.kdf, args.force)?;
-    // What stands against the target's name is found before a person is asked for a secret.
-    drop(Place::new(path, args.force)?);
-    let source = args.new_secret.as_ref();
-    let secret = create::new_secret(options, source, secrets, args.force, persona)?;
-    if !args.quiet {
-        create::warn_of(&secret, &path.to_string_lossy());
-    }
-    let _spinner = Spinner::start("creating the target", args.quiet);
-    create.begin(path, len, &secret).map(|image| Data::NewLuks(Box::new(image)))
-}
-
-fn new_raw(path: &Path, len: u64, options: &Options, args: &ConvertArgs) -> Result<Data> {
-    for (key, value) in options.iter() {
-        match key {
-            "preallocation" if value == "metadata" => {
-                return Err(invalid("Unsupported preallocation mode: metadata"));
-            }
-            "preallocation" => {}
-            "size" => drop(size(key, value)?),
-            _ => return Err(invalid(format!("Invalid parameter '{key}'"))),
-        }
-    }
-    if args.new_secret.is_some() {
-        return Err(invalid("--new-secret is of no use for a raw target"));
-    }
-    let mut space = create::preallocation(options)?;
-    if args.sparse_size.as_deref() == Some("0") && space == Preallocation::Full {
-        // All of it is going to be written.
-        space = Preallocation::Falloc;
-    }
-    let file = Place::new(path, args.force)?.create(len, space)?;
-    Ok(Data::NewRaw(Box::new(file)))
-}
-
-/// Opens a target that exists, for nobody else.
-fn existing(
-    name: &OsString,
-    source: &Source,
-    len: u64,
-    args: &ConvertArgs,
-    secrets: &Secrets,
-    persona: Persona,
-) -> std::result::Result<Data, Failure> {
-    let format = match &args.output_format {
-        Some(format) => Some(format.as_str()),
-        None if args.target_image_opts => None,
-        None => Some("raw"),
-    };
-    let spec = ImageSpec::parse(name, args.target_image_opts, format)?;
-    let opening = |error: Error| Failure::opening(&spec.shown)(error.with_path(&spec.path));
-    if spec.force_share && !spec.read_only {
-        return Err(opening(invalid("force-share=on can only be used with read-only images")));
-    }
-    if spec.unlocked {
-        return Err(opening(invalid("file.locking=off is refused: the target is always locked")));
-    }
-    if spec.read_only {
-        return Err(opening(invalid("Block node is read-only")));
-    }
-    if source.is_file(&spec.path) {
-        return Err(opening(invalid("it is the source")));
-    }
-    let data = if spec.driver.as_deref() == Some("raw") {
-        let sharing = Sharing::Amend;
-        let file = FileStorage::open_shared(&spec.path, Access::ReadWrite, sharing, None);
-        Data::Raw(file.map_err(opening)?)
-    } else {
-        let limits = if args.force { Limits::NONE } else { Limits::default() };
-        let options = OpenOptions::new().sharing(Sharing::Amend).limits(limits);
-        let image = options.open(&spec.path).map_err(opening)?;
-        let secret = match (&spec.key_secret, &args.new_secret) {
-            (Some(_), Some(_)) => {
-                return Err(invalid("--new-secret must not be given beside a key-secret").into());
-            }
-            (Some(id), None) => secrets.objects.passphrase_utf8(id),
-            (None, None) if persona == Persona::QemuImg => {
-                Err(invalid("Parameter 'key-secret' is required for cipher"))
-            }
-            (None, source) => {
-                secrets.existing(source.as_ref(), "--new-secret", "Passphrase of the target")
-            }
         };
-        let unlocked = image.unlock(&secret.map_err(opening)?).map_err(opening)?;
-        let volume = image.volume(&unlocked).map_err(opening)?;
-        Data::Luks(Box::new(Opened { image, volume }))
-    };
-    let there = match &data {
-        Data::Luks(opened) => opened.volume.len(),
-        Data::Raw(file) => Side::file(file)?.len(),
-        Data::NewRaw(_) | Data::NewLuks(_) => len,
-    };
-    if there < len {
-        let error = invalid("output file is smaller than input file").with_path(&spec.path);
-        return Err(error.into());
-    }
-    Ok(data)
-}
-
-/// Whether targets of this format can be made.
-pub fn check_format(format: &str) -> Result<()> {
-    match format {
-        "raw" | "luks" => Ok(()),
-        "luks2" | "qcow2" => {
-            let text = format!("creating {format} images is not supported yet");
-            Err(Error::new(ErrorKind::Unsupported, text))
-        }
-        other => Err(invalid(format!("Unknown file format '{other}'"))),
+        named.map_err(Failure::creating(&self.prefix))
     }
 }
-
-/// What `-o help` prints.
-pub fn help(format: &str, names_a_file: bool) -> String {
-    match format {
-        "luks" => create::help(names_a_file),
-        _ => HELP_RAW.to_owned(),
-    }
-}
-
-const HELP_RAW: &str = "Supported options:
-  preallocation=<str>    - Preallocation mode (allowed values: off, falloc, full)
-  size=<size>            - Virtual disk size
-";

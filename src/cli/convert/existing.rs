@@ -1,0 +1,102 @@
+//! A target that exists (`-n`).
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use keyslot::storage::{Access, FileStorage, Storage};
+use keyslot::{Error, ErrorKind, OpenOptions, Result, Sharing};
+use nix::libc;
+
+use super::super::image_spec::ImageSpec;
+use super::super::report::Failure;
+use super::new::no_keyslot;
+use super::source::Source;
+use super::target::{Data, Opened};
+use super::{Job, invalid};
+
+/// Opens a target that exists, for nobody else.
+pub fn existing(
+    name: &OsString,
+    source: &Source,
+    len: u64,
+    job: &Job<'_>,
+) -> std::result::Result<(Data, Option<File>), Failure> {
+    let args = job.args;
+    let format = match &args.output_format {
+        Some(format) => Some(format.as_str()),
+        None if args.target_image_opts => None,
+        None => Some("raw"),
+    };
+    let spec = ImageSpec::parse(name, args.target_image_opts, format)?;
+    let opening = |error: Error| Failure::opening(&spec.shown)(error.with_path(&spec.path));
+    let refusal = if spec.force_share && !spec.read_only {
+        "force-share=on can only be used with read-only images"
+    } else if spec.unlocked {
+        "file.locking=off is refused: the target is always locked"
+    } else if spec.read_only {
+        "Block node is read-only"
+    } else if source.is_file(&spec.path) {
+        "it is the source"
+    } else {
+        ""
+    };
+    if !refusal.is_empty() {
+        return Err(opening(invalid(refusal)));
+    }
+    let device = device(&spec.path).map_err(opening)?;
+    if spec.driver.as_deref() == Some("raw") {
+        return Ok((existing_raw(&spec, len, job).map_err(opening)?, device));
+    }
+    if args.kdf.is_given() {
+        return Err(invalid("--iter-time and --iterations are for a new LUKS target").into());
+    }
+    if spec.key_secret.is_some() && args.new_secret.is_some() {
+        return Err(invalid("--new-secret must not be given beside a key-secret").into());
+    }
+    let unlocked = || {
+        let options = OpenOptions::new().sharing(Sharing::Amend).limits(job.limits());
+        let image = options.open(&spec.path)?;
+        let (id, source) = (spec.key_secret.as_deref(), args.new_secret.as_ref());
+        let what = "Passphrase of the target";
+        let secret = job.secrets.opening(id, source, "--new-secret", what, job.persona)?;
+        let volume = image.volume(&image.unlock(&secret)?)?;
+        Ok(Data::Luks(Box::new(Opened { image, volume })))
+    };
+    Ok((unlocked().map_err(opening)?, device))
+}
+
+/// Opens a block device so that nobody can mount it or build upon it, and nobody has (open(2): what
+/// `O_EXCL` means for one).
+fn device(path: &Path) -> Result<Option<File>> {
+    if !fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device()) {
+        return Ok(None);
+    }
+    let mut options = fs::OpenOptions::new();
+    let device = options.read(true).write(true).custom_flags(libc::O_EXCL).open(path);
+    device.map(Some).map_err(|e| Error::io("open the device for nobody else", e))
+}
+
+fn existing_raw(spec: &ImageSpec, len: u64, job: &Job<'_>) -> Result<Data> {
+    no_keyslot(job)?;
+    let file = FileStorage::open_shared(&spec.path, Access::ReadWrite, Sharing::Amend, None)?;
+    let stored = file.len().map_err(|e| Error::io("read the length", e))?;
+    let mut magic = [0; 6];
+    let is_luks =
+        stored >= 6 && file.read_exact_at(&mut magic, 0).is_ok() && magic == *b"LUKS\xba\xbe";
+    let is_said = job.args.output_format.is_some() || job.args.target_image_opts || job.args.force;
+    // QEMU writes over it.
+    if is_luks && !is_said {
+        let hint = "-O luks writes into it, -O raw over it";
+        let text = "the target is a LUKS image, and its format was not said";
+        return Err(Error::new(ErrorKind::Refused, text).with_hint(hint));
+    }
+    // The rest of the last sector, which the copy may have no reason to write.
+    if stored < len && stored.next_multiple_of(512) >= len {
+        let rest = vec![0; usize::try_from(len - stored).unwrap_or(0)];
+        let failed = |e| Error::io(format_args!("write at byte {stored}"), e);
+        file.write_all_at(&rest, stored).map_err(failed)?;
+    }
+    Ok(Data::Raw(file))
+}

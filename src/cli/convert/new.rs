@@ -1,0 +1,114 @@
+//! A target that is made.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use keyslot::options::{Options, size};
+use keyslot::storage::Place;
+use keyslot::{Error, ErrorKind, Passphrase, Preallocation, Result};
+
+use super::super::KDF_TWICE;
+use super::super::create;
+use super::super::progress::Spinner;
+use super::target::Data;
+use super::{Job, Persona, invalid};
+
+/// The name of a new file, which is no more than that.
+pub fn new_path(name: &OsString, persona: Persona) -> Result<PathBuf> {
+    let text = name.to_string_lossy();
+    match text.split_once(':') {
+        Some(("json", _)) => Err(invalid("Unknown protocol 'json'")),
+        Some(("file", path)) if persona == Persona::QemuImg => Ok(path.into()),
+        Some((protocol, _)) if persona == Persona::QemuImg && !protocol.contains('/') => {
+            Err(invalid(format!("Unknown protocol '{protocol}'")))
+        }
+        _ => Ok(name.into()),
+    }
+}
+
+/// Looks at names and numbers, and at what is of no use.
+pub fn check_new(format: &str, options: &Options, job: &Job<'_>) -> Result<()> {
+    if format == "luks" {
+        if options.last("iter-time").is_some() && job.args.kdf.is_given() {
+            return Err(invalid(KDF_TWICE));
+        }
+        return create::check_options(options);
+    }
+    for (key, value) in options.iter() {
+        match key {
+            "preallocation" => {}
+            "size" => drop(size(key, value)?),
+            _ => return Err(invalid(format!("Invalid parameter '{key}'"))),
+        }
+    }
+    no_keyslot(job)
+}
+
+/// Refuses what is about the keyslot of a new LUKS target, where there is none.
+pub fn no_keyslot(job: &Job<'_>) -> Result<()> {
+    if job.args.kdf.is_given() {
+        return Err(invalid("--iter-time and --iterations are for a new LUKS target"));
+    }
+    if job.args.new_secret.is_some() && job.args.output_format.as_deref() != Some("luks") {
+        return Err(invalid("--new-secret is of no use for a raw target"));
+    }
+    Ok(())
+}
+
+pub fn new_luks(
+    path: &Path,
+    len: u64,
+    options: &Options,
+    job: &Job<'_>,
+) -> Result<(Data, Option<Passphrase>)> {
+    let Job { args, secrets, persona } = *job;
+    let create = create::create_options(options, &args.kdf, args.force)?;
+    // What stands against the target's name is found before a person is asked for a secret.
+    drop(Place::new(path, args.force)?);
+    let source = args.new_secret.as_ref();
+    let secret = create::new_secret(options, source, secrets, args.force, persona)?;
+    if !args.quiet {
+        create::warn_of(&secret, &path.to_string_lossy());
+    }
+    let _spinner = Spinner::start("creating the target", args.quiet);
+    let image = create.begin(path, len, &secret)?;
+    Ok((Data::NewLuks(Box::new(image)), Some(secret)))
+}
+
+pub fn new_raw(path: &Path, len: u64, options: &Options, job: &Job<'_>) -> Result<Data> {
+    if options.last("preallocation") == Some("metadata") {
+        return Err(invalid("Unsupported preallocation mode: metadata"));
+    }
+    let mut space = create::preallocation(options)?;
+    if job.args.sparse_size.as_deref() == Some("0") && space == Preallocation::Full {
+        // All of it is going to be written.
+        space = Preallocation::Falloc;
+    }
+    let file = Place::new(path, job.args.force)?.create(len, space)?;
+    Ok(Data::NewRaw(Box::new(file)))
+}
+
+/// Whether targets of this format can be made.
+pub fn check_format(format: &str) -> Result<()> {
+    match format {
+        "raw" | "luks" => Ok(()),
+        "luks2" | "qcow2" => {
+            let text = format!("creating {format} images is not supported yet");
+            Err(Error::new(ErrorKind::Unsupported, text))
+        }
+        other => Err(invalid(format!("Unknown file format '{other}'"))),
+    }
+}
+
+/// What `-o help` prints.
+pub fn help(format: &str, names_a_file: bool) -> String {
+    match format {
+        "luks" => create::help(names_a_file),
+        _ => HELP_RAW.to_owned(),
+    }
+}
+
+const HELP_RAW: &str = "Supported raw options:
+  preallocation=<str>    - Preallocation mode (allowed values: off, falloc, full)
+  size=<size>            - Virtual disk size
+";
