@@ -290,7 +290,7 @@ fn segments_that_cannot_be_are_refused() {
         ),
         (
             Segment { sector_size: 0, len: 0, ..good.clone() },
-            "sectors of 0 bytes are not supported",
+            "segment 1: sectors of 0 bytes are not supported",
         ),
         (Segment { sector_size: 8192, ..good.clone() }, "sectors of 8192 bytes are not supported"),
     ] {

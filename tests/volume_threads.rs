@@ -16,7 +16,7 @@ use std::thread;
 
 use keyslot::crypto::CipherSpec;
 use keyslot::header::Segment;
-use keyslot::{Image, Limits, Volume, VolumeKey};
+use keyslot::{Image, Limits, OpenOptions, Sharing, Volume, VolumeKey};
 use support::amending::passphrase;
 use support::disk::Disk;
 
@@ -113,6 +113,22 @@ fn volumes_of_one_image_take_turns() {
     let image = Image::from_storage(Disk::new(&bytes), Limits::NONE).unwrap();
     let unlocked = image.unlock(&passphrase("hunter0")).unwrap();
     let volumes = [(); 3].map(|()| image.volume(&unlocked).unwrap());
+    hammer([&volumes[0], &volumes[1]], &volumes[2]);
+}
+
+/// Nor do images know of each other that are the same file.
+#[test]
+fn volumes_of_one_file_take_turns() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("image.luks");
+    let bytes = std::fs::read("testdata/luks1_qemu.img").unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() - 4096]).unwrap();
+    let other = directory.path().join("other.luks");
+    std::fs::hard_link(&path, &other).unwrap();
+    let volumes = [&path, &other, &path].map(|path| {
+        let image = OpenOptions::new().sharing(Sharing::WriteData).open(path).unwrap();
+        image.volume(&image.unlock(&passphrase("hunter0")).unwrap()).unwrap()
+    });
     hammer([&volumes[0], &volumes[1]], &volumes[2]);
 }
 

@@ -25,7 +25,7 @@ pub struct Image {
     file: Option<Arc<FileStorage>>,
     header: Header,
     options: OpenOptions,
-    /// What the volumes of this image take turns with
+    /// What the volumes of this file take turns with
     range_lock: Arc<RangeLock>,
 }
 
@@ -298,7 +298,8 @@ impl OpenOptions {
         let file = Arc::new(file);
         let header = Header::read(file.as_ref()).map_err(|e| e.with_path(PathBuf::from(path)))?;
         let storage: Arc<dyn Storage> = Arc::<FileStorage>::clone(&file);
-        Ok(Image { storage, file: Some(file), header, options, range_lock: Arc::default() })
+        let id = file.id().map_err(|e| Error::io("look at the file", e).with_path(path))?;
+        Ok(Image { storage, file: Some(file), header, options, range_lock: RangeLock::of(id) })
     }
 }
 

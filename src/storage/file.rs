@@ -107,13 +107,12 @@ impl FileStorage {
 
     /// Whether this path leads to this file, under whatever name, or to the same device.
     pub fn is_file(&self, path: impl AsRef<Path>) -> io::Result<bool> {
-        let (ours, there) = (self.file.metadata()?, fs::metadata(path)?);
-        let is_device = |metadata: &Metadata| metadata.file_type().is_block_device();
-        Ok(if is_device(&ours) && is_device(&there) {
-            ours.rdev() == there.rdev()
-        } else {
-            (ours.dev(), ours.ino()) == (there.dev(), there.ino())
-        })
+        Ok(self.id()? == FileId::of(&fs::metadata(path)?))
+    }
+
+    /// Which file it is.
+    pub(crate) fn id(&self) -> io::Result<FileId> {
+        self.file.metadata().map(|metadata| FileId::of(&metadata))
     }
 
     /// Whether the path still leads to this file: nobody has put another one in its place.
@@ -125,6 +124,21 @@ impl FileStorage {
     pub fn version(&self) -> io::Result<Version> {
         let metadata = self.file.metadata()?;
         Ok(Version { len: metadata.len(), mtime: (metadata.mtime(), metadata.mtime_nsec()) })
+    }
+}
+
+/// A file or a device, under whatever name.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct FileId(u64, u64);
+
+impl FileId {
+    fn of(metadata: &Metadata) -> Self {
+        if metadata.file_type().is_block_device() {
+            // Whatever node it is opened by. No file has this inode number.
+            Self(metadata.rdev(), 0)
+        } else {
+            Self(metadata.dev(), metadata.ino())
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod new_file;
 mod permission;
 pub mod sharing;
 
+pub(crate) use file::FileId;
 pub use file::{Access, FileStorage, Version};
 pub use mmap::MmapStorage;
 pub use new_file::{NewFile, Place, Preallocation};

@@ -82,7 +82,9 @@ impl Place {
         let path = match path.canonicalize() {
             Ok(path) => path,
             Err(_) if path.is_symlink() => {
-                return Err(invalid("the file exists, as a symbolic link to one that is not there"));
+                return Err(invalid(
+                    "the file exists, as a symbolic link to one that is not there",
+                ));
             }
             Err(error) => return Self::vacant(path, error),
         };

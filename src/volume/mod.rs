@@ -31,7 +31,7 @@ use crate::storage::Storage;
 /// It is as long as its segments together and does not grow. All of it is `&self`: one volume
 /// serves many threads. Of two accesses that overlap within a segment, one of which writes, one
 /// comes after the other, so nobody reads half a write and no write undoes another. That holds for
-/// all volumes of one [`Image`](crate::Image) too, but not against other programs, which an image
+/// all volumes of one file in this process too, but not against other programs, which an image
 /// that is shared for [writing data](crate::Sharing::WriteData) does not keep out: there, two that
 /// write into the same sector are one too many.
 ///
@@ -89,12 +89,16 @@ impl Volume {
         let mut ciphers = Vec::<SectorCipher>::new();
         for (index, segment) in segments.into_iter().enumerate() {
             segment.check(index)?;
+            let named = |error: Error| {
+                let text = format!("segment {index}: {}", error.message());
+                Error::new(error.kind(), text)
+            };
             let start = len;
             len = start.checked_add(segment.len).ok_or_else(|| {
                 let text = format!("segment {index} takes the volume beyond 2^64 bytes");
                 Error::new(ErrorKind::InvalidInput, text)
             })?;
-            let cipher = cipher(&mut ciphers, &segment, key)?;
+            let cipher = cipher(&mut ciphers, &segment, key).map_err(named)?;
             extents.push(Extent { start, segment, cipher });
         }
         let range_lock = Arc::default();

@@ -62,7 +62,7 @@ impl Part<'_> {
         let mut scratch = vec![0; len.min(SCRATCH)];
         let mut at = self.locked().start - self.segment.offset;
         let mut filled = 0;
-        for plaintext in [self.bytes(head.as_ref()), middle, self.bytes(tail.as_ref())] {
+        for plaintext in [bytes(head.as_ref()), middle, bytes(tail.as_ref())] {
             let mut rest = plaintext;
             while !rest.is_empty() {
                 let free = &mut scratch[filled..];
@@ -125,9 +125,9 @@ impl Part<'_> {
 
     /// The sector around byte `at` of the segment.
     fn read_sector(&self, at: u64) -> Result<Sector> {
-        let mut sector = Sector::new([0; MAX_SECTOR_SIZE]);
+        let mut sector = Sector::new(vec![0; self.sector_size()]);
         let start = at - self.within_sector(at) as u64;
-        self.read_sectors(start, &mut sector[..self.sector_size()])?;
+        self.read_sectors(start, &mut sector)?;
         Ok(sector)
     }
 
@@ -148,10 +148,6 @@ impl Part<'_> {
         let (volume, storage) = (self.start + at, self.segment.offset + at);
         let place = format_args!("byte {volume} of the volume (byte {storage} of the image)");
         Error::io(format_args!("{verb} {len} bytes at {place}"), error)
-    }
-
-    fn bytes<'a>(&self, sector: Option<&'a Sector>) -> &'a [u8] {
-        sector.map_or(&[], |sector| &sector[..self.sector_size()])
     }
 
     fn sector_size(&self) -> usize {
@@ -186,9 +182,12 @@ fn read_padded(storage: &dyn Storage, buf: &mut [u8], offset: u64) -> io::Result
     Ok(())
 }
 
-/// Decrypted, so wiped when it is dropped.
-type Sector = Zeroizing<[u8; MAX_SECTOR_SIZE]>;
+fn bytes(sector: Option<&Sector>) -> &[u8] {
+    sector.map_or(&[], |sector| sector.as_slice())
+}
 
-const MAX_SECTOR_SIZE: usize = 4096;
+/// Decrypted, so wiped when it is dropped; not moved about meanwhile.
+type Sector = Zeroizing<Vec<u8>>;
+
 /// How much is encrypted between two writes to the storage; a multiple of every sector size.
 const SCRATCH: usize = 256 * 1024;

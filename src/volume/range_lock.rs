@@ -1,7 +1,10 @@
 //! Turns between threads that use the same bytes.
 
+use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::storage::FileId;
 
 /// Locks on ranges, in the order in which they were asked for.
 ///
@@ -40,7 +43,22 @@ struct Claim {
     is_exclusive: bool,
 }
 
+/// The locks of files that are open in this process, however often each is.
+static OF_FILES: LazyLock<Mutex<HashMap<FileId, Weak<RangeLock>>>> = LazyLock::new(Mutex::default);
+
 impl RangeLock {
+    /// The one lock that this process has for a file.
+    pub fn of(file: FileId) -> Arc<Self> {
+        let mut locks = OF_FILES.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lock) = locks.get(&file).and_then(Weak::upgrade) {
+            return lock;
+        }
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        let lock = Arc::default();
+        locks.insert(file, Arc::downgrade(&lock));
+        lock
+    }
+
     /// Waits until nobody writes there.
     pub fn shared(&self, range: Range<u64>) -> Guard<'_> {
         self.lock(range, false)

@@ -18,6 +18,7 @@ use core::arch::aarch64::{
 use core::mem::transmute;
 
 use super::engine::{self, DEPTH, Lanes};
+use super::frame;
 use super::limit;
 use super::schedule::{Block, KeyUnit, Keys, Schedule};
 use super::sectors::{SectorIvs, Sectors};
@@ -55,6 +56,18 @@ impl Neon {
     ) {
         // SAFETY: the features are those of the vector.
         unsafe { engine::run::<Self, ROUNDS, false>(keys, ivs, sectors) }
+    }
+
+    /// Overwrites the stack where the kernel worked.
+    ///
+    /// # Safety
+    ///
+    /// The CPU has the features.
+    #[inline(never)]
+    #[target_feature(enable = "neon,aes")]
+    pub(super) unsafe fn scrub() {
+        // SAFETY: the features are those of the vector.
+        unsafe { frame::scrub::<Self>() }
     }
 
     /// Rounds and nothing else.

@@ -93,6 +93,10 @@ pub(super) const DEPTH: usize = 8;
 
 /// Encrypts or decrypts sectors. Their size is a multiple of `DEPTH` * `LANES` blocks.
 ///
+/// # Panics
+///
+/// If it is not.
+///
 /// # Safety
 ///
 /// The CPU has what `V` needs.
@@ -102,7 +106,8 @@ pub(super) unsafe fn run<V: Lanes, const ROUNDS: usize, const ENCRYPT: bool>(
     ivs: SectorIvs<'_>,
     sectors: &Sectors<'_>,
 ) {
-    debug_assert!(sectors.size().is_multiple_of(DEPTH * V::LANES * 16));
+    let size = sectors.size();
+    assert!(size > 0 && size.is_multiple_of(DEPTH * V::LANES * 16), "sectors of {size} bytes");
     // SAFETY: as the caller promises.
     unsafe {
         match sectors.count() {

@@ -117,13 +117,15 @@ impl<C: BlockCipher + BlockSizeUser<BlockSize = U16>> Mode for FlatXts<C> {
     }
 
     fn encrypt(&self, run: &Run<'_>, data: InOutBuf<'_, '_, u8>) {
+        let ivs = run.ivs().take(data.len() / run.sector_size);
         let (data, blocks) = (data.into_out_with_copied_in(), run.sector_size / 16);
-        self.work(|batch| self.data.encrypt_blocks(batch), run.ivs(), blocks, data);
+        self.work(|batch| self.data.encrypt_blocks(batch), ivs, blocks, data);
     }
 
     fn decrypt(&self, run: &Run<'_>, data: InOutBuf<'_, '_, u8>) {
+        let ivs = run.ivs().take(data.len() / run.sector_size);
         let (data, blocks) = (data.into_out_with_copied_in(), run.sector_size / 16);
-        self.work(|batch| self.data.decrypt_blocks(batch), run.ivs(), blocks, data);
+        self.work(|batch| self.data.decrypt_blocks(batch), ivs, blocks, data);
     }
 }
 

@@ -26,7 +26,6 @@ pub(super) struct Keys {
 }
 
 /// The round keys of AES, zeroed when dropped. AES-128 has 11 of them, AES-192 13, AES-256 15.
-#[derive(Clone)]
 pub(super) struct Schedule(pub(super) [Block; MAX_ROUNDS + 1]);
 
 const MAX_ROUNDS: usize = 14;
@@ -41,19 +40,25 @@ pub(super) trait KeyUnit {
 }
 
 impl Keys {
+    /// No keys yet. They are [expanded](Self::expand) where they stay: a move leaves a copy behind.
+    pub(super) const ZERO: Self =
+        Self { encrypt: Schedule::ZERO, decrypt: Schedule::ZERO, tweak: Schedule::ZERO };
+
     /// The schedules of a key of XTS: that of the data, then that of the initialisation vectors, 16,
     /// 24 or 32 bytes each.
-    pub(super) fn new(key: &[u8], unit: &impl KeyUnit) -> Self {
+    pub(super) fn expand(&mut self, key: &[u8], unit: &impl KeyUnit) {
         let (data, tweak) = key.split_at(key.len() / 2);
-        let encrypt = Schedule::expand(data, unit);
-        let decrypt = encrypt.inverse(rounds(data.len()), unit);
-        Self { encrypt, decrypt, tweak: Schedule::expand(tweak, unit) }
+        self.encrypt.expand(data, unit);
+        self.decrypt.invert(&self.encrypt, rounds(data.len()), unit);
+        self.tweak.expand(tweak, unit);
     }
 }
 
 impl Schedule {
+    const ZERO: Self = Self([Block([0; 2]); MAX_ROUNDS + 1]);
+
     /// Key expansion: FIPS 197, section 5.2.
-    fn expand(key: &[u8], unit: &impl KeyUnit) -> Self {
+    fn expand(&mut self, key: &[u8], unit: &impl KeyUnit) {
         let key_words = key.len() / 4;
         let mut words = [0; 4 * (MAX_ROUNDS + 1)];
         for (word, bytes) in words.iter_mut().zip(key.chunks_exact(4)) {
@@ -71,24 +76,20 @@ impl Schedule {
             }
             words[index] = words[index - key_words] ^ word;
         }
-        let mut schedule = Self([Block::default(); MAX_ROUNDS + 1]);
         let half = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
-        for (block, words) in schedule.0.iter_mut().zip(words.chunks_exact(4)) {
+        for (block, words) in self.0.iter_mut().zip(words.chunks_exact(4)) {
             block.0 = [half(words[0], words[1]), half(words[2], words[3])];
         }
         words.zeroize();
-        schedule
     }
 
     /// The round keys of the equivalent inverse cipher (FIPS 197, section 5.3.5).
-    fn inverse(&self, rounds: usize, unit: &impl KeyUnit) -> Self {
-        let mut inverse = self.clone();
+    fn invert(&mut self, encrypt: &Self, rounds: usize, unit: &impl KeyUnit) {
         for round in 0..=rounds {
-            let key = self.0[rounds - round];
+            let key = encrypt.0[rounds - round];
             let is_end = round == 0 || round == rounds;
-            inverse.0[round] = if is_end { key } else { unit.inv_mix_columns(key) };
+            self.0[round] = if is_end { key } else { unit.inv_mix_columns(key) };
         }
-        inverse
     }
 }
 

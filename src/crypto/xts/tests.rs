@@ -15,6 +15,7 @@ use super::kernel::aes_xts;
 /// testdata/xts/README.md.
 #[test]
 fn vectors_of_nist() {
+    eprintln!("kernels: {:?}", AesKernel::available().collect::<Vec<_>>());
     for kernel in AesKernel::available() {
         let mut count = 0;
         for file in [
@@ -93,7 +94,15 @@ fn any_number_of_sectors() {
     {
         let spec = CipherSpec::parse("aes", "xts-plain64", key_size).unwrap();
         for count in counts {
-            let (key, first) = (random.bytes(key_size), random.next());
+            let key = random.bytes(key_size);
+            // From 0, across 2^32, across 2^64, and anywhere.
+            let middle = count as u64 / 2 * (sector_size as u64 / 512);
+            let first = match count % 4 {
+                0 => 0,
+                1 => (1_u64 << 32).wrapping_sub(middle),
+                2 => 0_u64.wrapping_sub(middle),
+                _ => random.next(),
+            };
             Case { key: &key, spec: &spec, sector_size, count, first }.check(&mut random);
         }
     }
@@ -165,7 +174,8 @@ fn the_limit_is_a_rate() {
     for kernel in AesKernel::available() {
         let limit = kernel.limit(32);
         assert_eq!(limit.is_some(), kernel != AesKernel::Portable, "{kernel}");
-        assert!(limit.is_none_or(|rate| rate > 1e6), "{kernel}: {limit:?}");
+        assert!(limit.is_none_or(|rate| rate.is_finite() && rate > 0.0), "{kernel}: {limit:?}");
+        assert_eq!(kernel.limit(17), None);
     }
 }
 

@@ -133,6 +133,18 @@ macro_rules! lanes {
                 unsafe { engine::run::<Self, ROUNDS, false>(keys, ivs, sectors) }
             }
 
+            /// Overwrites the stack where the kernel worked.
+            ///
+            /// # Safety
+            ///
+            /// The CPU has the features.
+            #[inline(never)]
+            #[target_feature(enable = $features)]
+            pub(in super::super) unsafe fn scrub() {
+                // SAFETY: the features are those of the vector.
+                unsafe { frame::scrub::<Self>() }
+            }
+
             /// Rounds and nothing else.
             ///
             /// # Safety

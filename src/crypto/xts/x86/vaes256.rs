@@ -9,6 +9,7 @@ use core::arch::x86_64::{
 };
 
 use super::super::engine::{self, DEPTH, Lanes};
+use super::super::frame;
 use super::super::limit;
 use super::super::schedule::{Block, Keys, Schedule};
 use super::super::sectors::{SectorIvs, Sectors};
