@@ -292,7 +292,10 @@ fn segments_that_cannot_be_are_refused() {
             Segment { sector_size: 0, len: 0, ..good.clone() },
             "segment 1: sectors of 0 bytes are not supported",
         ),
-        (Segment { sector_size: 8192, ..good.clone() }, "sectors of 8192 bytes are not supported"),
+        (
+            Segment { sector_size: 8192, ..good.clone() },
+            "segment 1: sectors of 8192 bytes are not supported",
+        ),
     ] {
         let first = Segment { len: 16384, ..good.clone() };
         let error = Volume::new(Arc::new(Disk::new(&[])), vec![first, segment], &KEY).unwrap_err();
