@@ -8,6 +8,10 @@ use crate::{Error, ErrorKind, Result};
 /// A hash algorithm, of the hash specification or of an ESSIV.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum HashAlg {
+    /// `BLAKE2b` with 512 bits (RFC 7693). cryptsetup takes it, QEMU does not.
+    Blake2b512,
+    /// `BLAKE2s` with 256 bits (RFC 7693). cryptsetup takes it, QEMU does not.
+    Blake2s256,
     /// MD5 (RFC 1321). QEMU takes it, cryptsetup does not.
     Md5,
     /// RIPEMD-160 (ISO/IEC 10118-3).
@@ -20,17 +24,33 @@ pub enum HashAlg {
     Sha256,
     /// SHA-384 (FIPS 180-4).
     Sha384,
+    /// SHA3-224 (FIPS 202). cryptsetup takes all of SHA3, QEMU does not.
+    Sha3_224,
+    /// SHA3-256 (FIPS 202).
+    Sha3_256,
+    /// SHA3-384 (FIPS 202).
+    Sha3_384,
+    /// SHA3-512 (FIPS 202).
+    Sha3_512,
     /// SHA-512 (FIPS 180-4).
     Sha512,
+    /// SHA-512/224 (FIPS 180-4). cryptsetup takes it, QEMU does not.
+    Sha512_224,
+    /// SHA-512/256 (FIPS 180-4). cryptsetup takes it, QEMU does not.
+    Sha512_256,
     /// SM3 (GB/T 32905).
     Sm3,
     /// Whirlpool (ISO/IEC 10118-3). cryptsetup takes it, QEMU does not.
     Whirlpool,
 }
 
-/// Evaluates `$body` with `$Digest` standing for the implementation of the [`HashAlg`] `$alg`.
+/// Evaluates `$body` with `$Digest` standing for the implementation of the [`HashAlg`] `$alg`; for
+/// one that shows nothing of its blocks (which an HMAC is faster with) `$other`, if there is one.
 macro_rules! with_digest {
-    ($alg:expr, $Digest:ident => $body:expr) => {{
+    ($alg:expr, $Digest:ident => $body:expr) => {
+        $crate::crypto::hash::with_digest!($alg, $Digest => $body, else $Digest => $body)
+    };
+    ($alg:expr, $Digest:ident => $body:expr, else $Other:ident => $other:expr) => {{
         use $crate::crypto::HashAlg;
         macro_rules! run {
             ($Type:ty) => {{
@@ -38,14 +58,28 @@ macro_rules! with_digest {
                 $body
             }};
         }
+        macro_rules! run_other {
+            ($Type:ty) => {{
+                type $Other = $Type;
+                $other
+            }};
+        }
         match $alg {
+            HashAlg::Blake2b512 => run_other!(blake2::Blake2b512),
+            HashAlg::Blake2s256 => run_other!(blake2::Blake2s256),
             HashAlg::Md5 => run!(md5::Md5),
             HashAlg::Ripemd160 => run!(ripemd::Ripemd160),
             HashAlg::Sha1 => run!(sha1::Sha1),
             HashAlg::Sha224 => run!(sha2::Sha224),
             HashAlg::Sha256 => run!(sha2::Sha256),
             HashAlg::Sha384 => run!(sha2::Sha384),
+            HashAlg::Sha3_224 => run_other!(sha3::Sha3_224),
+            HashAlg::Sha3_256 => run_other!(sha3::Sha3_256),
+            HashAlg::Sha3_384 => run_other!(sha3::Sha3_384),
+            HashAlg::Sha3_512 => run_other!(sha3::Sha3_512),
             HashAlg::Sha512 => run!(sha2::Sha512),
+            HashAlg::Sha512_224 => run!(sha2::Sha512_224),
+            HashAlg::Sha512_256 => run!(sha2::Sha512_256),
             HashAlg::Sm3 => run!(sm3::Sm3),
             HashAlg::Whirlpool => run!(whirlpool::Whirlpool),
         }
@@ -56,13 +90,21 @@ pub(super) use with_digest;
 impl HashAlg {
     /// All of them, by name.
     pub const ALL: &[Self] = &[
+        Self::Blake2b512,
+        Self::Blake2s256,
         Self::Md5,
         Self::Ripemd160,
         Self::Sha1,
         Self::Sha224,
         Self::Sha256,
         Self::Sha384,
+        Self::Sha3_224,
+        Self::Sha3_256,
+        Self::Sha3_384,
+        Self::Sha3_512,
         Self::Sha512,
+        Self::Sha512_224,
+        Self::Sha512_256,
         Self::Sm3,
         Self::Whirlpool,
     ];
@@ -78,13 +120,21 @@ impl HashAlg {
     /// The name in a header's hash specification.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Blake2b512 => "blake2b-512",
+            Self::Blake2s256 => "blake2s-256",
             Self::Md5 => "md5",
             Self::Ripemd160 => "ripemd160",
             Self::Sha1 => "sha1",
             Self::Sha224 => "sha224",
             Self::Sha256 => "sha256",
             Self::Sha384 => "sha384",
+            Self::Sha3_224 => "sha3-224",
+            Self::Sha3_256 => "sha3-256",
+            Self::Sha3_384 => "sha3-384",
+            Self::Sha3_512 => "sha3-512",
             Self::Sha512 => "sha512",
+            Self::Sha512_224 => "sha512-224",
+            Self::Sha512_256 => "sha512-256",
             Self::Sm3 => "sm3",
             Self::Whirlpool => "whirlpool",
         }
@@ -127,6 +177,14 @@ mod tests {
             ("sha256", hex!("ba7816bf8f01cfea414140de5dae2223")),
             ("sha384", hex!("cb00753f45a35e8bb5a03d699ac65007")),
             ("sha512", hex!("ddaf35a193617abacc417349ae204131")),
+            ("blake2b-512", hex!("ba80a53f981c4d0d6a2797b69f12f6e9")),
+            ("blake2s-256", hex!("508c5e8c327c14e2e1a72ba34eeb452f")),
+            ("sha3-224", hex!("e642824c3f8cf24ad09234ee7d3c766f")),
+            ("sha3-256", hex!("3a985da74fe225b2045c172d6bd390bd")),
+            ("sha3-384", hex!("ec01498288516fc926459f58e2c6ad8d")),
+            ("sha3-512", hex!("b751850b1a57168a5693cd924b6b096e")),
+            ("sha512-224", hex!("4634270f707b6a54daae7530460842e2")),
+            ("sha512-256", hex!("53048e2681941ef99b2e29b76b4c7dab")),
             ("sm3", hex!("66c7f0f462eeedd9d1f2d46bdc10e4e2")),
             ("whirlpool", hex!("4e2448a4c6f486bb16b6562c73b4020b")),
         ] {

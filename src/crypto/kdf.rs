@@ -1,14 +1,73 @@
 //! Key derivation: from a passphrase to the key of a keyslot, and from a volume key to its digest.
 
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use hmac::SimpleHmac;
+use zeroize::Zeroizing;
+
 use super::HashAlg;
 use super::hash::with_digest;
+use crate::{Error, ErrorKind, Result};
+
+/// Which Argon2 (RFC 9106); LUKS2 has no Argon2d.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Argon2Variant {
+    /// Where in memory it reads depends on nothing secret.
+    Argon2i,
+    /// As Argon2i in the first half of the first pass, then as Argon2d.
+    Argon2id,
+}
+
+impl Argon2Variant {
+    /// The name in the metadata.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Argon2i => "argon2i",
+            Self::Argon2id => "argon2id",
+        }
+    }
+}
 
 /// Fills `out` with PBKDF2-HMAC-`hash` (RFC 8018, section 5.2) of `password` and `salt`.
 ///
 /// The cost is `iterations` times the number of digests that `out` takes. An iteration count of 0,
 /// which no valid header has, counts as 1.
 pub fn pbkdf2(hash: HashAlg, password: &[u8], salt: &[u8], iterations: u32, out: &mut [u8]) {
-    with_digest!(hash, D => pbkdf2::pbkdf2_hmac::<D>(password, salt, iterations, out));
+    with_digest!(hash, D => pbkdf2::pbkdf2_hmac::<D>(password, salt, iterations, out),
+    else D => {
+        // An HMAC takes keys of any length.
+        let _ = pbkdf2::pbkdf2::<SimpleHmac<D>>(password, salt, iterations, out);
+    });
+}
+
+/// Fills `out` with Argon2 1.3 (RFC 9106) of `password` and `salt`: `time` passes over `memory` KiB
+/// in `parallelism` lanes, which as many threads compute as there are.
+///
+/// [`ErrorKind::OutOfMemory`] if there is no such memory. It is wiped in the end.
+pub fn argon2(
+    variant: Argon2Variant,
+    password: &[u8],
+    salt: &[u8],
+    [time, memory, parallelism]: [u32; 3],
+    out: &mut [u8],
+) -> Result<()> {
+    let failed = |error: argon2::Error| {
+        let text = format!("Argon2 does not take these parameters: {error}");
+        Error::new(ErrorKind::Unsupported, text)
+    };
+    let algorithm = match variant {
+        Argon2Variant::Argon2i => Algorithm::Argon2i,
+        Argon2Variant::Argon2id => Algorithm::Argon2id,
+    };
+    let params = Params::new(memory, time, parallelism, Some(out.len())).map_err(failed)?;
+    let mut blocks = Zeroizing::new(Vec::new());
+    blocks.try_reserve_exact(params.block_count()).map_err(|error| {
+        let text = format!("cannot have the {memory} KiB of memory that Argon2 takes");
+        Error::new(ErrorKind::OutOfMemory, text).with_source(error)
+    })?;
+    blocks.resize(params.block_count(), Block::new());
+    Argon2::new(algorithm, Version::V0x13, params)
+        .hash_password_into_with_memory(password, salt, out, blocks.as_mut_slice())
+        .map_err(failed)
 }
 
 #[cfg(test)]
@@ -64,6 +123,46 @@ mod tests {
                 "a1d425a1225833549adb841b51c9b3176a272bdebba1d078478f62b397f33c8d"
             ),
         );
+    }
+
+    /// From the tests of the reference implementation, phc-winner-argon2.
+    #[test]
+    fn argon2_of_its_authors() {
+        use Argon2Variant::{Argon2i, Argon2id};
+        for (variant, cost, expected) in [
+            (
+                Argon2i,
+                [2, 256, 1],
+                hex!("89e9029f4637b295beb027056a7336c414fadd43f6b208645281cb214a56452f"),
+            ),
+            (
+                Argon2i,
+                [2, 256, 2],
+                hex!("4ff5ce2769a1d7f4c8a491df09d41a9fbe90e5eb02155a13e4c01e20cd4eab61"),
+            ),
+            (
+                Argon2id,
+                [2, 256, 1],
+                hex!("9dfeb910e80bad0311fee20f9c0e2b12c17987b4cac90c2ef54d5b3021c68bfe"),
+            ),
+            (
+                Argon2id,
+                [2, 256, 2],
+                hex!("6d093c501fd5999645e0ea3bf620d7b8be7fd2db59c20d9fff9539da2bf57037"),
+            ),
+        ] {
+            let mut out = [0; 32];
+            argon2(variant, b"password", b"somesalt", cost, &mut out).unwrap();
+            assert_eq!(out, expected, "{variant:?} {cost:?}");
+        }
+    }
+
+    #[test]
+    fn argon2_refuses_what_it_cannot() {
+        for cost in [[0, 64, 1], [1, 7, 1], [1, 64, 0], [1, 64, 9]] {
+            let error = argon2(Argon2Variant::Argon2id, b"", &[0; 32], cost, &mut [0; 64]);
+            assert_eq!(error.unwrap_err().kind(), ErrorKind::Unsupported, "{cost:?}");
+        }
     }
 
     /// Against Python's hashlib over OpenSSL 3.0 (`pbkdf2_hmac(name, ..., 1000, 72)`): the head of
