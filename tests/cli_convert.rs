@@ -53,7 +53,7 @@ fn four_ways() {
     desk.done(&format!("{OBJECTS} {source} -O luks {options},ivgen-alg=essiv -q i.luks"));
     desk.assert_luks("i.luks", "NEW");
     let image = keyslot::Image::open(desk.path("i.luks")).unwrap();
-    assert_eq!(image.header().cipher().cipher_mode(), "cbc-essiv:sha256");
+    assert_eq!(image.header().cipher().unwrap().cipher_mode(), "cbc-essiv:sha256");
     for (name, file) in before {
         assert!(desk.files()[&name] == file, "{name} has changed");
     }

@@ -114,7 +114,7 @@ fn sources_that_are_not_luks_or_damaged() {
     };
     for (bytes, parts) in [
         (patched(0, b"LUKX"), &["not in LUKS format"][..]),
-        (patched(6, &[0, 2]), &["LUKS version 2 is not supported"]),
+        (patched(6, &[0, 2]), &["LUKS2 header", "hdr_offset"]),
         (patched(8, b"rot13\0"), &["rot13"]),
         (patched(164, &[0; 4]), &["iteration count is zero"]),
         (patched(208 + 4, &[0xff; 4]), &["4294967295"]),

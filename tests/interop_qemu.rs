@@ -110,7 +110,7 @@ fn what_qemu_makes_we_amend_and_it_opens() {
         let image = &directory.path().join("image.luks");
         qemu.create(image, &options(spec, *hash), "one");
         let opened = keyslot::Image::open(image).unwrap();
-        assert_eq!(opened.header().cipher(), spec);
+        assert_eq!(opened.header().cipher(), Some(spec));
         assert_eq!(opened.keyslots().next().unwrap().af_hash, *hash);
 
         amend_all_ways(image, |secret| qemu.opens(image, secret));

@@ -95,7 +95,7 @@ fn of_an_image_that_ends_in_the_middle_of_a_sector() {
         let mut sector = [0; 512];
         let first = expected / 512 - 1;
         volume.read_sectors(first, &mut sector).unwrap();
-        let cipher = image.header().cipher();
+        let cipher = image.header().cipher().unwrap();
         let unlocked = image.unlock(&passphrase("hunter0")).unwrap();
         let cipher = cipher.sector_cipher(unlocked.volume_key().as_bytes()).unwrap();
         cipher.encrypt(first, &mut sector);

@@ -39,7 +39,7 @@ pub fn image(secrets: [Option<usize>; 8]) -> Memory {
     let (volume_key, header) = &*VIRGIN;
     let sealed = |keyslot: usize, secret: usize| {
         let seal = || {
-            let (cipher, secret) = (header.cipher(), passphrase(secret));
+            let (cipher, secret) = (header.cipher().expect("AES"), passphrase(secret));
             seal(cipher, HashAlg::Sha256, af::STRIPES, volume_key, &secret, 1).expect("memory")
         };
         SlotChange::Activate { keyslot, sealed: SEALED[keyslot][secret].get_or_init(seal).clone() }

@@ -90,7 +90,7 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
     if spec.unlocked {
         return Err(opening(invalid("file.locking=off is refused: the image is always locked")));
     }
-    let job = match Job::open(&spec.path, &args.change) {
+    let job = match Job::open(&spec.path, &args.change, persona) {
         _ if spec.driver.as_deref() == Some("raw") => return Err(not_amendable().into()),
         Err(error) if !waits_for_secret(&error, &spec, persona) => return Err(opening(error)),
         job => job,

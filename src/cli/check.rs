@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use keyslot::header::{Kdf, Leftover};
+use keyslot::crypto::CipherSpec;
+use keyslot::header::{Kdf, Leftover, Priority};
 use keyslot::keyslot::wrong_secret;
 use keyslot::secret::Passphrase;
 use keyslot::{Error, ErrorKind, Image, Limits, OpenOptions, Result, Sharing};
@@ -31,7 +32,7 @@ pub struct CheckArgs {
     #[arg(long, requires = "secret")]
     first: bool,
 
-    /// Try keyslots that ask for absurd iteration counts, too
+    /// Try keyslots that ask for absurd iteration counts or memory, too
     #[arg(long)]
     force: bool,
 
@@ -99,22 +100,40 @@ fn check(path: &Path, secret: Option<&Passphrase>, args: &CheckArgs) -> Result<V
     for keyslot in image.keyslots() {
         let mut value = json!({ "keyslot": keyslot.index, "active": keyslot.active });
         match keyslot.kdf {
-            Kdf::Pbkdf2 { iterations, .. } if keyslot.active => {
-                value["iterations"] = json!(iterations);
+            _ if !keyslot.active => value["blank"] = json!(image.is_blank(keyslot.index)?),
+            Kdf::Pbkdf2 { iterations, .. } => value["iterations"] = json!(iterations),
+            Kdf::Argon2 { variant, time, memory, parallelism, .. } => {
+                value["kdf"] = json!(variant.name());
+                value["time"] = json!(time);
+                value["memory"] = json!(memory);
+                value["cpus"] = json!(parallelism);
             }
-            _ => value["blank"] = json!(image.is_blank(keyslot.index)?),
+            _ => {}
+        }
+        if keyslot.priority != Priority::Normal {
+            value["priority"] = json!(keyslot.priority.name());
+        }
+        if !keyslot.is_bound {
+            value["unbound"] = json!(true);
         }
         keyslots.push(value);
     }
+    for (index, why) in header.unusable() {
+        keyslots.push(json!({ "keyslot": index, "active": true, "unusable": why }));
+    }
+    keyslots.sort_by_key(|keyslot| keyslot["keyslot"].as_u64());
     let mut document = json!({
         "filename": path.to_string_lossy(),
         "format": header.format(),
-        "cipher": format!("{}-{}", header.cipher().cipher_name(), header.cipher().cipher_mode()),
-        "key-size": header.cipher().key_size(),
-        "hash": header.digest().hash.name(),
+        "cipher": header.cipher().map(|it| format!("{}-{}", it.cipher_name(), it.cipher_mode())),
+        "key-size": header.cipher().map(CipherSpec::key_size),
+        "hash": header.digest().map(|digest| digest.hash.name()),
         "keyslots": keyslots,
         "leftovers": header.leftovers().into_iter().map(leftover).collect::<Vec<_>>(),
     });
+    if let Some(warning) = header.warning() {
+        document["warning"] = json!(warning);
+    }
     if let Some(secret) = secret {
         let _spinner = Spinner::start("trying the keyslots", args.quiet);
         document["secret-opens"] = json!(opened(&image, secret, args.first)?);
@@ -130,7 +149,7 @@ pub fn opened(image: &Image, secret: &Passphrase, first: bool) -> Result<Vec<usi
         match image.opens(keyslot.index, secret) {
             Ok(true) => opened.push(keyslot.index),
             Ok(false) => {}
-            Err(error) if error.kind() == ErrorKind::Limit => {
+            Err(error) if matches!(error.kind(), ErrorKind::Limit | ErrorKind::OutOfMemory) => {
                 over_limit.get_or_insert(error);
             }
             Err(error) => return Err(error),
@@ -163,27 +182,45 @@ fn leftover(leftover: Leftover) -> Value {
     }
 }
 
+/// What there is to say of a keyslot.
+fn keyslot(slot: &Value) -> String {
+    let mut text = if let Some(why) = slot["unusable"].as_str() {
+        format!("cannot be opened: {why}")
+    } else if let Some(iterations) = slot.get("iterations") {
+        format!("active, {iterations} iterations")
+    } else if let Some(kdf) = slot["kdf"].as_str() {
+        let (time, memory, cpus) = (&slot["time"], &slot["memory"], &slot["cpus"]);
+        format!("active, {kdf}: {time} passes over {memory} KiB, parallelism {cpus}")
+    } else if slot["blank"] == json!(true) {
+        "inactive, blank".to_owned()
+    } else {
+        "inactive, not blank (random data, or old key material)".to_owned()
+    };
+    if let Some(priority) = slot["priority"].as_str() {
+        text = format!("{text}, priority {priority}");
+    }
+    if slot["unbound"] == json!(true) {
+        text.push_str(", unbound: its key is not the volume key");
+    }
+    text
+}
+
 fn text(document: &Value) -> String {
-    let bits = document["key-size"].as_u64().unwrap_or_default() * 8;
-    let string = |key: &str| document[key].as_str().unwrap_or_default();
+    let string = |key: &str| document[key].as_str().unwrap_or("unknown");
+    let bits = document["key-size"].as_u64().map(|size| format!("{}-bit", size * 8));
     let mut lines = vec![format!(
-        "{}: sound {} header, {}, {bits}-bit key, {}",
+        "{}: sound {} header, {}, {} key, {}",
         string("filename"),
         string("format"),
         string("cipher"),
+        bits.as_deref().unwrap_or("unknown"),
         string("hash"),
     )];
     let list = |key: &str| document[key].as_array().map(Vec::as_slice).unwrap_or_default();
     for slot in list("keyslots") {
-        let keyslot = &slot["keyslot"];
-        lines.push(match (slot.get("iterations"), slot["blank"].as_bool()) {
-            (Some(iterations), _) => format!("keyslot {keyslot}: active, {iterations} iterations"),
-            (None, Some(true)) => format!("keyslot {keyslot}: inactive, blank"),
-            _ => {
-                format!("keyslot {keyslot}: inactive, not blank (random data, or old key material)")
-            }
-        });
+        lines.push(format!("keyslot {}: {}", slot["keyslot"], keyslot(slot)));
     }
+    lines.extend(document["warning"].as_str().map(|warning| format!("warning: {warning}")));
     for left in list("leftovers") {
         let (keyslot, staging) = (&left["keyslot"], &left["staging"]);
         lines.push(match left["kind"].as_str() {

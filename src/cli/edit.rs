@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::progress::Spinner;
 use super::qemu_format;
 use super::secrets::Secrets;
-use super::{ChangeArgs, KdfArgs, ObjectArgs, Outcome, Output, SOURCES, output};
+use super::{ChangeArgs, KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, output};
 
 /// Add a secret: a new keyslot that opens the image
 #[derive(Args)]
@@ -109,7 +109,7 @@ pub struct ReplaceArgs {
 pub fn add(args: &AddArgs) -> Outcome {
     let secrets = Secrets::new(&args.objects.objects, &[&args.secret, &args.new_secret])?;
     let cost = args.kdf.cost()?;
-    let job = Job::open(&args.image, &args.change)?;
+    let job = Job::open(&args.image, &args.change, Persona::Keyslot)?;
     let secret = secrets.existing(args.secret.as_ref(), "--secret", "Passphrase")?;
     let unlocked = job.unlock(&secret)?;
     let new_secret = job.new_secret(&secrets, args.new_secret.as_ref(), args.change.force)?;
@@ -120,7 +120,7 @@ pub fn add(args: &AddArgs) -> Outcome {
 /// Runs `keyslot erase`.
 pub fn erase(args: &EraseArgs) -> Outcome {
     let secrets = Secrets::new(&args.objects.objects, &[&args.secret, &args.old_secret])?;
-    let job = Job::open(&args.image, &args.change)?;
+    let job = Job::open(&args.image, &args.change, Persona::Keyslot)?;
     if let Some(source) = &args.secret {
         job.unlock(&secrets.existing(Some(source), "--secret", "Passphrase")?)?;
     }
@@ -139,7 +139,7 @@ pub fn replace(args: &ReplaceArgs) -> Outcome {
     let secrets =
         Secrets::new(&args.objects.objects, &[&args.old_secret, &args.secret, &args.new_secret])?;
     let cost = args.kdf.cost()?;
-    let job = Job::open(&args.image, &args.change)?;
+    let job = Job::open(&args.image, &args.change, Persona::Keyslot)?;
     let by_secret = args.keyslot.is_none() || args.old_secret.is_some();
     let old_secret = if by_secret {
         let source = args.old_secret.as_ref();
@@ -171,8 +171,10 @@ pub struct Job {
 
 impl Job {
     /// Locks the image and reads its header.
-    pub fn open(path: &Path, change: &ChangeArgs) -> Result<Self> {
+    pub fn open(path: &Path, change: &ChangeArgs, persona: Persona) -> Result<Self> {
         let image = change.open_options().open(path)?;
+        persona.admit(&image)?;
+        image.check_amendable()?;
         Ok(Self { image, path: path.to_owned(), quiet: change.quiet })
     }
 

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use keyslot::keyslot::{Cost, MIN_ITERATIONS};
-use keyslot::{Error, ErrorKind, Limits, OpenOptions, Result};
+use keyslot::{Error, ErrorKind, Image, Limits, OpenOptions, Result};
 use nix::sys::signal::{SigSet, Signal};
 
 use self::report::Failure;
@@ -50,7 +50,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Completions(args) => generate::completions(&args, Cli::command()),
         Command::Create(args) => create::run(&args, name),
         Command::Erase(args) => edit::erase(&args),
-        Command::Info(args) => info::run(&args),
+        Command::Info(args) => info::run(&args, name),
         Command::Man(args) => generate::man(&args, Cli::command()),
         Command::Replace(args) => edit::replace(&args),
     };
@@ -73,6 +73,14 @@ impl Persona {
             Some(name) if name == "qemu-img" => Self::QemuImg,
             _ => Self::Keyslot,
         }
+    }
+
+    /// Refuses a format that qemu-img does not have, in its words.
+    fn admit(self, image: &Image) -> Result<()> {
+        if self == Self::Keyslot || image.header().luks2().is_none() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Unsupported, "LUKS version 2 is not supported"))
     }
 }
 
@@ -165,7 +173,7 @@ struct ChangeArgs {
     #[arg(long)]
     dry_run: bool,
 
-    /// Do what would destroy data, and open what asks for absurd iteration counts
+    /// Do what would destroy data, and open what asks for absurd work
     #[arg(long)]
     force: bool,
 

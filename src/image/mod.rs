@@ -133,7 +133,7 @@ impl Image {
             return Ok(false);
         };
         let (storage, limits) = (self.storage(), self.options.limits);
-        let key = self.named(opens(storage, &self.header, &keyslot, passphrase, limits))?;
+        let key = self.named(opens(storage, &keyslot, passphrase, limits))?;
         Ok(key.is_some())
     }
 
@@ -142,11 +142,17 @@ impl Image {
         self.named(self.header.is_blank(keyslot, self.storage()))
     }
 
+    /// Whether the keyslots of this format can be changed: [`ErrorKind::Unsupported`], if not.
+    pub fn check_amendable(&self) -> Result<()> {
+        self.named(self.header.check_amendable())
+    }
+
     /// Judges a request and says what it comes to. Nothing is written.
     ///
     /// Where a secret is looked for in every keyslot, one that asks for more work than the
     /// [limits](OpenOptions::limits) allow is an error: nobody knows what it opens with.
     pub fn plan(&self, request: Request) -> Result<Plan> {
+        self.check_amendable()?;
         let mut opens = |keyslot, secret: &Passphrase| self.opens(keyslot, secret);
         self.named(Plan::new(&self.header, request, &mut opens))
     }
@@ -214,7 +220,7 @@ impl Image {
             self.must_own(unlocked)?;
             let (cipher, hash) = (slot.encryption, slot.af_hash);
             let iterations = cost
-                .iterations(cipher, hash, self.header.digest().iterations)
+                .iterations(cipher, hash, slot.digest.iterations)
                 .map_err(|e| e.with_hint(format!("Failed to write to keyslot {keyslot}")))?;
             let limits = self.options.limits;
             limits.admit(format_args!("the new secret of keyslot {keyslot}"), iterations)?;

@@ -4,12 +4,14 @@
 mod seal;
 mod unlock;
 
+use std::fmt::Display;
 use std::time::Duration;
 
 pub use seal::{Cost, new_digest, seal};
 pub use unlock::{Unlocked, opens, unlock, wrong_secret};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::header::Kdf;
 
 /// How much work a header may ask for. What asks for more is refused, not clamped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -17,34 +19,69 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct Limits {
     /// PBKDF2 iterations of a keyslot or a digest
     pub iterations: u32,
+    /// Memory of Argon2 in KiB
+    pub memory: u32,
+    /// Passes of Argon2 over its memory times that memory in KiB: what it takes of time
+    pub memory_passes: u64,
+    /// Lanes of Argon2, each a thread
+    pub parallelism: u32,
 }
 
 impl Limits {
     /// Whatever the header asks for, be it an hour.
-    pub const NONE: Self = Self { iterations: u32::MAX };
+    pub const NONE: Self = Self {
+        iterations: u32::MAX,
+        memory: u32::MAX,
+        memory_passes: u64::MAX,
+        parallelism: u32::MAX,
+    };
 
     /// The same limits with another one on PBKDF2 iterations.
     #[must_use]
     pub fn with_iterations(self, iterations: u32) -> Self {
-        Self { iterations }
+        Self { iterations, ..self }
     }
 
-    pub(crate) fn admit(self, what: impl std::fmt::Display, iterations: u32) -> Result<()> {
-        if iterations <= self.iterations {
-            return Ok(());
+    /// The same limits with another one on the memory of Argon2, in KiB.
+    #[must_use]
+    pub fn with_memory(self, memory: u32) -> Self {
+        Self { memory, ..self }
+    }
+
+    pub(crate) fn admit(self, what: impl Display, iterations: u32) -> Result<()> {
+        within(what, iterations.into(), "iterations", self.iterations.into())
+    }
+
+    /// Judges what a keyslot asks for, before anything is done or had for it.
+    pub(crate) fn admit_kdf(self, what: impl Display + Copy, kdf: &Kdf<'_>) -> Result<()> {
+        match *kdf {
+            Kdf::Pbkdf2 { iterations, .. } => self.admit(what, iterations),
+            Kdf::Argon2 { time, memory, parallelism, .. } => {
+                let passes = u64::from(time) * u64::from(memory);
+                within(what, memory.into(), "KiB of memory", self.memory.into())?;
+                within(what, passes, "passes over a KiB of memory", self.memory_passes)?;
+                within(what, parallelism.into(), "lanes", self.parallelism.into())
+            }
         }
-        let text =
-            format!("{what} asks for {iterations} iterations, the limit is {}", self.iterations);
-        Err(Error::new(ErrorKind::Limit, text))
     }
 }
 
 impl Default for Limits {
     /// 2^28 iterations: about a minute on a machine of 2025, for a key that was made to take two
-    /// seconds on one a few times faster than any there is.
+    /// seconds on one a few times faster than any there is. Argon2: 4 GiB, the most that cryptsetup
+    /// uses; 2^28 KiB in all passes, again a minute or two, where cryptsetup's defaults make 2^22;
+    /// 16 lanes, where it has at most 4.
     fn default() -> Self {
-        Self { iterations: 1 << 28 }
+        Self { iterations: 1 << 28, memory: 4 << 20, memory_passes: 1 << 28, parallelism: 16 }
     }
+}
+
+fn within(what: impl Display, asked: u64, unit: &str, limit: u64) -> Result<()> {
+    if asked <= limit {
+        return Ok(());
+    }
+    let text = format!("{what} asks for {asked} {unit}, the limit is {limit}");
+    Err(Error::new(ErrorKind::Limit, text))
 }
 
 /// The default of QEMU and cryptsetup: two seconds of PBKDF2.

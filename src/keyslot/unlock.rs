@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::Limits;
 use crate::crypto::{af, kdf};
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{Header, Kdf, Keyslot};
+use crate::header::{Header, Kdf, Keyslot, Priority};
 use crate::secret::{Passphrase, SecretBytes, VolumeKey};
 use crate::storage::Storage;
 
@@ -31,11 +31,12 @@ impl Unlocked {
 
     /// Whether this is the volume key of the image with this header.
     pub(crate) fn belongs_to(&self, header: &Header) -> bool {
-        self.digest == header.digest().value
+        header.digest().is_some_and(|digest| self.digest == digest.value)
     }
 }
 
-/// Tries the active keyslots in their order; the first that opens ends it.
+/// Tries the active keyslots, those that are preferred before the others; the first that opens ends
+/// it. Those that are to be ignored are not tried, nor those that hold no volume key.
 ///
 /// [`ErrorKind::WrongSecret`] if none does, [`ErrorKind::Limit`] if none does and one was not
 /// tried because it asks for more than `limits`, [`ErrorKind::Io`] if it could not be read.
@@ -45,23 +46,42 @@ pub fn unlock(
     passphrase: &Passphrase,
     limits: Limits,
 ) -> Result<Unlocked> {
+    let is_tried = |keyslot: &Keyslot<'_>| {
+        keyslot.active && keyslot.is_bound && keyslot.priority != Priority::Ignore
+    };
+    let mut keyslots: Vec<_> = header.keyslots().filter(is_tried).collect();
+    keyslots.sort_by_key(|keyslot| keyslot.priority);
     let mut untried = None;
-    for keyslot in header.keyslots().filter(|keyslot| keyslot.active) {
-        match opens(storage, header, &keyslot, passphrase, limits) {
+    for keyslot in keyslots {
+        match opens(storage, &keyslot, passphrase, limits) {
             Ok(Some(volume_key)) => {
-                let digest = header.digest().value.to_vec();
+                let digest = keyslot.digest.value.to_vec();
                 return Ok(Unlocked { keyslot: keyslot.index, volume_key, digest });
             }
             Ok(None) => {}
             // Another keyslot may open all the same.
-            Err(error) if matches!(error.kind(), ErrorKind::Io | ErrorKind::Limit) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::Io | ErrorKind::Limit | ErrorKind::OutOfMemory
+                ) =>
+            {
                 untried.get_or_insert(error);
             }
             Err(error) => return Err(error),
         }
     }
-    Err(untried
-        .unwrap_or_else(|| wrong_secret("Invalid password, cannot unlock any keyslot", passphrase)))
+    Err(untried.unwrap_or_else(|| nothing_opens(header, passphrase)))
+}
+
+fn nothing_opens(header: &Header, passphrase: &Passphrase) -> Error {
+    let error = wrong_secret("Invalid password, cannot unlock any keyslot", passphrase);
+    match header.unusable().first() {
+        Some((index, why)) if error.hint().is_none() => {
+            error.with_hint(format!("keyslot {index} was not tried: {why}"))
+        }
+        _ => error,
+    }
 }
 
 /// The error of a passphrase that does not open what it should: `text`, and a hint if there is
@@ -75,23 +95,19 @@ pub fn wrong_secret(text: impl Into<String>, passphrase: &Passphrase) -> Error {
     }
 }
 
-/// The volume key, if the keyslot opens with the passphrase.
+/// The key in the keyslot, if it opens with the passphrase: the volume key, if it is bound.
 pub fn opens(
     storage: &dyn Storage,
-    header: &Header,
     keyslot: &Keyslot<'_>,
     passphrase: &Passphrase,
     limits: Limits,
 ) -> Result<Option<VolumeKey>> {
-    let index = keyslot.index;
-    let Kdf::Pbkdf2 { hash, iterations, salt } = keyslot.kdf;
-    let digest = header.digest();
-    limits.admit(format_args!("keyslot {index}"), iterations)?;
+    let Keyslot { index, digest, key_size, .. } = keyslot;
+    limits.admit_kdf(format_args!("keyslot {index}"), &keyslot.kdf)?;
     limits.admit("the volume key digest", digest.iterations)?;
 
-    let key_size = keyslot.encryption.key_size();
-    let mut key = SecretBytes::zeroed(key_size)?;
-    kdf::pbkdf2(hash, passphrase.as_bytes(), salt, iterations, key.as_mut_slice());
+    let mut key = SecretBytes::zeroed(keyslot.encryption.key_size())?;
+    derive(&keyslot.kdf, passphrase, key.as_mut_slice())?;
 
     let mut material = Zeroizing::new(vec![0; keyslot.area.len]);
     storage.read_exact_at(&mut material, keyslot.area.offset).map_err(|e| {
@@ -100,11 +116,25 @@ pub fn opens(
     })?;
     keyslot.encryption.sector_cipher(key.as_slice())?.decrypt(0, &mut material);
     let split = key_size * keyslot.stripes as usize;
-    let merged = af::merge(keyslot.af_hash, &material[..split], key_size, keyslot.stripes);
+    let merged = af::merge(keyslot.af_hash, &material[..split], *key_size, keyslot.stripes);
     let candidate = VolumeKey::from(SecretBytes::from_slice(&merged)?);
 
     let mut value = Zeroizing::new(vec![0; digest.value.len()]);
     let password = candidate.as_bytes();
     kdf::pbkdf2(digest.hash, password, digest.salt, digest.iterations, &mut value);
     Ok(bool::from(value.ct_eq(digest.value)).then_some(candidate))
+}
+
+/// The key of a keyslot's own cipher. The cost has been judged.
+fn derive(kdf: &Kdf<'_>, passphrase: &Passphrase, key: &mut [u8]) -> Result<()> {
+    let password = passphrase.as_bytes();
+    match *kdf {
+        Kdf::Pbkdf2 { hash, iterations, salt } => {
+            kdf::pbkdf2(hash, password, salt, iterations, key);
+            Ok(())
+        }
+        Kdf::Argon2 { variant, time, memory, parallelism, salt } => {
+            kdf::argon2(variant, password, salt, [time, memory, parallelism], key)
+        }
+    }
 }

@@ -204,7 +204,9 @@ fn luks2_is_told_apart() {
     command.args(["luksFormat", "-q", "--type", "luks2", "--pbkdf", "pbkdf2"]);
     command.args(["--pbkdf-force-iterations", "1000"]).args([path, &key]);
     support::run_ok(&mut command);
-    let error = Image::open(path).unwrap_err();
+    assert_eq!(Image::open(path).unwrap().header().format(), "LUKS2");
+    let bytes = std::fs::read(path).unwrap();
+    let error = Header::parse(&bytes, bytes.len() as u64).unwrap_err();
     let found = (error.kind(), error.message());
     assert_eq!(found, (ErrorKind::Unsupported, "LUKS version 2 is not supported"));
     let Some(qemu) = support::qemu::Qemu::find() else { return };

@@ -108,7 +108,6 @@ pub fn table() -> Vec<Case> {
         // 1. to 5.: magic, version, strings, payload, digest
         row("magic", bytes(0, b"LUKX"), not_luks, Same, Refuses, ""),
         row("version 0", bytes(VERSION, &[0, 0]), unsupported("LUKS version 0 is not supported"), Same, Refuses, ""),
-        row("version 2", bytes(VERSION, &[0, 2]), unsupported("LUKS version 2 is not supported"), Same, Refuses, ""),
         row("version 256", bytes(VERSION, &[1, 0]), unsupported("LUKS version 256 is not supported"), Same, Refuses, ""),
         row("cipher name without NUL", bytes(CIPHER, &[b'a'; 32]), corrupt("LUKS header cipher name is not NUL terminated"), Same, Accepts, ""),
         row("cipher mode without NUL", bytes(MODE, &[b'a'; 32]), corrupt("LUKS header cipher mode is not NUL terminated"), Same, Accepts, ""),
@@ -185,6 +184,9 @@ pub fn differences() -> Vec<Case> {
     };
     let corrupt = |text| Some((Corrupt, text));
     vec![
+        // A LUKS2 header it is not
+        row("version 2", bytes(VERSION, &[0, 2]), corrupt("LUKS2 header: hdr_offset is 244834610708480, and the copy at byte 0"), Says("LUKS version 2 is not supported"), Refuses, ""),
+
         // QEMU counts in 32 bits, signed and unsigned
         row("material wraps to 0", number(slot(7) + OFFSET, 0xffff_fe08), corrupt("Keyslot 7 is overlapping with the encrypted payload"), Opens, Refuses, ""),
         row("material at the end of numbers", number(slot(7) + OFFSET, u32::MAX), corrupt("Keyslot 7 is overlapping with the encrypted payload"), Opens, Refuses, ""),

@@ -102,7 +102,7 @@ pub fn read_payload(image: &Path, secret: impl AsRef<[u8]>) -> Vec<u8> {
     let mut payload = vec![0; 4096];
     opened.storage().read_exact_at(&mut payload, opened.header().payload_offset()).unwrap();
     let key = unlocked.volume_key().as_bytes();
-    opened.header().cipher().sector_cipher(key).unwrap().decrypt(0, &mut payload);
+    opened.header().cipher().unwrap().sector_cipher(key).unwrap().decrypt(0, &mut payload);
     payload
 }
 

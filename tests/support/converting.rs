@@ -159,7 +159,7 @@ pub fn payload(image: &Path, secret: &str) -> Option<Vec<u8>> {
     let start = usize::try_from(opened.header().payload_offset()).unwrap();
     let mut payload = fs::read(image).unwrap().get(start..)?.to_vec();
     assert!(payload.len().is_multiple_of(512), "{} bytes of payload", payload.len());
-    let cipher = opened.header().cipher().sector_cipher(unlocked.volume_key().as_bytes());
+    let cipher = opened.header().cipher().unwrap().sector_cipher(unlocked.volume_key().as_bytes());
     cipher.unwrap().decrypt(0, &mut payload);
     Some(payload)
 }

@@ -33,9 +33,8 @@ impl Opener {
             image[start..start + slot.area.len].hash(&mut hasher);
             let key = (slot.index, hasher.finish());
             let secrets = self.known.entry(key).or_insert_with(|| {
-                let opens = |secret| {
-                    opens(&storage, &header, &slot, secret, Limits::NONE).unwrap().is_some()
-                };
+                let opens =
+                    |secret| opens(&storage, &slot, secret, Limits::NONE).unwrap().is_some();
                 (0..self.secrets.len()).filter(|&i| opens(&self.secrets[i])).collect()
             });
             opened.push((slot.index, secrets.clone()));

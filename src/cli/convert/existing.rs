@@ -58,6 +58,7 @@ pub fn existing(
     let unlocked = || {
         let options = OpenOptions::new().sharing(Sharing::Amend).limits(job.limits());
         let image = options.open(&spec.path)?;
+        job.persona.admit(&image)?;
         let (id, source) = (spec.key_secret.as_deref(), args.new_secret.as_ref());
         let what = "Passphrase of the target";
         let secret = job.secrets.opening(id, source, "--new-secret", what, job.persona)?;

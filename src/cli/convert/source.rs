@@ -105,6 +105,7 @@ fn open(spec: &ImageSpec, sharing: Sharing, job: &Job<'_>) -> Result<Data> {
         }
         image => image?,
     };
+    job.persona.admit(&image)?;
     let (id, what) = (spec.key_secret.as_deref(), "Passphrase of the source");
     let secret = job.secrets.opening(id, secret, "--secret", what, job.persona)?;
     let volume = image.volume(&image.unlock(&secret)?)?;

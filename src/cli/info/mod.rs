@@ -1,5 +1,7 @@
 //! `keyslot info`: what the header says, as `qemu-img info` prints it.
 
+mod luks2;
+
 use std::ffi::OsString;
 
 use clap::Args;
@@ -12,14 +14,15 @@ use super::progress::Spinner;
 use super::qemu_format::{human, json_line, size};
 use super::report::Failure;
 use super::secrets::Secrets;
-use super::{ObjectArgs, Outcome, Output, SOURCES, check, output};
+use super::{ObjectArgs, Outcome, Output, Persona, SOURCES, check, output};
 
 /// Show the header and its keyslots
 ///
-/// Prints what qemu-img info prints. Takes no lock and needs no secret; with one, it also says
+/// Prints what qemu-img info prints, and of a LUKS2 header all that is in it. Takes no lock and needs no secret; with one, it also says
 /// which keyslots it opens.
 #[derive(Args)]
 #[command(after_help = SOURCES)]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option")]
 pub struct InfoArgs {
     #[command(flatten)]
     objects: ObjectArgs,
@@ -40,6 +43,10 @@ pub struct InfoArgs {
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Output,
 
+    /// Print the metadata of a LUKS2 header, as it is and nothing else
+    #[arg(long, conflicts_with_all = ["output", "secret"])]
+    metadata: bool,
+
     /// Accepted as qemu-img has it: no lock is taken anyway
     #[arg(short = 'U', long)]
     force_share: bool,
@@ -54,7 +61,7 @@ pub struct InfoArgs {
 }
 
 /// Runs the command.
-pub fn run(args: &InfoArgs) -> Outcome {
+pub fn run(args: &InfoArgs, persona: Persona) -> Outcome {
     let secrets = Secrets::new(&args.objects.objects, &[&args.secret])?;
     if args.images.is_empty() {
         return Err(Failure::usage("Expecting one image file name", "info"));
@@ -74,6 +81,11 @@ pub fn run(args: &InfoArgs) -> Outcome {
             return Err(opening(Error::new(ErrorKind::Unsupported, text)));
         }
         let image = OpenOptions::new().sharing(sharing).open(&spec.path).map_err(&opening)?;
+        persona.admit(&image).map_err(&opening)?;
+        if args.metadata {
+            output::print(&metadata(image.header()).map_err(opening)?)?;
+            continue;
+        }
         let mut document = describe(&image, &spec).map_err(opening)?;
         if let Some(secret) = &secret {
             let _spinner = Spinner::start("trying the keyslots", args.output == Output::Json);
@@ -93,7 +105,7 @@ pub fn run(args: &InfoArgs) -> Outcome {
         }
         documents.push(document);
     }
-    if args.output == Output::Json {
+    if args.output == Output::Json && !args.metadata {
         match documents.as_slice() {
             // A chain is a list, if only of one.
             [document] if !args.backing_chain => output::print(&json_line(document))?,
@@ -112,6 +124,11 @@ fn describe(image: &Image, spec: &ImageSpec) -> Result<Value> {
         Some(file) => file.actual_size().map_err(failed)?,
         None => len,
     };
+    let header = image.header();
+    let (format, data) = match header.luks2() {
+        Some(header) => ("luks2", luks2::format_specific(header)),
+        None => ("luks", format_specific(header)),
+    };
     Ok(json!({
         "children": [{
             "name": "file",
@@ -125,18 +142,29 @@ fn describe(image: &Image, spec: &ImageSpec) -> Result<Value> {
                 "dirty-flag": false,
             },
         }],
-        "virtual-size": len - image.header().payload_offset(),
+        "virtual-size": header.volume_len(len),
         "filename": spec.qemu_name(),
-        "format": "luks",
+        "format": format,
         "actual-size": disk_size,
-        "format-specific": { "type": "luks", "data": format_specific(image.header()) },
+        "format-specific": { "type": format, "data": data },
         "encrypted": true,
         "dirty-flag": false,
     }))
 }
 
+/// The metadata alone.
+fn metadata(header: &Header) -> Result<String> {
+    let header = header
+        .luks2()
+        .ok_or_else(|| Error::new(ErrorKind::Unsupported, "a LUKS1 header has no metadata"))?;
+    Ok(luks2::pretty(header.metadata()))
+}
+
+/// That of a LUKS1 header.
 fn format_specific(header: &Header) -> Value {
-    let cipher = header.cipher();
+    let (Some(cipher), Some(digest)) = (header.cipher(), header.digest()) else {
+        return Value::Null;
+    };
     let mode = cipher.cipher_mode();
     let (chain, ivgen) = mode.split_once('-').unwrap_or((&mode, "null"));
     let (ivgen, ivgen_hash) = match ivgen.split_once(':') {
@@ -147,7 +175,7 @@ fn format_specific(header: &Header) -> Value {
     let mut put = |key: &str, value: Value| data.insert(key.to_owned(), value);
     put("ivgen-alg", json!(ivgen));
     put("detached-header", json!(false));
-    put("hash-alg", json!(header.digest().hash.name()));
+    put("hash-alg", json!(digest.hash.name()));
     put("cipher-alg", json!(cipher.algorithm()));
     put("uuid", json!(header.uuid()));
     if let Some(hash) = ivgen_hash.filter(|_| ivgen == "essiv") {
@@ -165,7 +193,7 @@ fn format_specific(header: &Header) -> Value {
     });
     put("slots", slots.collect());
     put("payload-offset", json!(header.payload_offset()));
-    put("master-key-iters", json!(header.digest().iterations));
+    put("master-key-iters", json!(digest.iterations));
     Value::Object(data)
 }
 
@@ -188,7 +216,7 @@ fn text(document: &Value) -> String {
     };
     format!(
         "image: {name}\n\
-         file format: luks\n\
+         file format: {}\n\
          virtual size: {} ({virtual_size} bytes)\n\
          disk size: {disk_size}\n\
          encrypted: yes\n\
@@ -199,8 +227,18 @@ fn text(document: &Value) -> String {
              file length: {} ({length} bytes)\n    \
              disk size: {disk_size}\n\
          {opens}",
+        string(&document["format"]),
         size(virtual_size),
-        human(&document["format-specific"]["data"], 1),
+        human(&without_metadata(&document["format-specific"]["data"]), 1),
         size(length),
     )
+}
+
+/// What is shown of it twice otherwise.
+fn without_metadata(data: &Value) -> Value {
+    let mut data = data.clone();
+    if let Some(members) = data.as_object_mut() {
+        members.shift_remove("metadata");
+    }
+    data
 }

@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use self::raw::{ACTIVE, HEADER_SIZE, INACTIVE, KEYSLOTS, MAGIC, RawHeader, RawKeyslot, SECTOR};
 use self::validate::{material_len, text, validate};
-use super::{Area, Digest, Kdf, Keyslot, Leftover, NewDigest, Segment};
+use super::{Area, Digest, Kdf, Keyslot, Leftover, NewDigest, Priority, Segment};
 use crate::crypto::{CipherSpec, HashAlg, SectorCipher, af};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
@@ -143,15 +143,19 @@ impl Header {
         Keyslot {
             index,
             active: slot.state.get() == ACTIVE,
+            priority: Priority::Normal,
             kdf: Kdf::Pbkdf2 {
                 hash: self.hash,
                 iterations: slot.iterations.get(),
                 salt: &slot.salt,
             },
+            key_size: self.cipher.key_size(),
             area: self.area(index),
             encryption: &self.cipher,
             af_hash: self.hash,
             stripes: slot.stripes.get(),
+            digest: self.digest(),
+            is_bound: true,
         }
     }
 

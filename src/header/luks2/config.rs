@@ -1,0 +1,63 @@
+//! `config`: the sizes of the header, flags, and what a program must know to touch the image.
+
+use serde_json::{Map, Value};
+
+use super::json::Member;
+use super::raw::{BINARY_SIZE, HDR_SIZES};
+use crate::error::Result;
+
+/// The configuration in the metadata.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// Length in bytes of what the areas of keyslots are in
+    pub keyslots_size: u64,
+    /// How the volume shall be activated
+    pub flags: Vec<String>,
+    /// What a program must know to write the metadata or to activate the volume
+    pub requirements: Vec<String>,
+}
+
+impl Config {
+    /// Of a header whose copies have `hdr_size` bytes.
+    pub(super) fn parse(metadata: &Map<String, Value>, hdr_size: u64) -> Result<Self> {
+        let member = Member::top(metadata, "config")?;
+        let json_size = member.member("json_size")?;
+        let json = json_size.decimal()?;
+        let copy = json.checked_add(BINARY_SIZE as u64);
+        if copy.is_none_or(|copy| !HDR_SIZES.contains(&copy) || copy != hdr_size) {
+            let wanted = hdr_size - BINARY_SIZE as u64;
+            return Err(json_size.wrong(format_args!("the binary header says that it is {wanted}")));
+        }
+        let size = member.member("keyslots_size")?;
+        let keyslots_size = size.decimal()?;
+        if !keyslots_size.is_multiple_of(ALIGNMENT) || keyslots_size > MAX_KEYSLOTS_SIZE {
+            let text = format!("it must be a multiple of {ALIGNMENT}, up to {MAX_KEYSLOTS_SIZE}");
+            return Err(size.wrong(text));
+        }
+        let strings = |member: Option<Member<'_>>| match member {
+            Some(member) => member.strings(),
+            None => Ok(Vec::new()),
+        };
+        let flags = strings(member.optional("flags")?)?;
+        let requirements = match member.optional("requirements")? {
+            Some(requirements) => strings(requirements.optional("mandatory")?)?,
+            None => Vec::new(),
+        };
+        Ok(Self { keyslots_size, flags, requirements })
+    }
+
+    /// Whether a reencryption is on its way that leaves its state in the metadata.
+    pub(super) fn is_reencrypting(&self) -> bool {
+        self.reencryptions() > 0
+    }
+
+    pub(super) fn reencryptions(&self) -> usize {
+        self.requirements.iter().filter(|it| REENCRYPTIONS.contains(&it.as_str())).count()
+    }
+}
+
+/// Requirements of a reencryption that leaves its state in the metadata
+const REENCRYPTIONS: [&str; 3] = ["online-reencrypt", "online-reencrypt-v2", "online-reencrypt-v3"];
+const ALIGNMENT: u64 = 4096;
+const MAX_KEYSLOTS_SIZE: u64 = 128 << 20;

@@ -1,0 +1,235 @@
+//! `keyslots`: what holds a key, and what it takes to open it.
+
+use serde_json::Value;
+
+use super::json::Member;
+use crate::crypto::{Argon2Variant, CipherSpec, HashAlg, SectorCipher, af};
+use crate::error::Result;
+use crate::header::{Area, Kdf, Priority};
+
+/// A keyslot of the metadata.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Slot {
+    /// Its number
+    pub number: u32,
+    /// `luks2`, `reencrypt`, or what nobody knows
+    pub kind: String,
+    /// Length in bytes of the key in it
+    pub key_size: u32,
+    /// Whether it is tried where none is named
+    pub priority: Priority,
+    /// Where its area begins, in bytes from the start of the header
+    pub offset: u64,
+    /// Length of its area in bytes
+    pub size: u64,
+    /// How it is opened, or what that would need
+    pub(super) opening: std::result::Result<Opening, String>,
+}
+
+/// How a keyslot is opened.
+#[derive(Clone, Debug)]
+pub(super) struct Opening {
+    kdf: OwnedKdf,
+    pub encryption: CipherSpec,
+    pub af_hash: HashAlg,
+}
+
+#[derive(Clone, Debug)]
+struct OwnedKdf {
+    alg: KdfAlg,
+    salt: Vec<u8>,
+}
+
+#[derive(Clone, Debug)]
+enum KdfAlg {
+    Pbkdf2 { hash: HashAlg, iterations: u32 },
+    Argon2 { variant: Argon2Variant, time: u32, memory: u32, parallelism: u32 },
+}
+
+impl Opening {
+    pub fn kdf(&self) -> Kdf<'_> {
+        let salt = self.kdf.salt.as_slice();
+        match self.kdf.alg {
+            KdfAlg::Pbkdf2 { hash, iterations } => Kdf::Pbkdf2 { hash, iterations, salt },
+            KdfAlg::Argon2 { variant, time, memory, parallelism } => {
+                Kdf::Argon2 { variant, time, memory, parallelism, salt }
+            }
+        }
+    }
+}
+
+impl Slot {
+    pub(super) fn parse(number: u32, member: &Member<'_>) -> Result<Self> {
+        let kind = member.member("type")?.name()?.to_owned();
+        let key_size = member.member("key_size")?;
+        let area = member.member("area")?;
+        area.member("type")?.string()?;
+        let priority = match member.optional("priority")? {
+            None => Priority::Normal,
+            Some(priority) => match priority.integer()? {
+                1 => Priority::Normal,
+                2 => Priority::Prefer,
+                // cryptsetup leaves those alone that it does not know.
+                _ => Priority::Ignore,
+            },
+        };
+        let (offset, size) = (area.member("offset")?.decimal()?, area.member("size")?.decimal()?);
+        let mut slot = Self {
+            number,
+            key_size: key_size.unsigned()?,
+            priority,
+            offset,
+            size,
+            opening: Err(format!("keyslots of type {} are not supported", quoted(&kind))),
+            kind,
+        };
+        match slot.kind.as_str() {
+            KIND => slot.opening = opening(member, &area, key_size.count()?, size)?,
+            REENCRYPT => check_reencrypt(member, &area)?,
+            _ => {}
+        }
+        Ok(slot)
+    }
+
+    /// Where the key material is: as much of the area as it takes.
+    pub(super) fn material(&self) -> Area {
+        let len = usize::try_from(material_len(self.key_size)).unwrap_or(usize::MAX);
+        Area { offset: self.offset, len }
+    }
+}
+
+/// A keyslot of type `luks2`. What is malformed is refused; what is only unknown is said.
+fn opening(
+    member: &Member<'_>,
+    area: &Member<'_>,
+    key_size: u32,
+    size: u64,
+) -> Result<std::result::Result<Opening, String>> {
+    let kind = area.member("type")?;
+    if kind.string()? != "raw" {
+        return Err(kind.wrong("the area of a keyslot of type luks2 is \"raw\""));
+    }
+    let (encryption, area_key_size) =
+        (area.member("encryption")?.name()?, area.member("key_size")?.count()?);
+    if size < material_len(key_size) {
+        let wanted = material_len(key_size);
+        let text = format!("the key material of a key of {key_size} bytes takes {wanted} bytes");
+        return Err(area.member("size")?.wrong(text));
+    }
+
+    let splitter = member.member("af")?;
+    let (kind, stripes) = (splitter.member("type")?, splitter.member("stripes")?);
+    if kind.string()? != "luks1" {
+        return Err(kind.wrong("the only anti-forensic splitter is \"luks1\""));
+    }
+    if stripes.integer()? != i64::from(af::STRIPES) {
+        return Err(stripes.wrong(format_args!("there are always {}", af::STRIPES)));
+    }
+    let af_hash = splitter.member("hash")?.string()?;
+
+    let kdf = kdf(&member.member("kdf")?)?;
+    let area_key_size = usize::try_from(area_key_size).unwrap_or(usize::MAX);
+    let parts = (
+        kdf,
+        cipher(encryption, area_key_size),
+        HashAlg::parse(af_hash).map_err(|error| error.message().to_owned()),
+    );
+    Ok(match parts {
+        (Ok(kdf), Ok(encryption), Ok(af_hash)) => Ok(Opening { kdf, encryption, af_hash }),
+        (Err(why), _, _) | (_, Err(why), _) | (_, _, Err(why)) => Err(why),
+    })
+}
+
+/// Members of another KDF are left over from it: old versions of cryptsetup did not remove them.
+fn kdf(member: &Member<'_>) -> Result<std::result::Result<OwnedKdf, String>> {
+    let kind = member.member("type")?.name()?;
+    let salt = member.member("salt")?;
+    salt.name()?;
+    let variant = match kind {
+        "pbkdf2" => {
+            let iterations = member.member("iterations")?.count()?;
+            let hash = member.member("hash")?.string()?;
+            let salt = salt.base64(SALT..=SALT)?;
+            let hash = HashAlg::parse(hash).map_err(|error| error.message().to_owned());
+            return Ok(hash.map(|hash| OwnedKdf { alg: KdfAlg::Pbkdf2 { hash, iterations }, salt }));
+        }
+        "argon2i" => Argon2Variant::Argon2i,
+        "argon2id" => Argon2Variant::Argon2id,
+        other => return Ok(Err(format!("the KDF {} is not supported", quoted(other)))),
+    };
+    let (memory, cpus) = (member.member("memory")?, member.member("cpus")?);
+    let time = member.member("time")?.count()?;
+    let parallelism = cpus.count()?;
+    if parallelism > MAX_LANES {
+        return Err(cpus.wrong(format_args!("Argon2 has {MAX_LANES} lanes at most")));
+    }
+    let memory_kib = memory.count()?;
+    if u64::from(memory_kib) < 8 * u64::from(parallelism) {
+        return Err(memory.wrong("Argon2 takes 8 KiB for each of its lanes at least"));
+    }
+    let salt = salt.base64(SALT..=SALT)?;
+    let alg = KdfAlg::Argon2 { variant, time, memory: memory_kib, parallelism };
+    Ok(Ok(OwnedKdf { alg, salt }))
+}
+
+/// A keyslot of type `reencrypt`: the state of a reencryption, and no key.
+fn check_reencrypt(member: &Member<'_>, area: &Member<'_>) -> Result<()> {
+    let one_of = |member: &Member<'_>, known: &[&str]| -> Result<()> {
+        if known.contains(&member.string()?) {
+            return Ok(());
+        }
+        Err(member.wrong(format_args!("it must be one of {}", known.join(", "))))
+    };
+    let key_size = member.member("key_size")?;
+    if key_size.integer()? != 1 {
+        return Err(key_size.wrong("it is 1 in a keyslot of type reencrypt"));
+    }
+    one_of(&member.member("mode")?, &["reencrypt", "encrypt", "decrypt"])?;
+    one_of(&member.member("direction")?, &["forward", "backward"])?;
+    let resilience = area.member("type")?.string()?;
+    if matches!(resilience, "checksum" | "datashift-checksum") {
+        area.member("hash")?.string()?;
+        let size = area.member("sector_size")?;
+        let is_sector = |size: u32| size >= SECTOR && size.is_power_of_two();
+        if !is_sector(size.unsigned()?) {
+            return Err(size.wrong("it must be a power of 2, from 512 on"));
+        }
+    }
+    if resilience.starts_with("datashift") {
+        let shift = area.member("shift_size")?;
+        let size = shift.decimal()?;
+        if size == 0 || !size.is_multiple_of(SECTOR.into()) {
+            return Err(shift.wrong("it must be a multiple of 512"));
+        }
+    }
+    Ok(())
+}
+
+/// `aes-xts-plain64`, for keys of this size.
+pub(super) fn cipher(text: &str, key_size: usize) -> std::result::Result<CipherSpec, String> {
+    let parsed = match text.split_once('-') {
+        Some((name, mode)) => CipherSpec::parse(name, mode, key_size),
+        None => return Err(format!("the cipher {} is not supported", quoted(text))),
+    };
+    parsed.map_err(|error| error.message().to_owned())
+}
+
+/// A string of the metadata, as it is written there.
+pub(super) fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+/// Length of a key's material in bytes: 4000 stripes, to the end of the last sector.
+fn material_len(key_size: u32) -> u64 {
+    let sector = SectorCipher::SECTOR_SIZE as u64;
+    (u64::from(key_size) * u64::from(af::STRIPES)).next_multiple_of(sector)
+}
+
+const KIND: &str = "luks2";
+pub(super) const REENCRYPT: &str = "reencrypt";
+/// Length of every salt
+pub(super) const SALT: usize = 32;
+/// RFC 9106, section 3.1
+const MAX_LANES: u32 = (1 << 24) - 1;
+const SECTOR: u32 = 512;

@@ -1,0 +1,278 @@
+//! LUKS2: a binary header and metadata in JSON, in two copies; up to 32 keyslots.
+//!
+//! A [`Header`] can only be made by [reading](Header::read) one with a valid copy. The metadata stays
+//! with it as it was read: what nobody understands is what a rewrite would write again.
+
+mod config;
+mod copies;
+mod digest;
+mod json;
+mod keyslot;
+mod metadata;
+mod raw;
+mod segment;
+
+pub use config::Config;
+pub use digest::KeyDigest;
+pub use keyslot::Slot;
+pub use metadata::{Metadata, Token};
+pub use raw::Which;
+pub use segment::{Crypt, DataSegment};
+
+use zerocopy::IntoBytes;
+
+use self::copies::Chosen;
+use self::raw::{RawHeader, text};
+use super::{Digest, Keyslot, Segment};
+use crate::crypto::{CipherSpec, af};
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::Storage;
+
+/// A valid LUKS2 header.
+#[derive(Clone)]
+pub struct Header {
+    which: Which,
+    raw: Box<RawHeader>,
+    metadata: Metadata,
+    /// Cipher of the first segment
+    cipher: std::result::Result<CipherSpec, String>,
+    warning: Option<String>,
+}
+
+impl Header {
+    /// Reads both copies of the header of an image, and takes the one that counts.
+    ///
+    /// Fails with [`ErrorKind::Corrupt`] or [`ErrorKind::Unsupported`]; the text names the path and
+    /// the value. Nothing is written, whatever is wrong with the other copy.
+    pub fn read(storage: &dyn Storage) -> Result<Self> {
+        let len = storage.len().map_err(|e| Error::io("read the length", e))?;
+        let Chosen { which, raw, metadata, warning } =
+            copies::read(storage, len, super::STEADY_READS)?;
+        let end = 2 * raw.hdr_size.get() + metadata.config().keyslots_size;
+        if end > len {
+            let text = format!("the areas of keyslots end at byte {end}, the image at byte {len}");
+            return Err(corrupt(text).with_hint("the image is truncated"));
+        }
+        let cipher = cipher_of_first_segment(&metadata);
+        Ok(Self { which, raw, metadata, cipher, warning })
+    }
+
+    /// Whether an image has a secondary copy with a right checksum, whatever it begins with.
+    pub fn is_behind(storage: &dyn Storage) -> Result<bool> {
+        let len = storage.len().map_err(|e| Error::io("read the length", e))?;
+        copies::has_secondary(storage, len)
+    }
+
+    /// The copy that counts.
+    pub fn which(&self) -> Which {
+        self.which
+    }
+
+    /// Its metadata.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// Length in bytes of each copy.
+    pub fn hdr_size(&self) -> u64 {
+        self.raw.hdr_size.get()
+    }
+
+    /// The number of the metadata's version; cryptsetup's "epoch".
+    pub fn seqid(&self) -> u64 {
+        self.raw.seqid.get()
+    }
+
+    /// The label as it is written, at most 48 characters.
+    pub fn label(&self) -> String {
+        text(&self.raw.label)
+    }
+
+    /// The subsystem as it is written, at most 48 characters.
+    pub fn subsystem(&self) -> String {
+        text(&self.raw.subsystem)
+    }
+
+    /// The UUID as it is written, at most 40 characters.
+    pub fn uuid(&self) -> String {
+        text(&self.raw.uuid)
+    }
+
+    /// The algorithm of the checksum, as it is written.
+    pub fn checksum_alg(&self) -> String {
+        text(&self.raw.checksum_alg)
+    }
+
+    /// The binary header as it is on disk, 4096 bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.raw.as_bytes()
+    }
+
+    /// What is wrong with the other copy.
+    pub fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
+    }
+
+    /// The keyslots that can be opened.
+    pub fn keyslots(&self) -> impl Iterator<Item = Keyslot<'_>> {
+        self.metadata.keyslots().iter().filter_map(|slot| self.view(slot).ok())
+    }
+
+    /// The keyslots that cannot be opened by this crate, and why.
+    pub fn unusable(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.metadata.keyslots().iter().filter_map(|slot| {
+            let why = self.view(slot).err()?;
+            Some((slot.number as usize, why))
+        })
+    }
+
+    fn view<'a>(&'a self, slot: &'a Slot) -> std::result::Result<Keyslot<'a>, &'a str> {
+        let opening = slot.opening.as_ref().map_err(String::as_str)?;
+        let digest = self.metadata.digest_of_keyslot(slot.number).ok_or("it has no digest")?;
+        Ok(Keyslot {
+            index: slot.number as usize,
+            active: true,
+            priority: slot.priority,
+            kdf: opening.kdf(),
+            key_size: slot.key_size as usize,
+            area: slot.material(),
+            encryption: &opening.encryption,
+            af_hash: opening.af_hash,
+            stripes: af::STRIPES,
+            digest: digest.digest()?,
+            is_bound: !digest.segments.is_empty(),
+        })
+    }
+
+    /// What the key of the first segment is checked against.
+    pub(super) fn digest(&self) -> std::result::Result<Digest<'_>, &str> {
+        let number = self.metadata.segments().first().map_or(0, |segment| segment.number);
+        self.metadata.digest_of_segment(number).ok_or("it has no digest")?.digest()
+    }
+
+    /// The cipher of the first segment, or what it would need.
+    pub(super) fn cipher(&self) -> std::result::Result<&CipherSpec, &str> {
+        self.cipher.as_ref().map_err(String::as_str)
+    }
+
+    /// Start of the encrypted data in bytes.
+    pub fn payload_offset(&self) -> u64 {
+        self.metadata.segments().first().map_or(0, |segment| segment.offset)
+    }
+
+    /// The bytes of all segments together.
+    pub(super) fn volume_len(&self, storage_len: u64) -> Option<u64> {
+        let regular = self.metadata.segments().iter().filter(|segment| !segment.is_backup());
+        regular.into_iter().try_fold(0_u64, |sum, segment| {
+            let len = segment.end(storage_len)?.checked_sub(segment.offset)?;
+            sum.checked_add(len)
+        })
+    }
+
+    /// Where the encrypted data is in a storage of this length.
+    ///
+    /// Of a segment that ends with the storage, 512 bytes that are not whole do not count: a
+    /// loop device has none either.
+    pub(super) fn segments(&self, storage_len: u64) -> Result<Vec<Segment>> {
+        self.check_requirements()?;
+        let regular = || self.metadata.segments().iter().filter(|segment| !segment.is_backup());
+        let digest = self.metadata.digest_of_segment(0).map(|digest| digest.number);
+        regular()
+            .map(|segment| {
+                let number = segment.number;
+                let other = self
+                    .metadata
+                    .digests()
+                    .iter()
+                    .any(|it| it.segments.contains(&number) && Some(it.number) != digest);
+                if other {
+                    let text = format!("segment {number} has a volume key of its own");
+                    return Err(unsupported(text));
+                }
+                self.segment(segment, storage_len)
+            })
+            .collect()
+    }
+
+    fn segment(&self, segment: &DataSegment, storage_len: u64) -> Result<Segment> {
+        let DataSegment { number, ref kind, offset, .. } = *segment;
+        let Some(crypt) = segment.crypt.as_ref().filter(|_| kind == "crypt") else {
+            let kind = keyslot::quoted(kind);
+            return Err(unsupported(format!("segment {number} is of type {kind}")));
+        };
+        if let Some(integrity) = &crypt.integrity {
+            let integrity = keyslot::quoted(integrity);
+            let text = format!("segment {number} has the integrity protection {integrity}");
+            return Err(unsupported(text));
+        }
+        if offset == 0 {
+            let text = format!("segment {number} begins at byte 0: the header is detached");
+            return Err(unsupported(text));
+        }
+        let Some(len) = segment.end(storage_len).and_then(|end| end.checked_sub(offset)) else {
+            let until =
+                segment.size.map_or_else(String::new, |size| format!(" to byte {}", offset + size));
+            let text = format!(
+                "segment {number} is from byte {offset} on{until}, the image ends at byte {storage_len}"
+            );
+            return Err(corrupt(text).with_hint("the image is truncated"));
+        };
+        if !len.is_multiple_of(crypt.sector_size.into()) {
+            let size = crypt.sector_size;
+            let text = format!("segment {number} has {len} bytes, which are no sectors of {size}");
+            return Err(
+                corrupt(text).with_hint("the image is truncated, or has something behind it")
+            );
+        }
+        let key_size = key_size(&self.metadata, number);
+        let encryption = keyslot::cipher(&crypt.encryption, key_size)
+            .map_err(|why| unsupported(format!("segment {number}: {why}")))?;
+        let sector_size = usize::try_from(crypt.sector_size).unwrap_or(usize::MAX);
+        Ok(Segment { offset, len, iv_tweak: crypt.iv_tweak, sector_size, encryption })
+    }
+
+    /// Refuses an image that needs what this crate does not know.
+    fn check_requirements(&self) -> Result<()> {
+        let config = self.metadata.config();
+        let Some(requirement) = config.requirements.first() else { return Ok(()) };
+        let name = keyslot::quoted(requirement);
+        let error = unsupported(format!("the image has the requirement {name}"));
+        Err(if config.is_reencrypting() || requirement == "offline-reencrypt" {
+            error.with_hint("it is being reencrypted: cryptsetup reencrypt --resume-only goes on")
+        } else {
+            error
+        })
+    }
+}
+
+impl std::fmt::Debug for Header {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Header")
+            .field("which", &self.which)
+            .field("seqid", &self.seqid())
+            .field("uuid", &self.uuid())
+            .field("metadata", &self.metadata.text())
+            .finish_non_exhaustive()
+    }
+}
+
+fn cipher_of_first_segment(metadata: &Metadata) -> std::result::Result<CipherSpec, String> {
+    let first = metadata.segments().first().ok_or("there is no segment")?;
+    let crypt = first.crypt.as_ref().ok_or("the first segment is not encrypted")?;
+    keyslot::cipher(&crypt.encryption, key_size(metadata, first.number))
+}
+
+/// Length in bytes of a segment's key: that of the keyslots that have it.
+fn key_size(metadata: &Metadata, segment: u32) -> usize {
+    let keyslots = metadata.digest_of_segment(segment).map_or(&[][..], |it| &it.keyslots);
+    let holds_it = |slot: &&Slot| keyslots.contains(&slot.number);
+    metadata.keyslots().iter().find(holds_it).map_or(0, |slot| slot.key_size as usize)
+}
+
+fn corrupt(text: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Corrupt, text)
+}
+
+fn unsupported(what: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("{}, which is not supported", what.into()))
+}

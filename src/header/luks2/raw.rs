@@ -1,0 +1,147 @@
+//! The binary header at the start of each copy, 4096 bytes, big endian (LUKS2 On-Disk Format
+//! Specification 1.1.3, section 2.1).
+//!
+//! ```text
+//!    0    6  8         16      24          72             104      168      208         256
+//!    +----+--+---------+-------+-----------+--------------+--------+--------+-----------+
+//!    |magi|ve| hdr-size| seqid |   label   | checksum-alg |  salt  |  uuid  | subsystem |
+//!    +----+--+---------+-------+-----------+--------------+--------+--------+-----------+
+//!  256          264              448            512                                 4096
+//!    +----------+----------------+--------------+--------------------------------------+
+//!    |hdr-offset|    padding     |   checksum   |               padding                |
+//!    +----------+----------------+--------------+--------------------------------------+
+//! 4096                                                                           hdr-size
+//!    +---------------------------------------------------------------------------------+
+//!    | the JSON area: text, and NULs to its end                                        |
+//!    +---------------------------------------------------------------------------------+
+//! ```
+//!
+//! The primary copy is at byte 0, the secondary at byte `hdr-size`. The areas of keyslots begin at
+//! byte 2 `hdr-size`.
+
+use zerocopy::byteorder::big_endian::{U16, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::corrupt;
+use crate::crypto::HashAlg;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The binary header as it is on disk.
+#[derive(Clone, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct RawHeader {
+    /// [`MAGIC`] of the copy
+    pub magic: [u8; 6],
+    /// 2
+    pub version: U16,
+    /// Length of a copy in bytes, its JSON area included
+    pub hdr_size: U64,
+    /// One more with every write of the metadata
+    pub seqid: U64,
+    /// NUL padded
+    pub label: [u8; 48],
+    /// `sha256`, NUL padded
+    pub checksum_alg: [u8; 32],
+    /// Random, and other in each copy
+    pub salt: [u8; 64],
+    /// 36 characters, NUL padded
+    pub uuid: [u8; 40],
+    /// NUL padded
+    pub subsystem: [u8; 48],
+    /// Where this copy is, in bytes from the start of the device
+    pub hdr_offset: U64,
+    /// Unused
+    pub padding: [u8; 184],
+    /// Hash of the whole copy, these bytes as zeros
+    pub checksum: [u8; 64],
+    /// Unused
+    pub padding4096: [u8; 3584],
+}
+
+/// Which of the two copies.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Which {
+    /// The one at byte 0
+    Primary,
+    /// The one behind it
+    Secondary,
+}
+
+impl Which {
+    /// `primary`, `secondary`
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Secondary => "secondary",
+        }
+    }
+
+    pub(super) fn magic(self) -> &'static [u8; 6] {
+        match self {
+            Self::Primary => b"LUKS\xba\xbe",
+            Self::Secondary => b"SKUL\xba\xbe",
+        }
+    }
+}
+
+impl RawHeader {
+    /// What is at byte `offset` of the image, if it can be the head of this copy: all that is
+    /// checked before the checksum.
+    pub(super) fn parse(bytes: &[u8], which: Which, offset: u64) -> Result<Self> {
+        let Ok((raw, _)) = Self::read_from_prefix(bytes) else {
+            return Err(corrupt("the image is truncated"));
+        };
+        if raw.magic != *which.magic() {
+            return Err(corrupt("the magic is wrong"));
+        }
+        let (version, size, at) = (raw.version.get(), raw.hdr_size.get(), raw.hdr_offset.get());
+        if version != VERSION {
+            let text = format!("LUKS version {version} is not supported");
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
+        if at != offset {
+            return Err(corrupt(format!("hdr_offset is {at}, and the copy at byte {offset}")));
+        }
+        if !HDR_SIZES.contains(&size) {
+            let text = format!("hdr_size is {size}: it must be a power of 2 from 16384 to 4194304");
+            return Err(corrupt(text));
+        }
+        if which == Which::Secondary && size != offset {
+            return Err(corrupt(format!("hdr_size is {size}, and the copy at byte {offset}")));
+        }
+        Ok(raw)
+    }
+
+    /// Checks the checksum of the copy that begins with this header and goes on with `json_area`.
+    pub(super) fn verify(&self, json_area: &[u8]) -> Result<()> {
+        let name = text(&self.checksum_alg);
+        let alg = HashAlg::parse(&name.to_ascii_lowercase()).map_err(|_| {
+            let text = format!("checksum_alg '{}' is not supported", name.escape_debug());
+            Error::new(ErrorKind::Unsupported, text)
+        })?;
+        let mut zeroed = self.clone();
+        zeroed.checksum = [0; 64];
+        let digest = alg.digest(&[zeroed.as_bytes(), json_area]);
+        // What is behind a shorter digest is nobody's.
+        if self.checksum.starts_with(&digest) {
+            return Ok(());
+        }
+        Err(corrupt("the checksum is wrong"))
+    }
+}
+
+/// The characters of a NUL padded field. What would not print on one line is replaced.
+pub(super) fn text(field: &[u8]) -> String {
+    let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
+    let printable = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    String::from_utf8_lossy(&field[..end]).chars().map(printable).collect()
+}
+
+const VERSION: u16 = 2;
+/// Length of the binary header
+pub(super) const BINARY_SIZE: usize = 4096;
+/// What the length of a copy can be, and so where the secondary copy can be.
+pub(super) const HDR_SIZES: [u64; 9] =
+    [0x4000, 0x8000, 0x1_0000, 0x2_0000, 0x4_0000, 0x8_0000, 0x10_0000, 0x20_0000, 0x40_0000];
+
+const _: () = assert!(size_of::<RawHeader>() == BINARY_SIZE);
