@@ -71,6 +71,13 @@ impl Cryptsetup {
         dump.status.success()
     }
 
+    /// Whether it takes the header for one of LUKS2, and for a valid one. The file is not changed.
+    pub fn accepts_luks2(&self, image: &Path) -> bool {
+        // With locks it would repair a copy.
+        let dump = run(self.command("luksDump").arg("--disable-locks").arg(image));
+        dump.status.success()
+    }
+
     /// The keyslots that are active in the eyes of `luksDump`.
     pub fn active(&self, image: &Path) -> Vec<usize> {
         let output = run_ok(self.command("luksDump").arg(image));

@@ -7,6 +7,7 @@ pub mod crash;
 pub mod cryptsetup;
 pub mod disk;
 pub mod locks;
+pub mod luks2;
 pub mod memory;
 pub mod opener;
 pub mod parallel;
