@@ -24,6 +24,55 @@ impl Cryptsetup {
         must_succeed(&with_stdin(command.args(["--key-file", "-"]).arg(image), secret));
     }
 
+    /// `luksFormat` of a LUKS2 image of 4 MiB, with room for `keyslots` keyslots.
+    pub fn format_luks2(&self, image: &Path, secret: &[u8], keyslots: usize, options: &[&str]) {
+        let _ = std::fs::remove_file(image);
+        let areas = keyslots * (256 << 10);
+        File::create(image).unwrap().set_len((4 << 20) + areas as u64).unwrap();
+        let mut command = self.command("luksFormat");
+        command.args(["--type", "luks2", "--luks2-metadata-size", "16k"]);
+        command.args(["--luks2-keyslots-size", &areas.to_string()]).args(options);
+        must_succeed(&with_stdin(command.args(["--key-file", "-"]).arg(image), secret));
+    }
+
+    /// `luksAddKey` into this keyslot, with these options.
+    pub fn add_luks2(
+        &self,
+        image: &Path,
+        [secret, new]: [&[u8]; 2],
+        keyslot: usize,
+        options: &[&str],
+    ) {
+        let new_file = image.with_extension("new");
+        std::fs::write(&new_file, new).unwrap();
+        let mut command = self.command("luksAddKey");
+        command.args(options).args(["--key-file", "-"]);
+        command.args(["--key-slot", &keyslot.to_string()]).arg(image).arg(&new_file);
+        must_succeed(&with_stdin(&mut command, secret));
+    }
+
+    /// Any other command, which must succeed, and what it prints.
+    pub fn run(&self, action: &str, options: &[&str], image: &Path) -> String {
+        let output = run_ok(self.command(action).args(options).arg(image));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The key in the first keyslot that opens with this secret, or in this one.
+    pub fn volume_key(&self, image: &Path, secret: &[u8], keyslot: Option<usize>) -> Vec<u8> {
+        let (secret_file, key) = (image.with_extension("secret"), image.with_extension("key"));
+        std::fs::write(&secret_file, secret).unwrap();
+        let _ = std::fs::remove_file(&key);
+        let mut command = self.command("luksDump");
+        match keyslot {
+            // Of an unbound keyslot only this form knows.
+            Some(keyslot) => command.args(["--unbound", "--key-slot", &keyslot.to_string()]),
+            None => command.arg("--dump-volume-key"),
+        };
+        command.arg("--key-file").arg(&secret_file).arg("--volume-key-file").arg(&key);
+        run_ok(command.arg(image));
+        std::fs::read(key).unwrap()
+    }
+
     /// Whether it opens with this secret.
     pub fn opens(&self, image: &Path, secret: &[u8]) -> bool {
         self.opens_at(image, secret, &[])
