@@ -15,6 +15,11 @@ fn luks1_header() {
 }
 
 #[test]
+fn luks2_header() {
+    replay("luks2_header", targets::luks2_header::check);
+}
+
+#[test]
 fn options() {
     replay("options", |seed| targets::options::check(text(seed)));
 }

@@ -6,6 +6,7 @@
 pub mod amend_ops;
 pub mod amend_requests;
 pub mod luks1_header;
+pub mod luks2_header;
 pub mod memory;
 pub mod model;
 pub mod options;

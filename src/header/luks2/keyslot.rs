@@ -208,11 +208,11 @@ fn check_reencrypt(member: &Member<'_>, area: &Member<'_>) -> Result<()> {
 
 /// `aes-xts-plain64`, for keys of this size.
 pub(super) fn cipher(text: &str, key_size: usize) -> std::result::Result<CipherSpec, String> {
-    let parsed = match text.split_once('-') {
-        Some((name, mode)) => CipherSpec::parse(name, mode, key_size),
-        None => return Err(format!("the cipher {} is not supported", quoted(text))),
-    };
-    parsed.map_err(|error| error.message().to_owned())
+    let parsed = text.split_once('-').map(|(name, mode)| CipherSpec::parse(name, mode, key_size));
+    parsed.and_then(Result::ok).ok_or_else(|| {
+        let cipher = quoted(text);
+        format!("the cipher {cipher} with a key of {key_size} bytes is not supported")
+    })
 }
 
 /// A string of the metadata, as it is written there.

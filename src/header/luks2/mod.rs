@@ -210,11 +210,11 @@ impl Header {
             return Err(unsupported(text));
         }
         let Some(len) = segment.end(storage_len).and_then(|end| end.checked_sub(offset)) else {
-            let until =
-                segment.size.map_or_else(String::new, |size| format!(" to byte {}", offset + size));
-            let text = format!(
-                "segment {number} is from byte {offset} on{until}, the image ends at byte {storage_len}"
-            );
+            let range = match segment.size {
+                Some(size) => format!("from byte {offset} to byte {}", offset + size),
+                None => format!("from byte {offset} on"),
+            };
+            let text = format!("segment {number} is {range}, the image ends at byte {storage_len}");
             return Err(corrupt(text).with_hint("the image is truncated"));
         };
         if !len.is_multiple_of(crypt.sector_size.into()) {
@@ -225,8 +225,9 @@ impl Header {
             );
         }
         let key_size = key_size(&self.metadata, number);
-        let encryption = keyslot::cipher(&crypt.encryption, key_size)
-            .map_err(|why| unsupported(format!("segment {number}: {why}")))?;
+        let encryption = keyslot::cipher(&crypt.encryption, key_size).map_err(|why| {
+            Error::new(ErrorKind::Unsupported, format!("segment {number}: {why}"))
+        })?;
         let sector_size = usize::try_from(crypt.sector_size).unwrap_or(usize::MAX);
         Ok(Segment { offset, len, iv_tweak: crypt.iv_tweak, sector_size, encryption })
     }

@@ -1,0 +1,5 @@
+#![no_main]
+
+use keyslot_fuzz::luks2_header::check;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| check(data));

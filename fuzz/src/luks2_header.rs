@@ -1,0 +1,166 @@
+//! A LUKS2 header of any bytes: refused, or within the bounds that everything above relies on, and
+//! the same when its metadata is written and read again.
+//!
+//! The first byte of the input says what the rest is: an image as it is; or, with bit 0, the JSON
+//! text of a header whose binary part and checksums are right; with bit 1 only in the secondary copy,
+//! and with bit 2 in a copy of 32768 bytes.
+
+use std::io;
+use std::ops::Range;
+
+use keyslot::crypto::HashAlg;
+use keyslot::header::{Header, Kdf, luks2};
+use keyslot::keyslot::opens;
+use keyslot::storage::Storage;
+use keyslot::{Limits, Passphrase};
+
+pub fn check(data: &[u8]) {
+    let Some((&kind, rest)) = data.split_first() else { return };
+    if kind & 1 == 0 {
+        if let Ok(Header::Luks2(header)) = Header::read(&Disk::new(rest.to_vec())) {
+            is_sound(&header);
+        }
+        return;
+    }
+    let hdr_size = if kind & 4 == 0 { 16384 } else { 32768 };
+    let Some(disk) = image(rest, hdr_size, kind & 2 == 0) else { return };
+    let Ok(header) = Header::read(&disk) else { return };
+    let Header::Luks2(luks2) = &header else { unreachable!("its magic says LUKS2") };
+    assert_eq!(luks2.metadata().text().as_bytes(), rest);
+    assert_eq!(luks2.warning().is_some(), kind & 2 != 0);
+    is_sound(luks2);
+    survives(luks2, hdr_size);
+    uses(&header, &disk);
+}
+
+/// No area reaches into the header, another area or the data, and every number is usable.
+fn is_sound(header: &luks2::Header) {
+    let metadata = header.metadata();
+    let start = 2 * header.hdr_size();
+    let end = start + metadata.config().keyslots_size;
+    let areas: Vec<Range<u64>> =
+        metadata.keyslots().iter().map(|slot| slot.offset..slot.offset + slot.size).collect();
+    for (i, area) in areas.iter().enumerate() {
+        assert!(start <= area.start && area.start < area.end && area.end <= end);
+        for other in &areas[i + 1..] {
+            assert!(area.end <= other.start || other.end <= area.start);
+        }
+    }
+    let usable: Vec<_> = header.keyslots().collect();
+    let unusable: Vec<_> = header.unusable().map(|(index, _)| index).collect();
+    assert_eq!(usable.len() + unusable.len(), areas.len());
+    for keyslot in usable {
+        let index = keyslot.index;
+        assert!(index < 32 && !unusable.contains(&index));
+        let slot = metadata.keyslots().iter().find(|slot| slot.number as usize == index);
+        let slot = slot.expect("it is there");
+        assert!(keyslot.area.offset == slot.offset && keyslot.area.len as u64 <= slot.size);
+        assert!(keyslot.area.len >= keyslot.key_size * keyslot.stripes as usize);
+        assert!(keyslot.key_size > 0 && keyslot.digest.iterations > 0);
+        assert!((20..=64).contains(&keyslot.digest.value.len()));
+        match keyslot.kdf {
+            Kdf::Pbkdf2 { iterations, salt, .. } => assert!(iterations > 0 && salt.len() == 32),
+            Kdf::Argon2 { time, memory, parallelism, salt, .. } => {
+                assert!(time > 0 && parallelism > 0 && salt.len() == 32);
+                assert!(u64::from(memory) >= 8 * u64::from(parallelism));
+            }
+            _ => {}
+        }
+    }
+    for segment in metadata.segments().iter().filter(|segment| !segment.is_backup()) {
+        assert!(segment.offset == 0 || segment.offset >= end);
+        assert!(segment.size.is_none_or(|size| segment.offset.checked_add(size).is_some()));
+    }
+    for text in [header.uuid(), header.label(), header.subsystem()] {
+        assert!(text.chars().count() <= 48 && !text.contains(char::is_control));
+    }
+}
+
+/// Written without the spaces, it is the same, unknown members and long numbers included.
+fn survives(header: &luks2::Header, hdr_size: usize) {
+    let value = header.metadata().value();
+    let text = serde_json::to_string(value).expect("a value");
+    // Escapes that were not needed are gone, those that are needed were there.
+    let disk = image(text.as_bytes(), hdr_size, true).expect("it was as long before");
+    let Ok(Header::Luks2(again)) = Header::read(&disk) else { panic!("{text}") };
+    assert!(again.metadata().value() == value, "{text}");
+    assert_eq!(again.metadata().text(), text);
+}
+
+/// Whatever is asked of it, the answer is no panic.
+fn uses(header: &Header, disk: &Disk) {
+    let len = disk.len().expect("a length");
+    let volume_len = header.volume_len(len);
+    if let Ok(segments) = header.segments(len) {
+        assert_eq!(
+            segments.iter().map(|segment| segment.len).sum::<u64>(),
+            volume_len.unwrap_or(0)
+        );
+        assert!(segments.iter().all(|segment| segment.offset + segment.len <= len));
+    }
+    let wrong = Passphrase::new(b"wrong").expect("memory");
+    let limits = Limits::NONE.with_iterations(4).with_memory(64);
+    if let Some(keyslot) = header.keyslots().next().filter(|keyslot| keyslot.key_size <= 64) {
+        let cheap = !matches!(keyslot.kdf, Kdf::Argon2 { time, parallelism, .. } if time > 4 || parallelism > 4);
+        if cheap {
+            assert!(!matches!(opens(disk, &keyslot, &wrong, limits), Ok(Some(_))));
+        }
+    }
+}
+
+/// An image with this metadata and room for its keyslots; `None` if it is too long.
+fn image(text: &[u8], hdr_size: usize, with_primary: bool) -> Option<Disk> {
+    let mut bytes = vec![0; 2 * hdr_size];
+    for (copy, magic) in [b"LUKS\xba\xbe", b"SKUL\xba\xbe"].into_iter().enumerate() {
+        if copy == 0 && !with_primary {
+            continue;
+        }
+        let offset = copy * hdr_size;
+        let header = &mut bytes[offset..offset + hdr_size];
+        header[..6].copy_from_slice(magic);
+        header[7] = 2;
+        header[8..16].copy_from_slice(&(hdr_size as u64).to_be_bytes());
+        header[72..78].copy_from_slice(b"sha256");
+        header[256..264].copy_from_slice(&(offset as u64).to_be_bytes());
+        // A NUL at the end belongs to it.
+        header.get_mut(4096..hdr_size - 1)?.get_mut(..text.len())?.copy_from_slice(text);
+        let checksum = HashAlg::Sha256.digest(&[&*header]);
+        header[448..480].copy_from_slice(&checksum);
+    }
+    Some(Disk::new(bytes))
+}
+
+/// Bytes, and zeros behind them.
+#[derive(Debug)]
+struct Disk(Vec<u8>);
+
+impl Disk {
+    fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+}
+
+impl Storage for Disk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(1 << 32)
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        if offset.checked_add(buf.len() as u64).is_none_or(|end| end > 1 << 32) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        buf.fill(0);
+        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(self.0.len());
+        let len = buf.len().min(self.0.len() - from);
+        buf[..len].copy_from_slice(&self.0[from..from + len]);
+        Ok(())
+    }
+
+    fn write_all_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
