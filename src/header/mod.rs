@@ -6,13 +6,15 @@ pub mod luks1;
 pub mod luks2;
 mod segment;
 mod step;
+mod view;
 
 use std::io;
 
 pub use segment::Segment;
 pub use step::{Sealed, SlotChange, Stage, Step};
+pub use view::{Area, Digest, Kdf, Keyslot, Priority};
 
-use crate::crypto::{Argon2Variant, CipherSpec, HashAlg};
+use crate::crypto::{CipherSpec, SectorCipher, af};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
@@ -25,107 +27,6 @@ pub enum Header {
     Luks1(luks1::Header),
     /// LUKS2
     Luks2(luks2::Header),
-}
-
-/// One keyslot: active, or in LUKS1 maybe not. LUKS2 has none that are not.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Keyslot<'a> {
-    /// Index, from 0
-    pub index: usize,
-    /// Whether it holds a key
-    pub active: bool,
-    /// Whether it is tried where none is named
-    pub priority: Priority,
-    /// How its key is derived from a passphrase
-    pub kdf: Kdf<'a>,
-    /// Length in bytes of the key in it, which is not that of its own cipher
-    pub key_size: usize,
-    /// Where its key material is
-    pub area: Area,
-    /// How its key material is encrypted
-    pub encryption: &'a CipherSpec,
-    /// Hash of the anti-forensic split
-    pub af_hash: HashAlg,
-    /// Stripes of the anti-forensic split
-    pub stripes: u32,
-    /// What a candidate for the key in it is checked against
-    pub digest: Digest<'a>,
-    /// Whether the key in it is the volume key, and not one that nothing is encrypted with
-    pub is_bound: bool,
-}
-
-/// Whether a keyslot is tried where none is named.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Priority {
-    /// Before all others
-    Prefer,
-    /// As always in LUKS1
-    Normal,
-    /// Only where it is named
-    Ignore,
-}
-
-impl Priority {
-    /// `prefer`, `normal`, `ignore`
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Prefer => "prefer",
-            Self::Normal => "normal",
-            Self::Ignore => "ignore",
-        }
-    }
-}
-
-/// How a key is derived from a passphrase.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Kdf<'a> {
-    /// PBKDF2-HMAC (RFC 8018, section 5.2)
-    Pbkdf2 {
-        /// Hash of the HMAC
-        hash: HashAlg,
-        /// Iteration count
-        iterations: u32,
-        /// Salt
-        salt: &'a [u8],
-    },
-    /// Argon2 (RFC 9106)
-    Argon2 {
-        /// Which one
-        variant: Argon2Variant,
-        /// Passes over the memory
-        time: u32,
-        /// Memory in KiB
-        memory: u32,
-        /// Lanes, which can be computed at once
-        parallelism: u32,
-        /// Salt
-        salt: &'a [u8],
-    },
-}
-
-/// A range of the image.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Area {
-    /// Bytes from the start of the header
-    pub offset: u64,
-    /// Length in bytes
-    pub len: usize,
-}
-
-/// What a candidate for the volume key is checked against: its PBKDF2.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Digest<'a> {
-    /// Hash of the HMAC
-    pub hash: HashAlg,
-    /// Iteration count
-    pub iterations: u32,
-    /// Salt
-    pub salt: &'a [u8],
-    /// The PBKDF2 output
-    pub value: &'a [u8],
 }
 
 /// A new volume key's digest, to [build](luks1::Header::build) a header with.
@@ -334,6 +235,20 @@ impl Header {
             _ => false,
         }
     }
+}
+
+/// The characters of a NUL padded field. What would not print on one line is replaced.
+fn text(field: &[u8]) -> String {
+    let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
+    let printable = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    String::from_utf8_lossy(&field[..end]).chars().map(printable).collect()
+}
+
+/// Length of one keyslot's key material in bytes: `key_size` times 4000 stripes, to the end of the
+/// last sector.
+fn material_len(key_size: u32) -> u64 {
+    let sector = SectorCipher::SECTOR_SIZE as u64;
+    (u64::from(key_size) * u64::from(af::STRIPES)).next_multiple_of(sector)
 }
 
 fn is_luks1(bytes: &[u8]) -> bool {

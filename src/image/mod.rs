@@ -115,9 +115,9 @@ impl Image {
     }
 
     fn try_volume(&self, unlocked: &Unlocked) -> Result<Volume> {
-        self.must_own(unlocked)?;
         let len = self.storage().len().map_err(|e| Error::io("read the length", e))?;
         let segments = self.header.segments(len)?;
+        self.must_own(unlocked)?;
         let volume = Volume::new(Arc::clone(&self.storage), segments, unlocked.volume_key())?
             .with_range_lock(Arc::clone(&self.range_lock));
         Ok(match (&self.file, self.options.sharing) {

@@ -83,7 +83,9 @@ pub fn run(args: &InfoArgs, persona: Persona) -> Outcome {
         let image = OpenOptions::new().sharing(sharing).open(&spec.path).map_err(&opening)?;
         persona.admit(&image).map_err(&opening)?;
         if args.metadata {
-            output::print(&metadata(image.header()).map_err(opening)?)?;
+            output::print(
+                &metadata(image.header()).map_err(|e| opening(e.with_path(&spec.path)))?,
+            )?;
             continue;
         }
         let mut document = describe(&image, &spec).map_err(opening)?;

@@ -11,8 +11,10 @@ mod validate;
 use zerocopy::{FromBytes, IntoBytes};
 
 use self::raw::{ACTIVE, HEADER_SIZE, INACTIVE, KEYSLOTS, MAGIC, RawHeader, RawKeyslot, SECTOR};
-use self::validate::{material_len, text, validate};
-use super::{Area, Digest, Kdf, Keyslot, Leftover, NewDigest, Priority, Segment};
+use self::validate::validate;
+use super::{
+    Area, Digest, Kdf, Keyslot, Leftover, NewDigest, Priority, Segment, material_len, text,
+};
 use crate::crypto::{CipherSpec, HashAlg, SectorCipher, af};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;

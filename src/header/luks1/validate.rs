@@ -8,6 +8,7 @@
 use super::raw::{ACTIVE, HEADER_SIZE, INACTIVE, MAGIC, RawHeader, SECTOR};
 use crate::crypto::{CipherSpec, HashAlg, af};
 use crate::error::{Error, ErrorKind, Result};
+use crate::header::{material_len, text};
 
 /// What the strings of a valid header say.
 pub(super) struct Meaning {
@@ -56,19 +57,6 @@ pub(super) fn validate(raw: &RawHeader, image_len: u64) -> Result<Meaning> {
         .with_hint("the image is truncated"));
     }
     Ok(Meaning { cipher, hash })
-}
-
-/// The characters of a NUL padded field. What would not print on one line is replaced.
-pub(super) fn text(field: &[u8]) -> String {
-    let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
-    let printable = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-    String::from_utf8_lossy(&field[..end]).chars().map(printable).collect()
-}
-
-/// Length of one keyslot's key material in bytes: `key_bytes` times 4000 stripes, to the end of
-/// the last sector.
-pub(super) fn material_len(key_bytes: u32) -> u64 {
-    (u64::from(key_bytes) * u64::from(af::STRIPES)).next_multiple_of(SECTOR)
 }
 
 fn keyslots(raw: &RawHeader, payload: u64) -> Result<()> {

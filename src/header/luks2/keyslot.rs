@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use super::json::Member;
-use crate::crypto::{Argon2Variant, CipherSpec, HashAlg, SectorCipher, af};
+use crate::crypto::{Argon2Variant, CipherSpec, HashAlg, af};
 use crate::error::Result;
-use crate::header::{Area, Kdf, Priority};
+use crate::header::{Area, Kdf, Priority, material_len};
 
 /// A keyslot of the metadata.
 #[derive(Clone, Debug)]
@@ -218,12 +218,6 @@ pub(super) fn cipher(text: &str, key_size: usize) -> std::result::Result<CipherS
 /// A string of the metadata, as it is written there.
 pub(super) fn quoted(text: &str) -> String {
     Value::from(text).to_string()
-}
-
-/// Length of a key's material in bytes: 4000 stripes, to the end of the last sector.
-fn material_len(key_size: u32) -> u64 {
-    let sector = SectorCipher::SECTOR_SIZE as u64;
-    (u64::from(key_size) * u64::from(af::STRIPES)).next_multiple_of(sector)
 }
 
 const KIND: &str = "luks2";

@@ -22,8 +22,8 @@ pub use segment::{Crypt, DataSegment};
 use zerocopy::IntoBytes;
 
 use self::copies::Chosen;
-use self::raw::{RawHeader, text};
-use super::{Digest, Keyslot, Segment};
+use self::raw::RawHeader;
+use super::{Digest, Keyslot, Segment, text};
 use crate::crypto::{CipherSpec, af};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;

@@ -25,6 +25,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::corrupt;
 use crate::crypto::HashAlg;
 use crate::error::{Error, ErrorKind, Result};
+use crate::header::text;
 
 /// The binary header as it is on disk.
 #[derive(Clone, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
@@ -128,13 +129,6 @@ impl RawHeader {
         }
         Err(corrupt("the checksum is wrong"))
     }
-}
-
-/// The characters of a NUL padded field. What would not print on one line is replaced.
-pub(super) fn text(field: &[u8]) -> String {
-    let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
-    let printable = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-    String::from_utf8_lossy(&field[..end]).chars().map(printable).collect()
 }
 
 const VERSION: u16 = 2;
