@@ -55,6 +55,27 @@ fn they_are_what_their_names_say() {
     }
 }
 
+/// Those of LUKS2 say what their names say, too.
+#[test]
+fn they_are_luks2() {
+    for (name, algorithm, mode, slots) in [
+        ("luks2_argon2id.img", "aes-128", "xts-plain64", &[0][..]),
+        ("luks2_keyslots.img", "aes-128", "cbc-essiv:sha256", &[0, 3, 5, 7]),
+    ] {
+        let path = testdata().join(name);
+        let image = Image::open(&path).unwrap();
+        assert_eq!((image.header().format(), image.header().warning()), ("LUKS2", None));
+        assert_eq!(image.header().cipher().unwrap().algorithm(), algorithm);
+        assert_eq!(image.header().cipher().unwrap().cipher_mode(), mode);
+        assert_eq!(active(&path), slots);
+        for &slot in slots {
+            assert!(image.opens(slot, &passphrase(secret(name, slot))).unwrap(), "{name} {slot}");
+        }
+        let unlocked = image.unlock(&passphrase("hunter0")).unwrap();
+        assert_eq!(image.volume(&unlocked).unwrap().len(), 16384);
+    }
+}
+
 #[test]
 fn payloads_decrypt() {
     for name in ["luks1_qemu.img", "luks1_old_layout.img"] {

@@ -207,12 +207,12 @@ fn what_a_volume_refuses_by_name() {
         (
             with("sector_size", json!(1536)),
             ErrorKind::Unsupported,
-            "sectors of 1536 bytes are not supported",
+            "segment 0: sectors of 1536 bytes are not supported",
         ),
         (
             with("sector_size", json!(8192)),
             ErrorKind::Unsupported,
-            "sectors of 8192 bytes are not supported",
+            "segment 0: sectors of 8192 bytes are not supported",
         ),
         (
             with("size", json!("53248")),

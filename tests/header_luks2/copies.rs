@@ -4,8 +4,11 @@ use keyslot::header::Header;
 use keyslot::header::luks2::Which;
 use serde_json::json;
 
+use crate::support::amending::directory;
+use crate::support::cryptsetup::Cryptsetup;
 use crate::support::luks2::{Change, Luks2};
 use crate::support::opener::Bytes;
+use crate::support::parallel::in_parallel;
 use crate::table::{binary, both, only, set};
 
 fn read(image: &Luks2) -> keyslot::header::luks2::Header {
@@ -144,6 +147,42 @@ fn survives(image: &Luks2, damaged: usize, text: &str, at: usize) {
         warning.starts_with(&format!("the {name} copy of the header is damaged: ")),
         "{warning}"
     );
+}
+
+/// cryptsetup, kept from repairing, comes to the same end. Only where the primary copy has its magic
+/// and another version does it not look for the secondary one, which we do.
+#[test]
+fn cryptsetup_takes_the_same_copy() {
+    let Some(cryptsetup) = Cryptsetup::find() else { return };
+    let base = Luks2::testdata("luks2_keyslots.img");
+    let mut changes = vec![Change::Bytes(0, vec![0; 16384]), Change::Bytes(16384, vec![0; 16384])];
+    for copy in [0, 1] {
+        for seqid in [0, 10, 11, 12, u64::MAX] {
+            changes.push(only(copy, both(binary(16, &seqid.to_be_bytes()), binary(24, b"x\0"))));
+        }
+        let marked = |change| only(copy, both(binary(24, b"x\0"), change));
+        for offset in [0, 6, 7, 8, 16, 24, 72, 104, 168, 256, 300, 448, 479, 480, 600, 4096, 9000] {
+            changes.push(Change::Bytes(16384 * copy + offset, vec![0x33]));
+            changes.push(marked(binary(offset, &[0x33])));
+        }
+        changes.push(marked(binary(6, &[0, 1])));
+        changes.push(marked(set(vec![("/config", json!(0))])));
+        changes.push(marked(Change::Text("{", " {")));
+        changes.push(marked(binary(16, &[9])));
+        changes.push(both(marked(set(vec![("/config", json!(0))])), marked(binary(16, &[9]))));
+    }
+    in_parallel(changes, |change| {
+        let directory = directory();
+        let path = &directory.path().join("image");
+        let image = base.with(change);
+        std::fs::write(path, &image.bytes).unwrap();
+        let ours = Header::read(&Bytes(image.bytes)).ok();
+        let ours = ours.as_ref().and_then(Header::luks2);
+        let ours = ours.map(|header| (header.seqid().to_string(), header.label()));
+        let theirs = cryptsetup.epoch_and_label(path);
+        let version = &base.with(change).bytes[6..8];
+        assert!(ours == theirs || (theirs.is_none() && *version != [0, 2]), "{ours:?} {theirs:?}");
+    });
 }
 
 /// At each of the nine places where a secondary copy can be.

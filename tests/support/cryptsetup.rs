@@ -127,6 +127,17 @@ impl Cryptsetup {
         dump.status.success()
     }
 
+    /// What `luksDump` says of a LUKS2 header, if it takes it, without repairing it.
+    pub fn epoch_and_label(&self, image: &Path) -> Option<(String, String)> {
+        let dump = run(self.command("luksDump").arg("--disable-locks").arg(image));
+        let text = String::from_utf8_lossy(&dump.stdout).into_owned();
+        let line = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().to_owned()
+        };
+        dump.status.success().then(|| (line("Epoch:"), line("Label:")))
+    }
+
     /// The keyslots that are active in the eyes of `luksDump`.
     pub fn active(&self, image: &Path) -> Vec<usize> {
         let output = run_ok(self.command("luksDump").arg(image));

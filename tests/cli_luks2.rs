@@ -1,0 +1,207 @@
+//! The command on LUKS2 images: what it shows, what it finds, and what it does not do yet.
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use support::luks2::{Change, Luks2};
+use support::{run, stderr};
+use tempfile::TempDir;
+
+const KEYSLOT: &str = env!("CARGO_BIN_EXE_keyslot");
+
+struct Desk {
+    directory: TempDir,
+    program: PathBuf,
+}
+
+impl Desk {
+    /// With `image` in it, and secrets in the environment.
+    fn new(image: &Luks2) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("image"), &image.bytes).unwrap();
+        Self { directory, program: KEYSLOT.into() }
+    }
+
+    fn output(&self, words: &str) -> Output {
+        let mut command = Command::new(&self.program);
+        command.args(words.split_whitespace()).current_dir(self.directory.path());
+        run(command.env("S0", "hunter0").env("S3", "hunter3").env("S7", "hunter7"))
+    }
+
+    fn done(&self, words: &str) -> String {
+        let output = self.output(words);
+        assert!(output.status.success(), "{words}: {}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn refused(&self, words: &str, status: i32, text: &str) {
+        let before = self.image();
+        let output = self.output(words);
+        assert_eq!(output.status.code(), Some(status), "{words}");
+        assert_eq!(stderr(&output), text, "{words}");
+        assert!(self.image() == before, "{words}");
+    }
+
+    fn image(&self) -> Vec<u8> {
+        fs::read(self.path()).unwrap()
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("image")
+    }
+}
+
+#[test]
+fn check_tells_keyslots() {
+    let desk = Desk::new(&Luks2::testdata("luks2_keyslots.img"));
+    let text = "image: sound LUKS2 header, aes-cbc-essiv:sha256, 128-bit key, sha512\n\
+        keyslot 0: active, 1000 iterations\n\
+        keyslot 3: active, argon2i: 4 passes over 32 KiB, parallelism 1, priority ignore\n\
+        keyslot 5: active, 1000 iterations, priority prefer\n\
+        keyslot 7: active, 1000 iterations, unbound: its key is not the volume key\n";
+    assert_eq!(desk.done("check image"), text);
+    for (secret, keyslot) in [("S0", 0), ("S3", 3), ("S7", 7)] {
+        let text = format!("{text}the secret opens keyslot {keyslot}\n");
+        assert_eq!(desk.done(&format!("check --secret env:{secret} image")), text);
+    }
+    let document: Value = serde_json::from_str(&desk.done("check --output json image")).unwrap();
+    let slots = json!([
+        { "keyslot": 0, "active": true, "iterations": 1000 },
+        { "keyslot": 3, "active": true, "kdf": "argon2i", "time": 4, "memory": 32, "cpus": 1,
+            "priority": "ignore" },
+        { "keyslot": 5, "active": true, "iterations": 1000, "priority": "prefer" },
+        { "keyslot": 7, "active": true, "iterations": 1000, "unbound": true },
+    ]);
+    assert_eq!((&document["format"], &document["keyslots"]), (&json!("LUKS2"), &slots));
+}
+
+/// What needs repair is reported, and not repaired.
+#[test]
+fn a_damaged_copy_is_told_and_stays() {
+    let base = Luks2::testdata("luks2_keyslots.img");
+    for (change, text) in [
+        (
+            Change::Bytes(0, vec![0; 512]),
+            "the primary copy of the header is damaged: the magic is wrong",
+        ),
+        (
+            Change::Bytes(5000, vec![1]),
+            "the primary copy of the header is damaged: the checksum is wrong",
+        ),
+        (
+            Change::Bytes(16384, vec![0; 6]),
+            "the secondary copy of the header is damaged: the magic is wrong",
+        ),
+        (
+            Change::Bytes(30000, vec![1]),
+            "the secondary copy of the header is damaged: the checksum is wrong",
+        ),
+        (
+            Change::Only(
+                0,
+                Box::new(Change::Text("\"key_size\":16,\"af\"", "\"key_size\":null,\"af\"")),
+            ),
+            "the primary copy of the header is damaged: keyslots.\"0\".key_size is null: it must be an integer",
+        ),
+        (
+            Change::Only(1, Box::new(Change::Binary(16, 12_u64.to_be_bytes().into()))),
+            "the primary copy of the header is older than the other: seqid 11, not 12",
+        ),
+        (
+            Change::Only(1, Box::new(Change::Text("a description", "another"))),
+            "both copies of the header have seqid 11 and differ: the primary counts",
+        ),
+    ] {
+        let desk = Desk::new(&base.with(&change));
+        let before = desk.image();
+        let output = desk.done("check --secret env:S0 image");
+        assert!(output.contains(&format!("\nwarning: {text}\n")), "{output}");
+        let document: Value =
+            serde_json::from_str(&desk.done("check --output json image")).unwrap();
+        assert_eq!(document["warning"], text);
+        assert!(desk.done("info image").contains(&format!("    warning: {text}\n")));
+        assert!(desk.image() == before);
+    }
+}
+
+#[test]
+fn both_copies_damaged() {
+    let base = Luks2::testdata("luks2_keyslots.img");
+    let both = |one, other| Change::Both(Box::new(one), Box::new(other));
+    let desk = Desk::new(
+        &base.with(&both(Change::Bytes(5000, vec![1]), Change::Bytes(16384, vec![0; 6]))),
+    );
+    let text = "keyslot: image: LUKS2 header: the checksum is wrong\nhint: its secondary copy: there is none\n";
+    for words in ["check image", "info image", "erase --keyslot 0 image"] {
+        desk.refused(words, 4, text);
+    }
+}
+
+#[test]
+fn info_shows_all_that_is_there() {
+    let desk = Desk::new(&Luks2::testdata("luks2_keyslots.img"));
+    let text = desk.done("info image");
+    for part in [
+        "file format: luks2\nvirtual size: 16 KiB (16384 bytes)\n",
+        "    label: a label\n    subsystem: a subsystem\n    seqid: 11\n    header size: 16384\n",
+        "            keyslot: 3\n            type: luks2\n            key size: 16\n            priority: ignore\n",
+        "            kdf: argon2i\n            time: 4\n            memory: 32\n            cpus: 1\n",
+        "            token: 4\n            type: nobody-knows\n",
+        "            cipher: aes-cbc-essiv:sha256\n            sector size: 512\n            iv tweak: 0\n",
+        "            unbound: true\n",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    assert!(!text.contains("metadata"));
+    // Long numbers and what nobody knows.
+    let text = desk.done("info --metadata image");
+    assert!(text.contains("\"a number\":18446744073709551615,\n      \"ü\":["), "{text}");
+    let opens = desk.done("info --secret env:S7 --output json image");
+    let document: Value = serde_json::from_str(&opens).unwrap();
+    assert_eq!(document["secret-opens"], json!([7]));
+    let luks1 = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/luks1_qemu.img");
+    fs::copy(luks1, desk.path()).unwrap();
+    desk.refused("info --metadata image", 4, "keyslot: image: a LUKS1 header has no metadata\n");
+}
+
+#[test]
+fn what_is_not_there_yet() {
+    let desk = Desk::new(&Luks2::testdata("luks2_keyslots.img"));
+    let text = "keyslot: image: amending LUKS2 images is not supported yet\n";
+    for words in [
+        "add --secret env:S0 --new-secret env:S7 image",
+        "erase --keyslot 0 image",
+        "erase --force --keyslot 0 image",
+        "replace --old-secret env:S0 --new-secret env:S7 image",
+        "amend --secret env:S0 -o state=inactive,keyslot=0 image",
+        "amend --secret env:NOSUCH -o state=inactive,keyslot=0 image",
+    ] {
+        desk.refused(words, 4, text);
+    }
+}
+
+/// Under its name the program knows what qemu-img knows.
+#[test]
+fn qemu_img_does_not_know_it() {
+    let mut desk = Desk::new(&Luks2::testdata("luks2_keyslots.img"));
+    desk.program = desk.directory.path().join("qemu-img");
+    symlink(KEYSLOT, &desk.program).unwrap();
+    let object = "--object secret,id=s,data=hunter0";
+    let image = "driver=luks,key-secret=s,file.filename=image";
+    for (words, shown) in [
+        ("info -f luks image".to_owned(), "image"),
+        (format!("convert {object} --image-opts {image} new"), image),
+        (format!("amend {object} -o state=inactive,keyslot=0 --image-opts {image}"), image),
+    ] {
+        let text = format!("qemu-img: Could not open '{shown}': LUKS version 2 is not supported\n");
+        desk.refused(&words, 1, &text);
+    }
+    assert!(!desk.directory.path().join("new").exists());
+}
