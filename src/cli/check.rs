@@ -158,6 +158,11 @@ pub fn opened(image: &Image, secret: &Passphrase, first: bool) -> Result<Vec<usi
             break;
         }
     }
+    if let (None, Some((index, why))) = (image.keyslots().next(), image.header().unusable().first())
+    {
+        let text = format!("keyslot {index} cannot be opened: {why}");
+        return Err(Error::new(ErrorKind::Unsupported, text));
+    }
     match over_limit {
         Some(error) if opened.is_empty() => Err(error),
         _ => Ok(opened),

@@ -264,7 +264,9 @@ fn cipher(options: &Options, ivgen_hash: Option<HashAlg>) -> Result<CipherSpec> 
 }
 
 fn hash(key: &str, name: &str) -> Result<HashAlg> {
-    HashAlg::parse(name).map_err(|_| not_accepted(key, name))
+    // Those that QEMU knows: what others are for is in images of cryptsetup.
+    let hash = HashAlg::parse(name).ok().filter(|hash| QEMU_HASHES.contains(hash));
+    hash.ok_or_else(|| not_accepted(key, name))
 }
 
 fn not_accepted(key: &str, value: &str) -> Error {
@@ -277,6 +279,17 @@ fn invalid(text: impl Into<String>) -> Error {
 
 const CIPHERS: [Cipher; 5] =
     [Cipher::Aes, Cipher::Camellia, Cipher::Cast5, Cipher::Serpent, Cipher::Twofish];
+
+const QEMU_HASHES: [HashAlg; 8] = [
+    HashAlg::Md5,
+    HashAlg::Ripemd160,
+    HashAlg::Sha1,
+    HashAlg::Sha224,
+    HashAlg::Sha256,
+    HashAlg::Sha384,
+    HashAlg::Sha512,
+    HashAlg::Sm3,
+];
 
 const KEYS: [&str; 10] = [
     "cipher-alg",

@@ -75,6 +75,10 @@ pub fn unlock(
 }
 
 fn nothing_opens(header: &Header, passphrase: &Passphrase) -> Error {
+    if let (None, Some((index, why))) = (header.keyslots().next(), header.unusable().first()) {
+        let text = format!("keyslot {index} cannot be opened: {why}");
+        return Error::new(ErrorKind::Unsupported, text);
+    }
     let error = wrong_secret("Invalid password, cannot unlock any keyslot", passphrase);
     match header.unusable().first() {
         Some((index, why)) if error.hint().is_none() => {

@@ -1,7 +1,7 @@
 //! `digests`: what the keys in keyslots are checked against, and which segments they decrypt.
 
 use super::json::Member;
-use super::keyslot::{SALT, quoted};
+use super::keyslot::{SALT, hash_of, quoted};
 use crate::crypto::HashAlg;
 use crate::error::Result;
 use crate::header::Digest;
@@ -39,8 +39,7 @@ impl KeyDigest {
                 (member.member("iterations")?.count()?, member.member("hash")?.string()?);
             let salt = member.member("salt")?.base64(SALT..=SALT)?;
             let value = member.member("digest")?.base64(MIN_VALUE..=MAX_VALUE)?;
-            let hash = HashAlg::parse(hash).map_err(|error| error.message().to_owned());
-            hash.map(|hash| Check { hash, iterations, salt, value })
+            hash_of(hash).map(|hash| Check { hash, iterations, salt, value })
         } else {
             Err(format!("digests of type {} are not supported", quoted(&kind)))
         };
@@ -55,6 +54,6 @@ impl KeyDigest {
     }
 }
 
-/// Lengths that cryptsetup takes
-const MIN_VALUE: usize = 20;
+/// Lengths that cryptsetup writes: that of MD5, of all other hashes
+const MIN_VALUE: usize = 16;
 const MAX_VALUE: usize = 64;

@@ -75,7 +75,7 @@ impl<'a> Member<'a> {
     pub fn numbered(&self) -> Result<Vec<(u32, Self)>> {
         let mut found = Vec::new();
         for (key, value) in self.object()? {
-            let path = format!("{}.{}", self.path, Value::from(key.as_str()));
+            let path = format!("{}.{}", self.path, shown(&Value::from(key.as_str())));
             let number = number_of(key).ok_or_else(|| {
                 corrupt(format!("{path}: a number from 0 to {MAX_NUMBER} is its name"))
             })?;
@@ -158,11 +158,7 @@ impl<'a> Member<'a> {
 
     /// The error of a value that cannot be.
     pub fn wrong(&self, why: impl std::fmt::Display) -> Error {
-        let mut shown = self.value.to_string();
-        if let Some((end, _)) = shown.char_indices().nth(SHOWN) {
-            shown.truncate(end);
-            shown.push_str("...");
-        }
+        let shown = shown(self.value);
         corrupt(format!("{} is {shown}: {why}", self.path))
     }
 
@@ -174,6 +170,29 @@ impl<'a> Member<'a> {
     fn path_to(&self, name: &str) -> String {
         format!("{}.{}", self.path, name.escape_debug())
     }
+}
+
+/// A value for an error: the start of it, in one line.
+fn shown(value: &Value) -> String {
+    let mut text = printable(&value.to_string());
+    if let Some((end, _)) = text.char_indices().nth(SHOWN) {
+        text.truncate(end);
+        text.push_str("...");
+    }
+    text
+}
+
+/// What a terminal would obey is escaped; JSON lets some of it stand.
+pub(super) fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            printable.extend(c.escape_default());
+        } else {
+            printable.push(c);
+        }
+    }
+    printable
 }
 
 fn missing(path: &str) -> Error {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::json::Member;
+use super::json::{Member, printable};
 use crate::crypto::{Argon2Variant, CipherSpec, HashAlg, af};
 use crate::error::Result;
 use crate::header::{Area, Kdf, Priority, material_len};
@@ -130,11 +130,7 @@ fn opening(
 
     let kdf = kdf(&member.member("kdf")?)?;
     let area_key_size = usize::try_from(area_key_size).unwrap_or(usize::MAX);
-    let parts = (
-        kdf,
-        cipher(encryption, area_key_size),
-        HashAlg::parse(af_hash).map_err(|error| error.message().to_owned()),
-    );
+    let parts = (kdf, cipher(encryption, area_key_size), hash_of(af_hash));
     Ok(match parts {
         (Ok(kdf), Ok(encryption), Ok(af_hash)) => Ok(Opening { kdf, encryption, af_hash }),
         (Err(why), _, _) | (_, Err(why), _) | (_, _, Err(why)) => Err(why),
@@ -151,8 +147,8 @@ fn kdf(member: &Member<'_>) -> Result<std::result::Result<OwnedKdf, String>> {
             let iterations = member.member("iterations")?.count()?;
             let hash = member.member("hash")?.string()?;
             let salt = salt.base64(SALT..=SALT)?;
-            let hash = HashAlg::parse(hash).map_err(|error| error.message().to_owned());
-            return Ok(hash.map(|hash| OwnedKdf { alg: KdfAlg::Pbkdf2 { hash, iterations }, salt }));
+            return Ok(hash_of(hash)
+                .map(|hash| OwnedKdf { alg: KdfAlg::Pbkdf2 { hash, iterations }, salt }));
         }
         "argon2i" => Argon2Variant::Argon2i,
         "argon2id" => Argon2Variant::Argon2id,
@@ -215,9 +211,14 @@ pub(super) fn cipher(text: &str, key_size: usize) -> std::result::Result<CipherS
     })
 }
 
+/// The hash of this name, in whatever case: cryptsetup keeps what it is given.
+pub(super) fn hash_of(name: &str) -> std::result::Result<HashAlg, String> {
+    HashAlg::parse(&name.to_ascii_lowercase()).map_err(|error| error.message().to_owned())
+}
+
 /// A string of the metadata, as it is written there.
 pub(super) fn quoted(text: &str) -> String {
-    Value::from(text).to_string()
+    printable(&Value::from(text).to_string())
 }
 
 const KIND: &str = "luks2";

@@ -140,14 +140,18 @@ impl Header {
             af_hash: opening.af_hash,
             stripes: af::STRIPES,
             digest: digest.digest()?,
-            is_bound: !digest.segments.is_empty(),
+            is_bound: digest.segments.contains(&self.first_segment()),
         })
+    }
+
+    /// Number of the segment whose key is the volume key.
+    fn first_segment(&self) -> u32 {
+        self.metadata.segments().first().map_or(0, |segment| segment.number)
     }
 
     /// What the key of the first segment is checked against.
     pub(super) fn digest(&self) -> std::result::Result<Digest<'_>, &str> {
-        let number = self.metadata.segments().first().map_or(0, |segment| segment.number);
-        self.metadata.digest_of_segment(number).ok_or("it has no digest")?.digest()
+        self.metadata.digest_of_segment(self.first_segment()).ok_or("it has no digest")?.digest()
     }
 
     /// The cipher of the first segment, or what it would need.
