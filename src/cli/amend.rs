@@ -11,8 +11,10 @@ use super::edit::{Job, carry_out};
 use super::image_spec::{ImageSpec, check_driver};
 use super::progress::Percent;
 use super::report::Failure;
-use super::secrets::Secrets;
-use super::{ChangeArgs, KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Persona, SOURCES, output};
+use super::secrets::{Secrets, not_both};
+use super::{
+    ChangeArgs, KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Persona, SOURCES, check_cache, output,
+};
 
 /// Change keyslots by QEMU's options
 ///
@@ -76,9 +78,7 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
     let [image] = args.images.as_slice() else {
         return Err(invalid("Expecting one image file name").into());
     };
-    if let Some(cache) = args.cache.as_ref().filter(|cache| !CACHES.contains(&cache.as_str())) {
-        return Err(invalid(format!("Invalid cache option: {cache}")).into());
-    }
+    check_cache(args.cache.as_ref(), "cache")?;
     let cost = args.kdf.cost()?;
     let progress = Percent::new(args.progress && !args.change.quiet);
 
@@ -95,10 +95,8 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
         Err(error) if !waits_for_secret(&error, &spec, persona) => return Err(opening(error)),
         job => job,
     };
-    if spec.key_secret.is_some() && args.secret.is_some() {
-        return Err(invalid("--secret must not be given beside a key-secret").into());
-    }
     let (id, source) = (spec.key_secret.as_deref(), args.secret.as_ref());
+    not_both(id, source, "--secret")?;
     let secret = secrets.opening(id, source, "--secret", "Passphrase", persona).map_err(opening)?;
     let job = job.map_err(opening)?;
     if spec.read_only {
@@ -155,5 +153,3 @@ fn not_amendable() -> Error {
 fn invalid(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidInput, text)
 }
-
-const CACHES: [&str; 6] = ["none", "writeback", "unsafe", "directsync", "writethrough", "off"];

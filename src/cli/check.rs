@@ -8,14 +8,14 @@ use keyslot::crypto::CipherSpec;
 use keyslot::header::{Kdf, Leftover, Priority};
 use keyslot::keyslot::wrong_secret;
 use keyslot::secret::Passphrase;
-use keyslot::{Error, ErrorKind, Image, Limits, OpenOptions, Result, Sharing};
+use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
 use serde_json::{Value, json};
 
 use super::progress::Spinner;
 use super::qemu_format;
 use super::report::{self, Failure};
 use super::secrets::Secrets;
-use super::{ObjectArgs, Outcome, Output, SOURCES, output};
+use super::{ObjectArgs, Outcome, Output, SOURCES, limits, output};
 
 /// Check the header, and which keyslots a secret opens
 ///
@@ -93,7 +93,7 @@ pub fn run(args: &CheckArgs) -> Outcome {
 
 fn check(path: &Path, secret: Option<&Passphrase>, args: &CheckArgs) -> Result<Value> {
     let sharing = if secret.is_some() { Sharing::ReadData } else { Sharing::None };
-    let limits = if args.force { Limits::NONE } else { Limits::default() };
+    let limits = limits(args.force);
     let image = OpenOptions::new().sharing(sharing).limits(limits).open(path)?;
     let header = image.header();
     let mut keyslots = Vec::new();

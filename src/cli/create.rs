@@ -7,14 +7,14 @@ use clap::Args;
 use keyslot::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen};
 use keyslot::keyslot::Cost;
 use keyslot::options::{Options, boolean, image_size, number, size};
-use keyslot::{CreateOptions, Error, ErrorKind, Limits, Passphrase, Preallocation, Result};
+use keyslot::{CreateOptions, Error, ErrorKind, Passphrase, Preallocation, Result};
 use serde_json::json;
 
 use super::progress::Spinner;
 use super::qemu_format;
 use super::report::Failure;
-use super::secrets::Secrets;
-use super::{KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, output};
+use super::secrets::{Secrets, not_both};
+use super::{KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, limits, output};
 
 /// Create an image with one keyslot
 ///
@@ -134,10 +134,9 @@ pub(super) fn new_secret(
     force: bool,
     persona: Persona,
 ) -> Result<Passphrase> {
-    match options.last("key-secret") {
-        Some(_) if source.is_some() => {
-            Err(invalid("--new-secret must not be given beside a key-secret"))
-        }
+    let id = options.last("key-secret");
+    not_both(id, source, "--new-secret")?;
+    match id {
         Some(id) => secrets.objects.passphrase_utf8(id),
         None if persona == Persona::QemuImg => {
             Err(invalid("Parameter 'key-secret' is required for cipher"))
@@ -155,7 +154,7 @@ pub(super) fn warn_of(secret: &Passphrase, shown: &str) {
     }
 }
 
-fn check_format(format: &str) -> Result<()> {
+pub(super) fn check_format(format: &str) -> Result<()> {
     let unsupported = match format {
         "luks" => return Ok(()),
         "luks2" | "qcow2" => {
@@ -218,7 +217,7 @@ pub(super) fn create_options(
         .hash(hash("hash-alg")?.unwrap_or(HashAlg::Sha256))
         .cost(cost)
         .preallocation(preallocation)
-        .limits(if force { Limits::NONE } else { Limits::default() })
+        .limits(limits(force))
         .overwrite(force))
 }
 

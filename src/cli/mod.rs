@@ -192,7 +192,7 @@ struct ChangeArgs {
 
 impl ChangeArgs {
     fn limits(&self) -> Limits {
-        if self.force { Limits::NONE } else { Limits::default() }
+        limits(self.force)
     }
 
     /// As a change opens its image: locked, from before the header is read.
@@ -209,6 +209,23 @@ enum Output {
     #[default]
     Human,
     Json,
+}
+
+/// How much work a header may ask for.
+fn limits(force: bool) -> Limits {
+    if force { Limits::NONE } else { Limits::default() }
+}
+
+/// Refuses what is no cache mode of QEMU's; none of them changes anything here.
+fn check_cache(cache: Option<&String>, what: &str) -> Result<()> {
+    const MODES: [&str; 6] = ["none", "writeback", "unsafe", "directsync", "writethrough", "off"];
+    match cache {
+        Some(cache) if !MODES.contains(&cache.as_str()) => {
+            let text = format!("Invalid {what} option: {cache}");
+            Err(Error::new(ErrorKind::InvalidInput, text))
+        }
+        _ => Ok(()),
+    }
 }
 
 type Outcome = std::result::Result<(), Failure>;

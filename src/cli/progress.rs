@@ -37,23 +37,42 @@ impl Drop for Spinner {
 /// qemu-img's `-p`: a percentage on standard output that the next one overwrites. Whatever comes
 /// of it, what was begun ends at 100%, and the line ends.
 pub struct Percent {
-    shown: bool,
+    line: Line,
     begun: Cell<bool>,
 }
 
 impl Percent {
     /// Nothing yet; nothing at all if it is not wanted.
     pub fn new(shown: bool) -> Self {
-        Self { shown, begun: Cell::new(false) }
+        Self { line: Line { shown }, begun: Cell::new(false) }
     }
 
     /// The work begins.
     pub fn begin(&self) {
         self.begun.set(true);
-        self.print("    (0.00/100%)\r");
+        self.line.print(0.0);
+    }
+}
+
+impl Drop for Percent {
+    fn drop(&mut self) {
+        if self.begun.get() {
+            self.line.print(100.0);
+        }
+    }
+}
+
+/// A line of qemu-img's percentages, which ends when it is dropped.
+struct Line {
+    shown: bool,
+}
+
+impl Line {
+    fn print(&self, percent: f64) {
+        self.write(&format!("    ({percent:.2}/100%)\r"));
     }
 
-    fn print(&self, text: &str) {
+    fn write(&self, text: &str) {
         if self.shown {
             // Whoever reads it is gone: the work goes on.
             let _ = output::print(text);
@@ -61,30 +80,26 @@ impl Percent {
     }
 }
 
-impl Drop for Percent {
+impl Drop for Line {
     fn drop(&mut self) {
-        if self.begun.get() {
-            self.print("    (100.00/100%)\r");
-        }
-        self.print("\n");
+        self.write("\n");
     }
 }
 
 /// How far a conversion is: qemu-img's percentage on standard output, or a bar with rate and time
 /// left on standard error.
 pub struct Progress {
-    percent: bool,
+    line: Line,
     bar: bool,
 }
 
 impl Progress {
     /// The percentage, if it is wanted and not to be `quiet`, begins.
     pub fn begin(percent: bool, quiet: bool, is_qemu_img: bool) -> Self {
-        let percent = percent && !quiet;
+        let line = Line { shown: percent && !quiet };
+        line.print(0.0);
         let bar = !percent && !quiet && !is_qemu_img && std::io::stderr().is_terminal();
-        let progress = Self { percent, bar };
-        progress.print("    (0.00/100%)\r");
-        progress
+        Self { line, bar }
     }
 
     /// Does `work` on `len` bytes, which tells of those that are done, from any thread.
@@ -105,14 +120,14 @@ impl Progress {
             if let Some(bar) = &bar {
                 bar.inc(bytes);
             }
-            if self.percent {
+            if self.line.shown {
                 let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
                 let before = *done;
                 *done += bytes;
                 // qemu-img's steps: its chunks, and a hundredth at least.
                 let step = (len / 100).max(2 << 20);
                 if *done == len || *done / step > before / step {
-                    self.print(&format!("    ({:.2}/100%)\r", hundredths(*done, len)));
+                    self.line.print(hundredths(*done, len));
                 }
             }
         });
@@ -124,20 +139,7 @@ impl Progress {
 
     /// The work is done, and the line ends.
     pub fn end(self) {
-        self.print("    (100.00/100%)\r");
-    }
-
-    fn print(&self, text: &str) {
-        if self.percent {
-            // Whoever reads it is gone: the work goes on.
-            let _ = output::print(text);
-        }
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.print("\n");
+        self.line.print(100.0);
     }
 }
 

@@ -41,7 +41,7 @@ impl Secrets {
     }
 
     /// The secret that opens an image: the `key-secret` of its options, or what `option` (`--secret`)
-    /// names.
+    /// names, [not both](not_both).
     pub fn opening(
         &self,
         key_secret: Option<&str>,
@@ -50,15 +50,12 @@ impl Secrets {
         what: &str,
         persona: Persona,
     ) -> Result<Passphrase> {
-        match (key_secret, source) {
-            (Some(_), Some(_)) => {
-                Err(invalid(&format!("{option} must not be given beside a key-secret")))
-            }
-            (Some(id), None) => self.objects.passphrase_utf8(id),
-            (None, None) if persona == Persona::QemuImg => {
+        match key_secret {
+            Some(id) => self.objects.passphrase_utf8(id),
+            None if source.is_none() && persona == Persona::QemuImg => {
                 Err(invalid("Parameter 'key-secret' is required for cipher"))
             }
-            (None, source) => self.existing(source, option, what),
+            None => self.existing(source, option, what),
         }
     }
 
@@ -118,6 +115,16 @@ impl Secrets {
             Some((_, secret)) => Ok(secret.clone()),
             None => source.read(&self.objects, prompt),
         }
+    }
+}
+
+/// Refuses two answers to which secret it is.
+pub fn not_both(key_secret: Option<&str>, source: Option<&OsString>, option: &str) -> Result<()> {
+    match (key_secret, source) {
+        (Some(_), Some(_)) => {
+            Err(invalid(&format!("{option} must not be given beside a key-secret")))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -10,7 +10,9 @@ use keyslot::{Error, ErrorKind, OpenOptions, Result, Sharing};
 use nix::libc;
 
 use super::super::image_spec::ImageSpec;
+use super::super::limits;
 use super::super::report::Failure;
+use super::super::secrets::not_both;
 use super::new::no_keyslot;
 use super::source::Source;
 use super::target::{Data, Opened};
@@ -52,14 +54,12 @@ pub fn existing(
     if args.kdf.is_given() {
         return Err(invalid("--iter-time and --iterations are for a new LUKS target").into());
     }
-    if spec.key_secret.is_some() && args.new_secret.is_some() {
-        return Err(invalid("--new-secret must not be given beside a key-secret").into());
-    }
+    let (id, source) = (spec.key_secret.as_deref(), args.new_secret.as_ref());
+    not_both(id, source, "--new-secret")?;
     let unlocked = || {
-        let options = OpenOptions::new().sharing(Sharing::Amend).limits(job.limits());
+        let options = OpenOptions::new().sharing(Sharing::Amend).limits(limits(job.args.force));
         let image = options.open(&spec.path)?;
         job.persona.admit(&image)?;
-        let (id, source) = (spec.key_secret.as_deref(), args.new_secret.as_ref());
         let what = "Passphrase of the target";
         let secret = job.secrets.opening(id, source, "--new-secret", what, job.persona)?;
         let volume = image.volume(&image.unlock(&secret)?)?;

@@ -11,7 +11,7 @@ use std::num::NonZero;
 use clap::Args;
 use keyslot::options::{Options, number, size_argument};
 use keyslot::volume::CopyOptions;
-use keyslot::{Error, ErrorKind, Limits, Result};
+use keyslot::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 
 use self::source::Source;
@@ -19,7 +19,7 @@ use self::target::Target;
 use super::progress::Progress;
 use super::qemu_format;
 use super::secrets::Secrets;
-use super::{KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, output};
+use super::{KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, check_cache, output};
 
 /// Convert an image: encrypt it, decrypt it, or encrypt it under a new volume key
 ///
@@ -184,12 +184,6 @@ struct Job<'a> {
     persona: Persona,
 }
 
-impl Job<'_> {
-    fn limits(&self) -> Limits {
-        if self.args.force { Limits::NONE } else { Limits::default() }
-    }
-}
-
 fn report(args: &ConvertArgs, persona: Persona, result: &Value) -> Outcome {
     if args.output == Output::Json {
         output::print_done(&qemu_format::json_line(result))?;
@@ -200,15 +194,6 @@ fn report(args: &ConvertArgs, persona: Persona, result: &Value) -> Outcome {
         output::print_done(&format!("{shown}: {size} converted{verified}\n"))?;
     }
     Ok(())
-}
-
-fn check_cache(cache: Option<&String>, what: &str) -> Result<()> {
-    match cache {
-        Some(cache) if !CACHES.contains(&cache.as_str()) => {
-            Err(invalid(format!("Invalid {what} option: {cache}")))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// What QEMU says of options that do not go together, in its order.
@@ -262,8 +247,6 @@ fn copy_options(args: &ConvertArgs) -> Result<CopyOptions> {
 /// QEMU's limits
 const MAX_SPARSE: u64 = 16 << 20;
 const MAX_THREADS: usize = 16;
-
-const CACHES: [&str; 6] = ["none", "writeback", "unsafe", "directsync", "writethrough", "off"];
 
 fn invalid(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidInput, text)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use keyslot::options::{Options, size};
 use keyslot::storage::Place;
-use keyslot::{Error, ErrorKind, Passphrase, Preallocation, Result};
+use keyslot::{Passphrase, Preallocation, Result};
 
 use super::super::KDF_TWICE;
 use super::super::create;
@@ -91,12 +91,8 @@ pub fn new_raw(path: &Path, len: u64, options: &Options, job: &Job<'_>) -> Resul
 /// Whether targets of this format can be made.
 pub fn check_format(format: &str) -> Result<()> {
     match format {
-        "raw" | "luks" => Ok(()),
-        "luks2" | "qcow2" => {
-            let text = format!("creating {format} images is not supported yet");
-            Err(Error::new(ErrorKind::Unsupported, text))
-        }
-        other => Err(invalid(format!("Unknown file format '{other}'"))),
+        "raw" => Ok(()),
+        _ => create::check_format(format),
     }
 }
 

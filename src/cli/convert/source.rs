@@ -8,7 +8,9 @@ use keyslot::volume::{Side, Volume};
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
 
 use super::super::image_spec::ImageSpec;
+use super::super::limits;
 use super::super::report::Failure;
+use super::super::secrets::not_both;
 use super::{Job, invalid};
 
 /// The source, open until the end.
@@ -35,9 +37,7 @@ impl Source {
             let text = "file.locking=off is refused: -U reads a source that others write to";
             return Err(opening(invalid(text)));
         }
-        if args.secret.is_some() && spec.key_secret.is_some() {
-            return Err(invalid("--secret must not be given beside a key-secret").into());
-        }
+        not_both(spec.key_secret.as_deref(), args.secret.as_ref(), "--secret")?;
         let data = open(&spec, sharing, job).map_err(opening)?;
         let mut source = Self { data, version: None };
         if let (false, Some(file)) = (is_shared, source.file()) {
@@ -88,7 +88,7 @@ fn open(spec: &ImageSpec, sharing: Sharing, job: &Job<'_>) -> Result<Data> {
             None => raw().map(Data::Raw),
         };
     }
-    let options = OpenOptions::new().sharing(sharing).limits(job.limits());
+    let options = OpenOptions::new().sharing(sharing).limits(limits(job.args.force));
     let image = match options.open(&spec.path) {
         // Nobody said what it is, nor that it has a secret.
         Err(error)
