@@ -3,7 +3,7 @@
 //!
 //! [`CipherSpec`] is what a header says the cipher is; with a key it becomes a [`SectorCipher`],
 //! which works alone for callers that have an I/O engine of their own. A keyslot is opened with
-//! [`kdf::pbkdf2`] or [`kdf::argon2`] and [`af::merge`], and made with [`calibrate::Rate`] and [`af::split`].
+//! [`kdf::pbkdf2`] or [`kdf::argon2`] and [`af::merge`], and made with [`calibrate`] and [`af::split`].
 //!
 //! What is supported is what QEMU or cryptsetup write in a LUKS1 header, and what is not is
 //! refused in QEMU's words, so that whoever greps for those finds them.

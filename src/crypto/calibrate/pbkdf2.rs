@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{HashAlg, kdf};
+use crate::crypto::{HashAlg, kdf};
 
 /// How fast this thread is at PBKDF2 with one hash.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -1,0 +1,317 @@
+//! How much memory and how many passes of Argon2 fill a given time.
+//!
+//! The parameters are those that cryptsetup would choose: four passes, and as much memory as fills
+//! the time; where that is more than allowed, more passes over what is allowed; and on a machine
+//! too slow for it, four passes over 64 MiB in whatever time they take.
+//!
+//! The time is all but proportional to passes times memory. So a short run says how large a longer
+//! one has to be, and only the last takes as long as an unlocking will. All runs together take
+//! less than twice that, and the clock is read no oftener than memory is filled.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use crate::crypto::{Argon2Variant, kdf};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Passes, memory in KiB and lanes that make one key of 64 bytes in `time`, as [`kdf::argon2`]
+/// takes them.
+///
+/// There is never more memory than `max_memory_kib`. If there is not as much in this machine, it
+/// is less; [`ErrorKind::OutOfMemory`] says that not even 64 MiB could be had, or the maximum
+/// where that is below. [`ErrorKind::InvalidInput`] if so many lanes do not fit the maximum.
+///
+/// At most ten seconds are measured at a time: what shall take longer is extrapolated.
+pub fn argon2(
+    variant: Argon2Variant,
+    time: Duration,
+    max_memory_kib: u32,
+    parallelism: u32,
+) -> Result<[u32; 3]> {
+    search(time, Bounds::new(max_memory_kib, parallelism)?, |cost| {
+        let mut key = [0; KEY_SIZE];
+        let start = Instant::now();
+        kdf::argon2(variant, b"passphrase", &[0; 32], cost, &mut key)?;
+        black_box(&key);
+        Ok(start.elapsed())
+    })
+}
+
+/// The cost that takes `time`, where `run` says what a cost takes.
+fn search(
+    time: Duration,
+    mut bounds: Bounds,
+    mut run: impl FnMut([u32; 3]) -> Result<Duration>,
+) -> Result<[u32; 3]> {
+    let longest = time.min(LONGEST_RUN);
+    let mut cost = bounds.cost(0);
+    let mut spent = Duration::ZERO;
+    for _ in 0..RUNS {
+        let took = loop {
+            match run(cost) {
+                Err(error) if error.kind() == ErrorKind::OutOfMemory && bounds.lower(cost) => {
+                    cost = bounds.cost(work(cost));
+                }
+                result => break result?,
+            }
+        };
+        let scaled = |to| work(cost).saturating_mul(nanos(to)) / nanos(took).max(1);
+        let result = bounds.cost(scaled(time));
+        if is_near(took, time) || result == cost {
+            return Ok(cost);
+        }
+        spent = spent.saturating_add(took);
+        // What is still to change is little, or was measured for as long as is worth it.
+        if spent >= longest {
+            return Ok(result);
+        }
+        // Two large steps are nearer in the end than one, and an overshooting costs less.
+        let next = if took < longest / 8 { longest / 3 } else { longest };
+        cost = bounds.cost(scaled(next).min(work(cost).saturating_mul(MOST_GROWTH)));
+    }
+    Ok(cost)
+}
+
+/// What the memory has to be within, and how many lanes share it.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    least: u32,
+    most: u32,
+    lanes: u32,
+}
+
+impl Bounds {
+    fn new(most: u32, lanes: u32) -> Result<Self> {
+        let least = lanes.saturating_mul(LEAST_OF_A_LANE).max(LEAST_MEMORY);
+        if lanes == 0 || most < least {
+            let text = format!("Argon2 in {lanes} lanes does not fit {most} KiB of memory");
+            return Err(Error::new(ErrorKind::InvalidInput, text));
+        }
+        Ok(Self { least: LEAST_CALIBRATED.min(most).max(least), most, lanes })
+    }
+
+    /// The cost of about that much [`work`]: memory first, then passes.
+    fn cost(self, work: u128) -> [u32; 3] {
+        let memory = saturate(work / u128::from(LEAST_PASSES)).clamp(self.least, self.most);
+        let passes = saturate(work.saturating_add(u128::from(memory / 2)) / u128::from(memory));
+        [passes.max(LEAST_PASSES), memory, self.lanes]
+    }
+
+    /// Allows half the memory of `cost`, which could not be had. False if that is the least.
+    fn lower(&mut self, [_, memory, _]: [u32; 3]) -> bool {
+        self.most = (memory / 2).max(self.least);
+        self.most < memory
+    }
+}
+
+/// Passes times memory, which the time is nearly proportional to.
+fn work([passes, memory, _]: [u32; 3]) -> u128 {
+    u128::from(passes) * u128::from(memory)
+}
+
+/// The span in which cryptsetup is content, too.
+fn is_near(took: Duration, time: Duration) -> bool {
+    let (took, time) = (nanos(took).saturating_mul(100), nanos(time));
+    (time.saturating_mul(95)..=time.saturating_mul(110)).contains(&took)
+}
+
+fn nanos(time: Duration) -> u128 {
+    time.as_nanos()
+}
+
+fn saturate(number: u128) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// Of the largest key that a LUKS2 keyslot is encrypted with by default.
+const KEY_SIZE: usize = 64;
+
+/// What cryptsetup accepts at least; fewer passes of Argon2i do not use its memory well.
+const LEAST_PASSES: u32 = 4;
+
+/// KiB that cryptsetup accepts at least.
+const LEAST_MEMORY: u32 = 32;
+
+/// KiB of a lane at least (RFC 9106, section 3.1).
+const LEAST_OF_A_LANE: u32 = 8;
+
+/// KiB that no calibration goes below unless told to, however slow the machine.
+const LEAST_CALIBRATED: u32 = 64 << 10;
+
+/// Runs at most, if the clock stands still.
+const RUNS: u32 = 8;
+
+/// What a run may be larger than the one before by: the shortest are dominated by other things.
+const MOST_GROWTH: u128 = 256;
+
+/// What takes longer is not measured but extrapolated.
+const LONGEST_RUN: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine to calibrate on, and what was run there.
+    struct Machine {
+        /// What it takes to fill a KiB once.
+        pass: f64,
+        /// What it takes to get a KiB and to wipe it.
+        touch: f64,
+        /// KiB there are.
+        memory: u32,
+        runs: u32,
+        spent: Duration,
+    }
+
+    impl Machine {
+        /// `pass` and `touch` are in nanoseconds.
+        fn new(pass: f64, touch: f64) -> Self {
+            Self { pass, touch, memory: u32::MAX, runs: 0, spent: Duration::ZERO }
+        }
+
+        fn time(&self, [passes, memory, _]: [u32; 3]) -> Duration {
+            let nanos = (f64::from(passes) * self.pass + self.touch) * f64::from(memory);
+            Duration::from_secs_f64(nanos / 1e9)
+        }
+
+        fn search(&mut self, time: Duration, most: u32, lanes: u32) -> Result<[u32; 3]> {
+            let bounds = Bounds::new(most, lanes)?;
+            let found = search(time, bounds, |cost| {
+                self.runs += 1;
+                assert_within(cost, most, lanes);
+                if cost[1] > self.memory {
+                    return Err(Error::new(ErrorKind::OutOfMemory, "no memory"));
+                }
+                let took = self.time(cost);
+                self.spent += took;
+                Ok(took)
+            })?;
+            assert_within(found, most, lanes);
+            Ok(found)
+        }
+    }
+
+    fn assert_within([passes, memory, parallelism]: [u32; 3], most: u32, lanes: u32) {
+        assert!(passes >= 4, "{passes}");
+        assert!((most.min(64 << 10)..=most).contains(&memory), "{memory}");
+        assert!(memory >= 32 && memory >= 8 * lanes, "{memory}");
+        assert_eq!(parallelism, lanes);
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const GIB: u32 = 1 << 20;
+
+    /// Nanoseconds of a pass over a KiB, and of having it at all: from a server with four
+    /// threads to a board with one.
+    const MACHINES: [(f64, f64); 5] =
+        [(70.0, 150.0), (150.0, 0.0), (300.0, 500.0), (1200.0, 300.0), (9000.0, 2000.0)];
+
+    #[test]
+    fn every_target_on_every_machine() {
+        for (pass, touch) in MACHINES {
+            for millis in [1, 100, 2000, 3_600_000] {
+                for most in [32, 1000, 64 << 10, 300_000, GIB, u32::MAX] {
+                    let time = Duration::from_millis(millis);
+                    let mut machine = Machine::new(pass, touch);
+                    let cost = machine.search(time, most, 4).unwrap();
+                    let took = machine.time(cost);
+                    let what = format!("{pass} {touch} {millis} ms {most}: {cost:?} {took:?}");
+
+                    let least = machine.time([4, most.min(64 << 10), 4]);
+                    if least >= time {
+                        assert_eq!(took, least, "{what}");
+                        assert_eq!(machine.runs, 1, "{what}");
+                    } else {
+                        // Four passes or five, that is a step of a quarter. What is extrapolated
+                        // has the memory once, and the run that it comes from had it once too.
+                        let steps = match cost {
+                            _ if time > LONGEST_RUN => 0.83..1.13,
+                            [_, memory, _] if memory == most => 0.88..1.13,
+                            _ => 0.94..1.11,
+                        };
+                        let ratio = took.as_secs_f64() / time.as_secs_f64();
+                        assert!(steps.contains(&ratio), "{what}");
+                        // Memory comes first.
+                        assert!(cost[0] == 4 || cost[1] == most, "{what}");
+                    }
+                    assert!(machine.runs <= 6, "{what}: {} runs", machine.runs);
+                    let budget = (2 * time.min(LONGEST_RUN)).max(least);
+                    assert!(machine.spent <= budget, "{what}: {:?}", machine.spent);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn two_seconds_are_spent_once_and_a_half() {
+        let mut machine = Machine::new(150.0, 100.0);
+        let cost = machine.search(2 * SECOND, GIB, 2).unwrap();
+        assert_eq!((cost[1], machine.runs), (GIB, 3));
+        assert!(machine.spent < 3 * SECOND, "{:?}", machine.spent);
+    }
+
+    #[test]
+    fn less_memory_where_there_is_less() {
+        for memory in [64 << 10, 100_000, 500_000, GIB - 1] {
+            let mut machine = Machine { memory, ..Machine::new(70.0, 0.0) };
+            let cost = machine.search(2 * SECOND, u32::MAX, 4).unwrap();
+            assert!(cost[1] <= memory && cost[1] >= (memory / 2).max(64 << 10), "{cost:?}");
+            let took = machine.time(cost).as_secs_f64();
+            assert!((1.8..2.2).contains(&took), "{cost:?} {took}");
+        }
+        let mut machine = Machine { memory: (64 << 10) - 1, ..Machine::new(70.0, 0.0) };
+        let error = machine.search(2 * SECOND, GIB, 4).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::OutOfMemory);
+        assert_eq!(machine.runs, 1);
+    }
+
+    #[test]
+    fn other_errors_end_it() {
+        let bounds = Bounds::new(GIB, 1).unwrap();
+        let error = search(SECOND, bounds, |_| Err(Error::new(ErrorKind::Unsupported, "no")));
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Unsupported);
+    }
+
+    #[test]
+    fn clocks_that_lie() {
+        let mut lies = [Duration::ZERO, Duration::MAX, Duration::from_nanos(1), 3 * SECOND]
+            .into_iter()
+            .cycle();
+        for time in [Duration::ZERO, Duration::from_nanos(1), SECOND, Duration::MAX] {
+            for most in [32, GIB, u32::MAX] {
+                for lie in [Duration::ZERO, Duration::MAX] {
+                    assert_ends(time, most, |_| Ok(lie));
+                }
+                assert_ends(time, most, |_| Ok(lies.next().unwrap()));
+            }
+        }
+    }
+
+    fn assert_ends(time: Duration, most: u32, mut run: impl FnMut([u32; 3]) -> Result<Duration>) {
+        let mut runs = 0;
+        let found = search(time, Bounds::new(most, 1).unwrap(), |cost| {
+            runs += 1;
+            assert_within(cost, most, 1);
+            run(cost)
+        });
+        assert_within(found.unwrap(), most, 1);
+        assert!(runs <= RUNS, "{runs}");
+    }
+
+    #[test]
+    fn lanes_have_to_fit() {
+        for (most, lanes) in [(31, 1), (0, 1), (GIB, 0), (39, 5), (u32::MAX - 1, u32::MAX)] {
+            let error = Bounds::new(most, lanes).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{most} {lanes}");
+        }
+        assert_eq!(Bounds::new(40, 5).unwrap().least, 40);
+        assert_eq!(Bounds::new(GIB, 10_000).unwrap().least, 80_000);
+    }
+
+    #[test]
+    fn this_machine() {
+        let variant = Argon2Variant::Argon2id;
+        let [passes, memory, lanes] = argon2(variant, Duration::from_millis(5), 1024, 2).unwrap();
+        assert!(passes >= 4 && memory == 1024 && lanes == 2, "{passes} {memory} {lanes}");
+    }
+}

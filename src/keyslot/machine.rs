@@ -1,0 +1,78 @@
+//! What this machine has for Argon2, where nobody said how much it shall take.
+
+use std::fs;
+use std::thread;
+
+use nix::unistd::{SysconfVar, sysconf};
+
+/// KiB of memory: 1 GiB, or half of what there is. In a container that is half of its limit.
+pub(crate) fn default_argon2_memory() -> u32 {
+    let limit = fs::read_to_string(CGROUP_LIMIT).ok();
+    half(physical_memory(), limit.as_deref().and_then(cgroup_limit))
+}
+
+/// Lanes: as many as threads can run, but at most 4.
+pub(crate) fn default_argon2_parallelism() -> u32 {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(threads).map_or(MOST_LANES, |threads| threads.min(MOST_LANES))
+}
+
+/// Half of the smaller one, in KiB, within bounds.
+fn half(physical: Option<u64>, limit: Option<u64>) -> u32 {
+    let bytes = physical.into_iter().chain(limit).min().unwrap_or(u64::MAX);
+    let kib = u32::try_from(bytes / 2 / 1024).unwrap_or(u32::MAX);
+    kib.clamp(LEAST_MEMORY, MOST_MEMORY)
+}
+
+/// Bytes of memory in this machine.
+fn physical_memory() -> Option<u64> {
+    let value = |name| sysconf(name).ok().flatten().and_then(|value| u64::try_from(value).ok());
+    value(SysconfVar::_PHYS_PAGES)?.checked_mul(value(SysconfVar::PAGE_SIZE)?)
+}
+
+/// Bytes that processes of this control group may have; none for `max`.
+fn cgroup_limit(text: &str) -> Option<u64> {
+    text.trim().parse().ok()
+}
+
+/// Of the topmost control group that can be seen: in a container, its own (cgroup v2).
+const CGROUP_LIMIT: &str = "/sys/fs/cgroup/memory.max";
+
+/// As in cryptsetup: more would open nowhere else.
+const MOST_MEMORY: u32 = 1 << 20;
+
+/// What so many lanes take, and what cryptsetup takes at least.
+const LEAST_MEMORY: u32 = 8 * MOST_LANES;
+
+/// As in cryptsetup.
+const MOST_LANES: u32 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_what_there_is() {
+        const GIB: u64 = 1 << 30;
+        assert_eq!(half(None, None), MOST_MEMORY);
+        assert_eq!(half(Some(16 * GIB), None), MOST_MEMORY);
+        assert_eq!(half(Some(GIB), None), MOST_MEMORY / 2);
+        assert_eq!(half(Some(16 * GIB), Some(GIB / 2)), MOST_MEMORY / 4);
+        assert_eq!(half(Some(GIB), Some(u64::MAX)), MOST_MEMORY / 2);
+        assert_eq!(half(None, Some(4096)), LEAST_MEMORY);
+    }
+
+    #[test]
+    fn limits_of_control_groups() {
+        assert_eq!(cgroup_limit("max\n"), None);
+        assert_eq!(cgroup_limit(""), None);
+        assert_eq!(cgroup_limit("536870912\n"), Some(512 << 20));
+    }
+
+    #[test]
+    fn of_this_machine() {
+        assert!(physical_memory().is_some_and(|bytes| bytes > 1 << 20));
+        assert!((LEAST_MEMORY..=MOST_MEMORY).contains(&default_argon2_memory()));
+        assert!((1..=MOST_LANES).contains(&default_argon2_parallelism()));
+    }
+}
