@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use keyslot::amend::{Change, Request};
+use keyslot::crypto::KdfAlg;
 use keyslot::keyslot::Cost;
 use keyslot::{CreateOptions, Done, Image, OpenOptions, Passphrase, Result, Sharing};
 
@@ -37,7 +38,8 @@ fn tour(path: &Path) -> Result<()> {
         let plan = image.plan(Request::one(change))?;
         for done in image.amend(&plan, Some(&unlocked))? {
             match done {
-                Done::Added { keyslot, iterations } | Done::Replaced { keyslot, iterations } => {
+                Done::Added { keyslot, kdf: KdfAlg::Pbkdf2 { iterations, .. } }
+                | Done::Replaced { keyslot, kdf: KdfAlg::Pbkdf2 { iterations, .. } } => {
                     println!("{what}: keyslot {keyslot}, {iterations} iterations");
                 }
                 Done::Erased { keyslot } => println!("{what}: keyslot {keyslot}"),

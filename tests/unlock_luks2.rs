@@ -6,13 +6,14 @@
 mod support;
 
 use base64ct::{Base64, Encoding};
-use keyslot::crypto::{CipherSpec, HashAlg, af};
+use keyslot::crypto::{CipherSpec, HashAlg};
 use keyslot::header::Priority;
 use keyslot::keyslot::seal;
 use keyslot::{ErrorKind, Image, Limits, VolumeKey};
 use serde_json::json;
 use support::amending::passphrase;
 use support::luks2::{Change, Luks2};
+use support::memory::scheme;
 use support::opener::Bytes;
 
 fn open(image: &Luks2, limits: Limits) -> Image {
@@ -172,7 +173,7 @@ fn keyslots_in_other_ciphers() {
             let spec = CipherSpec::parse(name, mode, size).unwrap();
             let (secret, hash) = (passphrase("new"), HashAlg::Sha256);
             let candidate = VolumeKey::random(size).unwrap();
-            let sealed = seal(&spec, hash, af::STRIPES, &candidate, &secret, 10).unwrap();
+            let sealed = seal(&scheme(&spec, hash, 10), &candidate, &secret).unwrap();
             let digest = keyslot::keyslot::new_digest(hash, &candidate, 10).unwrap();
             let base64 = |bytes: &[u8]| json!(Base64::encode_string(bytes));
             let change = Change::Set(vec![

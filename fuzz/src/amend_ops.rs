@@ -127,7 +127,7 @@ fn asked(change: Change) -> amend::Change {
     match change {
         Change::Add { keyslot, new, iterations } => {
             let cost = Cost::Iterations(iterations);
-            amend::Change::Add { keyslot, new_secret: secret(new), cost }
+            amend::Change::Add { keyslot, new_secret: secret(new), pbkdf: cost.into() }
         }
         Change::Erase { keyslot, old } => {
             amend::Change::Erase { keyslot, old_secret: old.map(secret) }
@@ -136,7 +136,7 @@ fn asked(change: Change) -> amend::Change {
             keyslot,
             old_secret: old.map(secret),
             new_secret: secret(new),
-            cost: Cost::Iterations(iterations),
+            pbkdf: Cost::Iterations(iterations).into(),
         },
     }
 }

@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use keyslot::amend::{PlannedChange, Request};
+use keyslot::header::Staging;
 use keyslot::keyslot::Cost;
 use keyslot::options::Options;
 use keyslot::secret::SecretObjects;
@@ -22,12 +23,12 @@ pub fn check(text: &str) {
     let (image, text) = text.strip_prefix('#').map_or((&ROOMY, text), |text| (&FULL, text));
     let Ok(options) = Options::parse(text) else { return };
     let cost = Cost::Time(Duration::from_millis(10));
-    let request = Request::from_options(&options, secrets(), cost, force);
+    let request = Request::from_options(&options, secrets(), cost.into(), force);
     if !options.keys().any(|key| key.starts_with("keys.")) && !options.is_empty() {
         // A list of one change is that change.
         let mut list = Options::new();
         options.iter().for_each(|(key, value)| list.push(format!("keys.0.{key}"), value));
-        let list = Request::from_options(&list, secrets(), cost, force);
+        let list = Request::from_options(&list, secrets(), cost.into(), force);
         assert_eq!(format!("{list:?}"), format!("{request:?}"));
     }
     let Ok(request) = request else { return };
@@ -54,7 +55,7 @@ pub fn check(text: &str) {
             }
             // Only an active keyslot that is added to: there is no such option as replace.
             PlannedChange::Replace { keyslot, staging, .. } => {
-                assert!(active(keyslot) && (staging.is_some() || force));
+                assert!(active(keyslot) && (staging != Staging::InPlace || force));
                 assert!(force || changes > 1);
                 keyslot
             }

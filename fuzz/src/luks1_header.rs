@@ -10,8 +10,9 @@ use std::io;
 use keyslot::Limits;
 use keyslot::Passphrase;
 use keyslot::crypto::CipherSpec;
+use keyslot::crypto::KdfAlg;
 use keyslot::header::luks1;
-use keyslot::header::{Header, Kdf, Leftover, Sealed, SlotChange, Step};
+use keyslot::header::{Header, Leftover, Scheme, Sealed, SlotChange, Step};
 use keyslot::keyslot::opens;
 use keyslot::storage::Storage;
 
@@ -91,7 +92,7 @@ fn has_bounds(header: &luks1::Header, len: u64) {
             };
             assert!(first.offset + first.len as u64 <= second.offset);
         }
-        let Kdf::Pbkdf2 { iterations, .. } = keyslot.kdf else { continue };
+        let KdfAlg::Pbkdf2 { iterations, .. } = keyslot.kdf.alg else { continue };
         assert!(iterations > 0 || !keyslot.active);
     }
     for leftover in header.leftovers() {
@@ -114,9 +115,12 @@ fn changes_nothing_else(header: &Header, len: u64) {
         SlotChange::Deactivate { keyslot: 7 }
     } else {
         let material = vec![0; area.len].into();
+        let (encryption, hash) = (keyslot.encryption.clone(), keyslot.af_hash);
+        let kdf = KdfAlg::Pbkdf2 { hash, iterations: 1 };
+        let scheme = Scheme { kdf, encryption, af_hash: hash };
         SlotChange::Activate {
             keyslot: 7,
-            sealed: Sealed { iterations: 1, salt: [1; 32], material },
+            sealed: Sealed { scheme, salt: [1; 32], key_size: keyslot.key_size, material },
         }
     };
     let (stages, after) = header.lower(&[change]).expect("it starts from its state");

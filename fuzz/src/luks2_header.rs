@@ -8,8 +8,8 @@
 use std::io;
 use std::ops::Range;
 
-use keyslot::crypto::HashAlg;
-use keyslot::header::{Header, Kdf, luks2};
+use keyslot::crypto::{HashAlg, KdfAlg};
+use keyslot::header::{Header, luks2};
 use keyslot::keyslot::opens;
 use keyslot::storage::Storage;
 use keyslot::{Limits, Passphrase};
@@ -58,10 +58,11 @@ fn is_sound(header: &luks2::Header) {
         assert!(keyslot.area.len >= keyslot.key_size * keyslot.stripes as usize);
         assert!(keyslot.key_size > 0 && keyslot.digest.iterations > 0);
         assert!((20..=64).contains(&keyslot.digest.value.len()));
-        match keyslot.kdf {
-            Kdf::Pbkdf2 { iterations, salt, .. } => assert!(iterations > 0 && salt.len() == 32),
-            Kdf::Argon2 { time, memory, parallelism, salt, .. } => {
-                assert!(time > 0 && parallelism > 0 && salt.len() == 32);
+        assert!(keyslot.kdf.salt.len() == 32);
+        match keyslot.kdf.alg {
+            KdfAlg::Pbkdf2 { iterations, .. } => assert!(iterations > 0),
+            KdfAlg::Argon2 { time, memory, parallelism, .. } => {
+                assert!(time > 0 && parallelism > 0);
                 assert!(u64::from(memory) >= 8 * u64::from(parallelism));
             }
             _ => {}
@@ -101,7 +102,7 @@ fn uses(header: &Header, disk: &Disk) {
     let wrong = Passphrase::new(b"wrong").expect("memory");
     let limits = Limits::NONE.with_iterations(4).with_memory(64);
     if let Some(keyslot) = header.keyslots().next().filter(|keyslot| keyslot.key_size <= 64) {
-        let cheap = !matches!(keyslot.kdf, Kdf::Argon2 { time, parallelism, .. } if time > 4 || parallelism > 4);
+        let cheap = !matches!(keyslot.kdf.alg, KdfAlg::Argon2 { time, parallelism, .. } if time > 4 || parallelism > 4);
         if cheap {
             assert!(!matches!(opens(disk, &keyslot, &wrong, limits), Ok(Some(_))));
         }

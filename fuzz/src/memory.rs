@@ -5,9 +5,9 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use keyslot::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen, af};
+use keyslot::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen, KdfAlg};
 use keyslot::header::luks1;
-use keyslot::header::{Header, Sealed, SlotChange, Step};
+use keyslot::header::{Header, Scheme, Sealed, SlotChange, Step};
 use keyslot::keyslot::{new_digest, seal, unlock};
 use keyslot::storage::Storage;
 use keyslot::{Limits, Passphrase, Unlocked, VolumeKey};
@@ -40,7 +40,10 @@ pub fn image(secrets: [Option<usize>; 8]) -> Memory {
     let sealed = |keyslot: usize, secret: usize| {
         let seal = || {
             let (cipher, secret) = (header.cipher().expect("AES"), passphrase(secret));
-            seal(cipher, HashAlg::Sha256, af::STRIPES, volume_key, &secret, 1).expect("memory")
+            let kdf = KdfAlg::Pbkdf2 { hash: HashAlg::Sha256, iterations: 1 };
+            let af_hash = HashAlg::Sha256;
+            let scheme = Scheme { kdf, encryption: cipher.clone(), af_hash };
+            seal(&scheme, volume_key, &secret).expect("memory")
         };
         SlotChange::Activate { keyslot, sealed: SEALED[keyslot][secret].get_or_init(seal).clone() }
     };

@@ -6,6 +6,7 @@
 
 mod commit;
 mod options;
+mod picture;
 mod plan;
 mod request;
 

@@ -5,23 +5,23 @@ use std::time::Duration;
 
 use super::{Change, Request};
 use crate::error::{Error, ErrorKind, Result};
-use crate::keyslot::Cost;
+use crate::keyslot::{Cost, Pbkdf};
 use crate::options::{Options, boolean, number, size};
 use crate::secret::SecretObjects;
 
 impl Request {
     /// Reads the options of `qemu-img amend` for LUKS; secrets are named by object.
     ///
-    /// `cost` is what `iter-time` is when it is not given.
+    /// `pbkdf` is the KDF of new keyslots, and its cost where `iter-time` is not given.
     pub fn from_options(
         options: &Options,
         secrets: &SecretObjects,
-        cost: Cost,
+        pbkdf: Pbkdf,
         force: bool,
     ) -> Result<Self> {
         let sets = change_sets(options)?;
         sets.iter().try_for_each(check)?;
-        let changes = sets.iter().map(|set| change(set, secrets, cost)).collect::<Result<_>>()?;
+        let changes = sets.iter().map(|set| change(set, secrets, pbkdf)).collect::<Result<_>>()?;
         Ok(Self { changes, force })
     }
 }
@@ -88,7 +88,7 @@ fn check(options: &Options) -> Result<()> {
     })
 }
 
-fn change(options: &Options, secrets: &SecretObjects, cost: Cost) -> Result<Change> {
+fn change(options: &Options, secrets: &SecretObjects, pbkdf: Pbkdf) -> Result<Change> {
     let keyslot = options.last("keyslot").map(|value| number("keyslot", value)).transpose()?;
     let iter_time =
         options.last("iter-time").map(|value| number("iter-time", value)).transpose()?;
@@ -106,7 +106,8 @@ fn change(options: &Options, secrets: &SecretObjects, cost: Cost) -> Result<Chan
             }
             // QEMU takes a negative time for the large number that its bits are.
             let time = |ms: i64| Cost::Time(Duration::from_millis(ms.cast_unsigned()));
-            Ok(Change::Add { keyslot, new_secret, cost: iter_time.map_or(cost, time) })
+            let cost = iter_time.map_or(pbkdf.cost, time);
+            Ok(Change::Add { keyslot, new_secret, pbkdf: Pbkdf { cost, ..pbkdf } })
         }
         Some("inactive") => {
             if new_secret.is_some() {

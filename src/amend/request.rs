@@ -1,7 +1,7 @@
 //! What somebody wants changed.
 
 use crate::error::Result;
-use crate::keyslot::Cost;
+use crate::keyslot::Pbkdf;
 use crate::secret::Passphrase;
 
 /// An amendment: changes that are all checked before one is made.
@@ -29,8 +29,8 @@ pub enum Change {
         keyslot: Option<i64>,
         /// The new secret
         new_secret: Result<Passphrase>,
-        /// How long an opening shall take
-        cost: Cost,
+        /// Its KDF, and how long an opening shall take
+        pbkdf: Pbkdf,
     },
     /// Keyslots made inactive and overwritten: one by index, or all that a secret opens.
     Erase {
@@ -48,15 +48,16 @@ pub enum Change {
         old_secret: Option<Result<Passphrase>>,
         /// The new secret
         new_secret: Result<Passphrase>,
-        /// How long an opening shall take
-        cost: Cost,
+        /// Its KDF, and how long an opening shall take
+        pbkdf: Pbkdf,
     },
 }
 
 impl Change {
     /// A new secret into the first inactive keyslot.
-    pub fn add(new_secret: &Passphrase, cost: Cost) -> Self {
-        Self::Add { keyslot: None, new_secret: Ok(new_secret.clone()), cost }
+    pub fn add(new_secret: &Passphrase, pbkdf: impl Into<Pbkdf>) -> Self {
+        let pbkdf = pbkdf.into();
+        Self::Add { keyslot: None, new_secret: Ok(new_secret.clone()), pbkdf }
     }
 
     /// The keyslot of this index erased.
@@ -71,12 +72,16 @@ impl Change {
     }
 
     /// One secret replaced by another, in every keyslot that it opens.
-    pub fn replace(old_secret: &Passphrase, new_secret: &Passphrase, cost: Cost) -> Self {
+    pub fn replace(
+        old_secret: &Passphrase,
+        new_secret: &Passphrase,
+        pbkdf: impl Into<Pbkdf>,
+    ) -> Self {
         Self::Replace {
             keyslot: None,
             old_secret: Some(Ok(old_secret.clone())),
             new_secret: Ok(new_secret.clone()),
-            cost,
+            pbkdf: pbkdf.into(),
         }
     }
 }

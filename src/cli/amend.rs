@@ -79,7 +79,7 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
         return Err(invalid("Expecting one image file name").into());
     };
     check_cache(args.cache.as_ref(), "cache")?;
-    let cost = args.kdf.cost()?;
+    let pbkdf = args.kdf.pbkdf();
     let progress = Percent::new(args.progress && !args.change.quiet);
 
     let spec = ImageSpec::parse(image, args.image_opts, args.format.as_deref())?;
@@ -104,7 +104,7 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
     }
     let unlocked = job.unlock(&secret).map_err(opening)?;
     let force = args.change.force;
-    let request = Request::from_options(&options, &secrets.objects, cost, force)
+    let request = Request::from_options(&options, &secrets.objects, pbkdf, force)
         .map_err(|error| error.with_path(&spec.path))?;
     if args.kdf.is_given() {
         let text = match options.iter().any(|(key, _)| key.ends_with("iter-time")) {

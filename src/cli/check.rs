@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use keyslot::crypto::CipherSpec;
-use keyslot::header::{Kdf, Leftover, Priority};
-use keyslot::keyslot::wrong_secret;
+use keyslot::header::{Leftover, Priority};
+use keyslot::keyslot::{cannot_open, wrong_secret};
 use keyslot::secret::Passphrase;
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
 use serde_json::{Value, json};
 
+use super::changes::{kdf, set_kdf};
 use super::progress::Spinner;
 use super::qemu_format;
 use super::report::{self, Failure};
@@ -99,16 +100,9 @@ fn check(path: &Path, secret: Option<&Passphrase>, args: &CheckArgs) -> Result<V
     let mut keyslots = Vec::new();
     for keyslot in image.keyslots() {
         let mut value = json!({ "keyslot": keyslot.index, "active": keyslot.active });
-        match keyslot.kdf {
+        match keyslot.kdf.alg {
             _ if !keyslot.active => value["blank"] = json!(image.is_blank(keyslot.index)?),
-            Kdf::Pbkdf2 { iterations, .. } => value["iterations"] = json!(iterations),
-            Kdf::Argon2 { variant, time, memory, parallelism, .. } => {
-                value["kdf"] = json!(variant.name());
-                value["time"] = json!(time);
-                value["memory"] = json!(memory);
-                value["cpus"] = json!(parallelism);
-            }
-            _ => {}
+            alg => set_kdf(&mut value, alg),
         }
         if keyslot.priority != Priority::Normal {
             value["priority"] = json!(keyslot.priority.name());
@@ -160,8 +154,7 @@ pub fn opened(image: &Image, secret: &Passphrase, first: bool) -> Result<Vec<usi
     }
     if let (None, Some((index, why))) = (image.keyslots().next(), image.header().unusable().first())
     {
-        let text = format!("keyslot {index} cannot be opened: {why}");
-        return Err(Error::new(ErrorKind::Unsupported, text));
+        return Err(cannot_open(*index, why));
     }
     match over_limit {
         Some(error) if opened.is_empty() => Err(error),
@@ -183,6 +176,9 @@ fn leftover(leftover: Leftover) -> Value {
         Leftover::Twins { keyslots: [one, other] } => {
             json!({ "kind": "twins", "keyslot": one, "staging": other })
         }
+        Leftover::Area(area) => {
+            json!({ "kind": "area", "offset": area.offset, "size": area.len })
+        }
         _ => Value::Null,
     }
 }
@@ -191,11 +187,8 @@ fn leftover(leftover: Leftover) -> Value {
 fn keyslot(slot: &Value) -> String {
     let mut text = if let Some(why) = slot["unusable"].as_str() {
         format!("cannot be opened: {why}")
-    } else if let Some(iterations) = slot.get("iterations") {
-        format!("active, {iterations} iterations")
-    } else if let Some(kdf) = slot["kdf"].as_str() {
-        let (time, memory, cpus) = (&slot["time"], &slot["memory"], &slot["cpus"]);
-        format!("active, {kdf}: {time} passes over {memory} KiB, parallelism {cpus}")
+    } else if let Some(kdf) = kdf(slot) {
+        format!("active, {kdf}")
     } else if slot["blank"] == json!(true) {
         "inactive, blank".to_owned()
     } else {
@@ -235,6 +228,12 @@ fn text(document: &Value) -> String {
             Some("replace") => format!(
                 "leftover: replacing keyslot {keyslot} was interrupted; its new secret opens keyslot {staging}; 'keyslot erase --force --keyslot {keyslot}' clears what is left"
             ),
+            Some("area") => {
+                let (offset, size) = (&left["offset"], &left["size"]);
+                format!(
+                    "leftover: {size} bytes from byte {offset} on may be key material of an erased keyslot; 'keyslot repair' overwrites them"
+                )
+            }
             _ => format!(
                 "leftover: keyslots {keyslot} and {staging} hold the same key material; 'keyslot erase --keyslot {staging}' removes the copy"
             ),

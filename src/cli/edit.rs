@@ -5,15 +5,18 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use keyslot::amend::{Change, Plan, PlannedChange, Request};
-use keyslot::keyslot::{Cost, Unlocked};
+use keyslot::keyslot::Unlocked;
 use keyslot::secret::Passphrase;
-use keyslot::{Done, Error, ErrorKind, Image, Result};
+use keyslot::{Error, ErrorKind, Image, Result};
 use serde_json::{Value, json};
 
 use super::progress::Spinner;
 use super::qemu_format;
 use super::secrets::Secrets;
-use super::{ChangeArgs, KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, output};
+use super::{
+    ChangeArgs, KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, changes, check_count,
+    output,
+};
 
 /// Add a secret: a new keyslot that opens the image
 #[derive(Args)]
@@ -108,12 +111,12 @@ pub struct ReplaceArgs {
 /// Runs `keyslot add`.
 pub fn add(args: &AddArgs) -> Outcome {
     let secrets = Secrets::new(&args.objects.objects, &[&args.secret, &args.new_secret])?;
-    let cost = args.kdf.cost()?;
+    let pbkdf = args.kdf.pbkdf();
     let job = Job::open(&args.image, &args.change, Persona::Keyslot)?;
     let secret = secrets.existing(args.secret.as_ref(), "--secret", "Passphrase")?;
     let unlocked = job.unlock(&secret)?;
     let new_secret = job.new_secret(&secrets, args.new_secret.as_ref(), args.change.force)?;
-    let change = Change::Add { keyslot: args.keyslot, new_secret: Ok(new_secret), cost };
+    let change = Change::Add { keyslot: args.keyslot, new_secret: Ok(new_secret), pbkdf };
     carry_out(job, Request::one(change), Some(&unlocked), &args.change, true)
 }
 
@@ -138,7 +141,7 @@ pub fn erase(args: &EraseArgs) -> Outcome {
 pub fn replace(args: &ReplaceArgs) -> Outcome {
     let secrets =
         Secrets::new(&args.objects.objects, &[&args.old_secret, &args.secret, &args.new_secret])?;
-    let cost = args.kdf.cost()?;
+    let pbkdf = args.kdf.pbkdf();
     let job = Job::open(&args.image, &args.change, Persona::Keyslot)?;
     let by_secret = args.keyslot.is_none() || args.old_secret.is_some();
     let old_secret = if by_secret {
@@ -151,13 +154,13 @@ pub fn replace(args: &ReplaceArgs) -> Outcome {
         (None, Some(old_secret)) => old_secret.clone(),
         (source, _) => secrets.existing(source.as_ref(), "--secret", "Passphrase")?,
     };
-    let unlocked = job.unlock(&opener)?;
+    let unlocked = job.unlock_for(&opener, args.keyslot)?;
     let new_secret = job.new_secret(&secrets, args.new_secret.as_ref(), args.change.force)?;
     let change = Change::Replace {
         keyslot: args.keyslot,
         old_secret: old_secret.map(Ok),
         new_secret: Ok(new_secret),
-        cost,
+        pbkdf,
     };
     carry_out(job, Request::one(change), Some(&unlocked), &args.change, true)
 }
@@ -194,6 +197,36 @@ impl Job {
         let _spinner = Spinner::start("unlocking", self.quiet);
         self.image.unlock(secret)
     }
+
+    /// The key that a keyslot to be replaced holds: the volume key, or, if it is unbound, its own.
+    fn unlock_for(&self, secret: &Passphrase, keyslot: Option<i64>) -> Result<Unlocked> {
+        let index = keyslot.and_then(|keyslot| usize::try_from(keyslot).ok());
+        let keyslot = index.and_then(|index| self.image.header().keyslot(index));
+        let _spinner = Spinner::start("unlocking", self.quiet);
+        match keyslot {
+            Some(keyslot) if !keyslot.is_bound => self.image.unlock_keyslot(keyslot.index, secret),
+            Some(keyslot) => match self.image.unlock(secret) {
+                // One that is to be ignored opens where it is named.
+                Err(error) if error.kind() == ErrorKind::WrongSecret => {
+                    self.image.unlock_keyslot(keyslot.index, secret).map_err(|_| error)
+                }
+                result => result,
+            },
+            None => self.image.unlock(secret),
+        }
+    }
+}
+
+/// Refuses counts below those that QEMU and cryptsetup use at least.
+fn check_counts(image: &Image, plan: &Plan) -> Result<()> {
+    for change in plan.changes() {
+        if let PlannedChange::Add { keyslot, pbkdf, .. }
+        | PlannedChange::Replace { keyslot, pbkdf, .. } = change
+        {
+            check_count(pbkdf, image.header().template(*keyslot)?.kdf)?;
+        }
+    }
+    Ok(())
 }
 
 /// Plans the request, and unless it is a dry run does it. If it is to `tell`, warns before and
@@ -210,6 +243,7 @@ pub fn carry_out(
         let _spinner = Spinner::start("looking for the secret's keyslots", job.quiet);
         job.image.plan(request)?
     };
+    check_counts(&job.image, &plan)?;
     if plan.needs_volume_key() && unlocked.is_none() {
         return Err(Error::new(ErrorKind::InvalidInput, "a secret is needed").into());
     }
@@ -219,10 +253,10 @@ pub fn carry_out(
         }
     }
     let changes: Vec<Value> = if args.dry_run {
-        plan.changes().iter().map(planned).collect()
+        plan.changes().iter().map(changes::planned).collect()
     } else {
         let _spinner = Spinner::start("writing keyslots", job.quiet);
-        job.image.amend(&plan, unlocked)?.iter().map(done).collect()
+        job.image.amend(&plan, unlocked)?.iter().map(changes::done).collect()
     };
     let text = if args.output == Output::Json {
         let result = json!({
@@ -233,80 +267,10 @@ pub fn carry_out(
         });
         qemu_format::json_line(&result)
     } else if (tell || args.dry_run) && !args.quiet {
-        describe(&plan, &changes, args.dry_run)
+        changes::describe(&plan, &changes, args.dry_run)
     } else {
         return Ok(());
     };
     let print = if args.dry_run { output::print } else { output::print_done };
     Ok(print(&text)?)
-}
-
-/// One line for each change.
-fn describe(plan: &Plan, changes: &[Value], dry_run: bool) -> String {
-    let mut lines = String::new();
-    for (change, planned) in changes.iter().zip(plan.changes()) {
-        let keyslot = &change["keyslot"];
-        let would = if dry_run { "would be " } else { "" };
-        let action = match planned {
-            PlannedChange::Add { .. } => "added",
-            PlannedChange::Erase { .. } => "erased",
-            PlannedChange::Replace { .. } => "replaced",
-            _ => "changed",
-        };
-        let detail =
-            match (change.get("iterations"), change.get("iter-time"), change.get("staging")) {
-                (Some(iterations), _, None) => format!(" ({iterations} iterations)"),
-                (Some(iterations), _, Some(staging)) => {
-                    format!(" ({iterations} iterations, by way of keyslot {staging})")
-                }
-                (None, Some(ms), None) => format!(" (iteration count for {ms} ms)"),
-                (None, Some(ms), Some(staging)) => {
-                    format!(" (iteration count for {ms} ms, by way of keyslot {staging})")
-                }
-                _ => String::new(),
-            };
-        lines.extend([format!("keyslot {keyslot} {would}{action}{detail}\n")]);
-    }
-    lines
-}
-
-/// A change that would be made, for JSON.
-fn planned(change: &PlannedChange) -> Value {
-    match change {
-        PlannedChange::Add { keyslot, cost, .. } => with_cost("add", *keyslot, *cost),
-        PlannedChange::Replace { keyslot, cost, staging, .. } => {
-            let mut value = with_cost("replace", *keyslot, *cost);
-            if let Some(staging) = staging {
-                value["staging"] = json!(staging);
-            }
-            value
-        }
-        PlannedChange::Erase { keyslot } => json!({ "action": "erase", "keyslot": keyslot }),
-        _ => Value::Null,
-    }
-}
-
-fn with_cost(action: &str, keyslot: usize, cost: Cost) -> Value {
-    match cost {
-        Cost::Iterations(n) => json!({ "action": action, "keyslot": keyslot, "iterations": n }),
-        Cost::Time(time) => {
-            let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-            json!({ "action": action, "keyslot": keyslot, "iter-time": ms })
-        }
-        _ => json!({ "action": action, "keyslot": keyslot }),
-    }
-}
-
-/// A change that was made, for JSON.
-fn done(change: &Done) -> Value {
-    match *change {
-        Done::Added { keyslot, iterations } => {
-            json!({ "action": "add", "keyslot": keyslot, "iterations": iterations })
-        }
-        Done::Erased { keyslot } => json!({ "action": "erase", "keyslot": keyslot }),
-        Done::Replaced { keyslot, iterations } => {
-            json!({ "action": "replace", "keyslot": keyslot, "iterations": iterations })
-        }
-        _ => Value::Null,
-    }
 }

@@ -5,6 +5,7 @@
 
 mod amend;
 mod benchmark;
+mod changes;
 mod check;
 mod convert;
 mod create;
@@ -25,7 +26,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use keyslot::keyslot::{Cost, MIN_ITERATIONS};
+use keyslot::crypto::KdfKind;
+use keyslot::keyslot::{Cost, MIN_ITERATIONS, MIN_PASSES, Pbkdf};
 use keyslot::{Error, ErrorKind, Image, Limits, OpenOptions, Result};
 use nix::sys::signal::{SigSet, Signal};
 
@@ -138,9 +140,29 @@ struct KdfArgs {
     #[arg(long, value_name = "MS", conflicts_with = "iterations")]
     iter_time: Option<u64>,
 
-    /// PBKDF2 iterations of the keyslot, 1000 at least
+    /// PBKDF2 iterations of the keyslot, 1000 at least, or passes of Argon2, 4 at least
     #[arg(long, value_name = "N")]
     iterations: Option<u32>,
+
+    /// Key derivation function [default: as the keyslot has it; new: argon2id, of LUKS1 pbkdf2]
+    #[arg(long, value_enum, value_name = "KDF")]
+    pbkdf: Option<KdfName>,
+
+    /// Memory of Argon2: the most, or with --iterations exactly [default: 1 GiB, or half of it all]
+    #[arg(long, value_name = "KIB")]
+    pbkdf_memory: Option<u32>,
+
+    /// Lanes of Argon2, up to 4 [default: as many as there are CPUs]
+    #[arg(long, value_name = "N")]
+    pbkdf_parallel: Option<u32>,
+}
+
+/// A key derivation function, by its name in LUKS2 metadata
+#[derive(Clone, Copy, Eq, PartialEq, ValueEnum)]
+enum KdfName {
+    Pbkdf2,
+    Argon2i,
+    Argon2id,
 }
 
 /// Two answers to one question
@@ -151,18 +173,46 @@ impl KdfArgs {
         self.iter_time.is_some() || self.iterations.is_some()
     }
 
+    /// What is asked for. Whether a count is high enough, the keyslot says.
+    fn pbkdf(&self) -> Pbkdf {
+        let kind = self.pbkdf.map(|name| match name {
+            KdfName::Pbkdf2 => KdfKind::Pbkdf2,
+            KdfName::Argon2i => KdfKind::Argon2i,
+            KdfName::Argon2id => KdfKind::Argon2id,
+        });
+        let cost = match (self.iterations, self.iter_time) {
+            (Some(iterations), _) => Cost::Iterations(iterations),
+            (None, Some(ms)) => Cost::Time(Duration::from_millis(ms)),
+            (None, None) => Cost::default(),
+        };
+        let (memory, parallelism) = (self.pbkdf_memory, self.pbkdf_parallel);
+        Pbkdf { kind, cost, memory, parallelism }
+    }
+
+    /// The cost where there is nothing but PBKDF2.
     fn cost(&self) -> Result<Cost> {
-        match (self.iterations, self.iter_time) {
-            (Some(iterations), _) if iterations < MIN_ITERATIONS => {
-                let text = format!(
-                    "{iterations} iterations are below the {MIN_ITERATIONS} that are the least"
-                );
-                Err(Error::new(ErrorKind::InvalidInput, text))
-            }
-            (Some(iterations), _) => Ok(Cost::Iterations(iterations)),
-            (None, Some(ms)) => Ok(Cost::Time(Duration::from_millis(ms))),
-            (None, None) => Ok(Cost::default()),
+        let pbkdf = self.pbkdf();
+        if pbkdf.kind_or(KdfKind::Pbkdf2) != KdfKind::Pbkdf2 {
+            return Err(Error::new(ErrorKind::InvalidInput, "LUKS1 has no KDF but pbkdf2"));
         }
+        pbkdf.check(KdfKind::Pbkdf2)?;
+        check_count(&pbkdf, KdfKind::Pbkdf2)?;
+        Ok(pbkdf.cost)
+    }
+}
+
+/// Refuses a count below those that QEMU and cryptsetup use at least.
+fn check_count(pbkdf: &Pbkdf, default: KdfKind) -> Result<()> {
+    let (least, unit) = match pbkdf.kind_or(default) {
+        KdfKind::Pbkdf2 => (MIN_ITERATIONS, "iterations"),
+        KdfKind::Argon2i | KdfKind::Argon2id => (MIN_PASSES, "passes"),
+    };
+    match pbkdf.cost {
+        Cost::Iterations(count) if count < least => {
+            let text = format!("{count} {unit} are below the {least} that are the least");
+            Err(Error::new(ErrorKind::InvalidInput, text))
+        }
+        _ => Ok(()),
     }
 }
 

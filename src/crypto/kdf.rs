@@ -27,6 +27,76 @@ impl Argon2Variant {
     }
 }
 
+/// Which function derives a key from a passphrase, by its name in LUKS2 metadata.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum KdfKind {
+    /// PBKDF2-HMAC (RFC 8018, section 5.2), all that LUKS1 has
+    Pbkdf2,
+    /// Argon2i (RFC 9106)
+    Argon2i,
+    /// Argon2id (RFC 9106)
+    Argon2id,
+}
+
+impl KdfKind {
+    /// `pbkdf2`, `argon2i`, `argon2id`
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pbkdf2 => "pbkdf2",
+            Self::Argon2i => Argon2Variant::Argon2i.name(),
+            Self::Argon2id => Argon2Variant::Argon2id.name(),
+        }
+    }
+}
+
+/// A key derivation function and what it costs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum KdfAlg {
+    /// PBKDF2-HMAC (RFC 8018, section 5.2)
+    Pbkdf2 {
+        /// Hash of the HMAC
+        hash: HashAlg,
+        /// Iteration count
+        iterations: u32,
+    },
+    /// Argon2 (RFC 9106)
+    Argon2 {
+        /// Which one
+        variant: Argon2Variant,
+        /// Passes over the memory
+        time: u32,
+        /// Memory in KiB
+        memory: u32,
+        /// Lanes, which can be computed at once
+        parallelism: u32,
+    },
+}
+
+impl KdfAlg {
+    /// Which function it is.
+    pub fn kind(self) -> KdfKind {
+        match self {
+            Self::Pbkdf2 { .. } => KdfKind::Pbkdf2,
+            Self::Argon2 { variant: Argon2Variant::Argon2i, .. } => KdfKind::Argon2i,
+            Self::Argon2 { variant: Argon2Variant::Argon2id, .. } => KdfKind::Argon2id,
+        }
+    }
+
+    /// Fills `key` with what it makes of `password` and `salt`, whatever that costs.
+    pub fn derive(self, password: &[u8], salt: &[u8], key: &mut [u8]) -> Result<()> {
+        match self {
+            Self::Pbkdf2 { hash, iterations } => {
+                pbkdf2(hash, password, salt, iterations, key);
+                Ok(())
+            }
+            Self::Argon2 { variant, time, memory, parallelism } => {
+                argon2(variant, password, salt, [time, memory, parallelism], key)
+            }
+        }
+    }
+}
+
 /// Fills `out` with PBKDF2-HMAC-`hash` (RFC 8018, section 5.2) of `password` and `salt`.
 ///
 /// The cost is `iterations` times the number of digests that `out` takes. An iteration count of 0,

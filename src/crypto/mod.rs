@@ -3,10 +3,10 @@
 //!
 //! [`CipherSpec`] is what a header says the cipher is; with a key it becomes a [`SectorCipher`],
 //! which works alone for callers that have an I/O engine of their own. A keyslot is opened with
-//! [`kdf::pbkdf2`] or [`kdf::argon2`] and [`af::merge`], and made with [`calibrate`] and [`af::split`].
+//! [`KdfAlg::derive`] and [`af::merge`], and made with [`calibrate`] and [`af::split`].
 //!
-//! What is supported is what QEMU or cryptsetup write in a LUKS1 header, and what is not is
-//! refused in QEMU's words, so that whoever greps for those finds them.
+//! What is supported is what QEMU or cryptsetup write in a header, and what is not is refused in
+//! QEMU's words, so that whoever greps for those finds them.
 
 pub mod af;
 mod algorithm;
@@ -23,7 +23,7 @@ mod xts;
 pub use algorithm::{Cipher, CipherMode};
 pub use hash::HashAlg;
 pub use ivgen::IvGen;
-pub use kdf::Argon2Variant;
+pub use kdf::{Argon2Variant, KdfAlg, KdfKind};
 pub use sector::SectorCipher;
 pub use spec::CipherSpec;
 pub use xts::AesKernel;

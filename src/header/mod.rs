@@ -11,10 +11,10 @@ mod view;
 use std::io;
 
 pub use segment::Segment;
-pub use step::{Sealed, SlotChange, Stage, Step};
-pub use view::{Area, Digest, Kdf, Keyslot, Priority};
+pub use step::{Scheme, Sealed, SlotChange, Stage, Staging, Step};
+pub use view::{Area, Digest, Kdf, Keyslot, Occupant, Priority, Template};
 
-use crate::crypto::{CipherSpec, SectorCipher, af};
+use crate::crypto::{CipherSpec, KdfKind, SectorCipher, af};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
@@ -61,6 +61,8 @@ pub enum Leftover {
         /// Their indices, ascending
         keyslots: [usize; 2],
     },
+    /// LUKS2: an area that no keyslot has any more was not overwritten to the end.
+    Area(Area),
 }
 
 impl Header {
@@ -175,7 +177,7 @@ impl Header {
     pub fn leftovers(&self) -> Vec<Leftover> {
         match self {
             Self::Luks1(header) => header.leftovers(),
-            Self::Luks2(_) => Vec::new(),
+            Self::Luks2(header) => header.leftovers(),
         }
     }
 
@@ -199,7 +201,45 @@ impl Header {
     pub fn check_amendable(&self) -> Result<()> {
         match self {
             Self::Luks1(_) => Ok(()),
-            Self::Luks2(_) => Err(not_amendable()),
+            Self::Luks2(header) => header.check_amendable(),
+        }
+    }
+
+    /// What is in each keyslot that there can be: 8 of LUKS1, 32 of LUKS2.
+    pub fn occupants(&self) -> Vec<Option<Occupant>> {
+        match self {
+            Self::Luks1(header) => {
+                let occupant = |keyslot: Keyslot<'_>| keyslot.active.then_some(Occupant::VolumeKey);
+                header.keyslots().map(occupant).collect()
+            }
+            Self::Luks2(header) => header.occupants(),
+        }
+    }
+
+    /// What a new key in this keyslot is made by: the keyslot's own parameters where it has some.
+    pub fn template(&self, keyslot: usize) -> Result<Template<'_>> {
+        match self {
+            Self::Luks1(header) => Ok(header.template()),
+            Self::Luks2(header) => header.template(keyslot),
+        }
+    }
+
+    /// How each of the keyslots that are `replaced` is staged, while as many are `added` and others
+    /// `erased`. `spare` is a keyslot that is inactive before and after. Refused if there is no
+    /// room for the added ones.
+    pub(crate) fn arrange(
+        &self,
+        added: usize,
+        erased: &[usize],
+        replaced: &[usize],
+        spare: Option<usize>,
+    ) -> Result<Vec<Staging>> {
+        match self {
+            Self::Luks1(_) => {
+                let staging = spare.map_or(Staging::InPlace, Staging::Keyslot);
+                Ok(vec![staging; replaced.len()])
+            }
+            Self::Luks2(header) => header.arrange(added, erased, replaced),
         }
     }
 
@@ -220,7 +260,23 @@ impl Header {
                 let (stages, after) = header.lower(changes)?;
                 Ok((stages, Self::Luks1(after)))
             }
-            Self::Luks2(_) => Err(not_amendable()),
+            Self::Luks2(header) => {
+                let (stages, after) = header.lower(changes)?;
+                Ok((stages, Self::Luks2(after)))
+            }
+        }
+    }
+
+    /// Whether a keyslot can have this KDF.
+    pub(crate) fn has_kdf(&self, kdf: KdfKind) -> bool {
+        matches!(self, Self::Luks2(_)) || kdf == KdfKind::Pbkdf2
+    }
+
+    /// What is missing when a keyslot can only be replaced in place.
+    pub(crate) fn no_room(&self) -> &'static str {
+        match self {
+            Self::Luks1(_) => "no keyslot is left free",
+            Self::Luks2(_) => "no gap between the areas of keyslots is large enough",
         }
     }
 
@@ -253,10 +309,6 @@ fn material_len(key_size: u32) -> u64 {
 
 fn is_luks1(bytes: &[u8]) -> bool {
     bytes.starts_with(b"LUKS\xba\xbe\0\x01")
-}
-
-fn not_amendable() -> Error {
-    Error::new(ErrorKind::Unsupported, "amending LUKS2 images is not supported yet")
 }
 
 /// Reads the start of the image until two reads agree: an opening that takes no lock may meet a

@@ -7,15 +7,43 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::crypto::{CipherSpec, HashAlg, KdfAlg, random};
+use crate::error::Result;
+
+/// How a key is put into a keyslot.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Scheme {
+    /// How the key of its cipher is derived from a passphrase
+    pub kdf: KdfAlg,
+    /// How its key material is encrypted
+    pub encryption: CipherSpec,
+    /// Hash of the anti-forensic split
+    pub af_hash: HashAlg,
+}
+
 /// Key material of a keyslot, ready to be written.
 #[derive(Clone)]
 pub struct Sealed {
-    /// PBKDF2 iterations
-    pub iterations: u32,
-    /// PBKDF2 salt
+    /// How it was made
+    pub scheme: Scheme,
+    /// Salt of the KDF
     pub salt: [u8; 32],
-    /// The volume key, split and encrypted; as long as the keyslot's area
+    /// Length in bytes of the key in it
+    pub key_size: usize,
+    /// The key, split and encrypted, to the end of the last sector
     pub material: Arc<[u8]>,
+}
+
+/// What keeps a key at hand while the key material of its keyslot is replaced.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Staging {
+    /// LUKS1: an inactive keyslot holds the new secret while the old one is overwritten.
+    Keyslot(usize),
+    /// LUKS2: the new key material goes to an area of its own, the old one stays where it is.
+    Area,
+    /// Nothing: a crash in the wrong moment loses both secrets.
+    InPlace,
 }
 
 /// What becomes of one keyslot in an amendment.
@@ -41,9 +69,8 @@ pub enum SlotChange {
         keyslot: usize,
         /// What it will hold
         sealed: Sealed,
-        /// An inactive keyslot that holds the new secret while the old one is overwritten;
-        /// without it a crash loses both.
-        staging: Option<usize>,
+        /// What keeps the image openable meanwhile
+        staging: Staging,
     },
 }
 
@@ -69,6 +96,29 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// Bytes written, durable, and read back.
+    pub(super) fn overwrite(offset: u64, bytes: &Arc<[u8]>) -> [Self; 3] {
+        let (written, expected) = (Arc::clone(bytes), Arc::clone(bytes));
+        [
+            Self::Write { offset, bytes: written },
+            Self::Sync,
+            Self::Verify { offset, bytes: expected },
+        ]
+    }
+
+    /// An area overwritten: with random bytes, so that what is below has to keep them (zeros may be
+    /// stored as nothing, and the old bytes stay where they were); then with zeros, so that it
+    /// is blank.
+    pub(super) fn wipe(offset: u64, len: usize) -> Result<Vec<Self>> {
+        let mut noise = vec![0; len];
+        random::fill(&mut noise)?;
+        let mut steps = Self::overwrite(offset, &noise.into()).to_vec();
+        steps.extend(Self::overwrite(offset, &vec![0; len].into()));
+        Ok(steps)
+    }
+}
+
 /// Steps with one answer to "what if it fails here".
 #[derive(Clone, Debug)]
 pub struct Stage {
@@ -82,7 +132,7 @@ pub struct Stage {
 impl fmt::Debug for Sealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sealed")
-            .field("iterations", &self.iterations)
+            .field("scheme", &self.scheme)
             .field("material_len", &self.material.len())
             .finish_non_exhaustive()
     }
@@ -96,4 +146,11 @@ impl fmt::Debug for Step {
             Self::Verify { offset, bytes } => write!(f, "Verify({offset}, {} bytes)", bytes.len()),
         }
     }
+}
+
+/// `keyslot 3`, `keyslots 1, 4`
+pub(super) fn list(keyslots: &[usize]) -> String {
+    let numbers: Vec<_> = keyslots.iter().map(ToString::to_string).collect();
+    let plural = if numbers.len() == 1 { "" } else { "s" };
+    format!("keyslot{plural} {}", numbers.join(", "))
 }

@@ -1,6 +1,6 @@
 //! What all formats say of a keyslot.
 
-use crate::crypto::{Argon2Variant, CipherSpec, HashAlg};
+use crate::crypto::{CipherSpec, HashAlg, KdfAlg, KdfKind};
 
 /// One keyslot: active, or in LUKS1 maybe not. LUKS2 has none that are not.
 #[derive(Clone, Debug)]
@@ -53,31 +53,39 @@ impl Priority {
 }
 
 /// How a key is derived from a passphrase.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub enum Kdf<'a> {
-    /// PBKDF2-HMAC (RFC 8018, section 5.2)
-    Pbkdf2 {
-        /// Hash of the HMAC
-        hash: HashAlg,
-        /// Iteration count
-        iterations: u32,
-        /// Salt
-        salt: &'a [u8],
-    },
-    /// Argon2 (RFC 9106)
-    Argon2 {
-        /// Which one
-        variant: Argon2Variant,
-        /// Passes over the memory
-        time: u32,
-        /// Memory in KiB
-        memory: u32,
-        /// Lanes, which can be computed at once
-        parallelism: u32,
-        /// Salt
-        salt: &'a [u8],
-    },
+pub struct Kdf<'a> {
+    /// The function and its cost
+    pub alg: KdfAlg,
+    /// Salt
+    pub salt: &'a [u8],
+}
+
+/// What is in a keyslot, for whoever is about to change it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Occupant {
+    /// The volume key
+    VolumeKey,
+    /// Another key, or something that this crate cannot open
+    Other,
+}
+
+/// What a new key in a keyslot is made by, but for its KDF's cost.
+#[derive(Clone, Debug)]
+pub struct Template<'a> {
+    /// How its key material is encrypted
+    pub encryption: CipherSpec,
+    /// Hash of the anti-forensic split
+    pub af_hash: HashAlg,
+    /// Length in bytes of the key
+    pub key_size: usize,
+    /// The KDF, unless another one is asked for
+    pub kdf: KdfKind,
+    /// Hash of PBKDF2, if it is that
+    pub hash: HashAlg,
+    /// What the key is checked against, if that is known yet
+    pub digest: Option<Digest<'a>>,
 }
 
 /// A range of the image.

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::amend::commit;
-use crate::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen, af};
+use crate::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen, KdfAlg};
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{Header, SlotChange, luks1};
+use crate::header::{Header, Scheme, SlotChange, luks1};
 use crate::keyslot::{Cost, Limits, new_digest, seal, unlock};
 use crate::secret::{Passphrase, VolumeKey};
 use crate::storage::{FileStorage, NewFile, Place, Preallocation, Storage};
@@ -122,14 +122,12 @@ impl CreateOptions {
                 let text = format!("image size {size} is too large");
                 invalid(text)
             })?;
-        let sealed = seal(
-            &self.cipher,
-            self.hash,
-            af::STRIPES,
-            &volume_key,
-            passphrase,
-            keyslot_iterations,
-        )?;
+        let scheme = Scheme {
+            kdf: KdfAlg::Pbkdf2 { hash: self.hash, iterations: keyslot_iterations },
+            encryption: self.cipher.clone(),
+            af_hash: self.hash,
+        };
+        let sealed = seal(&scheme, &volume_key, passphrase)?;
         let header = Header::Luks1(header);
         let (stages, header) = header.lower(&[SlotChange::Activate { keyslot: 0, sealed }])?;
 

@@ -9,9 +9,10 @@ use std::time::Duration;
 pub use create::{CreateOptions, NewImage};
 
 use crate::amend::{Plan, PlannedChange, Request, commit};
+use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{Header, Keyslot, SlotChange};
-use crate::keyslot::{Cost, Limits, Unlocked, opens, seal, unlock};
+use crate::header::{Header, Keyslot, Scheme, SlotChange, Template};
+use crate::keyslot::{Limits, Pbkdf, Unlocked, opens, seal, unlock, unlock_keyslot};
 use crate::secret::Passphrase;
 use crate::storage::sharing::Sharing;
 use crate::storage::{Access, FileStorage, Storage};
@@ -46,8 +47,8 @@ pub enum Done {
     Added {
         /// Index of the keyslot
         keyslot: usize,
-        /// Its PBKDF2 iterations
-        iterations: u32,
+        /// Its KDF
+        kdf: KdfAlg,
     },
     /// The keyslot is inactive and overwritten now.
     Erased {
@@ -58,8 +59,8 @@ pub enum Done {
     Replaced {
         /// Index of the keyslot
         keyslot: usize,
-        /// Its PBKDF2 iterations
-        iterations: u32,
+        /// Its KDF
+        kdf: KdfAlg,
     },
 }
 
@@ -103,6 +104,15 @@ impl Image {
     /// its header asks for more work than the [limits](OpenOptions::limits) allow.
     pub fn unlock(&self, passphrase: &Passphrase) -> Result<Unlocked> {
         self.named(unlock(self.storage(), &self.header, passphrase, self.options.limits))
+    }
+
+    /// The key in this keyslot, whatever its priority, and also if it is not the volume key.
+    ///
+    /// [`ErrorKind::WrongSecret`] if the keyslot does not open, [`ErrorKind::InvalidInput`] if
+    /// there is none such.
+    pub fn unlock_keyslot(&self, keyslot: usize, passphrase: &Passphrase) -> Result<Unlocked> {
+        let limits = self.options.limits;
+        self.named(unlock_keyslot(self.storage(), &self.header, keyslot, passphrase, limits))
     }
 
     /// What is in the image, decrypted.
@@ -212,33 +222,38 @@ impl Image {
         unlocked: Option<&Unlocked>,
         done: &mut Vec<Done>,
     ) -> Result<SlotChange> {
-        let seal = |keyslot: usize, secret: &Passphrase, cost: Cost| {
-            let (Some(unlocked), Some(slot)) = (unlocked, self.header.keyslot(keyslot)) else {
+        let seal = |keyslot: usize, secret: &Passphrase, pbkdf: Pbkdf| {
+            let template = self.header.template(keyslot)?;
+            let Some(unlocked) = unlocked else {
                 let text = format!("the volume key is needed to write keyslot {keyslot}");
                 return Err(Error::new(ErrorKind::InvalidInput, text));
             };
-            self.must_own(unlocked)?;
-            let (cipher, hash) = (slot.encryption, slot.af_hash);
-            let iterations = cost
-                .iterations(cipher, hash, slot.digest.iterations)
+            if !template.digest.as_ref().is_some_and(|digest| unlocked.is_of(digest)) {
+                self.must_own(unlocked)?;
+                let text = format!("keyslot {keyslot} holds another key than the one unlocked");
+                return Err(Error::new(ErrorKind::InvalidInput, text));
+            }
+            let kdf = pbkdf
+                .settle(&template)
                 .map_err(|e| e.with_hint(format!("Failed to write to keyslot {keyslot}")))?;
             let limits = self.options.limits;
-            limits.admit(format_args!("the new secret of keyslot {keyslot}"), iterations)?;
-            seal(cipher, hash, slot.stripes, unlocked.volume_key(), secret, iterations)
+            limits.admit_kdf(format_args!("the new secret of keyslot {keyslot}"), kdf)?;
+            let Template { encryption, af_hash, .. } = template;
+            seal(&Scheme { kdf, encryption, af_hash }, unlocked.volume_key(), secret)
         };
         match *change {
-            PlannedChange::Add { keyslot, ref secret, cost } => {
-                let sealed = seal(keyslot, secret, cost)?;
-                done.push(Done::Added { keyslot, iterations: sealed.iterations });
+            PlannedChange::Add { keyslot, ref secret, pbkdf } => {
+                let sealed = seal(keyslot, secret, pbkdf)?;
+                done.push(Done::Added { keyslot, kdf: sealed.scheme.kdf });
                 Ok(SlotChange::Activate { keyslot, sealed })
             }
             PlannedChange::Erase { keyslot } => {
                 done.push(Done::Erased { keyslot });
                 Ok(SlotChange::Deactivate { keyslot })
             }
-            PlannedChange::Replace { keyslot, ref secret, cost, staging } => {
-                let sealed = seal(keyslot, secret, cost)?;
-                done.push(Done::Replaced { keyslot, iterations: sealed.iterations });
+            PlannedChange::Replace { keyslot, ref secret, pbkdf, staging } => {
+                let sealed = seal(keyslot, secret, pbkdf)?;
+                done.push(Done::Replaced { keyslot, kdf: sealed.scheme.kdf });
                 Ok(SlotChange::Replace { keyslot, sealed, staging })
             }
         }

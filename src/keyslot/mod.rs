@@ -1,7 +1,7 @@
 //! Between a passphrase and the volume key: [`unlock`] takes the key out of a keyslot,
 //! [`seal`] makes the key material that goes into one.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "for keyslots of LUKS2 that are made"))]
+mod cost;
 mod machine;
 mod seal;
 mod unlock;
@@ -9,11 +9,13 @@ mod unlock;
 use std::fmt::Display;
 use std::time::Duration;
 
-pub use seal::{Cost, new_digest, seal};
-pub use unlock::{Unlocked, opens, unlock, wrong_secret};
+pub(crate) use cost::digest_iterations;
+pub use cost::{Cost, Pbkdf};
+pub use seal::{new_digest, seal};
+pub use unlock::{Unlocked, cannot_open, opens, unlock, unlock_keyslot, wrong_secret};
 
+use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::Kdf;
 
 /// How much work a header may ask for. What asks for more is refused, not clamped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,10 +57,10 @@ impl Limits {
     }
 
     /// Judges what a keyslot asks for, before anything is done or had for it.
-    pub(crate) fn admit_kdf(self, what: impl Display + Copy, kdf: &Kdf<'_>) -> Result<()> {
-        match *kdf {
-            Kdf::Pbkdf2 { iterations, .. } => self.admit(what, iterations),
-            Kdf::Argon2 { time, memory, parallelism, .. } => {
+    pub(crate) fn admit_kdf(self, what: impl Display + Copy, kdf: KdfAlg) -> Result<()> {
+        match kdf {
+            KdfAlg::Pbkdf2 { iterations, .. } => self.admit(what, iterations),
+            KdfAlg::Argon2 { time, memory, parallelism, .. } => {
                 let passes = u64::from(time) * u64::from(memory);
                 within(what, memory.into(), "KiB of memory", self.memory.into())?;
                 within(what, passes, "passes over a KiB of memory", self.memory_passes)?;
@@ -90,3 +92,5 @@ fn within(what: impl Display, asked: u64, unit: &str, limit: u64) -> Result<()> 
 pub const DEFAULT_ITER_TIME: Duration = Duration::from_secs(2);
 /// The least that QEMU and cryptsetup use or accept.
 pub const MIN_ITERATIONS: u32 = 1000;
+/// The least passes of Argon2 that cryptsetup uses or accepts.
+pub const MIN_PASSES: u32 = 4;

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::Limits;
 use crate::crypto::{af, kdf};
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{Header, Kdf, Keyslot, Priority};
+use crate::header::{Digest, Header, Keyslot, Priority};
 use crate::secret::{Passphrase, SecretBytes, VolumeKey};
 use crate::storage::Storage;
 
@@ -31,7 +31,39 @@ impl Unlocked {
 
     /// Whether this is the volume key of the image with this header.
     pub(crate) fn belongs_to(&self, header: &Header) -> bool {
-        header.digest().is_some_and(|digest| self.digest == digest.value)
+        header.digest().is_some_and(|digest| self.is_of(&digest))
+    }
+
+    /// Whether this is the key that a digest confirms.
+    pub(crate) fn is_of(&self, digest: &Digest<'_>) -> bool {
+        self.digest == digest.value
+    }
+}
+
+/// Tries one keyslot, whatever its priority, and whatever its key is for.
+///
+/// [`ErrorKind::WrongSecret`] if it does not open, [`ErrorKind::InvalidInput`] if it is inactive
+/// or there is none such.
+pub fn unlock_keyslot(
+    storage: &dyn Storage,
+    header: &Header,
+    index: usize,
+    passphrase: &Passphrase,
+    limits: Limits,
+) -> Result<Unlocked> {
+    let Some(keyslot) = header.keyslot(index).filter(|keyslot| keyslot.active) else {
+        return Err(match header.unusable().into_iter().find(|(other, _)| *other == index) {
+            Some((_, why)) => cannot_open(index, why),
+            None => Error::new(ErrorKind::InvalidInput, format!("keyslot {index} is inactive")),
+        });
+    };
+    let digest = keyslot.digest.value.to_vec();
+    match opens(storage, &keyslot, passphrase, limits)? {
+        Some(volume_key) => Ok(Unlocked { keyslot: index, volume_key, digest }),
+        None => {
+            let text = format!("keyslot {index} does not open with the secret");
+            Err(wrong_secret(text, passphrase))
+        }
     }
 }
 
@@ -76,8 +108,7 @@ pub fn unlock(
 
 fn nothing_opens(header: &Header, passphrase: &Passphrase) -> Error {
     if let (None, Some((index, why))) = (header.keyslots().next(), header.unusable().first()) {
-        let text = format!("keyslot {index} cannot be opened: {why}");
-        return Error::new(ErrorKind::Unsupported, text);
+        return cannot_open(*index, why);
     }
     let error = wrong_secret("Invalid password, cannot unlock any keyslot", passphrase);
     match header.unusable().first() {
@@ -86,6 +117,11 @@ fn nothing_opens(header: &Header, passphrase: &Passphrase) -> Error {
         }
         _ => error,
     }
+}
+
+/// The error of a keyslot that this crate cannot open.
+pub fn cannot_open(index: usize, why: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("keyslot {index} cannot be opened: {why}"))
 }
 
 /// The error of a passphrase that does not open what it should: `text`, and a hint if there is
@@ -107,11 +143,11 @@ pub fn opens(
     limits: Limits,
 ) -> Result<Option<VolumeKey>> {
     let Keyslot { index, digest, key_size, .. } = keyslot;
-    limits.admit_kdf(format_args!("keyslot {index}"), &keyslot.kdf)?;
+    limits.admit_kdf(format_args!("keyslot {index}"), keyslot.kdf.alg)?;
     limits.admit("the volume key digest", digest.iterations)?;
 
     let mut key = SecretBytes::zeroed(keyslot.encryption.key_size())?;
-    derive(&keyslot.kdf, passphrase, key.as_mut_slice())?;
+    keyslot.kdf.alg.derive(passphrase.as_bytes(), keyslot.kdf.salt, key.as_mut_slice())?;
 
     let mut material = Zeroizing::new(vec![0; keyslot.area.len]);
     storage.read_exact_at(&mut material, keyslot.area.offset).map_err(|e| {
@@ -127,18 +163,4 @@ pub fn opens(
     let password = candidate.as_bytes();
     kdf::pbkdf2(digest.hash, password, digest.salt, digest.iterations, &mut value);
     Ok(bool::from(value.ct_eq(digest.value)).then_some(candidate))
-}
-
-/// The key of a keyslot's own cipher. The cost has been judged.
-fn derive(kdf: &Kdf<'_>, passphrase: &Passphrase, key: &mut [u8]) -> Result<()> {
-    let password = passphrase.as_bytes();
-    match *kdf {
-        Kdf::Pbkdf2 { hash, iterations, salt } => {
-            kdf::pbkdf2(hash, password, salt, iterations, key);
-            Ok(())
-        }
-        Kdf::Argon2 { variant, time, memory, parallelism, salt } => {
-            kdf::argon2(variant, password, salt, [time, memory, parallelism], key)
-        }
-    }
 }

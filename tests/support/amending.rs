@@ -49,7 +49,7 @@ pub fn add(
     new: impl AsRef<[u8]>,
     keyslot: Option<i64>,
 ) -> usize {
-    let change = Change::Add { keyslot, new_secret: Ok(passphrase(new)), cost: COST };
+    let change = Change::Add { keyslot, new_secret: Ok(passphrase(new)), pbkdf: COST.into() };
     match amend(image, Some(passphrase(secret)), change)[..] {
         [Done::Added { keyslot, .. }] => keyslot,
         ref other => panic!("{other:?}"),
@@ -63,7 +63,7 @@ pub fn replace(image: &Path, old: impl AsRef<[u8]>, new: impl AsRef<[u8]>) -> us
         keyslot: None,
         old_secret: Some(Ok(old.clone())),
         new_secret: Ok(passphrase(new)),
-        cost: COST,
+        pbkdf: COST.into(),
     };
     match amend(image, Some(old), change)[..] {
         [Done::Replaced { keyslot, .. }] => keyslot,

@@ -3,8 +3,8 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use keyslot::crypto::{CipherSpec, HashAlg, af};
-use keyslot::header::{Header, SlotChange, Step, luks1};
+use keyslot::crypto::{CipherSpec, HashAlg, KdfAlg};
+use keyslot::header::{Header, Scheme, SlotChange, Step, luks1};
 use keyslot::keyslot::{new_digest, seal};
 use keyslot::storage::Storage;
 use keyslot::{Passphrase, VolumeKey};
@@ -85,6 +85,12 @@ impl Storage for Memory {
     }
 }
 
+/// PBKDF2 of this hash, which is that of the splitter too.
+pub fn scheme(encryption: &CipherSpec, hash: HashAlg, iterations: u32) -> Scheme {
+    let kdf = KdfAlg::Pbkdf2 { hash, iterations };
+    Scheme { kdf, encryption: encryption.clone(), af_hash: hash }
+}
+
 /// A LUKS1 image with these secrets in these keyslots, as cheap to open as the format allows.
 pub fn image(cipher: &CipherSpec, secrets: &[(usize, &Passphrase)]) -> Vec<u8> {
     let key = VolumeKey::random(cipher.key_size()).unwrap();
@@ -97,7 +103,7 @@ pub fn image(cipher: &CipherSpec, secrets: &[(usize, &Passphrase)]) -> Vec<u8> {
     let changes: Vec<_> = secrets
         .iter()
         .map(|&(keyslot, secret)| {
-            let sealed = seal(cipher, HashAlg::Sha256, af::STRIPES, &key, secret, 1).unwrap();
+            let sealed = seal(&scheme(cipher, HashAlg::Sha256, 1), &key, secret).unwrap();
             SlotChange::Activate { keyslot, sealed }
         })
         .collect();

@@ -73,7 +73,7 @@ pub fn small_key() -> CipherSpec {
 
 pub fn add(keyslot: usize, new: &Passphrase) -> Change {
     let keyslot = Some(i64::try_from(keyslot).unwrap());
-    Change::Add { keyslot, new_secret: Ok(new.clone()), cost: Cost::Iterations(1) }
+    Change::Add { keyslot, new_secret: Ok(new.clone()), pbkdf: Cost::Iterations(1).into() }
 }
 
 pub fn erase(keyslot: usize) -> Change {
@@ -85,6 +85,6 @@ pub fn replace(keyslot: usize, new: &Passphrase) -> Change {
         keyslot: Some(i64::try_from(keyslot).unwrap()),
         old_secret: None,
         new_secret: Ok(new.clone()),
-        cost: Cost::Iterations(1),
+        pbkdf: Cost::Iterations(1).into(),
     }
 }

@@ -41,7 +41,8 @@ pub fn image(path: &Path, slots: &[usize]) {
     let mut image = OpenOptions::new().sharing(Sharing::Amend).open(path).unwrap();
     let unlocked = image.unlock(&secret(slots[0])).unwrap();
     for &number in &slots[1..] {
-        let change = Change::Add { keyslot: None, new_secret: Ok(secret(number)), cost };
+        let change =
+            Change::Add { keyslot: None, new_secret: Ok(secret(number)), pbkdf: cost.into() };
         let plan = image.plan(Request::one(change)).unwrap();
         image.amend(&plan, Some(&unlocked)).unwrap();
     }

@@ -5,7 +5,8 @@ mod luks2;
 use std::ffi::OsString;
 
 use clap::Args;
-use keyslot::header::{Header, Kdf};
+use keyslot::crypto::KdfAlg;
+use keyslot::header::Header;
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
 use serde_json::{Map, Value, json};
 
@@ -185,7 +186,7 @@ fn format_specific(header: &Header) -> Value {
     }
     put("cipher-mode", json!(chain));
     let slots = header.keyslots().map(|keyslot| {
-        let Kdf::Pbkdf2 { iterations, .. } = keyslot.kdf else { return Value::Null };
+        let KdfAlg::Pbkdf2 { iterations, .. } = keyslot.kdf.alg else { return Value::Null };
         let offset = keyslot.area.offset;
         if keyslot.active {
             json!({ "active": true, "iters": iterations, "key-offset": offset, "stripes": keyslot.stripes })

@@ -13,9 +13,10 @@ use zerocopy::{FromBytes, IntoBytes};
 use self::raw::{ACTIVE, HEADER_SIZE, INACTIVE, KEYSLOTS, MAGIC, RawHeader, RawKeyslot, SECTOR};
 use self::validate::validate;
 use super::{
-    Area, Digest, Kdf, Keyslot, Leftover, NewDigest, Priority, Segment, material_len, text,
+    Area, Digest, Kdf, Keyslot, Leftover, NewDigest, Priority, Segment, Template, material_len,
+    text,
 };
-use crate::crypto::{CipherSpec, HashAlg, SectorCipher, af};
+use crate::crypto::{CipherSpec, HashAlg, KdfAlg, KdfKind, SectorCipher, af};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
@@ -146,9 +147,8 @@ impl Header {
             index,
             active: slot.state.get() == ACTIVE,
             priority: Priority::Normal,
-            kdf: Kdf::Pbkdf2 {
-                hash: self.hash,
-                iterations: slot.iterations.get(),
+            kdf: Kdf {
+                alg: KdfAlg::Pbkdf2 { hash: self.hash, iterations: slot.iterations.get() },
                 salt: &slot.salt,
             },
             key_size: self.cipher.key_size(),
@@ -166,6 +166,18 @@ impl Header {
             offset: u64::from(self.raw.keyslots[index].key_material_offset.get()) * SECTOR,
             len: (self.cipher.key_size() * af::STRIPES as usize)
                 .next_multiple_of(SectorCipher::SECTOR_SIZE),
+        }
+    }
+
+    /// What a key in any of its keyslots is made by.
+    pub(super) fn template(&self) -> Template<'_> {
+        Template {
+            encryption: self.cipher.clone(),
+            af_hash: self.hash,
+            key_size: self.cipher.key_size(),
+            kdf: KdfKind::Pbkdf2,
+            hash: self.hash,
+            digest: Some(self.digest()),
         }
     }
 

@@ -16,15 +16,14 @@
 //! or, if an active keyslot has the same salt, it waits for the secret of that one. QEMU and
 //! cryptsetup ignore both words of an inactive entry.
 
-use std::sync::Arc;
-
 use zerocopy::IntoBytes;
 
 use super::raw::{ACTIVE, HEADER_SIZE, INACTIVE, KEYSLOTS, SECTOR};
 use super::{Header, RawHeader};
-use crate::crypto::random;
+use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{Sealed, SlotChange, Stage, Step};
+use crate::header::step::list;
+use crate::header::{Scheme, Sealed, SlotChange, Stage, Staging, Step};
 
 impl Header {
     /// The writes that make `changes`, and the header after them.
@@ -112,7 +111,7 @@ impl Lowering {
     /// file they may be holes, and this is where a full disk shows.
     fn reserve(&mut self, changes: &[SlotChange]) -> Result<()> {
         for change in changes {
-            if let SlotChange::Replace { sealed, staging: Some(staging), .. } = change
+            if let SlotChange::Replace { sealed, staging: Staging::Keyslot(staging), .. } = change
                 && !self.header.keyslot(*staging).active
             {
                 self.material(*staging, sealed, "nothing has changed")?;
@@ -123,9 +122,9 @@ impl Lowering {
 
     /// The new secret into the staging keyslot, the old one out of its keyslot, the new one into
     /// it (the same key material, so one derivation serves both), and the staging keyslot wiped.
-    fn replace(&mut self, keyslot: usize, sealed: &Sealed, staging: Option<usize>) -> Result<()> {
+    fn replace(&mut self, keyslot: usize, sealed: &Sealed, staging: Staging) -> Result<()> {
         let safe = match staging {
-            Some(staging) => {
+            Staging::Keyslot(staging) => {
                 let nothing = format!("keyslot {keyslot} is unchanged");
                 self.material(staging, sealed, &nothing)?;
                 let mut staged = self.header.raw.clone();
@@ -133,7 +132,7 @@ impl Lowering {
                 self.entries(&staged, Order::BackToFront, &nothing);
                 format!("the new secret opens keyslot {staging}")
             }
-            None => String::from("neither secret may open it"),
+            _ => String::from("neither secret may open it"),
         };
         let unsure = format!("keyslot {keyslot} is half replaced: {safe}");
         let mut waiting = self.header.raw.clone();
@@ -146,7 +145,7 @@ impl Lowering {
         self.entries(&replaced, Order::BackToFront, &unsure);
 
         let replaced = format!("{}keyslot {keyslot} replaced; ", self.done);
-        let Some(staging) = staging else {
+        let Staging::Keyslot(staging) = staging else {
             self.done = replaced;
             return Ok(());
         };
@@ -167,12 +166,8 @@ impl Lowering {
             let text = format!("key material of {len} bytes for an area of {} bytes", area.len);
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
-        if sealed.iterations == 0 {
-            // The whole header would be refused from then on.
-            let text = "a keyslot cannot be written with an iteration count of 0";
-            return Err(Error::new(ErrorKind::InvalidInput, text));
-        }
-        self.stage(overwrite(area.offset, &sealed.material), on_failure);
+        self.header.check_scheme(&sealed.scheme)?;
+        self.stage(Step::overwrite(area.offset, &sealed.material).to_vec(), on_failure);
         Ok(())
     }
 
@@ -194,9 +189,7 @@ impl Lowering {
         self.header.raw = to.clone();
     }
 
-    /// Overwrites inactive keyslots: random bytes, so that what is below has to keep them (zeros
-    /// may be stored as nothing, and the old bytes stay where they were); then zeros, so that
-    /// the area is blank; then the mark goes.
+    /// Overwrites inactive keyslots; then the mark goes.
     fn wipe(&mut self, keyslots: &[usize]) -> Result<()> {
         if keyslots.is_empty() {
             return Ok(());
@@ -207,11 +200,7 @@ impl Lowering {
         let mut wiped = self.header.raw.clone();
         for &keyslot in keyslots {
             let area = self.header.area(keyslot);
-            let mut noise = vec![0; area.len];
-            random::fill(&mut noise)?;
-            let mut steps = overwrite(area.offset, &noise.into());
-            steps.extend(overwrite(area.offset, &vec![0; area.len].into()));
-            self.stage(steps, &on_failure);
+            self.stage(Step::wipe(area.offset, area.len)?, &on_failure);
             wiped.keyslots[keyslot].iterations = 0.into();
             wiped.keyslots[keyslot].salt = [0; 32];
         }
@@ -232,18 +221,37 @@ impl Header {
             let (keyslot, active, staging) = match *change {
                 SlotChange::Activate { keyslot, .. } => (keyslot, Some(false), None),
                 SlotChange::Deactivate { keyslot } => (keyslot, None, None),
-                SlotChange::Replace { keyslot, staging, .. } => (keyslot, Some(true), staging),
+                SlotChange::Replace { keyslot, staging, .. } => {
+                    (keyslot, Some(true), Some(staging))
+                }
+            };
+            let unfit = |staging| match staging {
+                Staging::Keyslot(staging) => staging == keyslot || staging >= KEYSLOTS,
+                Staging::InPlace => false,
+                Staging::Area => true,
             };
             let twice = touched.get_mut(keyslot).is_none_or(|it| std::mem::replace(it, true));
             if twice
                 || active.is_some_and(|active| active != self.keyslot(keyslot).active)
-                || staging.is_some_and(|staging| staging == keyslot || staging >= KEYSLOTS)
+                || staging.is_some_and(unfit)
             {
                 let text = format!("the change of keyslot {keyslot} does not fit the header");
                 return Err(Error::new(ErrorKind::InvalidInput, text));
             }
         }
         Ok(())
+    }
+
+    /// Refuses key material that nobody could open: a LUKS1 header has one cipher, one hash and
+    /// PBKDF2, and with an iteration count of 0 it would be refused as a whole.
+    fn check_scheme(&self, scheme: &Scheme) -> Result<()> {
+        let Scheme { kdf, encryption, af_hash } = scheme;
+        let fits = matches!(*kdf, KdfAlg::Pbkdf2 { hash, iterations } if hash == self.hash && iterations > 0);
+        if fits && *encryption == self.cipher && *af_hash == self.hash {
+            return Ok(());
+        }
+        let text = format!("a keyslot of this LUKS1 header cannot have {kdf:?}");
+        Err(Error::new(ErrorKind::InvalidInput, text))
     }
 
     /// The runs of bytes in which `to` differs, one per sector: where, and what `to` has there.
@@ -269,19 +277,19 @@ enum Order {
     FrontToBack,
 }
 
-fn overwrite(offset: u64, bytes: &Arc<[u8]>) -> Vec<Step> {
-    vec![
-        Step::Write { offset, bytes: Arc::clone(bytes) },
-        Step::Sync,
-        Step::Verify { offset, bytes: Arc::clone(bytes) },
-    ]
-}
-
 fn activate(raw: &mut RawHeader, keyslot: usize, sealed: &Sealed) {
     let slot = &mut raw.keyslots[keyslot];
     slot.state = ACTIVE.into();
-    slot.iterations = sealed.iterations.into();
+    slot.iterations = iterations(sealed).into();
     slot.salt = sealed.salt;
+}
+
+/// Of a scheme that has been checked.
+fn iterations(sealed: &Sealed) -> u32 {
+    match sealed.scheme.kdf {
+        KdfAlg::Pbkdf2 { iterations, .. } => iterations,
+        KdfAlg::Argon2 { .. } => 0,
+    }
 }
 
 /// Inactive, and marked by an iteration count until its area is overwritten.
@@ -290,11 +298,4 @@ fn deactivate(raw: &mut RawHeader, keyslot: usize) {
     slot.state = INACTIVE.into();
     slot.salt = [0; 32];
     slot.iterations = slot.iterations.get().max(1).into();
-}
-
-/// `keyslot 3`, `keyslots 1, 4`
-fn list(keyslots: &[usize]) -> String {
-    let numbers: Vec<_> = keyslots.iter().map(ToString::to_string).collect();
-    let plural = if numbers.len() == 1 { "" } else { "s" };
-    format!("keyslot{plural} {}", numbers.join(", "))
 }

@@ -1,10 +1,13 @@
 //! `config`: the sizes of the header, flags, and what a program must know to touch the image.
 
+use std::ops::Range;
+
 use serde_json::{Map, Value};
 
+use super::edit::UNWIPED;
 use super::json::Member;
 use super::raw::{BINARY_SIZE, HDR_SIZES};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The configuration in the metadata.
 #[derive(Clone, Debug)]
@@ -16,6 +19,8 @@ pub struct Config {
     pub flags: Vec<String>,
     /// What a program must know to write the metadata or to activate the volume
     pub requirements: Vec<String>,
+    /// Areas of erased keyslots that an interruption left as they were
+    pub unwiped: Vec<Range<u64>>,
 }
 
 impl Config {
@@ -44,7 +49,9 @@ impl Config {
             Some(requirements) => strings(requirements.optional("mandatory")?)?,
             None => Vec::new(),
         };
-        Ok(Self { keyslots_size, flags, requirements })
+        let areas = 2 * hdr_size..2 * hdr_size + keyslots_size;
+        let unwiped = member.optional(UNWIPED)?.map_or(Vec::new(), |it| unwiped(&it, &areas));
+        Ok(Self { keyslots_size, flags, requirements, unwiped })
     }
 
     /// Whether a reencryption is on its way that leaves its state in the metadata.
@@ -57,7 +64,21 @@ impl Config {
     }
 }
 
+/// A mark of ours: whatever else it is, it is no more than a hint.
+fn unwiped(member: &Member<'_>, bounds: &Range<u64>) -> Vec<Range<u64>> {
+    let area = |item: &Member<'_>| {
+        let start = item.member("offset")?.decimal()?;
+        let size = item.member("size")?.decimal()?;
+        Ok::<_, Error>(start.max(bounds.start)..start.saturating_add(size).min(bounds.end))
+    };
+    let items = member.items().unwrap_or_default();
+    let areas = items.iter().take(MAX_UNWIPED).filter_map(|item| area(item).ok());
+    areas.filter(|area| !area.is_empty()).collect()
+}
+
 /// Requirements of a reencryption that leaves its state in the metadata
 const REENCRYPTIONS: [&str; 3] = ["online-reencrypt", "online-reencrypt-v2", "online-reencrypt-v3"];
+/// As many areas as keyslots and their replacements can leave
+const MAX_UNWIPED: usize = 64;
 const ALIGNMENT: u64 = 4096;
 const MAX_KEYSLOTS_SIZE: u64 = 128 << 20;

@@ -10,7 +10,7 @@ use zerocopy::IntoBytes;
 
 use super::corrupt;
 use super::metadata::Metadata;
-use super::raw::{BINARY_SIZE, HDR_SIZES, RawHeader, Which};
+use super::raw::{BINARY_SIZE, HDR_SIZES, RawHeader, WRONG_MAGIC, Which};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
@@ -20,6 +20,10 @@ pub(super) struct Chosen {
     pub raw: Box<RawHeader>,
     pub metadata: Metadata,
     pub warning: Option<String>,
+    /// Those of the copies whose checksums are right
+    pub salts: [Option<[u8; 64]>; 2],
+    /// Whether the image begins with something else
+    pub is_foreign: bool,
 }
 
 /// A copy whose checksum is right.
@@ -117,8 +121,17 @@ fn choose(copies: Copies) -> Result<Chosen> {
         let metadata = Metadata::parse(&copy.json_area, copy.raw.hdr_size.get())?;
         Ok::<Valid, Error>((copy.raw, metadata))
     };
+    let salts = [0, 1].map(|i| copies[i].as_ref().ok().map(|copy| copy.raw.salt));
+    let is_foreign = matches!(&copies[0], Err(error) if error.message() == WRONG_MAGIC);
     let [primary, secondary] = copies.map(|copy| copy.and_then(valid));
-    let chosen = |which, (raw, metadata): Valid, warning| Chosen { which, raw, metadata, warning };
+    let chosen = |which, (raw, metadata): Valid, warning| Chosen {
+        which,
+        raw,
+        metadata,
+        warning,
+        salts,
+        is_foreign,
+    };
     match (primary, secondary) {
         (Ok(primary), Ok(secondary)) => {
             let (one, other) = (primary.0.seqid.get(), secondary.0.seqid.get());

@@ -1,9 +1,11 @@
 //! `keyslots`: what holds a key, and what it takes to open it.
 
+use std::ops::Range;
+
 use serde_json::Value;
 
 use super::json::{Member, printable};
-use crate::crypto::{Argon2Variant, CipherSpec, HashAlg, af};
+use crate::crypto::{Argon2Variant, CipherSpec, HashAlg, KdfAlg, af};
 use crate::error::Result;
 use crate::header::{Area, Kdf, Priority, material_len};
 
@@ -30,32 +32,15 @@ pub struct Slot {
 /// How a keyslot is opened.
 #[derive(Clone, Debug)]
 pub(super) struct Opening {
-    kdf: OwnedKdf,
+    kdf: KdfAlg,
+    salt: Vec<u8>,
     pub encryption: CipherSpec,
     pub af_hash: HashAlg,
 }
 
-#[derive(Clone, Debug)]
-struct OwnedKdf {
-    alg: KdfAlg,
-    salt: Vec<u8>,
-}
-
-#[derive(Clone, Debug)]
-enum KdfAlg {
-    Pbkdf2 { hash: HashAlg, iterations: u32 },
-    Argon2 { variant: Argon2Variant, time: u32, memory: u32, parallelism: u32 },
-}
-
 impl Opening {
     pub fn kdf(&self) -> Kdf<'_> {
-        let salt = self.kdf.salt.as_slice();
-        match self.kdf.alg {
-            KdfAlg::Pbkdf2 { hash, iterations } => Kdf::Pbkdf2 { hash, iterations, salt },
-            KdfAlg::Argon2 { variant, time, memory, parallelism } => {
-                Kdf::Argon2 { variant, time, memory, parallelism, salt }
-            }
-        }
+        Kdf { alg: self.kdf, salt: &self.salt }
     }
 }
 
@@ -90,6 +75,11 @@ impl Slot {
             _ => {}
         }
         Ok(slot)
+    }
+
+    /// Its area, in bytes from the start of the header.
+    pub fn range(&self) -> Range<u64> {
+        self.offset..self.offset.saturating_add(self.size)
     }
 
     /// Where the key material is: as much of the area as it takes.
@@ -132,13 +122,15 @@ fn opening(
     let area_key_size = usize::try_from(area_key_size).unwrap_or(usize::MAX);
     let parts = (kdf, cipher(encryption, area_key_size), hash_of(af_hash));
     Ok(match parts {
-        (Ok(kdf), Ok(encryption), Ok(af_hash)) => Ok(Opening { kdf, encryption, af_hash }),
+        (Ok((kdf, salt)), Ok(encryption), Ok(af_hash)) => {
+            Ok(Opening { kdf, salt, encryption, af_hash })
+        }
         (Err(why), _, _) | (_, Err(why), _) | (_, _, Err(why)) => Err(why),
     })
 }
 
 /// Members of another KDF are left over from it: old versions of cryptsetup did not remove them.
-fn kdf(member: &Member<'_>) -> Result<std::result::Result<OwnedKdf, String>> {
+fn kdf(member: &Member<'_>) -> Result<std::result::Result<(KdfAlg, Vec<u8>), String>> {
     let kind = member.member("type")?.name()?;
     let salt = member.member("salt")?;
     salt.name()?;
@@ -147,8 +139,7 @@ fn kdf(member: &Member<'_>) -> Result<std::result::Result<OwnedKdf, String>> {
             let iterations = member.member("iterations")?.count()?;
             let hash = member.member("hash")?.string()?;
             let salt = salt.base64(SALT..=SALT)?;
-            return Ok(hash_of(hash)
-                .map(|hash| OwnedKdf { alg: KdfAlg::Pbkdf2 { hash, iterations }, salt }));
+            return Ok(hash_of(hash).map(|hash| (KdfAlg::Pbkdf2 { hash, iterations }, salt)));
         }
         "argon2i" => Argon2Variant::Argon2i,
         "argon2id" => Argon2Variant::Argon2id,
@@ -166,7 +157,7 @@ fn kdf(member: &Member<'_>) -> Result<std::result::Result<OwnedKdf, String>> {
     }
     let salt = salt.base64(SALT..=SALT)?;
     let alg = KdfAlg::Argon2 { variant, time, memory: memory_kib, parallelism };
-    Ok(Ok(OwnedKdf { alg, salt }))
+    Ok(Ok((alg, salt)))
 }
 
 /// A keyslot of type `reencrypt`: the state of a reencryption, and no key.
@@ -221,7 +212,7 @@ pub(super) fn quoted(text: &str) -> String {
     printable(&Value::from(text).to_string())
 }
 
-const KIND: &str = "luks2";
+pub(super) const KIND: &str = "luks2";
 pub(super) const REENCRYPT: &str = "reencrypt";
 /// Length of every salt
 pub(super) const SALT: usize = 32;

@@ -7,11 +7,12 @@
 
 use serde_json::{Map, Value};
 
+use super::areas::without;
 use super::config::Config;
 use super::corrupt;
 use super::digest::KeyDigest;
 use super::json::{Member, parse_area};
-use super::keyslot::{REENCRYPT, Slot};
+use super::keyslot::{KIND, REENCRYPT, Slot};
 use super::segment::{DataSegment, check_order};
 use crate::error::Result;
 
@@ -47,7 +48,9 @@ impl Metadata {
         let tokens = numbered(&value, "tokens", Token::parse)?;
         let segments = numbered(&value, "segments", DataSegment::parse)?;
         let digests = numbered(&value, "digests", KeyDigest::parse)?;
-        let config = Config::parse(&value, hdr_size)?;
+        let mut config = Config::parse(&value, hdr_size)?;
+        let used: Vec<_> = keyslots.iter().map(Slot::range).collect();
+        config.unwiped = without(&config.unwiped, &used);
         let text = text.to_owned();
         let metadata = Self { text, value, keyslots, tokens, segments, digests, config };
         metadata.check_references()?;
@@ -80,6 +83,11 @@ impl Metadata {
     /// The segments, by number, those of a reencryption's beginning and end behind the others.
     pub fn segments(&self) -> &[DataSegment] {
         &self.segments
+    }
+
+    /// The segments that are the volume.
+    pub(super) fn regular_segments(&self) -> impl Iterator<Item = &DataSegment> {
+        self.segments.iter().filter(|segment| !segment.is_backup())
     }
 
     /// The digests, by number.
@@ -123,7 +131,7 @@ impl Metadata {
                 return unknown("digests", digest.number, "segments", number);
             }
         }
-        for slot in self.keyslots.iter().filter(|slot| slot.kind == "luks2") {
+        for slot in self.keyslots.iter().filter(|slot| slot.kind == KIND) {
             let of = |digest: &&KeyDigest| digest.keyslots.contains(&slot.number);
             let count = self.digests.iter().filter(of).count();
             if count != 1 {
@@ -145,7 +153,7 @@ impl Metadata {
     fn check_areas(&self, hdr_size: u64) -> Result<()> {
         let start = 2 * hdr_size;
         let end = start + self.config.keyslots_size;
-        let data = self.segments.iter().filter(|it| !it.is_backup()).map(|it| it.offset).min();
+        let data = self.regular_segments().map(|it| it.offset).min();
         if let Some(data) = data.filter(|&data| data != 0 && data < end) {
             let size = self.config.keyslots_size;
             let text = format!(

@@ -3,14 +3,19 @@
 //! A [`Header`] can only be made by [reading](Header::read) one with a valid copy. The metadata stays
 //! with it as it was read: what nobody understands is what a rewrite would write again.
 
+mod amendable;
+mod areas;
 mod config;
 mod copies;
 mod digest;
+mod edit;
 mod json;
 mod keyslot;
 mod metadata;
 mod raw;
 mod segment;
+mod steps;
+mod write;
 
 pub use config::Config;
 pub use digest::KeyDigest;
@@ -22,8 +27,8 @@ pub use segment::{Crypt, DataSegment};
 use zerocopy::IntoBytes;
 
 use self::copies::Chosen;
-use self::raw::RawHeader;
-use super::{Digest, Keyslot, Segment, text};
+use self::raw::{BINARY_SIZE, RawHeader};
+use super::{Area, Digest, Keyslot, Leftover, Segment, text};
 use crate::crypto::{CipherSpec, af};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
@@ -37,6 +42,10 @@ pub struct Header {
     /// Cipher of the first segment
     cipher: std::result::Result<CipherSpec, String>,
     warning: Option<String>,
+    /// Of the primary and the secondary copy, where they are known
+    salts: [Option<[u8; 64]>; 2],
+    /// Whether the image begins with something else than the primary copy
+    is_foreign: bool,
 }
 
 impl Header {
@@ -46,7 +55,7 @@ impl Header {
     /// the value. Nothing is written, whatever is wrong with the other copy.
     pub fn read(storage: &dyn Storage) -> Result<Self> {
         let len = storage.len().map_err(|e| Error::io("read the length", e))?;
-        let Chosen { which, raw, metadata, warning } =
+        let Chosen { which, raw, metadata, warning, salts, is_foreign } =
             copies::read(storage, len, super::STEADY_READS)?;
         let end = 2 * raw.hdr_size.get() + metadata.config().keyslots_size;
         if end > len {
@@ -54,7 +63,7 @@ impl Header {
             return Err(corrupt(text).with_hint("the image is truncated"));
         }
         let cipher = cipher_of_first_segment(&metadata);
-        Ok(Self { which, raw, metadata, cipher, warning })
+        Ok(Self { which, raw, metadata, cipher, warning, salts, is_foreign })
     }
 
     /// Whether an image has a secondary copy with a right checksum, whatever it begins with.
@@ -159,6 +168,16 @@ impl Header {
         self.cipher.as_ref().map_err(String::as_str)
     }
 
+    /// Areas that an interrupted amendment did not overwrite.
+    pub(super) fn leftovers(&self) -> Vec<Leftover> {
+        let unwiped = self.metadata.config().unwiped.iter();
+        let area = |it: &std::ops::Range<u64>| {
+            let len = usize::try_from(it.end - it.start).unwrap_or(usize::MAX);
+            Leftover::Area(Area { offset: it.start, len })
+        };
+        unwiped.map(area).collect()
+    }
+
     /// Start of the encrypted data in bytes.
     pub fn payload_offset(&self) -> u64 {
         self.metadata.segments().first().map_or(0, |segment| segment.offset)
@@ -166,8 +185,7 @@ impl Header {
 
     /// The bytes of all segments together.
     pub(super) fn volume_len(&self, storage_len: u64) -> Option<u64> {
-        let regular = self.metadata.segments().iter().filter(|segment| !segment.is_backup());
-        regular.into_iter().try_fold(0_u64, |sum, segment| {
+        self.metadata.regular_segments().try_fold(0_u64, |sum, segment| {
             let len = segment.end(storage_len)?.checked_sub(segment.offset)?;
             sum.checked_add(len)
         })
@@ -179,9 +197,9 @@ impl Header {
     /// loop device has none either.
     pub(super) fn segments(&self, storage_len: u64) -> Result<Vec<Segment>> {
         self.check_requirements()?;
-        let regular = || self.metadata.segments().iter().filter(|segment| !segment.is_backup());
         let digest = self.metadata.digest_of_segment(0).map(|digest| digest.number);
-        regular()
+        self.metadata
+            .regular_segments()
             .map(|segment| {
                 let number = segment.number;
                 let other = self

@@ -93,7 +93,7 @@ impl RawHeader {
             return Err(corrupt("the image is truncated"));
         };
         if raw.magic != *which.magic() {
-            return Err(corrupt("the magic is wrong"));
+            return Err(corrupt(WRONG_MAGIC));
         }
         let (version, size, at) = (raw.version.get(), raw.hdr_size.get(), raw.hdr_offset.get());
         if version != VERSION {
@@ -113,13 +113,29 @@ impl RawHeader {
         Ok(raw)
     }
 
+    /// The same header at the head of this copy, with the checksum of it and `json_area`.
+    pub(super) fn sealed(
+        &self,
+        which: Which,
+        salt: [u8; 64],
+        json_area: &[u8],
+    ) -> Result<Box<Self>> {
+        let mut raw = Box::new(self.clone());
+        raw.magic = *which.magic();
+        raw.salt = salt;
+        raw.hdr_offset = match which {
+            Which::Primary => 0.into(),
+            Which::Secondary => self.hdr_size,
+        };
+        raw.checksum = [0; 64];
+        let digest = raw.checksum_alg()?.digest(&[raw.as_bytes(), json_area]);
+        raw.checksum[..digest.len()].copy_from_slice(&digest);
+        Ok(raw)
+    }
+
     /// Checks the checksum of the copy that begins with this header and goes on with `json_area`.
     pub(super) fn verify(&self, json_area: &[u8]) -> Result<()> {
-        let name = text(&self.checksum_alg);
-        let alg = HashAlg::parse(&name.to_ascii_lowercase()).map_err(|_| {
-            let text = format!("checksum_alg '{}' is not supported", name.escape_debug());
-            Error::new(ErrorKind::Unsupported, text)
-        })?;
+        let alg = self.checksum_alg()?;
         let mut zeroed = self.clone();
         zeroed.checksum = [0; 64];
         let digest = alg.digest(&[zeroed.as_bytes(), json_area]);
@@ -129,8 +145,17 @@ impl RawHeader {
         }
         Err(corrupt("the checksum is wrong"))
     }
+
+    fn checksum_alg(&self) -> Result<HashAlg> {
+        let name = text(&self.checksum_alg);
+        HashAlg::parse(&name.to_ascii_lowercase()).map_err(|_| {
+            let text = format!("checksum_alg '{}' is not supported", name.escape_debug());
+            Error::new(ErrorKind::Unsupported, text)
+        })
+    }
 }
 
+pub(super) const WRONG_MAGIC: &str = "the magic is wrong";
 const VERSION: u16 = 2;
 /// Length of the binary header
 pub(super) const BINARY_SIZE: usize = 4096;

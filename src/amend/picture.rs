@@ -1,0 +1,219 @@
+//! The picture of the keyslots that a plan is made on. Each change is judged on what the ones
+//! before it leave, with QEMU's checks in QEMU's order (`qcrypto_block_luks_amend_options` and the
+//! two functions below it).
+
+use super::Change;
+use crate::error::{Error, ErrorKind, Result};
+use crate::keyslot::{Pbkdf, wrong_secret};
+use crate::secret::Passphrase;
+
+/// The keyslots as they will be after the changes so far.
+pub(super) struct Picture<'a> {
+    pub slots: Vec<Slot>,
+    /// Which of them hold the volume key
+    pub keepers: Vec<bool>,
+    /// Inactive keyslots to overwrite all the same
+    pub rewipe: Vec<usize>,
+    pub force: bool,
+    pub opens: &'a mut dyn FnMut(usize, &Passphrase) -> Result<bool>,
+}
+
+pub(super) enum Slot {
+    Free,
+    /// As it is on disk
+    Old,
+    New {
+        secret: Passphrase,
+        pbkdf: Pbkdf,
+    },
+}
+
+impl Picture<'_> {
+    pub fn apply(&mut self, change: Change) -> Result<()> {
+        match change {
+            Change::Add { keyslot, new_secret, pbkdf } => self.add(keyslot, new_secret, pbkdf),
+            Change::Erase { keyslot: Some(keyslot), old_secret } => {
+                self.erase_keyslot(keyslot, old_secret)
+            }
+            Change::Erase { keyslot: None, old_secret: Some(old_secret) } => {
+                self.erase_matching(&old_secret?)
+            }
+            Change::Erase { keyslot: None, old_secret: None } => Err(invalid(
+                "To erase keyslot(s), either explicit keyslot index or the password currently contained in them must be given",
+            )),
+            Change::Replace { keyslot, old_secret, new_secret, pbkdf } => {
+                self.replace(keyslot, old_secret, new_secret, pbkdf)
+            }
+        }
+    }
+
+    fn add(
+        &mut self,
+        keyslot: Option<i64>,
+        secret: Result<Passphrase>,
+        pbkdf: Pbkdf,
+    ) -> Result<()> {
+        let keyslot = match keyslot {
+            Some(number) => {
+                // QEMU prints this one unsigned.
+                let shown = i32::try_from(number)
+                    .map_or(number, |number| i64::from(number.cast_unsigned()));
+                let keyslot = self.in_range(number, shown)?;
+                if self.is_active(keyslot) && !self.force {
+                    return Err(refused(format!(
+                        "Refusing to overwrite active keyslot {keyslot} - please erase it first"
+                    )));
+                }
+                keyslot
+            }
+            None => {
+                self.slots.iter().position(|slot| matches!(slot, Slot::Free)).ok_or_else(|| {
+                    let text = "Can't add a keyslot - all keyslots are in use";
+                    Error::new(ErrorKind::NoFreeKeyslot, text)
+                })?
+            }
+        };
+        self.slots[keyslot] = Slot::New { secret: secret?, pbkdf };
+        self.keepers[keyslot] = true;
+        Ok(())
+    }
+
+    fn erase_keyslot(&mut self, number: i64, secret: Option<Result<Passphrase>>) -> Result<()> {
+        let secret = secret.transpose()?;
+        let keyslot = self.in_range(number, number)?;
+        if let Some(secret) = secret {
+            self.must_open(keyslot, &secret, "for erase operation")?;
+        }
+        if !self.is_active(keyslot) && !self.force {
+            return Err(refused(format!("Given keyslot {keyslot} is already erased (inactive) ")));
+        }
+        if self.keepers().eq([keyslot]) && !self.force {
+            return Err(refused(format!(
+                "Attempt to erase the only active keyslot {keyslot} which will erase all the data in the image irreversibly - refusing operation"
+            )));
+        }
+        if matches!(self.slots[keyslot], Slot::Free) {
+            self.rewipe.push(keyslot);
+        }
+        self.erase(keyslot);
+        Ok(())
+    }
+
+    fn erase_matching(&mut self, secret: &Passphrase) -> Result<()> {
+        let matching = self.matching(secret)?;
+        if matching.is_empty() {
+            let text = "No keyslots match given (old) password for erase operation";
+            return Err(wrong_secret(text, secret));
+        }
+        let is_any_left = self.keepers().any(|keyslot| !matching.contains(&keyslot));
+        if self.keepers().next().is_some() && !is_any_left && !self.force {
+            return Err(refused(
+                "All the active keyslots match the (old) password that was given and erasing them will erase all the data in the image irreversibly - refusing operation",
+            ));
+        }
+        for keyslot in matching {
+            self.erase(keyslot);
+        }
+        Ok(())
+    }
+
+    fn replace(
+        &mut self,
+        number: Option<i64>,
+        old_secret: Option<Result<Passphrase>>,
+        new_secret: Result<Passphrase>,
+        pbkdf: Pbkdf,
+    ) -> Result<()> {
+        let old_secret = old_secret.transpose()?;
+        let keyslots = match (number, old_secret) {
+            (Some(number), old_secret) => {
+                let keyslot = self.in_range(number, number)?;
+                if !self.is_active(keyslot) {
+                    return Err(invalid(format!("keyslot {keyslot} is inactive"))
+                        .with_hint("add a secret to it instead"));
+                }
+                if let Some(secret) = old_secret {
+                    self.must_open(keyslot, &secret, "to replace")?;
+                }
+                vec![keyslot]
+            }
+            (None, Some(old_secret)) => {
+                // Another key than the volume key is replaced where it is named.
+                let mut keyslots = self.matching(&old_secret)?;
+                let others = keyslots.extract_if(.., |it| !self.keepers[*it]).next();
+                if let (true, Some(keyslot)) = (keyslots.is_empty(), others) {
+                    let text = format!("the old secret opens keyslot {keyslot}, which is unbound");
+                    return Err(invalid(text).with_hint("--keyslot names it"));
+                }
+                if keyslots.is_empty() {
+                    return Err(wrong_secret("no keyslot opens with the old secret", &old_secret));
+                }
+                keyslots
+            }
+            (None, None) => {
+                return Err(invalid("to replace a secret, its keyslot or the secret is needed"));
+            }
+        };
+        let secret = new_secret?;
+        for keyslot in keyslots {
+            self.slots[keyslot] = Slot::New { secret: secret.clone(), pbkdf };
+        }
+        Ok(())
+    }
+
+    fn in_range(&self, number: i64, shown: i64) -> Result<usize> {
+        let count = self.slots.len();
+        usize::try_from(number).ok().filter(|&keyslot| keyslot < count).ok_or_else(|| {
+            let last = count - 1;
+            invalid(format!("Invalid keyslot {shown} specified, must be between 0 and {last}"))
+        })
+    }
+
+    fn is_active(&self, keyslot: usize) -> bool {
+        !matches!(self.slots[keyslot], Slot::Free)
+    }
+
+    fn erase(&mut self, keyslot: usize) {
+        self.slots[keyslot] = Slot::Free;
+        self.keepers[keyslot] = false;
+    }
+
+    /// The keyslots without which the data is lost.
+    fn keepers(&self) -> impl Iterator<Item = usize> {
+        (0..self.slots.len()).filter(|&keyslot| self.keepers[keyslot])
+    }
+
+    fn matches(&mut self, keyslot: usize, secret: &Passphrase) -> Result<bool> {
+        match &self.slots[keyslot] {
+            Slot::Free => Ok(false),
+            Slot::Old => (self.opens)(keyslot, secret),
+            Slot::New { secret: new, .. } => Ok(new == secret),
+        }
+    }
+
+    fn matching(&mut self, secret: &Passphrase) -> Result<Vec<usize>> {
+        let mut matching = Vec::new();
+        for keyslot in 0..self.slots.len() {
+            if self.matches(keyslot, secret)? {
+                matching.push(keyslot);
+            }
+        }
+        Ok(matching)
+    }
+
+    fn must_open(&mut self, keyslot: usize, secret: &Passphrase, what: &str) -> Result<()> {
+        if self.matches(keyslot, secret)? {
+            return Ok(());
+        }
+        let text = format!("Given keyslot {keyslot} doesn't contain the given old password {what}");
+        Err(wrong_secret(text, secret))
+    }
+}
+
+fn invalid(text: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidInput, text)
+}
+
+fn refused(text: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Refused, text)
+}

@@ -1,0 +1,119 @@
+//! What an amendment has to know: which keyslots there are, whether they may be changed, what a new
+//! one is like, and whether there is room for it.
+
+use std::ops::Range;
+
+use super::areas::Areas;
+use super::steps::KEYSLOTS;
+use super::{Header, Slot, unsupported};
+use crate::crypto::{CipherSpec, HashAlg, KdfAlg, KdfKind};
+use crate::error::{Error, ErrorKind, Result};
+use crate::header::{Occupant, Staging, Template};
+
+impl Header {
+    /// The keyslot of this number, whether or not it can be opened.
+    pub(super) fn slot(&self, number: usize) -> Option<&Slot> {
+        self.metadata.keyslots().iter().find(|slot| slot.number as usize == number)
+    }
+
+    /// What areas of keyslots are in, in bytes from the start of the header.
+    pub(super) fn areas(&self) -> Range<u64> {
+        let start = 2 * self.hdr_size();
+        start..start + self.metadata.config().keyslots_size
+    }
+
+    /// Number of the digest of the volume key.
+    pub(super) fn volume_key_digest(&self) -> Result<u32> {
+        let digest = self.metadata.digest_of_segment(self.first_segment());
+        digest.map(|digest| digest.number).ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, "the image has no volume key: it is not encrypted")
+        })
+    }
+
+    /// What is in each of the keyslots that there can be.
+    pub(in crate::header) fn occupants(&self) -> Vec<Option<Occupant>> {
+        let mut occupants = vec![None; KEYSLOTS];
+        for slot in self.metadata.keyslots() {
+            let holds = self.view(slot).is_ok_and(|keyslot| keyslot.is_bound);
+            occupants[slot.number as usize] =
+                Some(if holds { Occupant::VolumeKey } else { Occupant::Other });
+        }
+        occupants
+    }
+
+    /// Whether the metadata may be written: cryptsetup refuses the same.
+    pub(in crate::header) fn check_amendable(&self) -> Result<()> {
+        self.check_requirements()?;
+        if !self.is_foreign {
+            return Ok(());
+        }
+        let text = "the image does not begin with a LUKS header: there is only a secondary copy";
+        Err(Error::new(ErrorKind::Refused, text)
+            .with_hint("'keyslot repair --force' writes the primary copy again"))
+    }
+
+    /// What a new key in this keyslot is made by: as it is now, or as in cryptsetup.
+    pub(in crate::header) fn template(&self, number: usize) -> Result<Template<'_>> {
+        let old = self.slot(number).and_then(|slot| self.view(slot).ok());
+        if let Some(old) = old {
+            let hash = match old.kdf.alg {
+                KdfAlg::Pbkdf2 { hash, .. } => hash,
+                KdfAlg::Argon2 { .. } => HashAlg::Sha256,
+            };
+            return Ok(Template {
+                encryption: old.encryption.clone(),
+                af_hash: old.af_hash,
+                key_size: old.key_size,
+                kdf: old.kdf.alg.kind(),
+                hash,
+                digest: Some(old.digest),
+            });
+        }
+        let key_size = self.volume_key_size()?;
+        let digest = self.digest().map_err(unsupported)?;
+        let same = self.cipher().ok().filter(|cipher| cipher.key_size() == key_size);
+        let encryption = match same {
+            Some(cipher) => cipher.clone(),
+            None => CipherSpec::parse("aes", "xts-plain64", 64)?,
+        };
+        Ok(Template {
+            encryption,
+            af_hash: HashAlg::Sha256,
+            key_size,
+            kdf: KdfKind::Argon2id,
+            hash: HashAlg::Sha256,
+            digest: Some(digest),
+        })
+    }
+
+    /// How the key material of each replaced keyslot is staged; refused if there is no room for the
+    /// added ones.
+    pub(in crate::header) fn arrange(
+        &self,
+        added: usize,
+        erased: &[usize],
+        replaced: &[usize],
+    ) -> Result<Vec<Staging>> {
+        let slots = |numbers: &[usize]| -> Vec<_> {
+            numbers.iter().filter_map(|&number| self.slot(number)).collect()
+        };
+        let added = match added {
+            0 => Vec::new(),
+            _ => vec![u32::try_from(self.volume_key_size()?).unwrap_or(u32::MAX); added],
+        };
+        let arranged = Areas::of(self).arrange(&added, &slots(erased), &slots(replaced))?;
+        let staging =
+            |place: Option<_>| if place.is_some() { Staging::Area } else { Staging::InPlace };
+        Ok(arranged.replaced.into_iter().map(staging).collect())
+    }
+
+    /// Length in bytes of the volume key: only its keyslots say.
+    fn volume_key_size(&self) -> Result<usize> {
+        match super::key_size(&self.metadata, self.first_segment()) {
+            0 => {
+                Err(Error::new(ErrorKind::Unsupported, "no keyslot holds the volume key any more"))
+            }
+            size => Ok(size),
+        }
+    }
+}

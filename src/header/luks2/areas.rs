@@ -1,0 +1,146 @@
+//! Where the areas of keyslots are, and where new ones go: the first gap that is large enough, at a
+//! multiple of 4096 bytes, as cryptsetup does it.
+
+use std::ops::Range;
+
+use super::{Header, Slot};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The areas in use and the gaps between them.
+#[derive(Clone, Debug)]
+pub(super) struct Areas {
+    bounds: Range<u64>,
+    used: Vec<Range<u64>>,
+}
+
+/// Where the areas of an amendment go, and in which of its rounds: an area that one round frees can
+/// be had in the next.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Arrangement {
+    /// Those of added keyslots, all in round 0
+    pub added: Vec<Range<u64>>,
+    /// Those of replaced keyslots, with their rounds; `None`: there is no room for it
+    pub replaced: Vec<Option<(usize, Range<u64>)>>,
+}
+
+impl Areas {
+    pub fn of(header: &Header) -> Self {
+        let used = header.metadata.keyslots().iter().map(Slot::range).collect();
+        Self { bounds: header.areas(), used }
+    }
+
+    /// Areas for `added` keys of these lengths, and for keyslots to be replaced of these numbers,
+    /// while those to be `erased` are still there. [`ErrorKind::NoFreeKeyslot`] if there is no
+    /// room for the added ones.
+    pub fn arrange(
+        mut self,
+        added: &[u32],
+        erased: &[&Slot],
+        replaced: &[&Slot],
+    ) -> Result<Arrangement> {
+        let added = added.iter().map(|&key_size| {
+            self.take(key_size).ok_or_else(|| {
+                let len = area_len(key_size);
+                let text =
+                    format!("no room for a new keyslot: no gap between areas has {len} bytes");
+                Error::new(ErrorKind::NoFreeKeyslot, text)
+                    .with_hint("erase a keyslot first, in an amendment of its own")
+            })
+        });
+        let added = added.collect::<Result<_>>()?;
+        let mut places = vec![None; replaced.len()];
+        let mut freed: Vec<_> = erased.iter().map(|slot| slot.range()).collect();
+        for round in 0.. {
+            for (place, slot) in places.iter_mut().zip(replaced) {
+                if place.is_none()
+                    && let Some(area) = self.take(slot.key_size)
+                {
+                    *place = Some((round, area));
+                    freed.push(slot.range());
+                }
+            }
+            if freed.is_empty() || places.iter().all(Option::is_some) {
+                break;
+            }
+            self.used.retain(|area| !freed.contains(area));
+            freed.clear();
+        }
+        Ok(Arrangement { added, replaced: places })
+    }
+
+    /// The first gap for the key material of a key of so many bytes, which is in use from now on.
+    fn take(&mut self, key_size: u32) -> Option<Range<u64>> {
+        let len = area_len(key_size);
+        self.used.sort_by_key(|area| area.start);
+        let mut start = self.bounds.start;
+        for area in &self.used {
+            if start.checked_add(len)? <= area.start {
+                break;
+            }
+            start = start.max(area.end.checked_next_multiple_of(ALIGNMENT)?);
+        }
+        let area = start..start.checked_add(len)?;
+        (area.end <= self.bounds.end).then(|| {
+            self.used.push(area.clone());
+            area
+        })
+    }
+}
+
+/// What is left of `ranges` without what is in `others`.
+pub(super) fn without(ranges: &[Range<u64>], others: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut left: Vec<_> = ranges.to_vec();
+    for other in others {
+        left = left
+            .into_iter()
+            .flat_map(|it| {
+                [
+                    it.start..it.end.min(other.start).max(it.start),
+                    it.start.max(other.end).min(it.end)..it.end,
+                ]
+            })
+            .filter(|it| !it.is_empty())
+            .collect();
+    }
+    left
+}
+
+/// Length in bytes of an area for a key of so many bytes.
+fn area_len(key_size: u32) -> u64 {
+    crate::header::material_len(key_size).next_multiple_of(ALIGNMENT)
+}
+
+/// cryptsetup's alignment of areas
+const ALIGNMENT: u64 = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn areas(used: &[Range<u64>]) -> Areas {
+        Areas { bounds: 32768..1 << 20, used: used.to_vec() }
+    }
+
+    #[test]
+    fn the_first_gap_is_taken() {
+        let len = 258_048;
+        assert_eq!(area_len(64), len);
+        assert_eq!(area_len(32), 131_072);
+        assert_eq!(areas(&[]).take(64), Some(32768..32768 + len));
+        assert_eq!(areas(&[32768..40000]).take(64), Some(40960..40960 + len));
+        assert_eq!(areas(&[32768 + len..600_000]).take(64), Some(32768..32768 + len));
+        assert_eq!(areas(&[32767 + len..600_000]).take(64), Some(602_112..602_112 + len));
+        assert_eq!(areas(&[300_000..400_000, 32768..40000]).take(64), Some(40960..40960 + len));
+        assert_eq!(areas(&[32768..900_000]).take(64), None);
+        assert_eq!(areas(&[]).take(u32::MAX), None);
+    }
+
+    #[test]
+    fn ranges_without_others() {
+        assert_eq!(without(&[0..10], &[2..4, 6..8]), [0..2, 4..6, 8..10]);
+        assert_eq!(without(&[0..10, 20..30], &[5..25]), [0..5, 25..30]);
+        assert_eq!(without(&[0..10], &[0..10]), []);
+        assert_eq!(without(&[0..10], &[10..20, 30..40]), [0..10]);
+        assert_eq!(without(&[5..10], &[0..20]), []);
+    }
+}

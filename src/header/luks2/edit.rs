@@ -1,0 +1,207 @@
+//! Changes of the metadata: the JSON value is changed in place, written as text, and parsed again.
+//! So whatever nobody knows stays, and what comes out has passed every check.
+
+use std::ops::Range;
+
+use base64ct::{Base64, Encoding};
+use serde_json::{Map, Value, json};
+
+use super::metadata::Metadata;
+use super::{BINARY_SIZE, corrupt};
+use crate::crypto::{CipherSpec, HashAlg, KdfAlg, af};
+use crate::error::{Error, ErrorKind, Result};
+use crate::header::{Scheme, Sealed};
+
+/// The outermost object of the metadata, to be changed.
+pub(super) struct Draft(Map<String, Value>);
+
+impl Metadata {
+    /// The metadata after a change, for copies of `hdr_size` bytes.
+    pub(super) fn edited(
+        &self,
+        hdr_size: u64,
+        change: impl FnOnce(&mut Draft) -> Result<()>,
+    ) -> Result<Self> {
+        let mut draft = Draft(self.value().clone());
+        change(&mut draft)?;
+        draft.drop_unused_digests();
+        draft.finish(hdr_size)
+    }
+}
+
+impl Draft {
+    /// Metadata of a new image, without a keyslot.
+    pub fn new(digest: &Value, segment: &Value, hdr_size: u64, keyslots_size: u64) -> Self {
+        let json_size = hdr_size - BINARY_SIZE as u64;
+        let value = json!({
+            "keyslots": {},
+            "tokens": {},
+            "segments": { "0": segment },
+            "digests": { "0": digest },
+            "config": {
+                "json_size": json_size.to_string(),
+                "keyslots_size": keyslots_size.to_string(),
+            },
+        });
+        match value {
+            Value::Object(members) => Self(members),
+            _ => Self(Map::new()),
+        }
+    }
+
+    /// Writes the text, and parses it.
+    pub fn finish(self, hdr_size: u64) -> Result<Metadata> {
+        let text = Value::Object(self.0).to_string();
+        let area_len = usize::try_from(hdr_size).unwrap_or(usize::MAX) - BINARY_SIZE;
+        // One NUL at least ends it.
+        if text.len() >= area_len {
+            let len = text.len();
+            let text = format!("metadata of {len} bytes does not fit the {area_len} bytes it has");
+            return Err(Error::new(ErrorKind::Refused, text));
+        }
+        let mut area = text.into_bytes();
+        area.resize(area_len, 0);
+        Metadata::parse(&area, hdr_size)
+    }
+
+    /// A new keyslot in a new area, for the key of this digest.
+    pub fn add_keyslot(
+        &mut self,
+        number: usize,
+        digest: u32,
+        sealed: &Sealed,
+        area: &Range<u64>,
+    ) -> Result<()> {
+        let mut slot = json!({
+            "type": "luks2",
+            "key_size": sealed.key_size,
+            "af": { "type": "luks1", "stripes": af::STRIPES },
+            "area": { "type": "raw" },
+        });
+        set_key(&mut slot, sealed);
+        set_area(&mut slot, area);
+        self.object("keyslots")?.insert(number.to_string(), slot);
+        let number = Value::from(number.to_string());
+        self.list("digests", &digest.to_string(), "keyslots")?.push(number);
+        Ok(())
+    }
+
+    /// Another key material for a keyslot, in another area or in the one that it has.
+    pub fn replace_keyslot(
+        &mut self,
+        number: usize,
+        sealed: &Sealed,
+        area: Option<&Range<u64>>,
+    ) -> Result<()> {
+        let slot = self.member("keyslots", &number.to_string())?;
+        set_key(slot, sealed);
+        if let Some(area) = area {
+            set_area(slot, area);
+        }
+        Ok(())
+    }
+
+    /// No such keyslot, and none that refers to it.
+    pub fn remove_keyslot(&mut self, number: usize) -> Result<()> {
+        let number = number.to_string();
+        self.object("keyslots")?.shift_remove(&number);
+        for name in ["digests", "tokens"] {
+            for member in self.object(name)?.values_mut() {
+                if let Some(Value::Array(keyslots)) = member.get_mut("keyslots") {
+                    keyslots.retain(|other| *other != *number);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Areas that are to be overwritten yet.
+    pub fn set_unwiped(&mut self, areas: &[Range<u64>]) -> Result<()> {
+        let config = self.object("config")?;
+        if areas.is_empty() {
+            config.shift_remove(UNWIPED);
+            return Ok(());
+        }
+        let areas = areas.iter().map(|area| {
+            let (offset, size) = (area.start.to_string(), (area.end - area.start).to_string());
+            json!({ "offset": offset, "size": size })
+        });
+        config.insert(UNWIPED.to_owned(), areas.collect());
+        Ok(())
+    }
+
+    /// One of the five objects of the metadata.
+    pub fn object(&mut self, name: &str) -> Result<&mut Map<String, Value>> {
+        let object = self.0.get_mut(name).and_then(Value::as_object_mut);
+        object.ok_or_else(|| corrupt(format!("{name} is missing")))
+    }
+
+    /// A numbered member of one of them.
+    pub fn member(&mut self, name: &str, number: &str) -> Result<&mut Value> {
+        let member = self.object(name)?.get_mut(number);
+        member.ok_or_else(|| corrupt(format!("{name}.\"{number}\" is missing")))
+    }
+
+    fn list(&mut self, name: &str, number: &str, list: &str) -> Result<&mut Vec<Value>> {
+        let member = self.member(name, number)?;
+        let list = member.get_mut(list).and_then(Value::as_array_mut);
+        list.ok_or_else(|| corrupt(format!("{name}.\"{number}\" has no list")))
+    }
+
+    /// Those that no keyslot and no segment refers to go, as with cryptsetup.
+    fn drop_unused_digests(&mut self) {
+        let Ok(digests) = self.object("digests") else { return };
+        let is_empty =
+            |list: Option<&Value>| list.and_then(Value::as_array).is_none_or(Vec::is_empty);
+        digests.retain(|_, digest| {
+            !is_empty(digest.get("keyslots")) || !is_empty(digest.get("segments"))
+        });
+    }
+}
+
+/// What says how a keyslot is opened. Members that nobody knows stay.
+fn set_key(slot: &mut Value, sealed: &Sealed) {
+    let Scheme { kdf, encryption, af_hash } = &sealed.scheme;
+    slot["af"]["hash"] = json!(af_hash.name());
+    slot["area"]["encryption"] = json!(encryption_text(encryption));
+    slot["area"]["key_size"] = json!(encryption.key_size());
+    slot["kdf"] = kdf_value(*kdf, &sealed.salt);
+}
+
+fn set_area(slot: &mut Value, area: &Range<u64>) {
+    slot["area"]["offset"] = json!(area.start.to_string());
+    slot["area"]["size"] = json!((area.end - area.start).to_string());
+}
+
+fn kdf_value(kdf: KdfAlg, salt: &[u8]) -> Value {
+    let (kind, salt) = (kdf.kind().name(), Base64::encode_string(salt));
+    match kdf {
+        KdfAlg::Pbkdf2 { hash, iterations } => {
+            json!({ "type": kind, "hash": hash.name(), "iterations": iterations, "salt": salt })
+        }
+        KdfAlg::Argon2 { time, memory, parallelism, .. } => {
+            json!({ "type": kind, "time": time, "memory": memory, "cpus": parallelism, "salt": salt })
+        }
+    }
+}
+
+/// A digest of the key of segment 0.
+pub(super) fn digest_value(hash: HashAlg, iterations: u32, salt: &[u8], value: &[u8]) -> Value {
+    json!({
+        "type": "pbkdf2",
+        "keyslots": [],
+        "segments": ["0"],
+        "hash": hash.name(),
+        "iterations": iterations,
+        "salt": Base64::encode_string(salt),
+        "digest": Base64::encode_string(value),
+    })
+}
+
+/// `aes-xts-plain64`
+pub(super) fn encryption_text(encryption: &CipherSpec) -> String {
+    format!("{}-{}", encryption.cipher_name(), encryption.cipher_mode())
+}
+
+/// Where `config` says which areas are not overwritten yet, a mark of ours.
+pub(super) const UNWIPED: &str = "unwiped_areas";

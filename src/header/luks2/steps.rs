@@ -1,0 +1,215 @@
+//! Changes of keyslots, as writes. All that there is room for at once is one commit of the
+//! metadata, and so happens or does not; replacements that have to wait for an area which another
+//! one frees come one commit after the other.
+
+use std::ops::Range;
+
+use super::areas::{Areas, without};
+use super::write::Writer;
+use super::{Header, Slot};
+use crate::error::{Error, ErrorKind, Result};
+use crate::header::step::list;
+use crate::header::{Sealed, SlotChange, Stage, Staging, Step};
+
+impl Header {
+    /// The writes that make `changes`, and the header after them.
+    pub(in crate::header) fn lower(&self, changes: &[SlotChange]) -> Result<(Vec<Stage>, Self)> {
+        let sorted = self.sort(changes)?;
+        let slot = |&(number, _): &(usize, _)| self.slot(number).ok_or_else(|| unfit(number));
+        let erased = sorted.erased.iter().map(|&it| slot(&(it, ()))).collect::<Result<Vec<_>>>()?;
+        let replaced = sorted.replaced.iter().map(|it| self.slot(it.0).ok_or_else(|| unfit(it.0)));
+        let replaced = replaced.collect::<Result<Vec<_>>>()?;
+        let added: Vec<_> = sorted.added.iter().map(|(_, sealed)| key_size(sealed)).collect();
+        let arranged = Areas::of(self).arrange(&added, &erased, &replaced)?;
+
+        let mut writer = Writer::new(self)?;
+        let mut round = Round { added: Vec::new(), replaced: Vec::new(), erased: sorted.erased };
+        round.added.extend(sorted.added.into_iter().zip(arranged.added));
+        for number in 0.. {
+            for (&(keyslot, sealed), place) in sorted.replaced.iter().zip(&arranged.replaced) {
+                match place {
+                    Some((of, area)) if *of == number => {
+                        round.replaced.push((keyslot, sealed, area.clone()));
+                    }
+                    Some(_) => {}
+                    None => return Err(unfit(keyslot)),
+                }
+            }
+            if round.is_empty() {
+                break;
+            }
+            writer.round(&round)?;
+            round = Round::default();
+        }
+        for (keyslot, sealed) in sorted.in_place {
+            writer.replace_in_place(keyslot, sealed)?;
+        }
+        // A keyslot that is not there is erased by force: what may be left of it is overwritten.
+        writer.wipe(writer.header.metadata.config().unwiped.clone())?;
+        writer.finish()
+    }
+
+    /// What it takes to bring both copies into order, and to overwrite what is left to be.
+    pub(in crate::header) fn lower_repair(&self) -> Result<(Vec<Stage>, Self)> {
+        let mut writer = Writer::new(self)?;
+        writer.both(NOTHING, "the primary copy is written")?;
+        writer.done = "both copies of the header are written; ".to_owned();
+        writer.wipe(self.metadata.config().unwiped.clone())?;
+        writer.finish()
+    }
+
+    /// Refuses what does not fit the header, and puts the rest in order.
+    fn sort<'a>(&self, changes: &'a [SlotChange]) -> Result<Sorted<'a>> {
+        let mut sorted = Sorted::default();
+        let mut touched = [false; KEYSLOTS];
+        for change in changes {
+            let (SlotChange::Activate { keyslot, .. }
+            | SlotChange::Deactivate { keyslot }
+            | SlotChange::Replace { keyslot, .. }) = *change;
+            if touched.get_mut(keyslot).is_none_or(|it| std::mem::replace(it, true)) {
+                return Err(unfit(keyslot));
+            }
+            let slot = self.slot(keyslot);
+            match (change, slot) {
+                (SlotChange::Activate { sealed, .. }, None) => {
+                    sorted.added.push((keyslot, sealed));
+                }
+                (SlotChange::Deactivate { .. }, Some(_)) => sorted.erased.push(keyslot),
+                (SlotChange::Deactivate { .. }, None) => {}
+                (SlotChange::Replace { sealed, staging, .. }, Some(slot))
+                    if slot.key_size == key_size(sealed) =>
+                {
+                    match staging {
+                        Staging::Area => sorted.replaced.push((keyslot, sealed)),
+                        Staging::InPlace => sorted.in_place.push((keyslot, sealed)),
+                        Staging::Keyslot(_) => return Err(unfit(keyslot)),
+                    }
+                }
+                _ => return Err(unfit(keyslot)),
+            }
+        }
+        Ok(sorted)
+    }
+}
+
+/// Changes by what they take.
+#[derive(Default)]
+struct Sorted<'a> {
+    added: Vec<(usize, &'a Sealed)>,
+    erased: Vec<usize>,
+    replaced: Vec<(usize, &'a Sealed)>,
+    in_place: Vec<(usize, &'a Sealed)>,
+}
+
+/// Changes that are one commit.
+#[derive(Default)]
+struct Round<'a> {
+    added: Vec<((usize, &'a Sealed), Range<u64>)>,
+    replaced: Vec<(usize, &'a Sealed, Range<u64>)>,
+    erased: Vec<usize>,
+}
+
+impl Round<'_> {
+    fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.replaced.is_empty() && self.erased.is_empty()
+    }
+
+    fn names(&self) -> String {
+        let added = self.added.iter().map(|((keyslot, _), _)| *keyslot);
+        let replaced = self.replaced.iter().map(|(keyslot, ..)| *keyslot);
+        let mut keyslots: Vec<_> = added.chain(replaced).chain(self.erased.clone()).collect();
+        keyslots.sort_unstable();
+        list(&keyslots)
+    }
+}
+
+impl Writer {
+    /// Key material to where nothing is, one commit, and what is not used any more overwritten.
+    fn round(&mut self, round: &Round<'_>) -> Result<()> {
+        let digest = self.header.volume_key_digest()?;
+        let new_areas = round.added.iter().map(|((_, sealed), area)| (*sealed, area));
+        let new_areas =
+            new_areas.chain(round.replaced.iter().map(|(_, sealed, area)| (*sealed, area)));
+        let mut taken = Vec::new();
+        let nothing = if self.done.is_empty() { NOTHING } else { "nothing else has changed" };
+        for (sealed, area) in new_areas {
+            let steps = Step::overwrite(area.start, &sealed.material);
+            self.stage(steps.to_vec(), nothing);
+            taken.push(area.clone());
+        }
+        let freed = round.erased.iter().chain(round.replaced.iter().map(|(keyslot, ..)| keyslot));
+        let freed = freed.filter_map(|&keyslot| self.header.slot(keyslot).map(Slot::range));
+        let mut unwiped = without(&self.header.metadata.config().unwiped, &taken);
+        unwiped.extend(freed);
+
+        let metadata = self.header.metadata.edited(self.header.hdr_size(), |draft| {
+            for ((keyslot, sealed), area) in &round.added {
+                draft.add_keyslot(*keyslot, digest, sealed, area)?;
+            }
+            for (keyslot, sealed, area) in &round.replaced {
+                draft.replace_keyslot(*keyslot, sealed, Some(area))?;
+            }
+            for &keyslot in &round.erased {
+                draft.remove_keyslot(keyslot)?;
+            }
+            draft.set_unwiped(&unwiped)
+        })?;
+        let names = round.names();
+        let unsure = format!("{names} may have changed or not, and nothing else has");
+        let sure = format!("{names} changed as asked");
+        self.commit(metadata, &unsure, &sure)?;
+        self.done = format!("{}{sure}; ", self.done);
+        self.wipe(unwiped)
+    }
+
+    /// Without a second area: no keyslot, then its key material, then the keyslot again.
+    fn replace_in_place(&mut self, keyslot: usize, sealed: &Sealed) -> Result<()> {
+        let area = self.header.slot(keyslot).ok_or_else(|| unfit(keyslot))?.range();
+        let hdr_size = self.header.hdr_size();
+        let metadata = self.header.metadata.clone();
+        let mut unwiped = metadata.config().unwiped.clone();
+        unwiped.push(area.clone());
+        let without_it = metadata.edited(hdr_size, |draft| {
+            draft.remove_keyslot(keyslot)?;
+            draft.set_unwiped(&unwiped)
+        })?;
+        let with_it =
+            metadata.edited(hdr_size, |draft| draft.replace_keyslot(keyslot, sealed, None))?;
+        let unsure = format!("keyslot {keyslot} is half replaced: neither secret may open it");
+        self.commit(without_it, &unsure, &unsure)?;
+        self.stage(Step::overwrite(area.start, &sealed.material).to_vec(), &unsure);
+        let sure = format!("keyslot {keyslot} replaced");
+        self.commit(with_it, &unsure, &sure)?;
+        self.done = format!("{}{sure}; ", self.done);
+        Ok(())
+    }
+
+    /// Overwrites areas that nothing refers to; then the mark goes.
+    fn wipe(&mut self, areas: Vec<Range<u64>>) -> Result<()> {
+        if areas.is_empty() {
+            return Ok(());
+        }
+        for area in areas {
+            let len = usize::try_from(area.end - area.start).unwrap_or(usize::MAX);
+            let steps = Step::wipe(area.start, len)?;
+            self.stage(steps, "old key material may be left on the medium");
+        }
+        let hdr_size = self.header.hdr_size();
+        let metadata = self.header.metadata.edited(hdr_size, |draft| draft.set_unwiped(&[]))?;
+        let clear = "old key material is overwritten, only a mark is left to clear";
+        self.commit(metadata, clear, "old key material is overwritten")
+    }
+}
+
+fn key_size(sealed: &Sealed) -> u32 {
+    u32::try_from(sealed.key_size).unwrap_or(u32::MAX)
+}
+
+fn unfit(keyslot: usize) -> Error {
+    let text = format!("the change of keyslot {keyslot} does not fit the header");
+    Error::new(ErrorKind::InvalidInput, text)
+}
+
+const NOTHING: &str = "nothing has changed";
+/// As many keyslots as cryptsetup can have
+pub(super) const KEYSLOTS: usize = 32;
