@@ -7,7 +7,7 @@
 mod command;
 mod support;
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -253,17 +253,6 @@ fn other_formats() {
     for command in COMMANDS {
         scene.refused(command, 4, &["qcow2"]);
     }
-    let Some(cryptsetup) = peer("cryptsetup") else { return };
-    File::create(&scene.image).unwrap().set_len(20 << 20).unwrap();
-    let key = scene.file("key", b"LUKS2 key");
-    let mut format = Command::new(cryptsetup);
-    format.args(["luksFormat", "-q", "--type", "luks2", "--pbkdf", "pbkdf2"]);
-    run_ok(format.args(["--pbkdf-force-iterations", "1000"]).arg(&scene.image).arg(key));
-    for command in COMMANDS.iter().filter(|command| !["info", "check"].contains(&command[0])) {
-        scene.refused(command, 4, &["amending LUKS2 images is not supported yet"]);
-    }
-    let create = ["create", "-f", "luks2", "--new-secret", "env:NEW", "new.img", "1M"];
-    scene.command_refused(&mut scene.command(&create), 4, &["luks2 images is not supported yet"]);
 }
 
 #[test]

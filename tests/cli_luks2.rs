@@ -172,9 +172,12 @@ fn info_shows_all_that_is_there() {
 }
 
 #[test]
-fn what_is_not_there_yet() {
-    let desk = Desk::new(&Luks2::testdata("luks2_keyslots.img"));
-    let text = "keyslot: image: amending LUKS2 images is not supported yet\n";
+fn what_needs_more_than_we_know_is_not_changed() {
+    let requirement = json!({ "mandatory": ["a-requirement"] });
+    let change = Change::Set(vec![("/config/requirements", requirement)]);
+    let desk = Desk::new(&Luks2::testdata("luks2_keyslots.img").with(&change));
+    let text =
+        "keyslot: image: the image has the requirement \"a-requirement\", which is not supported\n";
     for words in [
         "add --secret env:S0 --new-secret env:S7 image",
         "erase --keyslot 0 image",

@@ -6,47 +6,14 @@
 
 mod support;
 
-use std::sync::Arc;
-
-use keyslot::amend::{Change, Request};
+use keyslot::Passphrase;
+use keyslot::amend::Change;
 use keyslot::crypto::CipherSpec;
-use keyslot::header::Header;
-use keyslot::{Error, Image, Limits, Passphrase};
-use support::crash;
-use support::memory::{self, Memory};
-use support::opener::{Bytes, Opener, add, erase, replace, secret, small_key};
+use support::memory;
+use support::opener::{Opener, add, erase, replace, secret, small_key};
+use support::promise::{self, Amended, Promise};
 
-/// What must hold in every state: the secrets that open the image are one of these sets at least.
-struct Promise<'a> {
-    /// Open it in every state
-    untouched: &'a [&'a Passphrase],
-    /// Of each pair one opens it in every state
-    either: &'a [(&'a Passphrase, &'a Passphrase)],
-    /// The states in which they are active are the first and the last only
-    atomic: bool,
-}
-
-struct Amended {
-    before: Vec<u8>,
-    after: Vec<u8>,
-    states: usize,
-}
-
-fn amend(
-    before: Vec<u8>,
-    fails: Option<usize>,
-    opener: &Passphrase,
-    changes: Vec<Change>,
-) -> (Arc<Memory>, Result<(), Error>) {
-    let memory = Memory::new(before, fails);
-    let mut image = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
-    let unlocked = image.unlock(opener).unwrap();
-    let plan = image.plan(Request { changes, force: true }).unwrap();
-    let result = image.amend(&plan, Some(&unlocked)).map(|done| assert!(!done.is_empty()));
-    (memory, result)
-}
-
-/// Amends, and looks at every state that a crash can leave and at every failing operation.
+/// Amends an image with these secrets in these keyslots; `new` are those that may come.
 fn check(
     cipher: &CipherSpec,
     slots: &[(usize, &Passphrase)],
@@ -54,45 +21,8 @@ fn check(
     promise: &Promise,
     new: &[&Passphrase],
 ) -> Amended {
-    let opener_secret = slots[0].1;
     let all: Vec<_> = slots.iter().map(|slot| slot.1).chain(new.iter().copied()).collect();
-    let before = memory::image(cipher, slots);
-    let (recorded, result) = amend(before.clone(), None, opener_secret, changes());
-    result.unwrap();
-    let after = recorded.bytes();
-
-    let mut opener = Opener::new(&all);
-    let first = opener.open(&before);
-    let last = opener.open(&after);
-    let mut hold = |state: &[u8]| {
-        let opened = opener.open(state);
-        let any = |secret: &Passphrase| {
-            opened.iter().any(|(_, by)| by.iter().any(|&i| *all[i] == *secret))
-        };
-        for (slot, by) in &opened {
-            assert!(!by.is_empty(), "keyslot {slot} is active and opens with nothing");
-        }
-        for (i, secret) in promise.untouched.iter().enumerate() {
-            assert!(any(secret), "untouched secret {i} does not open it");
-        }
-        for (i, (old, new)) in promise.either.iter().enumerate() {
-            assert!(any(old) || any(new), "neither secret of pair {i} opens it");
-        }
-        if promise.atomic {
-            assert!(opened == first || opened == last, "half of it: {opened:?}");
-        }
-    };
-    let log = recorded.log();
-    let mut states = crash::states(&before, &log, &mut hold);
-    for fails in 0..log.len() {
-        let (broken, result) = amend(before.clone(), Some(fails), opener_secret, changes());
-        let error = result.expect_err("a failure of the storage is reported");
-        assert!(error.message().contains("; "), "the state is not said: {error}");
-        hold(&broken.bytes());
-        states += 1 + crash::states(&before, &broken.log(), &mut hold);
-    }
-    assert!(Header::read(&Bytes(after.clone())).unwrap().leftovers().is_empty());
-    Amended { before, after, states }
+    promise::check(memory::image(cipher, slots), &all, changes, promise)
 }
 
 /// The key material is gone: the old header on top of it opens nothing.

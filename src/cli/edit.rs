@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use keyslot::amend::{Change, Plan, PlannedChange, Request};
-use keyslot::keyslot::Unlocked;
+use keyslot::amend::{Change, PlannedChange, Request};
+use keyslot::crypto::KdfKind;
+use keyslot::keyslot::{Pbkdf, Unlocked};
 use keyslot::secret::Passphrase;
 use keyslot::{Error, ErrorKind, Image, Result};
 use serde_json::{Value, json};
@@ -113,6 +114,7 @@ pub fn add(args: &AddArgs) -> Outcome {
     let secrets = Secrets::new(&args.objects.objects, &[&args.secret, &args.new_secret])?;
     let pbkdf = args.kdf.pbkdf();
     let job = Job::open(&args.image, &args.change, Persona::Keyslot)?;
+    job.check_count(&pbkdf, Some(args.keyslot.unwrap_or(NEW)))?;
     let secret = secrets.existing(args.secret.as_ref(), "--secret", "Passphrase")?;
     let unlocked = job.unlock(&secret)?;
     let new_secret = job.new_secret(&secrets, args.new_secret.as_ref(), args.change.force)?;
@@ -143,6 +145,7 @@ pub fn replace(args: &ReplaceArgs) -> Outcome {
         Secrets::new(&args.objects.objects, &[&args.old_secret, &args.secret, &args.new_secret])?;
     let pbkdf = args.kdf.pbkdf();
     let job = Job::open(&args.image, &args.change, Persona::Keyslot)?;
+    job.check_count(&pbkdf, args.keyslot)?;
     let by_secret = args.keyslot.is_none() || args.old_secret.is_some();
     let old_secret = if by_secret {
         let source = args.old_secret.as_ref();
@@ -198,6 +201,19 @@ impl Job {
         self.image.unlock(secret)
     }
 
+    /// Refuses a count that no keyslot here can have, before anybody is asked for a secret.
+    fn check_count(&self, pbkdf: &Pbkdf, keyslot: Option<i64>) -> Result<()> {
+        let header = self.image.header();
+        let index = keyslot.map(|keyslot| usize::try_from(keyslot).unwrap_or(usize::MAX));
+        let mut kinds = match index {
+            Some(index) => vec![header.template(index)?.kdf],
+            None => header.keyslots().map(|keyslot| keyslot.kdf.alg.kind()).collect(),
+        };
+        // Argon2 admits more than PBKDF2 does.
+        kinds.sort_by_key(|&kind| kind == KdfKind::Pbkdf2);
+        kinds.first().map_or(Ok(()), |&kind| check_count(pbkdf, kind))
+    }
+
     /// The key that a keyslot to be replaced holds: the volume key, or, if it is unbound, its own.
     fn unlock_for(&self, secret: &Passphrase, keyslot: Option<i64>) -> Result<Unlocked> {
         let index = keyslot.and_then(|keyslot| usize::try_from(keyslot).ok());
@@ -217,18 +233,6 @@ impl Job {
     }
 }
 
-/// Refuses counts below those that QEMU and cryptsetup use at least.
-fn check_counts(image: &Image, plan: &Plan) -> Result<()> {
-    for change in plan.changes() {
-        if let PlannedChange::Add { keyslot, pbkdf, .. }
-        | PlannedChange::Replace { keyslot, pbkdf, .. } = change
-        {
-            check_count(pbkdf, image.header().template(*keyslot)?.kdf)?;
-        }
-    }
-    Ok(())
-}
-
 /// Plans the request, and unless it is a dry run does it. If it is to `tell`, warns before and
 /// prints what came of it.
 pub fn carry_out(
@@ -243,7 +247,13 @@ pub fn carry_out(
         let _spinner = Spinner::start("looking for the secret's keyslots", job.quiet);
         job.image.plan(request)?
     };
-    check_counts(&job.image, &plan)?;
+    for change in plan.changes() {
+        if let PlannedChange::Add { keyslot, pbkdf, .. }
+        | PlannedChange::Replace { keyslot, pbkdf, .. } = change
+        {
+            check_count(pbkdf, job.image.header().template(*keyslot)?.kdf)?;
+        }
+    }
     if plan.needs_volume_key() && unlocked.is_none() {
         return Err(Error::new(ErrorKind::InvalidInput, "a secret is needed").into());
     }
@@ -274,3 +284,6 @@ pub fn carry_out(
     let print = if args.dry_run { output::print } else { output::print_done };
     Ok(print(&text)?)
 }
+
+/// No keyslot that there is
+const NEW: i64 = i64::MAX;

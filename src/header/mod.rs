@@ -2,6 +2,8 @@
 //!
 //! Code that is particular to a format stays in its module; nothing above asks which one it is.
 
+mod change;
+mod edit;
 pub mod luks1;
 pub mod luks2;
 mod segment;
@@ -10,11 +12,12 @@ mod view;
 
 use std::io;
 
+pub use edit::Edit;
 pub use segment::Segment;
 pub use step::{Scheme, Sealed, SlotChange, Stage, Staging, Step};
 pub use view::{Area, Digest, Kdf, Keyslot, Occupant, Priority, Template};
 
-use crate::crypto::{CipherSpec, KdfKind, SectorCipher, af};
+use crate::crypto::{CipherSpec, SectorCipher, af};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
@@ -197,86 +200,11 @@ impl Header {
         }
     }
 
-    /// Whether its keyslots can be changed.
-    pub fn check_amendable(&self) -> Result<()> {
-        match self {
-            Self::Luks1(_) => Ok(()),
-            Self::Luks2(header) => header.check_amendable(),
-        }
-    }
-
-    /// What is in each keyslot that there can be: 8 of LUKS1, 32 of LUKS2.
-    pub fn occupants(&self) -> Vec<Option<Occupant>> {
-        match self {
-            Self::Luks1(header) => {
-                let occupant = |keyslot: Keyslot<'_>| keyslot.active.then_some(Occupant::VolumeKey);
-                header.keyslots().map(occupant).collect()
-            }
-            Self::Luks2(header) => header.occupants(),
-        }
-    }
-
-    /// What a new key in this keyslot is made by: the keyslot's own parameters where it has some.
-    pub fn template(&self, keyslot: usize) -> Result<Template<'_>> {
-        match self {
-            Self::Luks1(header) => Ok(header.template()),
-            Self::Luks2(header) => header.template(keyslot),
-        }
-    }
-
-    /// How each of the keyslots that are `replaced` is staged, while as many are `added` and others
-    /// `erased`. `spare` is a keyslot that is inactive before and after. Refused if there is no
-    /// room for the added ones.
-    pub(crate) fn arrange(
-        &self,
-        added: usize,
-        erased: &[usize],
-        replaced: &[usize],
-        spare: Option<usize>,
-    ) -> Result<Vec<Staging>> {
-        match self {
-            Self::Luks1(_) => {
-                let staging = spare.map_or(Staging::InPlace, Staging::Keyslot);
-                Ok(vec![staging; replaced.len()])
-            }
-            Self::Luks2(header) => header.arrange(added, erased, replaced),
-        }
-    }
-
     /// Whether the keyslot's area is as an erase leaves it.
     pub fn is_blank(&self, index: usize, storage: &dyn Storage) -> Result<bool> {
         match self {
             Self::Luks1(header) => header.is_blank(index, storage),
             Self::Luks2(_) => Ok(false),
-        }
-    }
-
-    /// The writes that make `changes`, in stages, and the header as it is after them.
-    ///
-    /// Every keyslot may occur once, and must be in the state that its change starts from.
-    pub fn lower(&self, changes: &[SlotChange]) -> Result<(Vec<Stage>, Self)> {
-        match self {
-            Self::Luks1(header) => {
-                let (stages, after) = header.lower(changes)?;
-                Ok((stages, Self::Luks1(after)))
-            }
-            Self::Luks2(header) => {
-                let (stages, after) = header.lower(changes)?;
-                Ok((stages, Self::Luks2(after)))
-            }
-        }
-    }
-
-    /// Whether a keyslot can have this KDF.
-    pub(crate) fn has_kdf(&self, kdf: KdfKind) -> bool {
-        matches!(self, Self::Luks2(_)) || kdf == KdfKind::Pbkdf2
-    }
-
-    /// What is missing when a keyslot can only be replaced in place.
-    pub(crate) fn no_room(&self) -> &'static str {
-        match self {
-            Self::Luks1(_) => "no keyslot is left free",
-            Self::Luks2(_) => "no gap between the areas of keyslots is large enough",
         }
     }
 

@@ -1,18 +1,18 @@
 //! An opened image: storage, header and sharing in one, the paved path of this crate.
 
+mod change;
 mod create;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use change::Done;
 pub use create::{CreateOptions, NewImage};
 
-use crate::amend::{Plan, PlannedChange, Request, commit};
-use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{Header, Keyslot, Scheme, SlotChange, Template};
-use crate::keyslot::{Limits, Pbkdf, Unlocked, opens, seal, unlock, unlock_keyslot};
+use crate::header::{Header, Keyslot};
+use crate::keyslot::{Limits, Unlocked, opens, unlock, unlock_keyslot};
 use crate::secret::Passphrase;
 use crate::storage::sharing::Sharing;
 use crate::storage::{Access, FileStorage, Storage};
@@ -37,31 +37,6 @@ pub struct OpenOptions {
     write: bool,
     wait: Option<Duration>,
     limits: Limits,
-}
-
-/// What an amendment did to one keyslot.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Done {
-    /// The keyslot is active now.
-    Added {
-        /// Index of the keyslot
-        keyslot: usize,
-        /// Its KDF
-        kdf: KdfAlg,
-    },
-    /// The keyslot is inactive and overwritten now.
-    Erased {
-        /// Index of the keyslot
-        keyslot: usize,
-    },
-    /// The keyslot has another secret now.
-    Replaced {
-        /// Index of the keyslot
-        keyslot: usize,
-        /// Its KDF
-        kdf: KdfAlg,
-    },
 }
 
 impl Image {
@@ -150,113 +125,6 @@ impl Image {
     /// Whether the keyslot's area is all zeros: never used, or erased by keyslot.
     pub fn is_blank(&self, keyslot: usize) -> Result<bool> {
         self.named(self.header.is_blank(keyslot, self.storage()))
-    }
-
-    /// Whether the keyslots of this format can be changed: [`ErrorKind::Unsupported`], if not.
-    pub fn check_amendable(&self) -> Result<()> {
-        self.named(self.header.check_amendable())
-    }
-
-    /// Judges a request and says what it comes to. Nothing is written.
-    ///
-    /// Where a secret is looked for in every keyslot, one that asks for more work than the
-    /// [limits](OpenOptions::limits) allow is an error: nobody knows what it opens with.
-    pub fn plan(&self, request: Request) -> Result<Plan> {
-        self.check_amendable()?;
-        let mut opens = |keyslot, secret: &Passphrase| self.opens(keyslot, secret);
-        self.named(Plan::new(&self.header, request, &mut opens))
-    }
-
-    /// Carries out a plan, durably, in an order that keeps the image openable at every instant.
-    ///
-    /// The image is locked against everybody else for the time it takes ([`ErrorKind::InUse`] if
-    /// they are there first), and its header must still be the one that was planned for
-    /// ([`ErrorKind::Changed`]). All but erasing needs the volume key. After an error the text
-    /// says in which state the image is.
-    pub fn amend(&mut self, plan: &Plan, unlocked: Option<&Unlocked>) -> Result<Vec<Done>> {
-        let result = self.try_amend(plan, unlocked);
-        self.named(result)
-    }
-
-    fn try_amend(&mut self, plan: &Plan, unlocked: Option<&Unlocked>) -> Result<Vec<Done>> {
-        if !self.options.write {
-            return Err(Error::new(ErrorKind::InvalidInput, "the image is open for reading only"));
-        }
-        let _alone = match &self.file {
-            Some(file) => Some(file.upgrade(Sharing::Amend, self.options.wait)?),
-            None => None,
-        };
-        if let Some(file) = &self.file
-            && !file.is_at_its_path().map_err(|e| Error::io("find it again", e))?
-        {
-            let text = "another file has taken the image's place since it was opened";
-            return Err(Error::new(ErrorKind::Changed, text));
-        }
-        self.header = Header::read(self.storage())?;
-        if !self.header.same_bytes(&plan.header) {
-            let text = "the header changed since the amendment was planned";
-            return Err(Error::new(ErrorKind::Changed, text));
-        }
-        let mut done = Vec::new();
-        let changes = plan
-            .changes()
-            .iter()
-            .map(|change| self.seal(change, unlocked, &mut done))
-            .collect::<Result<Vec<_>>>()?;
-        let (stages, after) = self.header.lower(&changes)?;
-        if let Err(error) = commit(self.storage(), &stages) {
-            // What is on the disk now is what counts for whoever goes on with this image.
-            if let Ok(header) = Header::read(self.storage()) {
-                self.header = header;
-            }
-            return Err(error);
-        }
-        self.header = after;
-        Ok(done)
-    }
-
-    /// A planned change with its key material made.
-    fn seal(
-        &self,
-        change: &PlannedChange,
-        unlocked: Option<&Unlocked>,
-        done: &mut Vec<Done>,
-    ) -> Result<SlotChange> {
-        let seal = |keyslot: usize, secret: &Passphrase, pbkdf: Pbkdf| {
-            let template = self.header.template(keyslot)?;
-            let Some(unlocked) = unlocked else {
-                let text = format!("the volume key is needed to write keyslot {keyslot}");
-                return Err(Error::new(ErrorKind::InvalidInput, text));
-            };
-            if !template.digest.as_ref().is_some_and(|digest| unlocked.is_of(digest)) {
-                self.must_own(unlocked)?;
-                let text = format!("keyslot {keyslot} holds another key than the one unlocked");
-                return Err(Error::new(ErrorKind::InvalidInput, text));
-            }
-            let kdf = pbkdf
-                .settle(&template)
-                .map_err(|e| e.with_hint(format!("Failed to write to keyslot {keyslot}")))?;
-            let limits = self.options.limits;
-            limits.admit_kdf(format_args!("the new secret of keyslot {keyslot}"), kdf)?;
-            let Template { encryption, af_hash, .. } = template;
-            seal(&Scheme { kdf, encryption, af_hash }, unlocked.volume_key(), secret)
-        };
-        match *change {
-            PlannedChange::Add { keyslot, ref secret, pbkdf } => {
-                let sealed = seal(keyslot, secret, pbkdf)?;
-                done.push(Done::Added { keyslot, kdf: sealed.scheme.kdf });
-                Ok(SlotChange::Activate { keyslot, sealed })
-            }
-            PlannedChange::Erase { keyslot } => {
-                done.push(Done::Erased { keyslot });
-                Ok(SlotChange::Deactivate { keyslot })
-            }
-            PlannedChange::Replace { keyslot, ref secret, pbkdf, staging } => {
-                let sealed = seal(keyslot, secret, pbkdf)?;
-                done.push(Done::Replaced { keyslot, kdf: sealed.scheme.kdf });
-                Ok(SlotChange::Replace { keyslot, sealed, staging })
-            }
-        }
     }
 
     fn must_own(&self, unlocked: &Unlocked) -> Result<()> {

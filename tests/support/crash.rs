@@ -28,6 +28,19 @@ pub fn states(before: &[u8], log: &[Op], mut visit: impl FnMut(&[u8])) -> usize 
     count
 }
 
+/// Of these states those that what was written after the last sync can leave.
+pub fn last_states(before: &[u8], log: &[Op], mut visit: impl FnMut(&[u8])) -> usize {
+    let last = log.iter().rposition(|op| matches!(op, Op::Sync)).map_or(0, |last| last + 1);
+    let (durable, pending) = log.split_at(last);
+    let mut state = before.to_vec();
+    for op in durable {
+        if let Op::Write { offset, bytes } = op {
+            state[*offset..offset + bytes.len()].copy_from_slice(bytes);
+        }
+    }
+    states(&state, pending, &mut visit)
+}
+
 /// A sector as one of the writes left it.
 struct Version {
     sector: usize,
@@ -81,14 +94,19 @@ fn since_sync(durable: &[u8], writes: &[(usize, &[u8])], visit: &mut impl FnMut(
     count
 }
 
-/// The sectors that the writes touch, in their order, each with its content from then on.
+/// The sectors that the writes change, in their order, each with its content from then on.
 fn versions(durable: &[u8], writes: &[(usize, &[u8])]) -> Vec<Version> {
     let mut live = durable.to_vec();
     let mut versions = Vec::new();
     for (offset, bytes) in writes {
         live[*offset..offset + bytes.len()].copy_from_slice(bytes);
         for sector in offset / SECTOR..(offset + bytes.len()).div_ceil(SECTOR) {
-            versions.push(Version { sector, bytes: live[range(sector, durable)].to_vec() });
+            let bytes = &live[range(sector, durable)];
+            // Written as it was, it is what it was.
+            let is_known = versions.iter().any(|other: &Version| other.sector == sector);
+            if is_known || *bytes != durable[range(sector, durable)] {
+                versions.push(Version { sector, bytes: bytes.to_vec() });
+            }
         }
     }
     versions

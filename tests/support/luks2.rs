@@ -144,6 +144,20 @@ impl Luks2 {
     }
 }
 
+/// `luks2_keyslots.img` with room for more areas of 64 KiB: hunter0 opens keyslot 0, hunter3 keyslot 3
+/// (to be ignored), hunter5 keyslot 5 (preferred), hunter7 keyslot 7 (unbound). A token is for 0 and 3.
+pub fn roomy(more: usize) -> Luks2 {
+    let mut image = Luks2::testdata("luks2_keyslots.img");
+    let (areas, len) = (320 << 10, more << 16);
+    let data = 2 * image.hdr_size + areas;
+    image.bytes.splice(data..data, vec![0; len]);
+    image.with(&Change::Set(vec![
+        ("/config/keyslots_size", Value::from((areas + len).to_string())),
+        ("/segments/0/offset", Value::from((data + len).to_string())),
+        ("/tokens/0", serde_json::json!({ "type": "test", "keyslots": ["0", "3"] })),
+    ]))
+}
+
 fn set(metadata: &mut Value, pointer: &str, value: &Value) {
     let (parent, name) = pointer.rsplit_once('/').unwrap();
     let parent = metadata.pointer_mut(parent).unwrap_or_else(|| panic!("{pointer}"));

@@ -11,6 +11,7 @@ pub mod luks2;
 pub mod memory;
 pub mod opener;
 pub mod parallel;
+pub mod promise;
 pub mod qemu;
 
 use std::env;

@@ -29,7 +29,7 @@ impl Opener {
         for slot in header.keyslots().filter(|slot| slot.active) {
             let mut hasher = DefaultHasher::new();
             let start = usize::try_from(slot.area.offset).unwrap();
-            image[208 + 48 * slot.index..][..48].hash(&mut hasher);
+            format!("{:?} {:?}", slot.kdf, slot.digest).hash(&mut hasher);
             image[start..start + slot.area.len].hash(&mut hasher);
             let key = (slot.index, hasher.finish());
             let secrets = self.known.entry(key).or_insert_with(|| {

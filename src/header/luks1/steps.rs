@@ -19,11 +19,11 @@
 use zerocopy::IntoBytes;
 
 use super::raw::{ACTIVE, HEADER_SIZE, INACTIVE, KEYSLOTS, SECTOR};
-use super::{Header, RawHeader};
+use super::{Header, RawHeader, field};
 use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::step::list;
-use crate::header::{Scheme, Sealed, SlotChange, Stage, Staging, Step};
+use crate::header::{Edit, Scheme, Sealed, SlotChange, Stage, Staging, Step};
 
 impl Header {
     /// The writes that make `changes`, and the header after them.
@@ -38,6 +38,25 @@ impl Header {
                 lowering.replace(*keyslot, sealed, *staging)?;
             }
         }
+        Ok((lowering.stages, lowering.header))
+    }
+}
+
+impl Header {
+    /// The writes that set the UUID, all that LUKS1 has beside its keyslots. It is in one sector.
+    pub(in crate::header) fn lower_edits(&self, edits: &[Edit]) -> Result<(Vec<Stage>, Self)> {
+        let mut raw = self.raw.clone();
+        for edit in edits {
+            let Edit::SetUuid(uuid) = edit else {
+                let text = "a LUKS1 header has no tokens, no priorities, no label and no subsystem";
+                return Err(Error::new(ErrorKind::InvalidInput, text));
+            };
+            raw.uuid = field(&uuid.hyphenated().to_string(), "uuid")?;
+        }
+        let mut lowering =
+            Lowering { header: self.clone(), stages: Vec::new(), done: String::new() };
+        lowering.settle();
+        lowering.entries(&raw, Order::FrontToBack, "it may have happened or not");
         Ok((lowering.stages, lowering.header))
     }
 }

@@ -9,6 +9,7 @@ mod config;
 mod copies;
 mod digest;
 mod edit;
+mod edits;
 mod json;
 mod keyslot;
 mod metadata;

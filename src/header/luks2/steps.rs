@@ -50,11 +50,18 @@ impl Header {
     }
 
     /// What it takes to bring both copies into order, and to overwrite what is left to be.
-    pub(in crate::header) fn lower_repair(&self) -> Result<(Vec<Stage>, Self)> {
+    pub(in crate::header) fn lower_repair(&self, force: bool) -> Result<(Vec<Stage>, Self)> {
+        if self.is_foreign && !force {
+            let text = "the image begins with something else than a LUKS header, which would be overwritten";
+            return Err(Error::new(ErrorKind::Refused, text));
+        }
         let mut writer = Writer::new(self)?;
         writer.both(NOTHING, "the primary copy is written")?;
         writer.done = "both copies of the header are written; ".to_owned();
-        writer.wipe(self.metadata.config().unwiped.clone())?;
+        // What is to be wiped is only known where all of the metadata is.
+        if self.metadata.config().requirements.is_empty() {
+            writer.wipe(self.metadata.config().unwiped.clone())?;
+        }
         writer.finish()
     }
 

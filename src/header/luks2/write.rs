@@ -75,6 +75,7 @@ impl Writer {
     pub fn finish(mut self) -> Result<(Vec<Stage>, Header)> {
         self.header.which = Which::Primary;
         self.header.warning = None;
+        self.header.is_foreign = false;
         self.header.raw = self.header.raw.sealed(
             Which::Primary,
             self.header.salt(Which::Primary),

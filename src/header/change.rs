@@ -1,0 +1,124 @@
+//! What a change has to know of a header, and the writes that make it, whatever the format.
+
+use super::{Edit, Header, Keyslot, Leftover, Occupant, SlotChange, Stage, Staging, Template};
+use crate::crypto::KdfKind;
+use crate::error::Result;
+
+impl Header {
+    /// Whether its keyslots can be changed.
+    pub fn check_amendable(&self) -> Result<()> {
+        match self {
+            Self::Luks1(_) => Ok(()),
+            Self::Luks2(header) => header.check_amendable(),
+        }
+    }
+
+    /// What is in each keyslot that there can be: 8 of LUKS1, 32 of LUKS2.
+    pub fn occupants(&self) -> Vec<Option<Occupant>> {
+        match self {
+            Self::Luks1(header) => {
+                let occupant = |keyslot: Keyslot<'_>| keyslot.active.then_some(Occupant::VolumeKey);
+                header.keyslots().map(occupant).collect()
+            }
+            Self::Luks2(header) => header.occupants(),
+        }
+    }
+
+    /// What a new key in this keyslot is made by: the keyslot's own parameters where it has some.
+    pub fn template(&self, keyslot: usize) -> Result<Template<'_>> {
+        match self {
+            Self::Luks1(header) => Ok(header.template()),
+            Self::Luks2(header) => header.template(keyslot),
+        }
+    }
+
+    /// How each of the keyslots that are `replaced` is staged, while as many are `added` and others
+    /// `erased`. `spare` is a keyslot that is inactive before and after. Refused if there is no
+    /// room for the added ones.
+    pub(crate) fn arrange(
+        &self,
+        added: usize,
+        erased: &[usize],
+        replaced: &[usize],
+        spare: Option<usize>,
+    ) -> Result<Vec<Staging>> {
+        match self {
+            Self::Luks1(_) => {
+                let staging = spare.map_or(Staging::InPlace, Staging::Keyslot);
+                Ok(vec![staging; replaced.len()])
+            }
+            Self::Luks2(header) => header.arrange(added, erased, replaced),
+        }
+    }
+
+    /// The writes that make `changes`, in stages, and the header as it is after them.
+    ///
+    /// Every keyslot may occur once, and must be in the state that its change starts from.
+    pub fn lower(&self, changes: &[SlotChange]) -> Result<(Vec<Stage>, Self)> {
+        match self {
+            Self::Luks1(header) => {
+                let (stages, after) = header.lower(changes)?;
+                Ok((stages, Self::Luks1(after)))
+            }
+            Self::Luks2(header) => {
+                let (stages, after) = header.lower(changes)?;
+                Ok((stages, Self::Luks2(after)))
+            }
+        }
+    }
+
+    /// The writes that make changes which touch no key, in stages, and the header after them.
+    ///
+    /// [`ErrorKind::InvalidInput`] for what LUKS1 does not have, and for what is not there.
+    pub fn lower_edits(&self, edits: &[Edit]) -> Result<(Vec<Stage>, Self)> {
+        match self {
+            Self::Luks1(header) => {
+                let (stages, after) = header.lower_edits(edits)?;
+                Ok((stages, Self::Luks1(after)))
+            }
+            Self::Luks2(header) => {
+                let (stages, after) = header.lower_edits(edits)?;
+                Ok((stages, Self::Luks2(after)))
+            }
+        }
+    }
+
+    /// The writes that bring a header into order, and overwrite what an interruption left, where
+    /// there is something to do; and the header after them.
+    ///
+    /// [`ErrorKind::Refused`] if the image begins with something else and it is not forced.
+    pub fn lower_repair(&self, force: bool) -> Result<Option<(Vec<Stage>, Self)>> {
+        let wraps = |(stages, after)| (stages, Self::Luks2(after));
+        match self {
+            Self::Luks1(header) => {
+                let is_known = |leftover: &Leftover| match *leftover {
+                    Leftover::Wipe { keyslot } | Leftover::Replace { keyslot, .. } => Some(keyslot),
+                    _ => None,
+                };
+                let leftovers = header.leftovers();
+                let keyslots = leftovers.iter().filter_map(is_known);
+                let wipes: Vec<_> =
+                    keyslots.map(|keyslot| SlotChange::Deactivate { keyslot }).collect();
+                if wipes.is_empty() {
+                    return Ok(None);
+                }
+                self.lower(&wipes).map(Some)
+            }
+            Self::Luks2(_) if self.warning().is_none() && self.leftovers().is_empty() => Ok(None),
+            Self::Luks2(header) => header.lower_repair(force).map(|it| Some(wraps(it))),
+        }
+    }
+
+    /// Whether a keyslot can have this KDF.
+    pub(crate) fn has_kdf(&self, kdf: KdfKind) -> bool {
+        matches!(self, Self::Luks2(_)) || kdf == KdfKind::Pbkdf2
+    }
+
+    /// What is missing when a keyslot can only be replaced in place.
+    pub(crate) fn no_room(&self) -> &'static str {
+        match self {
+            Self::Luks1(_) => "no keyslot is left free",
+            Self::Luks2(_) => "no gap between the areas of keyslots is large enough",
+        }
+    }
+}

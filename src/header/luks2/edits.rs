@@ -1,0 +1,155 @@
+//! Tokens, priorities and names: changes of the metadata and the binary header that touch no key.
+
+use serde_json::{Map, Value};
+
+use super::edit::Draft;
+use super::keyslot::quoted;
+use super::write::Writer;
+use super::{Header, Metadata};
+use crate::error::{Error, ErrorKind, Result};
+use crate::header::{Edit, Priority, Stage};
+
+impl Header {
+    /// The writes that make these changes, in one commit, and the header after them.
+    pub(in crate::header) fn lower_edits(&self, edits: &[Edit]) -> Result<(Vec<Stage>, Self)> {
+        let mut writer = Writer::new(self)?;
+        let raw = &mut writer.header.raw;
+        for edit in edits {
+            match edit {
+                Edit::SetLabel(label) => raw.label = name(label, "label")?,
+                Edit::SetSubsystem(subsystem) => raw.subsystem = name(subsystem, "subsystem")?,
+                Edit::SetUuid(uuid) => {
+                    let text = uuid.hyphenated().to_string();
+                    raw.uuid = [0; 40];
+                    raw.uuid[..text.len()].copy_from_slice(text.as_bytes());
+                }
+                _ => {}
+            }
+        }
+        let metadata = self.metadata.edited(self.hdr_size(), |draft| {
+            edits.iter().try_for_each(|edit| draft.edit(&self.metadata, edit))
+        })?;
+        writer.commit(metadata, "it may have happened or not", "it has happened")?;
+        writer.finish()
+    }
+}
+
+impl Draft {
+    fn edit(&mut self, before: &Metadata, edit: &Edit) -> Result<()> {
+        match edit {
+            Edit::PutToken { number, token, replace } => {
+                check_token(before, token)?;
+                let tokens = self.object("tokens")?;
+                let number = free_number(tokens, *number, *replace)?;
+                tokens.insert(number.to_string(), Value::Object(token.clone()));
+            }
+            Edit::RemoveToken { number } => {
+                let removed = self.object("tokens")?.shift_remove(&number.to_string());
+                if removed.is_none() {
+                    return Err(invalid(format!("there is no token {number}")));
+                }
+            }
+            Edit::SetPriority { keyslot, priority } => self.set_priority(*keyslot, *priority)?,
+            Edit::SetLabel(_) | Edit::SetSubsystem(_) | Edit::SetUuid(_) => {}
+        }
+        Ok(())
+    }
+
+    /// A keyslot of normal priority has no such member.
+    fn set_priority(&mut self, keyslot: usize, priority: Priority) -> Result<()> {
+        let slot = self.object("keyslots")?.get_mut(&keyslot.to_string());
+        let Some(slot) = slot.and_then(Value::as_object_mut) else {
+            return Err(invalid(format!("there is no keyslot {keyslot}")));
+        };
+        let number = match priority {
+            Priority::Ignore => 0,
+            Priority::Prefer => 2,
+            Priority::Normal => {
+                slot.shift_remove("priority");
+                return Ok(());
+            }
+        };
+        slot.insert("priority".to_owned(), Value::from(number));
+        Ok(())
+    }
+}
+
+/// The number asked for, or the first that is free.
+fn free_number(tokens: &Map<String, Value>, asked: Option<usize>, replace: bool) -> Result<usize> {
+    let is_free = |number: &usize| !tokens.contains_key(&number.to_string());
+    match asked {
+        Some(number) if number >= TOKENS => {
+            Err(invalid(format!("token {number}: it must be 0 to {}", TOKENS - 1)))
+        }
+        Some(number) if replace || is_free(&number) => Ok(number),
+        Some(number) => {
+            let text = format!("there is a token {number}");
+            Err(Error::new(ErrorKind::Refused, text))
+        }
+        None => (0..TOKENS).find(is_free).ok_or_else(|| {
+            Error::new(ErrorKind::Refused, format!("there are {TOKENS} tokens, and no more can be"))
+        }),
+    }
+}
+
+/// What the metadata has of every token is checked with it; this is what cryptsetup checks before it
+/// imports one.
+fn check_token(metadata: &Metadata, token: &Map<String, Value>) -> Result<()> {
+    let Some(kind) = token.get("type").and_then(Value::as_str).filter(|kind| !kind.is_empty())
+    else {
+        return Err(invalid("the token has no type"));
+    };
+    let Some(keyslots) = token.get("keyslots").and_then(Value::as_array) else {
+        return Err(invalid("the token has no keyslots: it must be an array, which may be empty"));
+    };
+    for keyslot in keyslots {
+        let is_there = keyslot.as_str().is_some_and(|number| {
+            metadata.keyslots().iter().any(|slot| slot.number.to_string() == number)
+        });
+        if !is_there {
+            let shown = quoted(&keyslot.to_string());
+            return Err(invalid(format!(
+                "the token is for keyslot {shown}, and there is none such"
+            )));
+        }
+    }
+    if kind == "luks2-keyring" {
+        if !token.get("key_description").is_some_and(Value::is_string) {
+            return Err(invalid("the token of type luks2-keyring has no key_description"));
+        }
+    } else if kind.starts_with(BUILT_IN) {
+        let kind = quoted(kind);
+        return Err(invalid(format!(
+            "the token has the type {kind}: nobody knows it, and {BUILT_IN} is cryptsetup's"
+        )));
+    }
+    Ok(())
+}
+
+/// A label, or the like, NUL at its end.
+pub(super) fn name(text: &str, what: &str) -> Result<[u8; 48]> {
+    let mut field = [0; 48];
+    if text.contains(char::is_control) {
+        return Err(invalid(format!(
+            "{what} {}: it must not have control characters",
+            quoted(text)
+        )));
+    }
+    match field.get_mut(..text.len()) {
+        Some(start) if text.len() < 48 => start.copy_from_slice(text.as_bytes()),
+        _ => {
+            let len = text.len();
+            return Err(invalid(format!("{what} of {len} bytes: it must be 47 at most")));
+        }
+    }
+    Ok(field)
+}
+
+fn invalid(text: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidInput, text)
+}
+
+/// As many tokens as cryptsetup can have
+const TOKENS: usize = 32;
+/// What begins the types of cryptsetup's own tokens
+const BUILT_IN: &str = "luks2-";
