@@ -2,61 +2,21 @@
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+#[path = "support/desk.rs"]
+mod desk;
 mod support;
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Command;
 
+use desk::Desk;
 use serde_json::{Value, json};
 use support::luks2::{Change, Luks2};
 use support::{run, stderr};
-use tempfile::TempDir;
 
 const KEYSLOT: &str = env!("CARGO_BIN_EXE_keyslot");
-
-struct Desk {
-    directory: TempDir,
-    program: PathBuf,
-}
-
-impl Desk {
-    /// With `image` in it, and secrets in the environment.
-    fn new(image: &Luks2) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("image"), &image.bytes).unwrap();
-        Self { directory, program: KEYSLOT.into() }
-    }
-
-    fn output(&self, words: &str) -> Output {
-        let mut command = Command::new(&self.program);
-        command.args(words.split_whitespace()).current_dir(self.directory.path());
-        run(command.env("S0", "hunter0").env("S3", "hunter3").env("S7", "hunter7"))
-    }
-
-    fn done(&self, words: &str) -> String {
-        let output = self.output(words);
-        assert!(output.status.success(), "{words}: {}", stderr(&output));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn refused(&self, words: &str, status: i32, text: &str) {
-        let before = self.image();
-        let output = self.output(words);
-        assert_eq!(output.status.code(), Some(status), "{words}");
-        assert_eq!(stderr(&output), text, "{words}");
-        assert!(self.image() == before, "{words}");
-    }
-
-    fn image(&self) -> Vec<u8> {
-        fs::read(self.path()).unwrap()
-    }
-
-    fn path(&self) -> PathBuf {
-        self.directory.path().join("image")
-    }
-}
 
 #[test]
 fn check_tells_keyslots() {

@@ -129,7 +129,31 @@ impl Plan {
         }
         plan.changes.append(&mut replacements);
         plan.warn();
+        plan.warn_of_tokens();
         Ok(plan)
+    }
+
+    /// Says so if nothing is left that a person could open.
+    fn warn_of_tokens(&mut self) {
+        let is_erased = |keyslot: usize| {
+            let is_it = |it: &PlannedChange| matches!(it, PlannedChange::Erase { keyslot: other } if *other == keyslot);
+            self.changes.iter().any(is_it)
+        };
+        let adds = |it: &PlannedChange| !matches!(it, PlannedChange::Erase { .. });
+        if self.changes.is_empty() || self.changes.iter().any(adds) {
+            return;
+        }
+        let occupants = self.header.occupants();
+        let keepers = (0..occupants.len()).filter(|&it| occupants[it] == Some(Occupant::VolumeKey));
+        let left: Vec<_> = keepers.filter(|&it| !is_erased(it)).collect();
+        let tokens: Option<Vec<_>> = left.iter().map(|&it| self.header.token_only(it)).collect();
+        if let (Some(tokens), Some(first)) = (tokens, left.first()) {
+            let text = format!(
+                "what is left to open the image is a token's: keyslot {first} is opened by {}",
+                tokens[0]
+            );
+            self.warnings.push(text);
+        }
     }
 
     /// What keeps each replaced keyslot's key at hand, in the order of their indices.

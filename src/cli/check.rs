@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use keyslot::crypto::CipherSpec;
-use keyslot::header::{Leftover, Priority};
+use keyslot::header::luks2::Token;
+use keyslot::header::{Header, Leftover, Priority};
 use keyslot::keyslot::{cannot_open, wrong_secret};
 use keyslot::secret::Passphrase;
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
@@ -110,6 +111,9 @@ fn check(path: &Path, secret: Option<&Passphrase>, args: &CheckArgs) -> Result<V
         if !keyslot.is_bound {
             value["unbound"] = json!(true);
         }
+        if let Some(token) = opener(header, keyslot.index) {
+            value["token"] = json!({ "token": token.number, "type": token.kind });
+        }
         keyslots.push(value);
     }
     for (index, why) in header.unusable() {
@@ -133,6 +137,11 @@ fn check(path: &Path, secret: Option<&Passphrase>, args: &CheckArgs) -> Result<V
         document["secret-opens"] = json!(opened(&image, secret, args.first)?);
     }
     Ok(document)
+}
+
+/// The token without which nobody opens a keyslot.
+fn opener(header: &Header, keyslot: usize) -> Option<&Token> {
+    header.luks2()?.metadata().opener_of(u32::try_from(keyslot).ok()?)
 }
 
 /// The keyslots that the secret opens. One that is over the limit is skipped if another opens.
@@ -167,7 +176,7 @@ pub fn opens_nothing(secret: &Passphrase) -> Error {
     wrong_secret("no keyslot opens with the secret", secret)
 }
 
-fn leftover(leftover: Leftover) -> Value {
+pub fn leftover(leftover: Leftover) -> Value {
     match leftover {
         Leftover::Wipe { keyslot } => json!({ "kind": "wipe", "keyslot": keyslot }),
         Leftover::Replace { keyslot, staging } => {
@@ -199,6 +208,10 @@ fn keyslot(slot: &Value) -> String {
     }
     if slot["unbound"] == json!(true) {
         text.push_str(", unbound: its key is not the volume key");
+    }
+    if let (Some(number), Some(kind)) = (slot["token"].get("token"), slot["token"]["type"].as_str())
+    {
+        text = format!("{text}, only token {number} ({kind}) opens it");
     }
     text
 }

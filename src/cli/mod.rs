@@ -7,6 +7,7 @@ mod amend;
 mod benchmark;
 mod changes;
 mod check;
+mod config;
 mod convert;
 mod create;
 mod edit;
@@ -17,8 +18,10 @@ mod output;
 mod progress;
 mod prompt;
 mod qemu_format;
+mod repair;
 mod report;
 mod secrets;
+mod token;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -48,13 +51,17 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Amend(args) => amend::run(&args, name),
         Command::Benchmark(args) => benchmark::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Config(args) => config::config(&args),
         Command::Convert(args) => convert::run(&args, name),
         Command::Completions(args) => generate::completions(&args, Cli::command()),
         Command::Create(args) => create::run(&args, name),
         Command::Erase(args) => edit::erase(&args),
         Command::Info(args) => info::run(&args, name),
         Command::Man(args) => generate::man(&args, Cli::command()),
+        Command::Repair(args) => repair::run(&args),
         Command::Replace(args) => edit::replace(&args),
+        Command::Token(args) => token::run(&args),
+        Command::Uuid(args) => config::uuid(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -105,6 +112,7 @@ enum Command {
     Amend(amend::AmendArgs),
     Benchmark(benchmark::BenchmarkArgs),
     Check(check::CheckArgs),
+    Config(config::ConfigArgs),
     Convert(convert::ConvertArgs),
     #[command(hide = true)]
     Completions(generate::CompletionsArgs),
@@ -113,7 +121,10 @@ enum Command {
     Info(info::InfoArgs),
     #[command(hide = true)]
     Man(generate::ManArgs),
+    Repair(repair::RepairArgs),
     Replace(edit::ReplaceArgs),
+    Token(token::TokenArgs),
+    Uuid(config::UuidArgs),
 }
 
 const EXIT_STATUS: &str = "\

@@ -32,6 +32,12 @@ impl Header {
         }
     }
 
+    /// The type of the token that alone can open a keyslot: its secret was never anybody's to type.
+    pub(crate) fn token_only(&self, keyslot: usize) -> Option<&str> {
+        let token = self.luks2()?.metadata().opener_of(u32::try_from(keyslot).ok()?)?;
+        Some(&token.kind)
+    }
+
     /// How each of the keyslots that are `replaced` is staged, while as many are `added` and others
     /// `erased`. `spare` is a keyslot that is inactive before and after. Refused if there is no
     /// room for the added ones.

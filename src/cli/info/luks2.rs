@@ -48,6 +48,9 @@ fn keyslot(slot: &Slot, metadata: &Metadata, unusable: Option<&str>) -> Value {
     if let Some(why) = unusable {
         value["unusable"] = json!(why);
     }
+    if let Some(token) = metadata.opener_of(slot.number) {
+        value["opened-by-token"] = json!(token.number);
+    }
     let owner = metadata.digest_of_keyslot(slot.number);
     if owner.is_some_and(|digest| digest.segments.is_empty()) && slot.kind == "luks2" {
         value["unbound"] = json!(true);

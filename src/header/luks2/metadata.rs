@@ -110,6 +110,14 @@ impl Metadata {
         self.digests.iter().find(|digest| digest.segments.contains(&number))
     }
 
+    /// The token that a keyslot's secret is in, or comes from, so that nobody can type it.
+    pub fn opener_of(&self, keyslot: u32) -> Option<&Token> {
+        let is_it = |token: &&Token| {
+            OPENERS.contains(&token.kind.as_str()) && token.keyslots.contains(&keyslot)
+        };
+        self.tokens.iter().find(is_it)
+    }
+
     /// What is named is there, and what needs a digest has one.
     fn check_references(&self) -> Result<()> {
         let has_slot = |number: &u32| self.keyslots.iter().any(|slot| slot.number == *number);
@@ -219,6 +227,10 @@ impl Token {
         Ok(Self { number, kind, keyslots: member.member("keyslots")?.numbers()? })
     }
 }
+
+/// Types of tokens whose keyslots have a random secret: those of systemd-cryptenroll and clevis. A
+/// recovery key is for a person to type.
+const OPENERS: [&str; 4] = ["clevis", "systemd-fido2", "systemd-pkcs11", "systemd-tpm2"];
 
 fn numbered<T>(
     metadata: &Map<String, Value>,

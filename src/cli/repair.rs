@@ -1,0 +1,75 @@
+//! `keyslot repair`: a header's copies brought into order, and what an interruption left.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use keyslot::header::Leftover;
+use serde_json::{Value, json};
+
+use super::check::leftover;
+use super::progress::Spinner;
+use super::{ChangeArgs, Outcome, Output, output, qemu_format};
+
+/// Repair what check reports: a damaged or older copy of a LUKS2 header, and key material that an
+/// interrupted amendment did not overwrite
+#[derive(Args)]
+pub struct RepairArgs {
+    #[command(flatten)]
+    change: ChangeArgs,
+
+    /// Image
+    image: PathBuf,
+}
+
+/// Runs the command.
+pub fn run(args: &RepairArgs) -> Outcome {
+    let RepairArgs { change, image: path } = args;
+    let mut image = change.open_options().open(path)?;
+    let found: Vec<String> = image.header().warning().map(str::to_owned).into_iter().collect();
+    let leftovers = image.header().leftovers();
+    // Which of two it shall be, only its owner knows.
+    let (twins, leftovers): (Vec<_>, Vec<_>) =
+        leftovers.into_iter().partition(|it| matches!(it, Leftover::Twins { .. }));
+    let repaired = if change.dry_run {
+        let lowered = image.header().lower_repair(change.force);
+        lowered.map_err(|error| error.with_path(path))?.is_some()
+    } else {
+        let _spinner = Spinner::start("writing the header", change.quiet);
+        image.repair(change.force)?
+    };
+    let text = if change.output == Output::Json {
+        let listed =
+            |list: &[Leftover]| -> Vec<Value> { list.iter().copied().map(leftover).collect() };
+        let result = json!({
+            "filename": path.to_string_lossy(),
+            "dry-run": change.dry_run,
+            "repaired": repaired,
+            "warnings": found,
+            "leftovers": listed(&leftovers),
+            "left": listed(&twins),
+        });
+        qemu_format::json_line(&result)
+    } else if change.quiet {
+        return Ok(());
+    } else {
+        let would = if change.dry_run { "would be " } else { "" };
+        let shown = path.display();
+        let mut text = String::new();
+        for warning in &found {
+            text.extend([format!("{shown}: {would}repaired: {warning}\n")]);
+        }
+        if !leftovers.is_empty() {
+            text.extend([format!("{shown}: {would}overwritten: what an interruption left\n")]);
+        }
+        for left in &twins {
+            if let Leftover::Twins { keyslots: [one, other] } = left {
+                text.extend([format!(
+                    "{shown}: keyslots {one} and {other} hold the same key material; 'keyslot erase --keyslot {other}' removes the copy\n"
+                )]);
+            }
+        }
+        if text.is_empty() { format!("{shown}: nothing to repair\n") } else { text }
+    };
+    let print = if change.dry_run || !repaired { output::print } else { output::print_done };
+    Ok(print(&text)?)
+}

@@ -1,0 +1,218 @@
+//! `keyslot token`: what other programs keep in a LUKS2 header to come by a passphrase.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use keyslot::header::Edit;
+use keyslot::header::luks2::{Metadata, Token};
+use keyslot::{Error, ErrorKind, Image, Result};
+use serde_json::{Map, Value, json};
+
+use super::config::edit;
+use super::{ChangeArgs, Outcome, Output, output, qemu_format};
+
+/// List, import, export and remove the tokens of a LUKS2 image
+#[derive(Args)]
+pub struct TokenArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    List(ListArgs),
+    Import(ImportArgs),
+    Export(ExportArgs),
+    Remove(RemoveArgs),
+}
+
+/// List the tokens: their numbers, their types, and the keyslots they are for
+#[derive(Args)]
+struct ListArgs {
+    /// How it is printed
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Output,
+
+    /// Image
+    image: PathBuf,
+}
+
+/// Import a token from JSON
+///
+/// It needs a "type" and "keyslots"; whatever else it has is kept as it is.
+#[derive(Args)]
+struct ImportArgs {
+    /// Number of the token [default: the first that is free]; --force takes another's place
+    #[arg(long, value_name = "N", visible_alias = "token-id")]
+    token: Option<usize>,
+
+    /// Keyslot that it is for, instead of those in its JSON; as often as there are some
+    #[arg(long, value_name = "N", visible_alias = "key-slot")]
+    keyslot: Vec<usize>,
+
+    /// File with the JSON [default: standard input]
+    #[arg(long, value_name = "PATH")]
+    json_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    change: ChangeArgs,
+
+    /// Image
+    image: PathBuf,
+}
+
+/// Export a token as JSON
+#[derive(Args)]
+struct ExportArgs {
+    /// Number of the token
+    #[arg(long, value_name = "N", visible_alias = "token-id")]
+    token: u32,
+
+    /// File to make [default: standard output]
+    #[arg(long, value_name = "PATH")]
+    json_file: Option<PathBuf>,
+
+    /// Replace an existing file
+    #[arg(long)]
+    force: bool,
+
+    /// Image
+    image: PathBuf,
+}
+
+/// Remove a token; the keyslots that it was for stay
+#[derive(Args)]
+struct RemoveArgs {
+    /// Number of the token
+    #[arg(long, value_name = "N", visible_alias = "token-id")]
+    token: usize,
+
+    #[command(flatten)]
+    change: ChangeArgs,
+
+    /// Image
+    image: PathBuf,
+}
+
+/// Runs the command.
+pub fn run(args: &TokenArgs) -> Outcome {
+    match &args.command {
+        Command::List(args) => list(args),
+        Command::Import(args) => import(args),
+        Command::Export(args) => export(args),
+        Command::Remove(args) => remove(args),
+    }
+}
+
+fn list(args: &ListArgs) -> Outcome {
+    let image = Image::open(&args.image)?;
+    let tokens = metadata(&image, &args.image)?.tokens();
+    let text = if args.output == Output::Json {
+        let tokens: Vec<_> = tokens.iter().map(listed).collect();
+        qemu_format::json_line(&Value::Array(tokens))
+    } else {
+        tokens.iter().map(line).collect()
+    };
+    Ok(output::print(&text)?)
+}
+
+fn listed(token: &Token) -> Value {
+    json!({ "token": token.number, "type": token.kind, "keyslots": token.keyslots })
+}
+
+fn line(token: &Token) -> String {
+    let Token { number, kind, keyslots, .. } = token;
+    let kind = kind.replace(char::is_control, "\u{fffd}");
+    let numbers: Vec<_> = keyslots.iter().map(ToString::to_string).collect();
+    match numbers.as_slice() {
+        [] => format!("token {number}: {kind}, for no keyslot\n"),
+        [one] => format!("token {number}: {kind}, for keyslot {one}\n"),
+        several => format!("token {number}: {kind}, for keyslots {}\n", several.join(", ")),
+    }
+}
+
+fn import(args: &ImportArgs) -> Outcome {
+    let mut token = read(args.json_file.as_deref())?;
+    if !args.keyslot.is_empty() {
+        let keyslots = args.keyslot.iter().map(ToString::to_string).map(Value::from).collect();
+        token.insert("keyslots".to_owned(), keyslots);
+    }
+    let replace = args.change.force;
+    let put = Edit::PutToken { number: args.token, token, replace };
+    edit(&args.image, &args.change, &[put], |before, after| {
+        let is_new = |token: &&Token| {
+            let number = token.number.to_string();
+            args.token == Some(token.number as usize)
+                || !before.is_some_and(|before| before.value()["tokens"].get(&number).is_some())
+        };
+        let number = after.and_then(|after| after.tokens().iter().find(is_new)).map(|it| it.number);
+        (json!({ "token": number }), format!("token {} imported", number.unwrap_or_default()))
+    })
+}
+
+/// The JSON of a token, which must be an object.
+fn read(path: Option<&Path>) -> Result<Map<String, Value>> {
+    let mut text = Vec::new();
+    let named = |error: Error| match path {
+        Some(path) => error.with_path(path),
+        None => error,
+    };
+    let failed = |error| named(Error::io("read the token", error));
+    match path {
+        Some(path) => {
+            let file = File::open(path).map_err(|error| named(Error::io("open", error)))?;
+            file.take(LONGEST).read_to_end(&mut text).map_err(failed)?;
+        }
+        None => {
+            io::stdin().lock().take(LONGEST).read_to_end(&mut text).map_err(failed)?;
+        }
+    }
+    let object = serde_json::from_slice(&text).map_err(|error| {
+        let text = format!("the token is no JSON object: {error}");
+        named(Error::new(ErrorKind::InvalidInput, text))
+    });
+    object
+}
+
+fn export(args: &ExportArgs) -> Outcome {
+    let image = Image::open(&args.image)?;
+    let tokens = &metadata(&image, &args.image)?.value()["tokens"];
+    let Some(token) = tokens.get(args.token.to_string()) else {
+        let text = format!("there is no token {}", args.token);
+        return Err(Error::new(ErrorKind::InvalidInput, text).with_path(&args.image).into());
+    };
+    let text = format!("{token}\n");
+    let Some(path) = &args.json_file else {
+        return Ok(output::print(&text)?);
+    };
+    // It may hold what opens a keyslot.
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600).create_new(!args.force).create(true).truncate(true);
+    let made = options.open(path);
+    let written = made.and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    });
+    Ok(written.map_err(|error| Error::io("make the file", error).with_path(path))?)
+}
+
+fn remove(args: &RemoveArgs) -> Outcome {
+    let number = args.token;
+    edit(&args.image, &args.change, &[Edit::RemoveToken { number }], |_, _| {
+        (json!({ "token": number }), format!("token {number} removed"))
+    })
+}
+
+/// What there are tokens in.
+fn metadata<'a>(image: &'a Image, path: &Path) -> Result<&'a Metadata> {
+    let header = image.header().luks2().ok_or_else(|| {
+        Error::new(ErrorKind::Unsupported, "a LUKS1 header has no tokens").with_path(path)
+    })?;
+    Ok(header.metadata())
+}
+
+/// Bytes of a token's JSON, at most: no header has room for more.
+const LONGEST: u64 = 4 << 20;
