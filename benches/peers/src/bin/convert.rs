@@ -7,14 +7,12 @@
 //! Making and opening keyslots takes a time of its own, of qemu-img above all, which measures
 //! how many iterations are 10 ms. Therefore 1 MiB is converted too.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeVal;
+use keyslot_peers::{Costs, in_turn, keyslot, remove, run};
 
 fn main() -> io::Result<()> {
     let mut arguments = std::env::args().skip(1);
@@ -43,7 +41,7 @@ fn measure(files: &Files, mib: u64, programs: &[Program]) -> io::Result<Vec<Row>
     println!("\n| {mib} MiB | | wall | user | system |\n|---|---|---:|---:|---:|");
     let mut rows = Vec::new();
     for direction in [Direction::Encrypt, Direction::Decrypt] {
-        for (program, costs) in programs.iter().zip(in_turn(direction, programs, files)?) {
+        for (program, costs) in programs.iter().zip(convert(direction, programs, files)?) {
             let row = Row { direction, program: program.name(), costs };
             print!("| {} | {} |", direction.name(), row.program);
             for time in [costs.wall, costs.user, costs.system] {
@@ -56,33 +54,19 @@ fn measure(files: &Files, mib: u64, programs: &[Program]) -> io::Result<Vec<Row>
     Ok(rows)
 }
 
-/// The medians of each program. Its first run is checked, not counted.
-fn in_turn(direction: Direction, programs: &[Program], files: &Files) -> io::Result<Vec<Costs>> {
+/// The medians of each program. What its first run made is checked.
+fn convert(direction: Direction, programs: &[Program], files: &Files) -> io::Result<Vec<Costs>> {
     let source = if direction == Direction::Encrypt { &files.raw } else { &files.luks };
-    let mut runs = vec![Vec::new(); programs.len()];
-    for turn in 0..=RUNS {
-        for (program, runs) in programs.iter().zip(&mut runs) {
-            remove(&files.target);
-            let costs = run(&mut program.convert(direction, source, &files.target))?;
-            if turn == 0 {
-                check(direction, program, files)?;
-            } else {
-                runs.push(costs);
-            }
+    let medians = in_turn(programs, RUNS, |turn, program| {
+        remove(&files.target);
+        let costs = run(&mut program.convert(direction, source, &files.target))?;
+        if turn == 0 {
+            check(direction, program, files)?;
         }
-    }
+        Ok(costs)
+    });
     remove(&files.target);
-    let median_by = |runs: &[Costs], time: fn(&Costs) -> Duration| {
-        let mut times: Vec<_> = runs.iter().map(time).collect();
-        times.sort_unstable();
-        times[times.len() / 2]
-    };
-    let median = |runs: Vec<Costs>| Costs {
-        wall: median_by(&runs, |costs| costs.wall),
-        user: median_by(&runs, |costs| costs.user),
-        system: median_by(&runs, |costs| costs.system),
-    };
-    Ok(runs.into_iter().map(median).collect())
+    medians
 }
 
 /// The target has to be what somebody else would have written, or could read.
@@ -131,13 +115,6 @@ struct Row {
     direction: Direction,
     program: &'static str,
     costs: Costs,
-}
-
-#[derive(Clone, Copy)]
-struct Costs {
-    wall: Duration,
-    user: Duration,
-    system: Duration,
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -206,27 +183,6 @@ impl Program {
     }
 }
 
-/// Runs it to its end. The times are those of all its threads.
-fn run(command: &mut Command) -> io::Result<Costs> {
-    let children = || getrusage(UsageWho::RUSAGE_CHILDREN).map_err(io::Error::from);
-    let before = children()?;
-    let start = Instant::now();
-    let status = command.stdout(Stdio::null()).status()?;
-    let wall = start.elapsed();
-    let after = children()?;
-    assert!(status.success(), "{command:?}");
-    Ok(Costs {
-        wall,
-        user: difference(after.user_time(), before.user_time()),
-        system: difference(after.system_time(), before.system_time()),
-    })
-}
-
-fn difference(after: TimeVal, before: TimeVal) -> Duration {
-    let micros = |time: TimeVal| time.tv_sec() * 1_000_000 + time.tv_usec();
-    Duration::from_micros(u64::try_from(micros(after) - micros(before)).unwrap_or(0))
-}
-
 fn same(one: &Path, other: &Path) -> io::Result<bool> {
     let (mut one, mut other) = (File::open(one)?, File::open(other)?);
     let (mut left, mut right) = (vec![0; 1 << 20], vec![0; 1 << 20]);
@@ -262,29 +218,6 @@ impl Files {
             ["raw", "luks", "target", "back"].map(|name| directory.join(name));
         Self { raw, luks, target, back }
     }
-}
-
-/// If it is there.
-fn remove(path: &Path) {
-    let _ = fs::remove_file(path);
-}
-
-/// `$KEYSLOT`, or the command of this checkout.
-fn keyslot() -> PathBuf {
-    if let Some(path) = std::env::var_os("KEYSLOT") {
-        return path.into();
-    }
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let target = here.join("target");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["build", "--release", "--bin", "keyslot", "--target-dir"])
-        .arg(&target)
-        .arg("--manifest-path")
-        .arg(here.join("../../Cargo.toml"))
-        .status();
-    assert!(status.is_ok_and(|status| status.success()), "keyslot is not built");
-    target.join("release/keyslot")
 }
 
 const RUNS: usize = 5;
