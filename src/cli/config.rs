@@ -92,13 +92,13 @@ pub fn config(args: &ConfigArgs) -> Outcome {
 pub fn uuid(args: &UuidArgs) -> Outcome {
     let Some(text) = &args.uuid else {
         let uuid = Image::open(&args.image)?.header().uuid();
-        return Ok(match args.change.output {
-            Output::Json => {
-                let result = json!({ "filename": args.image.to_string_lossy(), "uuid": uuid });
-                output::print(&qemu_format::json_line(&result))?;
-            }
-            Output::Human => output::print(&format!("{uuid}\n"))?,
-        });
+        let text = if args.change.output == Output::Json {
+            let result = json!({ "filename": args.image.to_string_lossy(), "uuid": uuid });
+            qemu_format::json_line(&result)
+        } else {
+            format!("{uuid}\n")
+        };
+        return Ok(output::print(&text)?);
     };
     let uuid = if text == "random" { Uuid::new_v4() } else { parse(text)? };
     edit(&args.image, &args.change, &[Edit::SetUuid(uuid)], |_, _| {
@@ -145,7 +145,8 @@ pub fn edit(
         return Ok(());
     } else {
         let would = if args.dry_run { "would be done: " } else { "" };
-        text.lines().map(|line| format!("{would}{line}\n")).collect()
+        let lines = text.lines().flat_map(|line| [would, line, "\n"]);
+        lines.collect()
     };
     let print = if args.dry_run { output::print } else { output::print_done };
     Ok(print(&text)?)

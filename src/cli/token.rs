@@ -146,7 +146,7 @@ fn import(args: &ImportArgs) -> Outcome {
         let is_new = |token: &&Token| {
             let number = token.number.to_string();
             args.token == Some(token.number as usize)
-                || !before.is_some_and(|before| before.value()["tokens"].get(&number).is_some())
+                || before.is_none_or(|before| before.value()["tokens"].get(&number).is_none())
         };
         let number = after.and_then(|after| after.tokens().iter().find(is_new)).map(|it| it.number);
         (json!({ "token": number }), format!("token {} imported", number.unwrap_or_default()))
@@ -170,11 +170,10 @@ fn read(path: Option<&Path>) -> Result<Map<String, Value>> {
             io::stdin().lock().take(LONGEST).read_to_end(&mut text).map_err(failed)?;
         }
     }
-    let object = serde_json::from_slice(&text).map_err(|error| {
+    serde_json::from_slice(&text).map_err(|error| {
         let text = format!("the token is no JSON object: {error}");
         named(Error::new(ErrorKind::InvalidInput, text))
-    });
-    object
+    })
 }
 
 fn export(args: &ExportArgs) -> Outcome {

@@ -24,7 +24,6 @@ use crate::storage::Storage;
 /// The header of a LUKS image.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-#[expect(clippy::large_enum_variant, reason = "there is one for each image")]
 pub enum Header {
     /// LUKS1
     Luks1(luks1::Header),

@@ -58,13 +58,12 @@ pub fn unlock_keyslot(
         });
     };
     let digest = keyslot.digest.value.to_vec();
-    match opens(storage, &keyslot, passphrase, limits)? {
-        Some(volume_key) => Ok(Unlocked { keyslot: index, volume_key, digest }),
-        None => {
-            let text = format!("keyslot {index} does not open with the secret");
-            Err(wrong_secret(text, passphrase))
-        }
-    }
+    let key = opens(storage, &keyslot, passphrase, limits)?;
+    let volume_key = key.ok_or_else(|| {
+        let text = format!("keyslot {index} does not open with the secret");
+        wrong_secret(text, passphrase)
+    })?;
+    Ok(Unlocked { keyslot: index, volume_key, digest })
 }
 
 /// Tries the active keyslots, those that are preferred before the others; the first that opens ends

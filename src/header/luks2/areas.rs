@@ -114,6 +114,7 @@ fn area_len(key_size: u32) -> u64 {
 const ALIGNMENT: u64 = 4096;
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "one area")]
 mod tests {
     use super::*;
 

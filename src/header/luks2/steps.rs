@@ -15,10 +15,11 @@ impl Header {
     /// The writes that make `changes`, and the header after them.
     pub(in crate::header) fn lower(&self, changes: &[SlotChange]) -> Result<(Vec<Stage>, Self)> {
         let sorted = self.sort(changes)?;
-        let slot = |&(number, _): &(usize, _)| self.slot(number).ok_or_else(|| unfit(number));
-        let erased = sorted.erased.iter().map(|&it| slot(&(it, ()))).collect::<Result<Vec<_>>>()?;
-        let replaced = sorted.replaced.iter().map(|it| self.slot(it.0).ok_or_else(|| unfit(it.0)));
-        let replaced = replaced.collect::<Result<Vec<_>>>()?;
+        let slots = |numbers: &mut dyn Iterator<Item = usize>| -> Vec<_> {
+            numbers.filter_map(|number| self.slot(number)).collect()
+        };
+        let erased = slots(&mut sorted.erased.iter().copied());
+        let replaced = slots(&mut sorted.replaced.iter().map(|(keyslot, _)| *keyslot));
         let added: Vec<_> = sorted.added.iter().map(|(_, sealed)| key_size(sealed)).collect();
         let arranged = Areas::of(self).arrange(&added, &erased, &replaced)?;
 
@@ -57,7 +58,7 @@ impl Header {
         }
         let mut writer = Writer::new(self)?;
         writer.both(NOTHING, "the primary copy is written")?;
-        writer.done = "both copies of the header are written; ".to_owned();
+        writer.done.push_str("both copies of the header are written; ");
         // What is to be wiped is only known where all of the metadata is.
         if self.metadata.config().requirements.is_empty() {
             writer.wipe(self.metadata.config().unwiped.clone())?;
