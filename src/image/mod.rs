@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use change::Done;
-pub use create::{CreateOptions, NewImage};
+pub use create::{CreateOptions, Format, Luks2Options, NewImage};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, Keyslot};

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 pub(crate) use cost::digest_iterations;
 pub use cost::{Cost, Pbkdf};
-pub use seal::{new_digest, seal};
+pub use seal::{new_digest, new_luks2_digest, seal};
 pub use unlock::{Unlocked, cannot_open, opens, unlock, unlock_keyslot, wrong_secret};
 
 use crate::crypto::KdfAlg;

@@ -106,7 +106,7 @@ pub(super) fn without(ranges: &[Range<u64>], others: &[Range<u64>]) -> Vec<Range
 }
 
 /// Length in bytes of an area for a key of so many bytes.
-fn area_len(key_size: u32) -> u64 {
+pub(super) fn area_len(key_size: u32) -> u64 {
     crate::header::material_len(key_size).next_multiple_of(ALIGNMENT)
 }
 

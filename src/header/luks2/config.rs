@@ -80,5 +80,6 @@ fn unwiped(member: &Member<'_>, bounds: &Range<u64>) -> Vec<Range<u64>> {
 const REENCRYPTIONS: [&str; 3] = ["online-reencrypt", "online-reencrypt-v2", "online-reencrypt-v3"];
 /// As many areas as keyslots and their replacements can leave
 const MAX_UNWIPED: usize = 64;
-const ALIGNMENT: u64 = 4096;
-const MAX_KEYSLOTS_SIZE: u64 = 128 << 20;
+/// Of the size of what the areas of keyslots are in
+pub(super) const ALIGNMENT: u64 = 4096;
+pub(super) const MAX_KEYSLOTS_SIZE: u64 = 128 << 20;

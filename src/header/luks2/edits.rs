@@ -128,7 +128,7 @@ fn check_token(metadata: &Metadata, token: &Map<String, Value>) -> Result<()> {
 }
 
 /// A label, or the like, NUL at its end.
-pub(super) fn name(text: &str, what: &str) -> Result<[u8; 48]> {
+pub(crate) fn name(text: &str, what: &str) -> Result<[u8; 48]> {
     let mut field = [0; 48];
     if text.contains(char::is_control) {
         return Err(invalid(format!(

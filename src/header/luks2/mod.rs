@@ -1,10 +1,12 @@
 //! LUKS2: a binary header and metadata in JSON, in two copies; up to 32 keyslots.
 //!
-//! A [`Header`] can only be made by [reading](Header::read) one with a valid copy. The metadata stays
-//! with it as it was read: what nobody understands is what a rewrite would write again.
+//! A [`Header`] can only be made by [reading](Header::read) one with a valid copy or by
+//! [building](Header::build) one. The metadata stays with it as it was read: what nobody
+//! understands is what a rewrite would write again.
 
 mod amendable;
 mod areas;
+mod build;
 mod config;
 mod copies;
 mod digest;
@@ -18,8 +20,10 @@ mod segment;
 mod steps;
 mod write;
 
+pub use build::{Layout, NewDigest, NewHeader};
 pub use config::Config;
 pub use digest::KeyDigest;
+pub(crate) use edits::name;
 pub use keyslot::Slot;
 pub use metadata::{Metadata, Token};
 pub use raw::Which;

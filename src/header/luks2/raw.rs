@@ -20,7 +20,7 @@
 //! byte 2 `hdr-size`.
 
 use zerocopy::byteorder::big_endian::{U16, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::corrupt;
 use crate::crypto::HashAlg;
@@ -86,6 +86,16 @@ impl Which {
 }
 
 impl RawHeader {
+    /// The head of the copies of a new header, that are to be [sealed](Self::sealed).
+    pub(super) fn blank(hdr_size: u64) -> Self {
+        let mut raw = Self::new_zeroed();
+        raw.version = VERSION.into();
+        raw.hdr_size = hdr_size.into();
+        raw.seqid = 1.into();
+        raw.checksum_alg[..CHECKSUM_ALG.len()].copy_from_slice(CHECKSUM_ALG);
+        raw
+    }
+
     /// What is at byte `offset` of the image, if it can be the head of this copy: all that is
     /// checked before the checksum.
     pub(super) fn parse(bytes: &[u8], which: Which, offset: u64) -> Result<Self> {
@@ -157,6 +167,7 @@ impl RawHeader {
 
 pub(super) const WRONG_MAGIC: &str = "the magic is wrong";
 const VERSION: u16 = 2;
+const CHECKSUM_ALG: &[u8] = b"sha256";
 /// Length of the binary header
 pub(super) const BINARY_SIZE: usize = 4096;
 /// What the length of a copy can be, and so where the secondary copy can be.

@@ -3,43 +3,72 @@
 //! Everything that takes time or can be refused comes before there is a file, and the file has no
 //! name until it is complete and durable (see [`storage::new_file`](crate::storage::NewFile)).
 
+mod luks1;
+mod luks2;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
+pub use self::luks2::Luks2Options;
 use crate::amend::commit;
-use crate::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen, KdfAlg};
+use crate::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen};
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{Header, Scheme, SlotChange, luks1};
-use crate::keyslot::{Cost, Limits, new_digest, seal, unlock};
+use crate::header::{Header, Sealed, SlotChange};
+use crate::keyslot::{Cost, Limits, Pbkdf, unlock};
 use crate::secret::{Passphrase, VolumeKey};
 use crate::storage::{FileStorage, NewFile, Place, Preallocation, Storage};
 use crate::volume::Volume;
 
-/// How a LUKS1 image is made. The defaults are QEMU's: aes-256, xts, plain64, sha256, and a
-/// keyslot that takes two seconds to open.
+/// How an image is made. The defaults are QEMU's: LUKS1 with aes-256, xts, plain64, sha256, and a
+/// keyslot that takes two seconds to open. In [LUKS2](Self::format) they are cryptsetup's.
+///
+/// The areas of keyslots are holes but for that of the first: there is no noise in them that would
+/// hide how many keyslots there are, as the header tells it anyway.
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
+    format: Format,
     cipher: CipherSpec,
     hash: HashAlg,
-    cost: Cost,
+    pbkdf: Pbkdf,
+    uuid: Option<Uuid>,
     preallocation: Preallocation,
     limits: Limits,
     overwrite: bool,
+}
+
+/// The format of a new image, and what only that one has.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub enum Format {
+    /// LUKS1
+    #[default]
+    Luks1,
+    /// LUKS2
+    Luks2(Luks2Options),
 }
 
 impl CreateOptions {
     /// QEMU's defaults.
     pub fn new() -> Result<Self> {
         Ok(Self {
+            format: Format::Luks1,
             cipher: CipherSpec::new(Cipher::Aes, CipherMode::Xts, IvGen::Plain64, None, 64)?,
             hash: HashAlg::Sha256,
-            cost: Cost::default(),
+            pbkdf: Pbkdf::default(),
+            uuid: None,
             preallocation: Preallocation::Off,
             limits: Limits::default(),
             overwrite: false,
         })
+    }
+
+    /// Format of the image.
+    #[must_use]
+    pub fn format(mut self, format: Format) -> Self {
+        self.format = format;
+        self
     }
 
     /// Cipher of key material and payload.
@@ -49,7 +78,7 @@ impl CreateOptions {
         self
     }
 
-    /// Hash of PBKDF2 and of the anti-forensic split.
+    /// Hash of PBKDF2, of the anti-forensic split, and of the volume key's digest.
     #[must_use]
     pub fn hash(mut self, hash: HashAlg) -> Self {
         self.hash = hash;
@@ -59,7 +88,22 @@ impl CreateOptions {
     /// How long an opening shall take.
     #[must_use]
     pub fn cost(mut self, cost: Cost) -> Self {
-        self.cost = cost;
+        self.pbkdf.cost = cost;
+        self
+    }
+
+    /// The KDF of the keyslot, its cost included. LUKS1 has none but PBKDF2; the default of LUKS2 is
+    /// Argon2id.
+    #[must_use]
+    pub fn pbkdf(mut self, pbkdf: Pbkdf) -> Self {
+        self.pbkdf = pbkdf;
+        self
+    }
+
+    /// UUID. The default is a random one.
+    #[must_use]
+    pub fn uuid(mut self, uuid: Uuid) -> Self {
+        self.uuid = Some(uuid);
         self
     }
 
@@ -88,7 +132,8 @@ impl CreateOptions {
     /// `passphrase`, in keyslot 0.
     ///
     /// [`ErrorKind::Exists`] if there is a file of this name and it may not be replaced,
-    /// [`ErrorKind::InUse`] if it may, but somebody has it open.
+    /// [`ErrorKind::InUse`] if it may, but somebody has it open; and what [`check`](Self::check)
+    /// says.
     pub fn create(&self, path: impl AsRef<Path>, size: u64, passphrase: &Passphrase) -> Result<()> {
         self.begin(path, size, passphrase)?.finish()
     }
@@ -105,30 +150,23 @@ impl CreateOptions {
         self.try_begin(path, size, passphrase).map_err(|error| error.with_path(path))
     }
 
+    /// Whether such an image can be made, with `size` bytes of payload: what would be refused
+    /// before anything takes time, as [`ErrorKind::InvalidInput`] or [`ErrorKind::Unsupported`].
+    pub fn check(&self, size: u64) -> Result<()> {
+        match &self.format {
+            Format::Luks1 => luks1::check(self),
+            Format::Luks2(options) => luks2::check(self, options, size),
+        }
+    }
+
     fn try_begin(&self, path: &Path, size: u64, passphrase: &Passphrase) -> Result<NewImage> {
+        self.check(size)?;
         let place = Place::new(path, self.overwrite)?;
-        let (keyslot_iterations, digest_iterations) = self.cost.split(&self.cipher, self.hash)?;
-        self.limits.admit("the new secret", keyslot_iterations)?;
-        let volume_key = VolumeKey::random(self.cipher.key_size())?;
-        let digest = new_digest(self.hash, &volume_key, digest_iterations)?;
-        let uuid = Uuid::new_v4().hyphenated().to_string();
-        let header = luks1::Header::build(self.cipher.clone(), self.hash, &digest, &uuid)?;
-        let payload = header.payload_offset();
-        let len = size
-            .checked_next_multiple_of(512)
-            .and_then(|size| size.checked_add(payload))
-            .filter(|&len| i64::try_from(len).is_ok())
-            .ok_or_else(|| {
-                let text = format!("image size {size} is too large");
-                invalid(text)
-            })?;
-        let scheme = Scheme {
-            kdf: KdfAlg::Pbkdf2 { hash: self.hash, iterations: keyslot_iterations },
-            encryption: self.cipher.clone(),
-            af_hash: self.hash,
+        let Parts { header, volume_key, sealed } = match &self.format {
+            Format::Luks1 => luks1::make(self, passphrase)?,
+            Format::Luks2(options) => luks2::make(self, options, size, passphrase)?,
         };
-        let sealed = seal(&scheme, &volume_key, passphrase)?;
-        let header = Header::Luks1(header);
+        let len = image_len(size, header.payload_offset())?;
         let (stages, header) = header.lower(&[SlotChange::Activate { keyslot: 0, sealed }])?;
 
         let file = place.create(len, self.preallocation)?;
@@ -136,18 +174,41 @@ impl CreateOptions {
         commit(file.storage().as_ref(), &stages)?;
         let storage: Arc<dyn Storage> = Arc::<FileStorage>::clone(file.storage());
         let volume = Volume::new(storage, header.segments(len)?, &volume_key)?.with_path(path);
-        Ok(NewImage { file, volume })
+        Ok(NewImage { file, header, volume })
     }
+}
+
+/// What a new image is put together from.
+struct Parts {
+    /// Without a keyslot
+    header: Header,
+    volume_key: VolumeKey,
+    /// What goes into keyslot 0
+    sealed: Sealed,
+}
+
+/// Length in bytes of a file with `size` bytes of payload, rounded up to a sector.
+fn image_len(size: u64, payload_offset: u64) -> Result<u64> {
+    size.checked_next_multiple_of(512)
+        .and_then(|size| size.checked_add(payload_offset))
+        .filter(|&len| i64::try_from(len).is_ok())
+        .ok_or_else(|| invalid(format!("image size {size} is too large")))
 }
 
 /// An image that is complete but for its name. If it is dropped, there was none.
 #[derive(Debug)]
 pub struct NewImage {
     file: NewFile,
+    header: Header,
     volume: Volume,
 }
 
 impl NewImage {
+    /// Its header
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
     /// What is in it: nothing yet, which decrypts to noise.
     pub fn volume(&self) -> &Volume {
         &self.volume

@@ -1,0 +1,153 @@
+//! A new header, without a keyslot.
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::areas::area_len;
+use super::config::{ALIGNMENT, MAX_KEYSLOTS_SIZE};
+use super::edit::{Draft, digest_value, encryption_text};
+use super::edits::name;
+use super::raw::{HDR_SIZES, RawHeader, Which};
+use super::{Header, unsupported};
+use crate::crypto::{CipherSpec, HashAlg, IvGen};
+use crate::error::{Error, ErrorKind, Result};
+use crate::header::Digest;
+
+/// What a new header says.
+#[derive(Clone, Debug)]
+pub struct NewHeader<'a> {
+    /// Where the parts of the image are
+    pub layout: Layout,
+    /// Cipher of the one segment, which goes to the end of the image
+    pub cipher: &'a CipherSpec,
+    /// Length in bytes of what of it is encrypted as a unit
+    pub sector_size: u32,
+    /// Digest of its key
+    pub digest: &'a NewDigest,
+    /// UUID
+    pub uuid: Uuid,
+    /// Label, up to 47 bytes; may be empty
+    pub label: &'a str,
+    /// Subsystem, up to 47 bytes; may be empty
+    pub subsystem: &'a str,
+}
+
+/// A new volume key's digest, to [build](Header::build) a header with.
+#[derive(Clone, Debug)]
+pub struct NewDigest {
+    /// Hash of the HMAC
+    pub hash: HashAlg,
+    /// Iteration count
+    pub iterations: u32,
+    /// Salt
+    pub salt: [u8; 32],
+    /// The PBKDF2 output: 16 to 64 bytes, in cryptsetup as long as the hash is
+    pub value: Vec<u8>,
+}
+
+impl NewDigest {
+    /// What a candidate for the key is checked against.
+    pub fn digest(&self) -> Digest<'_> {
+        let Self { hash, iterations, salt, value } = self;
+        Digest { hash: *hash, iterations: *iterations, salt, value }
+    }
+}
+
+/// Where the parts of a new image are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Layout {
+    hdr_size: u64,
+    keyslots_size: u64,
+    data_offset: u64,
+}
+
+impl Layout {
+    /// With copies of the header of `metadata_size` bytes, and `keyslots_size` bytes for the areas
+    /// of keyslots that hold keys of `key_size` bytes.
+    ///
+    /// The defaults are those of `cryptsetup luksFormat`: 16 KiB, and what is left of 16 MiB. The
+    /// data begins at the next MiB. [`ErrorKind::InvalidInput`] if there cannot be such sizes, or
+    /// not even one keyslot.
+    pub fn new(
+        metadata_size: Option<u64>,
+        keyslots_size: Option<u64>,
+        key_size: usize,
+    ) -> Result<Self> {
+        let hdr_size = metadata_size.unwrap_or(HDR_SIZES[0]);
+        if !HDR_SIZES.contains(&hdr_size) {
+            let [least, .., most] = HDR_SIZES;
+            let text = format!("it must be a power of 2 from {least} to {most}");
+            return Err(invalid(format!("metadata size {hdr_size}: {text}")));
+        }
+        let keyslots_size = keyslots_size.unwrap_or(DEFAULT_DATA_OFFSET - 2 * hdr_size);
+        if !keyslots_size.is_multiple_of(ALIGNMENT) || keyslots_size > MAX_KEYSLOTS_SIZE {
+            let text = format!("it must be a multiple of {ALIGNMENT}, up to {MAX_KEYSLOTS_SIZE}");
+            return Err(invalid(format!("keyslots size {keyslots_size}: {text}")));
+        }
+        let area = area_len(u32::try_from(key_size).unwrap_or(u32::MAX));
+        if keyslots_size < area {
+            let text = format!("the area of one keyslot takes {area} bytes");
+            return Err(invalid(format!("keyslots size {keyslots_size}: {text}")));
+        }
+        let data_offset = (2 * hdr_size + keyslots_size).next_multiple_of(DATA_ALIGNMENT);
+        Ok(Self { hdr_size, keyslots_size, data_offset })
+    }
+
+    /// Start of the encrypted data in bytes.
+    pub fn data_offset(self) -> u64 {
+        self.data_offset
+    }
+}
+
+impl Header {
+    /// A header without a keyslot: what its metadata says has passed the same checks as what is
+    /// read from an image. There are no copies of it before a change is written.
+    pub fn build(new: &NewHeader<'_>) -> Result<Self> {
+        let NewHeader { layout, cipher, sector_size, digest, uuid, label, subsystem } = *new;
+        if let (Some(hash), false) = (cipher.ivgen_hash(), has_use_for_a_hash(cipher)) {
+            let text = format!("{} with the hash {}", encryption_text(cipher), hash.name());
+            return Err(unsupported(text));
+        }
+        let Layout { hdr_size, keyslots_size, data_offset } = layout;
+        let mut raw = RawHeader::blank(hdr_size);
+        raw.label = name(label, "label")?;
+        raw.subsystem = name(subsystem, "subsystem")?;
+        let uuid = uuid.hyphenated().to_string();
+        raw.uuid[..uuid.len()].copy_from_slice(uuid.as_bytes());
+
+        let segment = json!({
+            "type": "crypt",
+            "offset": data_offset.to_string(),
+            "size": "dynamic",
+            "iv_tweak": "0",
+            "encryption": encryption_text(cipher),
+            "sector_size": sector_size,
+        });
+        let NewDigest { hash, iterations, salt, value } = digest;
+        let digest = digest_value(*hash, *iterations, salt, value);
+        let metadata = Draft::new(&digest, &segment, hdr_size, keyslots_size).finish(hdr_size)?;
+        Ok(Self {
+            which: Which::Primary,
+            raw: Box::new(raw),
+            metadata,
+            cipher: Ok(cipher.clone()),
+            warning: None,
+            salts: [None; 2],
+            is_foreign: false,
+        })
+    }
+}
+
+/// QEMU writes a hash behind any generator. Of LUKS2 it knows nothing, and dm-crypt no such names.
+fn has_use_for_a_hash(cipher: &CipherSpec) -> bool {
+    matches!(cipher.ivgen(), IvGen::Essiv(_))
+}
+
+fn invalid(text: String) -> Error {
+    Error::new(ErrorKind::InvalidInput, text)
+}
+
+/// Where cryptsetup begins the data unless a size is chosen
+const DEFAULT_DATA_OFFSET: u64 = 16 << 20;
+/// cryptsetup's alignment of the data in a file
+const DATA_ALIGNMENT: u64 = 1 << 20;

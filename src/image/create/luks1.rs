@@ -1,0 +1,33 @@
+//! LUKS1, laid out as QEMU does it.
+
+use uuid::Uuid;
+
+use super::{CreateOptions, Parts, invalid};
+use crate::crypto::{KdfAlg, KdfKind};
+use crate::error::Result;
+use crate::header::{Header, Scheme, luks1};
+use crate::keyslot::{new_digest, seal};
+use crate::secret::{Passphrase, VolumeKey};
+
+/// Refuses what LUKS1 does not have.
+pub fn check(options: &CreateOptions) -> Result<()> {
+    if options.pbkdf.kind_or(KdfKind::Pbkdf2) != KdfKind::Pbkdf2 {
+        return Err(invalid("LUKS1 has no KDF but pbkdf2"));
+    }
+    options.pbkdf.check(KdfKind::Pbkdf2)
+}
+
+/// A volume key, a header without it, and the keyslot that it goes into.
+pub fn make(options: &CreateOptions, passphrase: &Passphrase) -> Result<Parts> {
+    let CreateOptions { cipher, hash, pbkdf, limits, .. } = options;
+    let (keyslot_iterations, digest_iterations) = pbkdf.cost.split(cipher, *hash)?;
+    let kdf = KdfAlg::Pbkdf2 { hash: *hash, iterations: keyslot_iterations };
+    limits.admit_kdf("the new secret", kdf)?;
+    let volume_key = VolumeKey::random(cipher.key_size())?;
+    let digest = new_digest(*hash, &volume_key, digest_iterations)?;
+    let uuid = options.uuid.unwrap_or_else(Uuid::new_v4).hyphenated().to_string();
+    let header = luks1::Header::build(cipher.clone(), *hash, &digest, &uuid)?;
+    let scheme = Scheme { kdf, encryption: cipher.clone(), af_hash: *hash };
+    let sealed = seal(&scheme, &volume_key, passphrase)?;
+    Ok(Parts { header: Header::Luks1(header), volume_key, sealed })
+}

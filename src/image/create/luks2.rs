@@ -1,0 +1,99 @@
+//! LUKS2, laid out as `cryptsetup luksFormat` does it.
+
+use uuid::Uuid;
+
+use super::{CreateOptions, Parts, image_len, invalid};
+use crate::crypto::{KdfKind, SectorCipher};
+use crate::error::Result;
+use crate::header::luks2::{Layout, NewHeader, name};
+use crate::header::{Header, Scheme, Template, luks2};
+use crate::keyslot::{digest_iterations, new_luks2_digest, seal};
+use crate::secret::{Passphrase, VolumeKey};
+
+/// What only a new LUKS2 image has. The defaults are those of `cryptsetup luksFormat`.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Luks2Options {
+    /// Label: up to 47 bytes without control characters; empty, there is none
+    pub label: String,
+    /// Subsystem: the same
+    pub subsystem: String,
+    /// Length in bytes of what is encrypted as a unit: 512, 1024, 2048 or 4096, which the size of
+    /// the payload is a multiple of. The default is 4096 where it can be, or else 512.
+    pub sector_size: Option<usize>,
+    /// Length in bytes of each copy of the header: a power of 2 from 16 KiB, the default, to 4 MiB
+    pub metadata_size: Option<u64>,
+    /// Length in bytes of what the areas of keyslots are in: a multiple of 4096 up to 128 MiB, with
+    /// room for one keyslot at least. The default is what is left of 16 MiB.
+    pub keyslots_size: Option<u64>,
+}
+
+/// Refuses what there cannot be.
+pub fn check(options: &CreateOptions, luks2: &Luks2Options, size: u64) -> Result<()> {
+    options.pbkdf.check(KdfKind::Argon2id)?;
+    sector_size(luks2.sector_size, size)?;
+    image_len(size, layout(options, luks2)?.data_offset())?;
+    name(&luks2.label, "label")?;
+    name(&luks2.subsystem, "subsystem").map(drop)
+}
+
+/// A volume key, a header without it, and the keyslot that it goes into.
+pub fn make(
+    options: &CreateOptions,
+    luks2: &Luks2Options,
+    size: u64,
+    passphrase: &Passphrase,
+) -> Result<Parts> {
+    let CreateOptions { cipher, hash, pbkdf, limits, .. } = options;
+    let volume_key = VolumeKey::random(cipher.key_size())?;
+    let iterations = digest_iterations(pbkdf.cost, *hash, hash.digest_size())?;
+    let digest = new_luks2_digest(*hash, &volume_key, iterations)?;
+    let header = luks2::Header::build(&NewHeader {
+        layout: layout(options, luks2)?,
+        cipher,
+        sector_size: sector_size(luks2.sector_size, size)?,
+        digest: &digest,
+        uuid: options.uuid.unwrap_or_else(Uuid::new_v4),
+        label: &luks2.label,
+        subsystem: &luks2.subsystem,
+    })?;
+    let kdf = pbkdf.settle(&Template {
+        encryption: cipher.clone(),
+        af_hash: *hash,
+        key_size: cipher.key_size(),
+        kdf: KdfKind::Argon2id,
+        hash: *hash,
+        digest: Some(digest.digest()),
+    })?;
+    limits.admit_kdf("the new secret", kdf)?;
+    let scheme = Scheme { kdf, encryption: cipher.clone(), af_hash: *hash };
+    let sealed = seal(&scheme, &volume_key, passphrase)?;
+    Ok(Parts { header: Header::Luks2(header), volume_key, sealed })
+}
+
+fn layout(options: &CreateOptions, luks2: &Luks2Options) -> Result<Layout> {
+    Layout::new(luks2.metadata_size, luks2.keyslots_size, options.cipher.key_size())
+}
+
+/// The sector size for `size` bytes of payload, which are rounded up to 512.
+fn sector_size(asked: Option<usize>, size: u64) -> Result<u32> {
+    let fits = |sector: u32| {
+        let size = size.checked_next_multiple_of(SectorCipher::SECTOR_SIZE as u64);
+        size.is_none_or(|size| size.is_multiple_of(sector.into()))
+    };
+    let [least, .., most] = SECTOR_SIZES;
+    let Some(asked) = asked else {
+        return Ok(if fits(most) { most } else { least });
+    };
+    let sector = u32::try_from(asked).ok().filter(|sector| SECTOR_SIZES.contains(sector));
+    let sector = sector.ok_or_else(|| {
+        invalid(format!("sector size {asked}: it must be 512, 1024, 2048 or 4096"))
+    })?;
+    if !fits(sector) {
+        let text = format!("the image size {size} is no multiple of it");
+        return Err(invalid(format!("sector size {sector}: {text}")));
+    }
+    Ok(sector)
+}
+
+const SECTOR_SIZES: [u32; 4] = [512, 1024, 2048, 4096];
