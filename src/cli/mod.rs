@@ -199,17 +199,6 @@ impl KdfArgs {
         let (memory, parallelism) = (self.pbkdf_memory, self.pbkdf_parallel);
         Pbkdf { kind, cost, memory, parallelism }
     }
-
-    /// The cost where there is nothing but PBKDF2.
-    fn cost(&self) -> Result<Cost> {
-        let pbkdf = self.pbkdf();
-        if pbkdf.kind_or(KdfKind::Pbkdf2) != KdfKind::Pbkdf2 {
-            return Err(Error::new(ErrorKind::InvalidInput, "LUKS1 has no KDF but pbkdf2"));
-        }
-        pbkdf.check(KdfKind::Pbkdf2)?;
-        check_count(&pbkdf, KdfKind::Pbkdf2)?;
-        Ok(pbkdf.cost)
-    }
 }
 
 /// Refuses a count below those that QEMU and cryptsetup use at least.

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use self::source::Source;
 use self::target::Target;
+use super::create::LuksArgs;
 use super::progress::Progress;
 use super::qemu_format;
 use super::secrets::Secrets;
@@ -23,7 +24,7 @@ use super::{KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, check_cache,
 
 /// Convert an image: encrypt it, decrypt it, or encrypt it under a new volume key
 ///
-/// Takes the arguments of qemu-img convert for raw and LUKS1 images. The target has no name until
+/// Takes the arguments of qemu-img convert for raw, LUKS1 and LUKS2 images. The target has no name until
 /// it is complete and durable, and an existing file is not replaced without --force; -n writes into
 /// a target that exists.
 #[derive(Args)]
@@ -45,7 +46,7 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "SOURCE")]
     secret: Option<OsString>,
 
-    /// Format of the target: raw or luks [default: raw]
+    /// Format of the target: raw, luks (which is LUKS1) or luks2 [default: raw]
     #[arg(short = 'O', long, value_name = "FMT")]
     output_format: Option<String>,
 
@@ -59,6 +60,9 @@ pub struct ConvertArgs {
 
     #[command(flatten)]
     kdf: KdfArgs,
+
+    #[command(flatten)]
+    luks: LuksArgs,
 
     /// Write into a target that exists; what is behind the end of the source stays
     #[arg(short, long)]
@@ -136,8 +140,8 @@ pub fn run(args: &ConvertArgs, persona: Persona) -> Outcome {
     check_combination(args)?;
     let format = args.output_format.as_deref().unwrap_or("raw");
     if options.asks_help() {
-        new::check_format(format)?;
-        return Ok(output::print(&new::help(format, args.operands.len() > 1))?);
+        let version = new::version(format, persona)?;
+        return Ok(output::print(&new::help(version, args.operands.len() > 1))?);
     }
     let (source, target) = match args.operands.as_slice() {
         [source, target] => (source, target),

@@ -8,7 +8,7 @@ use keyslot::storage::Place;
 use keyslot::{Passphrase, Preallocation, Result};
 
 use super::super::KDF_TWICE;
-use super::super::create;
+use super::super::create::{self, Version};
 use super::super::progress::Spinner;
 use super::target::Data;
 use super::{Job, Persona, invalid};
@@ -27,8 +27,9 @@ pub fn new_path(name: &OsString, persona: Persona) -> Result<PathBuf> {
 }
 
 /// Looks at names and numbers, and at what is of no use.
-pub fn check_new(format: &str, options: &Options, job: &Job<'_>) -> Result<()> {
-    if format == "luks" {
+pub fn check_new(version: Option<Version>, options: &Options, job: &Job<'_>) -> Result<()> {
+    if let Some(version) = version {
+        job.args.luks.check(version)?;
         if options.last("iter-time").is_some() && job.args.kdf.is_given() {
             return Err(invalid(KDF_TWICE));
         }
@@ -49,6 +50,7 @@ pub fn no_keyslot(job: &Job<'_>) -> Result<()> {
     if job.args.kdf.is_given() {
         return Err(invalid("--iter-time and --iterations are for a new LUKS target"));
     }
+    job.args.luks.check_none()?;
     if job.args.new_secret.is_some() && job.args.output_format.as_deref() != Some("luks") {
         return Err(invalid("--new-secret is of no use for a raw target"));
     }
@@ -56,19 +58,21 @@ pub fn no_keyslot(job: &Job<'_>) -> Result<()> {
 }
 
 pub fn new_luks(
+    version: Version,
     path: &Path,
     len: u64,
     options: &Options,
     job: &Job<'_>,
 ) -> Result<(Data, Option<Passphrase>)> {
     let Job { args, secrets, persona } = *job;
-    let create = create::create_options(options, &args.kdf, args.force)?;
+    let create = create::create_options(version, options, &args.kdf, &args.luks, args.force)?;
+    create.check(len)?;
     // What stands against the target's name is found before a person is asked for a secret.
     drop(Place::new(path, args.force)?);
     let source = args.new_secret.as_ref();
     let secret = create::new_secret(options, source, secrets, args.force, persona)?;
     if !args.quiet {
-        create::warn_of(&secret, &path.to_string_lossy());
+        create::warn_of(&secret, version, &path.to_string_lossy());
     }
     let _spinner = Spinner::start("creating the target", args.quiet);
     let image = create.begin(path, len, &secret)?;
@@ -88,20 +92,17 @@ pub fn new_raw(path: &Path, len: u64, options: &Options, job: &Job<'_>) -> Resul
     Ok(Data::NewRaw(Box::new(file)))
 }
 
-/// Whether targets of this format can be made.
-pub fn check_format(format: &str) -> Result<()> {
+/// The format of a LUKS target, or none of a raw one; others cannot be made.
+pub fn version(format: &str, persona: Persona) -> Result<Option<Version>> {
     match format {
-        "raw" => Ok(()),
-        _ => create::check_format(format),
+        "raw" => Ok(None),
+        _ => Version::of(format, persona).map(Some),
     }
 }
 
 /// What `-o help` prints.
-pub fn help(format: &str, names_a_file: bool) -> String {
-    match format {
-        "luks" => create::help(names_a_file),
-        _ => HELP_RAW.to_owned(),
-    }
+pub fn help(version: Option<Version>, names_a_file: bool) -> String {
+    version.map_or_else(|| HELP_RAW.to_owned(), |version| create::help(version, names_a_file))
 }
 
 const HELP_RAW: &str = "Supported raw options:

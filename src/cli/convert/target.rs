@@ -10,7 +10,7 @@ use keyslot::{Error, ErrorKind, Image, NewImage, Passphrase, Result};
 
 use super::super::report::Failure;
 use super::existing::existing;
-use super::new::{check_format, check_new, new_luks, new_path, new_raw};
+use super::new::{check_new, new_luks, new_path, new_raw, version};
 use super::source::Source;
 use super::{ConvertArgs, Job, invalid};
 
@@ -57,17 +57,17 @@ impl Target {
             let (data, device) = existing(name, source, len, job)?;
             return Ok(Self { shown, data, prefix, secret: None, device });
         }
-        check_format(format)?;
+        let version = version(format, job.persona)?;
         let path = new_path(name, job.persona)?;
         let named = |error: Error| Failure::from(error.with_path(&path));
-        check_new(format, options, job).map_err(named)?;
+        check_new(version, options, job).map_err(named)?;
         let named = |error: Error| Failure::creating(&prefix)(error.with_path(&path));
         if source.is_file(&path) {
             return Err(named(invalid("it is the source")));
         }
-        let (data, secret) = match format {
-            "luks" => new_luks(&path, len, options, job).map_err(named)?,
-            _ => (new_raw(&path, len, options, job).map_err(named)?, None),
+        let (data, secret) = match version {
+            Some(version) => new_luks(version, &path, len, options, job).map_err(named)?,
+            None => (new_raw(&path, len, options, job).map_err(named)?, None),
         };
         Ok(Self { shown, data, prefix, secret, device: None })
     }
@@ -77,10 +77,11 @@ impl Target {
         &self.shown
     }
 
-    /// QEMU's name of its format.
+    /// QEMU's name of its format, or what would be.
     pub fn format(&self) -> &'static str {
-        match self.data {
+        match &self.data {
             Data::NewRaw(_) | Data::Raw(_) => "raw",
+            Data::NewLuks(image) if image.header().luks2().is_some() => "luks2",
             Data::NewLuks(_) | Data::Luks(_) => "luks",
         }
     }

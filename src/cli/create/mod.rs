@@ -1,24 +1,32 @@
-//! `keyslot create`: a new image, with qemu-img's options.
+//! `keyslot create`: a new image, with qemu-img's options, or in cryptsetup's words.
+
+mod cipher;
+mod help;
+mod luks;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
-use keyslot::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen};
 use keyslot::keyslot::Cost;
 use keyslot::options::{Options, boolean, image_size, number, size};
 use keyslot::{CreateOptions, Error, ErrorKind, Passphrase, Preallocation, Result};
 use serde_json::json;
 
+pub use self::help::help;
+pub use self::luks::{LuksArgs, Version};
 use super::progress::Spinner;
 use super::qemu_format;
 use super::report::Failure;
 use super::secrets::{Secrets, not_both};
-use super::{KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, limits, output};
+use super::{
+    KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, check_count, limits, output,
+};
 
 /// Create an image with one keyslot
 ///
-/// Takes the arguments of qemu-img create for LUKS1. An existing file is not replaced without
+/// Takes the arguments of qemu-img create, for LUKS1 and for LUKS2, whose defaults are those of
+/// cryptsetup luksFormat; the file is its header and SIZE bytes of payload. An existing file is not replaced without
 /// --force, and then only when the new image is complete.
 #[derive(Args)]
 #[command(after_help = SOURCES)]
@@ -26,8 +34,8 @@ pub struct CreateArgs {
     #[command(flatten)]
     objects: ObjectArgs,
 
-    /// Format of the image: luks
-    #[arg(short, long, value_name = "FMT")]
+    /// Format of the image: luks (which is LUKS1) or luks2
+    #[arg(short, long, visible_alias = "type", value_name = "FMT")]
     format: String,
 
     /// QEMU's options; -o help lists them
@@ -40,6 +48,9 @@ pub struct CreateArgs {
 
     #[command(flatten)]
     kdf: KdfArgs,
+
+    #[command(flatten)]
+    luks: LuksArgs,
 
     /// Replace an existing file
     #[arg(long)]
@@ -66,7 +77,8 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
         options.append(Options::parse(text)?);
     }
     if options.asks_help() {
-        return Ok(output::print(&help(!args.operands.is_empty()))?);
+        let version = Version::of(&args.format, persona)?;
+        return Ok(output::print(&help(version, !args.operands.is_empty()))?);
     }
     let (image, size_operand) = match args.operands.as_slice() {
         [image] => (image, None),
@@ -81,8 +93,8 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
     let shown = image.to_string_lossy();
     let creating = Failure::creating(&shown);
     let named = |error: Error| creating(error.with_path(&path));
-    check_format(&args.format).map_err(named)?;
-
+    let version = Version::of(&args.format, persona).map_err(named)?;
+    args.luks.check(version).map_err(named)?;
     check_options(&options).map_err(named)?;
     let size = match (&size_operand, options.last("size")) {
         (Some(_), Some(_)) => {
@@ -100,11 +112,13 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
     if options.last("iter-time").is_some() && args.kdf.is_given() {
         return Err(named(invalid(KDF_TWICE)));
     }
-    let create = create_options(&options, &args.kdf, args.force).map_err(named)?;
+    let create = create_options(version, &options, &args.kdf, &args.luks, args.force);
+    let create = create.map_err(named)?;
+    create.check(size).map_err(named)?;
     let secret = new_secret(&options, args.new_secret.as_ref(), &secrets, args.force, persona)
         .map_err(named)?;
     if !args.quiet {
-        warn_of(&secret, &shown);
+        warn_of(&secret, version, &shown);
     }
     {
         let _spinner = Spinner::start("creating the image", args.quiet);
@@ -113,13 +127,14 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
     if args.output == Output::Json {
         let result = json!({
             "filename": shown,
-            "format": "luks",
+            "format": version.format(),
             "virtual-size": size.next_multiple_of(512),
         });
         output::print_done(&qemu_format::json_line(&result))?;
     } else if !args.quiet && persona == Persona::Keyslot {
         output::print_done(&format!(
-            "{shown}: LUKS1 image of {} created, its secret is in keyslot 0\n",
+            "{shown}: {} image of {} created, its secret is in keyslot 0\n",
+            version.name(),
             qemu_format::size(size.next_multiple_of(512))
         ))?;
     }
@@ -145,25 +160,13 @@ pub(super) fn new_secret(
     }
 }
 
-/// Says that QEMU will not open what this secret opens, if that is so.
-pub(super) fn warn_of(secret: &Passphrase, shown: &str) {
-    if !secret.is_qemu_compatible() {
+/// Says that QEMU will not open what this secret opens, if that is so. (LUKS2 it opens with none.)
+pub(super) fn warn_of(secret: &Passphrase, version: Version, shown: &str) {
+    if version == Version::Luks1 && !secret.is_qemu_compatible() {
         output::tell(&format!(
             "warning: {shown}: QEMU cannot use the secret: it is not UTF-8 text without NUL"
         ));
     }
-}
-
-pub(super) fn check_format(format: &str) -> Result<()> {
-    let unsupported = match format {
-        "luks" => return Ok(()),
-        "luks2" | "qcow2" => {
-            let text = format!("creating {format} images is not supported yet");
-            return Err(Error::new(ErrorKind::Unsupported, text));
-        }
-        other => format!("Unknown file format '{other}'"),
-    };
-    Err(invalid(unsupported))
 }
 
 /// The options as qemu-img repeats them, in the order of its own list.
@@ -195,30 +198,34 @@ pub(super) fn check_options(options: &Options) -> Result<()> {
 }
 
 pub(super) fn create_options(
+    version: Version,
     options: &Options,
     kdf: &KdfArgs,
+    luks: &LuksArgs,
     force: bool,
 ) -> Result<CreateOptions> {
     if options.last("detached-header").is_some_and(|value| boolean("", value).unwrap_or(true)) {
         let text = "creating a detached header is not supported yet";
         return Err(Error::new(ErrorKind::Unsupported, text));
     }
-    let cost = match options.last("iter-time") {
-        Some(text) => {
-            let ms = number("iter-time", text)?;
-            Cost::Time(std::time::Duration::from_millis(ms.cast_unsigned()))
-        }
-        None => kdf.cost()?,
-    };
-    let hash = |key: &str| options.last(key).map(|name| hash(key, name)).transpose();
-    let preallocation = preallocation(options)?;
-    Ok(CreateOptions::new()?
-        .cipher(cipher(options, hash("ivgen-hash-alg")?)?)
-        .hash(hash("hash-alg")?.unwrap_or(HashAlg::Sha256))
-        .cost(cost)
-        .preallocation(preallocation)
+    let mut pbkdf = kdf.pbkdf();
+    if let Some(text) = options.last("iter-time") {
+        let ms = number("iter-time", text)?;
+        pbkdf.cost = Cost::Time(std::time::Duration::from_millis(ms.cast_unsigned()));
+    }
+    check_count(&pbkdf, version.kdf())?;
+    let mut create = CreateOptions::new()?
+        .format(luks.format(version)?)
+        .cipher(cipher::cipher(options, luks)?)
+        .hash(cipher::hash(options, luks)?)
+        .pbkdf(pbkdf)
+        .preallocation(preallocation(options)?)
         .limits(limits(force))
-        .overwrite(force))
+        .overwrite(force);
+    if let Some(uuid) = &luks.uuid {
+        create = create.uuid(uuid);
+    }
+    Ok(create)
 }
 
 pub(super) fn preallocation(options: &Options) -> Result<Preallocation> {
@@ -230,65 +237,9 @@ pub(super) fn preallocation(options: &Options) -> Result<Preallocation> {
     }
 }
 
-fn cipher(options: &Options, ivgen_hash: Option<HashAlg>) -> Result<CipherSpec> {
-    let mode = match options.last("cipher-mode") {
-        None | Some("xts") => CipherMode::Xts,
-        Some("cbc") => CipherMode::Cbc,
-        Some("ctr") => CipherMode::Ctr,
-        Some("ecb") => CipherMode::Ecb,
-        Some(other) => return Err(not_accepted("cipher-mode", other)),
-    };
-    let ivgen = match options.last("ivgen-alg") {
-        None | Some("plain64") => IvGen::Plain64,
-        Some("plain") => IvGen::Plain,
-        Some("plain64be") => IvGen::Plain64be,
-        Some("essiv") => IvGen::Essiv(ivgen_hash.unwrap_or(HashAlg::Sha256)),
-        Some(other) => return Err(not_accepted("ivgen-alg", other)),
-    };
-    let name = options.last("cipher-alg").unwrap_or("aes-256");
-    let (cipher, key_size) = CIPHERS
-        .iter()
-        .find_map(|&cipher| {
-            let bits =
-                name.strip_prefix(cipher.name())?.strip_prefix('-')?.parse::<usize>().ok()?;
-            cipher.key_sizes().contains(&(bits / 8)).then_some((cipher, bits / 8))
-        })
-        .ok_or_else(|| match name {
-            "des" | "3des" | "sm4" => invalid(format!("Algorithm '{name}' not supported")),
-            _ => not_accepted("cipher-alg", name),
-        })?;
-    let halves = if mode == CipherMode::Xts { 2 } else { 1 };
-    CipherSpec::new(cipher, mode, ivgen, ivgen_hash, key_size * halves)
-        .map_err(|error| invalid(error.message()))
-}
-
-fn hash(key: &str, name: &str) -> Result<HashAlg> {
-    // Those that QEMU knows: what others are for is in images of cryptsetup.
-    let hash = HashAlg::parse(name).ok().filter(|hash| QEMU_HASHES.contains(hash));
-    hash.ok_or_else(|| not_accepted(key, name))
-}
-
-fn not_accepted(key: &str, value: &str) -> Error {
-    invalid(format!("Parameter '{key}' does not accept value '{value}'"))
-}
-
 fn invalid(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidInput, text)
 }
-
-const CIPHERS: [Cipher; 5] =
-    [Cipher::Aes, Cipher::Camellia, Cipher::Cast5, Cipher::Serpent, Cipher::Twofish];
-
-const QEMU_HASHES: [HashAlg; 8] = [
-    HashAlg::Md5,
-    HashAlg::Ripemd160,
-    HashAlg::Sha1,
-    HashAlg::Sha224,
-    HashAlg::Sha256,
-    HashAlg::Sha384,
-    HashAlg::Sha512,
-    HashAlg::Sm3,
-];
 
 const KEYS: [&str; 10] = [
     "cipher-alg",
@@ -302,31 +253,3 @@ const KEYS: [&str; 10] = [
     "preallocation",
     "size",
 ];
-
-/// What `-o help` prints. As in qemu-img, what is an option of the file and not of the format needs
-/// a file's name.
-pub(super) fn help(names_a_file: bool) -> String {
-    if names_a_file {
-        format!("Supported options:\n{HELP}{HELP_PREALLOCATION}{HELP_SIZE}")
-    } else {
-        format!("Supported luks options:\n{HELP}{HELP_SIZE}{HELP_MORE}")
-    }
-}
-
-const HELP: &str = "  \
-  cipher-alg=<str>       - Name of encryption cipher algorithm
-  cipher-mode=<str>      - Name of encryption cipher mode
-  detached-header=<bool (on/off)> - Create a detached LUKS header
-  hash-alg=<str>         - Name of encryption hash algorithm
-  iter-time=<num>        - Time to spend in PBKDF in milliseconds
-  ivgen-alg=<str>        - Name of IV generator algorithm
-  ivgen-hash-alg=<str>   - Name of IV generator hash algorithm
-  key-secret=<str>       - ID of the secret that provides the keyslot passphrase
-";
-const HELP_PREALLOCATION: &str =
-    "  preallocation=<str>    - Preallocation mode (allowed values: off, falloc, full)\n";
-const HELP_SIZE: &str = "  size=<size>            - Virtual disk size\n";
-const HELP_MORE: &str = "
-The protocol level may support further options.
-Specify the target filename to include those options.
-";

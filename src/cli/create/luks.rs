@@ -1,0 +1,153 @@
+//! Formats of a new image, and their options that QEMU does not have.
+
+use clap::Args;
+use keyslot::crypto::KdfKind;
+use keyslot::options::size_argument;
+use keyslot::{Error, ErrorKind, Format, Luks2Options, Result};
+
+use super::super::Persona;
+use super::invalid;
+
+/// A format that can be made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Version {
+    Luks1,
+    Luks2,
+}
+
+impl Version {
+    /// The one of this name.
+    pub fn of(format: &str, persona: Persona) -> Result<Self> {
+        match (format, persona) {
+            ("luks", _) | ("luks1", Persona::Keyslot) => Ok(Self::Luks1),
+            ("luks2", Persona::Keyslot) => Ok(Self::Luks2),
+            ("qcow2", _) => {
+                let text = "creating qcow2 images is not supported yet";
+                Err(Error::new(ErrorKind::Unsupported, text))
+            }
+            _ => Err(invalid(format!("Unknown file format '{format}'"))),
+        }
+    }
+
+    /// `luks`, `luks2`, as in `info`
+    pub fn format(self) -> &'static str {
+        match self {
+            Self::Luks1 => "luks",
+            Self::Luks2 => "luks2",
+        }
+    }
+
+    /// `LUKS1`, `LUKS2`
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Luks1 => "LUKS1",
+            Self::Luks2 => "LUKS2",
+        }
+    }
+
+    /// The KDF of its keyslots, unless another one is asked for.
+    pub fn kdf(self) -> KdfKind {
+        match self {
+            Self::Luks1 => KdfKind::Pbkdf2,
+            Self::Luks2 => KdfKind::Argon2id,
+        }
+    }
+}
+
+/// What a new LUKS image is like, in cryptsetup's words
+#[derive(Args)]
+pub struct LuksArgs {
+    /// Cipher, mode and IV generator of a LUKS image [default: aes-xts-plain64]
+    #[arg(long, value_name = "SPEC")]
+    pub cipher: Option<String>,
+
+    /// Bits of the volume key, of both keys in XTS [default: 256, in XTS 512]
+    #[arg(long, value_name = "BITS")]
+    pub key_size: Option<usize>,
+
+    /// Hash of PBKDF2, of the anti-forensic split and of the digest [default: sha256]
+    #[arg(long, value_name = "HASH")]
+    pub hash: Option<String>,
+
+    /// UUID of a LUKS image [default: a random one]
+    #[arg(long, value_name = "UUID")]
+    pub uuid: Option<String>,
+
+    /// Label of a LUKS2 image, up to 47 bytes
+    #[arg(long, value_name = "TEXT")]
+    pub label: Option<String>,
+
+    /// Subsystem of a LUKS2 image, up to 47 bytes
+    #[arg(long, value_name = "TEXT")]
+    pub subsystem: Option<String>,
+
+    /// Bytes of LUKS2 that are encrypted as a unit: 512, 1024, 2048 or 4096
+    /// [default: 4096 if the payload is a multiple of it, else 512]
+    #[arg(long, value_name = "BYTES")]
+    pub sector_size: Option<usize>,
+
+    /// Size of each of the two copies of a LUKS2 header: 16k, 32k, 64k and so on to 4M
+    /// [default: 16k]
+    #[arg(long, alias = "luks2-metadata-size", value_name = "SIZE")]
+    pub metadata_size: Option<String>,
+
+    /// Size of what the areas of LUKS2 keyslots are in, up to 128M [default: what is left of 16M]
+    #[arg(long, alias = "luks2-keyslots-size", value_name = "SIZE")]
+    pub keyslots_size: Option<String>,
+}
+
+impl LuksArgs {
+    /// Refuses what this format does not have.
+    pub fn check(&self, version: Version) -> Result<()> {
+        match self.of_luks2() {
+            Some(name) if version == Version::Luks1 => {
+                Err(invalid(format!("{name} is for LUKS2 images")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses all of them where no LUKS image is made.
+    pub fn check_none(&self) -> Result<()> {
+        let given = [
+            ("--cipher", self.cipher.is_some()),
+            ("--key-size", self.key_size.is_some()),
+            ("--hash", self.hash.is_some()),
+            ("--uuid", self.uuid.is_some()),
+        ];
+        let given = given.iter().find(|(_, is_given)| *is_given).map(|(name, _)| *name);
+        match given.or(self.of_luks2()) {
+            Some(name) => Err(invalid(format!("{name} is for a new LUKS target"))),
+            None => Ok(()),
+        }
+    }
+
+    /// The library's word for it.
+    pub fn format(&self, version: Version) -> Result<Format> {
+        if version == Version::Luks1 {
+            return Ok(Format::Luks1);
+        }
+        let size = |what: &str, text: &Option<String>| {
+            text.as_deref().map(|text| size_argument(what, text)).transpose()
+        };
+        let mut luks2 = Luks2Options::default();
+        luks2.label = self.label.clone().unwrap_or_default();
+        luks2.subsystem = self.subsystem.clone().unwrap_or_default();
+        luks2.sector_size = self.sector_size;
+        luks2.metadata_size = size("metadata size", &self.metadata_size)?;
+        luks2.keyslots_size = size("keyslots size", &self.keyslots_size)?;
+        Ok(Format::Luks2(luks2))
+    }
+
+    /// The first of those that LUKS1 does not have.
+    fn of_luks2(&self) -> Option<&'static str> {
+        let given = [
+            ("--label", self.label.is_some()),
+            ("--subsystem", self.subsystem.is_some()),
+            ("--sector-size", self.sector_size.is_some()),
+            ("--metadata-size", self.metadata_size.is_some()),
+            ("--keyslots-size", self.keyslots_size.is_some()),
+        ];
+        given.iter().find(|(_, is_given)| *is_given).map(|(name, _)| *name)
+    }
+}
