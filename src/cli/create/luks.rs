@@ -4,6 +4,7 @@ use clap::Args;
 use keyslot::crypto::KdfKind;
 use keyslot::options::size_argument;
 use keyslot::{Error, ErrorKind, Format, Luks2Options, Result};
+use uuid::Uuid;
 
 use super::super::Persona;
 use super::invalid;
@@ -139,6 +140,15 @@ impl LuksArgs {
         Ok(Format::Luks2(luks2))
     }
 
+    /// The UUID that is asked for: 36 characters, as cryptsetup takes them.
+    pub fn uuid(&self) -> Result<Option<Uuid>> {
+        let Some(text) = &self.uuid else { return Ok(None) };
+        // The crate knows shorter and longer forms too.
+        let uuid = Uuid::try_parse(text).ok().filter(|_| text.len() == UUID_LEN);
+        let wrong = || invalid(format!("'{}' is not a UUID", text.escape_debug()));
+        uuid.ok_or_else(wrong).map(Some)
+    }
+
     /// The first of those that LUKS1 does not have.
     fn of_luks2(&self) -> Option<&'static str> {
         let given = [
@@ -151,3 +161,5 @@ impl LuksArgs {
         given.iter().find(|(_, is_given)| *is_given).map(|(name, _)| *name)
     }
 }
+
+const UUID_LEN: usize = 36;

@@ -222,7 +222,7 @@ pub(super) fn create_options(
         .preallocation(preallocation(options)?)
         .limits(limits(force))
         .overwrite(force);
-    if let Some(uuid) = &luks.uuid {
+    if let Some(uuid) = luks.uuid()? {
         create = create.uuid(uuid);
     }
     Ok(create)

@@ -1,5 +1,7 @@
 //! A new header, without a keyslot.
 
+use std::ops::RangeInclusive;
+
 use serde_json::json;
 use uuid::Uuid;
 
@@ -41,7 +43,7 @@ pub struct NewDigest {
     pub iterations: u32,
     /// Salt
     pub salt: [u8; 32],
-    /// The PBKDF2 output: 16 to 64 bytes, in cryptsetup as long as the hash is
+    /// The PBKDF2 output: 20 to 64 bytes, in cryptsetup as long as the hash is
     pub value: Vec<u8>,
 }
 
@@ -109,6 +111,7 @@ impl Header {
             return Err(unsupported(text));
         }
         let Layout { hdr_size, keyslots_size, data_offset } = layout;
+        check_digest_size(digest.value.len())?;
         let mut raw = RawHeader::blank(hdr_size);
         raw.label = name(label, "label")?;
         raw.subsystem = name(subsystem, "subsystem")?;
@@ -138,6 +141,16 @@ impl Header {
     }
 }
 
+/// Refuses a digest of so many bytes. With a shorter one, that of MD5, cryptsetup takes any secret
+/// for the right one.
+pub(crate) fn check_digest_size(size: usize) -> Result<()> {
+    if DIGEST_SIZES.contains(&size) {
+        return Ok(());
+    }
+    let (least, most) = (DIGEST_SIZES.start(), DIGEST_SIZES.end());
+    Err(invalid(format!("a digest of {size} bytes: it must have {least} to {most}")))
+}
+
 /// QEMU writes a hash behind any generator. Of LUKS2 it knows nothing, and dm-crypt no such names.
 fn has_use_for_a_hash(cipher: &CipherSpec) -> bool {
     matches!(cipher.ivgen(), IvGen::Essiv(_))
@@ -147,6 +160,8 @@ fn invalid(text: String) -> Error {
     Error::new(ErrorKind::InvalidInput, text)
 }
 
+/// What cryptsetup checks a key against
+const DIGEST_SIZES: RangeInclusive<usize> = 20..=64;
 /// Where cryptsetup begins the data unless a size is chosen
 const DEFAULT_DATA_OFFSET: u64 = 16 << 20;
 /// cryptsetup's alignment of the data in a file

@@ -78,8 +78,9 @@ impl Draft {
             "af": { "type": "luks1", "stripes": af::STRIPES },
             "area": { "type": "raw" },
         });
-        set_key(&mut slot, sealed);
+        // The area first: so are the members in cryptsetup's order.
         set_area(&mut slot, area);
+        set_key(&mut slot, sealed);
         self.object("keyslots")?.insert(number.to_string(), slot);
         let number = Value::from(number.to_string());
         self.list("digests", &digest.to_string(), "keyslots")?.push(number);

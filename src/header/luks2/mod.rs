@@ -20,6 +20,7 @@ mod segment;
 mod steps;
 mod write;
 
+pub(crate) use build::check_digest_size;
 pub use build::{Layout, NewDigest, NewHeader};
 pub use config::Config;
 pub use digest::KeyDigest;
