@@ -54,6 +54,7 @@ pub fn existing(
     if args.kdf.is_given() {
         return Err(invalid("--iter-time and --iterations are for a new LUKS target").into());
     }
+    args.luks.check_none()?;
     let (id, source) = (spec.key_secret.as_deref(), args.new_secret.as_ref());
     not_both(id, source, "--new-secret")?;
     let unlocked = || {

@@ -5,12 +5,12 @@ use std::ops::RangeInclusive;
 use serde_json::json;
 use uuid::Uuid;
 
+use super::Header;
 use super::areas::area_len;
 use super::config::{ALIGNMENT, MAX_KEYSLOTS_SIZE};
 use super::edit::{Draft, digest_value, encryption_text};
 use super::edits::name;
 use super::raw::{HDR_SIZES, RawHeader, Which};
-use super::{Header, unsupported};
 use crate::crypto::{CipherSpec, HashAlg, IvGen};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::Digest;
@@ -106,10 +106,7 @@ impl Header {
     /// read from an image. There are no copies of it before a change is written.
     pub fn build(new: &NewHeader<'_>) -> Result<Self> {
         let NewHeader { layout, cipher, sector_size, digest, uuid, label, subsystem } = *new;
-        if let (Some(hash), false) = (cipher.ivgen_hash(), has_use_for_a_hash(cipher)) {
-            let text = format!("{} with the hash {}", encryption_text(cipher), hash.name());
-            return Err(unsupported(text));
-        }
+        check_cipher(cipher)?;
         let Layout { hdr_size, keyslots_size, data_offset } = layout;
         check_digest_size(digest.value.len())?;
         let mut raw = RawHeader::blank(hdr_size);
@@ -151,9 +148,16 @@ pub(crate) fn check_digest_size(size: usize) -> Result<()> {
     Err(invalid(format!("a digest of {size} bytes: it must have {least} to {most}")))
 }
 
-/// QEMU writes a hash behind any generator. Of LUKS2 it knows nothing, and dm-crypt no such names.
-fn has_use_for_a_hash(cipher: &CipherSpec) -> bool {
-    matches!(cipher.ivgen(), IvGen::Essiv(_))
+/// Refuses a hash that the IV generator has no use for. QEMU writes it behind any of them, but of
+/// LUKS2 it knows nothing, and to cryptsetup such a name is none.
+pub(crate) fn check_cipher(cipher: &CipherSpec) -> Result<()> {
+    match (cipher.ivgen(), cipher.ivgen_hash()) {
+        (IvGen::Essiv(_), _) | (_, None) => Ok(()),
+        (ivgen, Some(hash)) => {
+            let (ivgen, hash) = (ivgen.name(), hash.name());
+            Err(invalid(format!("the IV generator {ivgen} has no use for the hash {hash}")))
+        }
+    }
 }
 
 fn invalid(text: String) -> Error {

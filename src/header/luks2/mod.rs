@@ -20,8 +20,8 @@ mod segment;
 mod steps;
 mod write;
 
-pub(crate) use build::check_digest_size;
 pub use build::{Layout, NewDigest, NewHeader};
+pub(crate) use build::{check_cipher, check_digest_size};
 pub use config::Config;
 pub use digest::KeyDigest;
 pub(crate) use edits::name;

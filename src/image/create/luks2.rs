@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::{CreateOptions, Parts, image_len, invalid};
 use crate::crypto::{KdfKind, SectorCipher};
 use crate::error::Result;
-use crate::header::luks2::{Layout, NewHeader, check_digest_size, name};
+use crate::header::luks2::{Layout, NewHeader, check_cipher, check_digest_size, name};
 use crate::header::{Header, Scheme, Template, luks2};
 use crate::keyslot::{digest_iterations, new_luks2_digest, seal};
 use crate::secret::{Passphrase, VolumeKey};
@@ -31,6 +31,7 @@ pub struct Luks2Options {
 /// Refuses what there cannot be.
 pub fn check(options: &CreateOptions, luks2: &Luks2Options, size: u64) -> Result<()> {
     options.pbkdf.check(KdfKind::Argon2id)?;
+    check_cipher(&options.cipher)?;
     check_digest_size(options.hash.digest_size())
         .map_err(|error| invalid(format!("hash {}: {}", options.hash.name(), error.message())))?;
     sector_size(luks2.sector_size, size)?;
