@@ -87,9 +87,10 @@ fn a_full_disk_leaves_what_was_there() {
 #[test]
 fn every_failing_call_leaves_what_was_there() {
     let Some(strace) = peer("strace") else { return };
-    let create = [CREATE, &["--force"]].concat();
-    for call in ["pwrite64:error=ENOSPC", "fsync:error=EIO", "rename,renameat,renameat2:error=EIO"]
-    {
+    let rename = "rename,renameat,renameat2:error=EIO";
+    let calls = ["pwrite64:error=ENOSPC", "fdatasync:error=EIO", "fsync:error=EIO", rename];
+    for (format, call) in ["luks", "luks2"].iter().flat_map(|it| calls.map(|call| (it, call))) {
+        let create = [CREATE, &["-f", format, "--pbkdf", "pbkdf2", "--force"]].concat();
         for when in 1.. {
             let scene = Scene::new();
             let before = scene.bytes();
@@ -108,7 +109,7 @@ fn every_failing_call_leaves_what_was_there() {
             assert_eq!(files, 1, "{call} {when}: a file is left over");
             if output.status.success() {
                 assert_eq!(scene.opened_by("NEW"), [0]);
-                eprintln!("{call}: {} calls", when - 1);
+                eprintln!("{format}, {call}: {} calls", when - 1);
                 assert!(when > 1, "{call} is never called");
                 break;
             }

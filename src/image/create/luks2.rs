@@ -11,6 +11,24 @@ use crate::keyslot::{digest_iterations, new_luks2_digest, seal};
 use crate::secret::{Passphrase, VolumeKey};
 
 /// What only a new LUKS2 image has. The defaults are those of `cryptsetup luksFormat`.
+///
+/// ```
+/// use keyslot::crypto::KdfKind;
+/// use keyslot::keyslot::{Cost, Pbkdf};
+/// use keyslot::{CreateOptions, Format, Luks2Options, Passphrase};
+///
+/// # fn main() -> keyslot::Result<()> {
+/// # let directory = tempfile::tempdir().expect("a directory");
+/// # let path = directory.path().join("image.luks");
+/// let mut luks2 = Luks2Options::default();
+/// luks2.label = "backup".to_owned();
+/// // Without this it is Argon2id, and takes two seconds to open.
+/// let pbkdf = Pbkdf { kind: Some(KdfKind::Pbkdf2), ..Cost::Iterations(1000).into() };
+/// let options = CreateOptions::new()?.format(Format::Luks2(luks2)).pbkdf(pbkdf);
+/// options.create(&path, 1 << 20, &Passphrase::new(b"hunter0")?)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Luks2Options {

@@ -24,8 +24,9 @@ use crate::volume::Volume;
 /// How an image is made. The defaults are QEMU's: LUKS1 with aes-256, xts, plain64, sha256, and a
 /// keyslot that takes two seconds to open. In [LUKS2](Self::format) they are cryptsetup's.
 ///
-/// The areas of keyslots are holes but for that of the first: there is no noise in them that would
-/// hide how many keyslots there are, as the header tells it anyway.
+/// But for that of the first keyslot, the areas of keyslots are not written: holes stay holes, and
+/// the area of a keyslot that is erased later ends as zeros. (cryptsetup fills them with random
+/// bytes, which hide nothing: the header says what is in use.)
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
     format: Format,
