@@ -50,7 +50,9 @@ pub mod storage;
 pub mod volume;
 
 pub use error::{Error, ErrorKind, Result};
-pub use image::{CreateOptions, Done, Format, Image, Luks2Options, NewImage, OpenOptions};
+pub use image::{
+    CreateOptions, Done, Format, Image, Luks2Options, NewImage, OpenOptions, Restoration,
+};
 pub use keyslot::{Limits, Unlocked};
 pub use secret::{Passphrase, VolumeKey};
 pub use storage::Preallocation;

@@ -2,17 +2,22 @@
 //!
 //! Code that is particular to a format stays in its module; nothing above asks which one it is.
 
+mod backup;
 mod change;
 mod edit;
 pub mod luks1;
 pub mod luks2;
+mod restore;
 mod segment;
 mod step;
 mod view;
 
 use std::io;
 
+pub use backup::Backup;
 pub use edit::Edit;
+pub use restore::Fate;
+pub(crate) use restore::{Lowered, lower_restore};
 pub use segment::Segment;
 pub use step::{Scheme, Sealed, SlotChange, Stage, Staging, Step};
 pub use view::{Area, Digest, Kdf, Keyslot, Occupant, Priority, Template};
@@ -70,6 +75,11 @@ pub enum Leftover {
 impl Header {
     /// Reads and checks the header of an image.
     pub fn read(storage: &dyn Storage) -> Result<Self> {
+        Self::read_start(storage, true)
+    }
+
+    /// The same of a file that may be no more than the start of an image, without its payload.
+    fn read_start(storage: &dyn Storage, is_whole: bool) -> Result<Self> {
         let len = storage.len().map_err(|e| Error::io("read the length", e))?;
         let mut bytes = [0; HEADER_READ];
         let bytes = match usize::try_from(len) {
@@ -83,7 +93,7 @@ impl Header {
         if bytes.starts_with(b"LUKS\xba\xbe\0\x02") {
             return luks2::Header::read(storage).map(Self::Luks2);
         }
-        match luks1::Header::parse(bytes, len) {
+        match luks1::Header::parse(bytes, if is_whole { len } else { u64::MAX }) {
             // Where there was a primary copy, there is still a secondary one.
             Err(error) if !is_luks1(bytes) => {
                 if luks2::Header::is_behind(storage)? {

@@ -1,7 +1,9 @@
 //! An opened image: storage, header and sharing in one, the paved path of this crate.
 
+mod backup;
 mod change;
 mod create;
+mod restore;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 pub use change::Done;
 pub use create::{CreateOptions, Format, Luks2Options, NewImage};
+pub use restore::Restoration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, Keyslot};

@@ -49,6 +49,7 @@ pub struct Place {
     /// Synced when the file has its name
     directory: File,
     replaced: Option<Replaced>,
+    is_private: bool,
 }
 
 /// The file that is replaced.
@@ -99,7 +100,7 @@ impl Place {
         }
         let file = FileStorage::open_shared(&path, Access::ReadWrite, Sharing::Amend, None)?;
         let replaced = Some(Replaced { file, metadata });
-        Ok(Self { directory: open_parent(&path)?, path, replaced })
+        Ok(Self { directory: open_parent(&path)?, path, replaced, is_private: false })
     }
 
     /// A name that there is no file of, as `error` says.
@@ -113,7 +114,14 @@ impl Place {
         if let Some(error) = cannot {
             return Err(Error::io("create a file of this name", error));
         }
-        Ok(Self { path: path.into(), directory: open_parent(path)?, replaced: None })
+        let directory = open_parent(path)?;
+        Ok(Self { path: path.into(), directory, replaced: None, is_private: false })
+    }
+
+    /// Nobody but its owner may read or write it (mode 0600).
+    #[must_use]
+    pub fn private(self) -> Self {
+        Self { is_private: true, ..self }
     }
 
     /// Makes the file, `len` bytes of holes with as much space as is asked for.
@@ -144,6 +152,7 @@ impl Place {
         let failed = |e| Error::io(format_args!("create a file in {}", directory.display()), e);
         let mut options = OpenOptions::new();
         options.read(true).write(true);
+        options.mode(if self.is_private { 0o600 } else { 0o666 });
         if Path::new("/proc/self/fd").is_dir() {
             let here = format!("/proc/self/fd/{}", self.directory.as_raw_fd());
             match options.clone().custom_flags(libc::O_TMPFILE).open(here) {

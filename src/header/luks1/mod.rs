@@ -5,9 +5,11 @@
 //! understands (behind a string's NUL, in the UUID) is what a rewrite writes again.
 
 mod raw;
+mod restore;
 mod steps;
 mod validate;
 
+pub(super) use self::restore::HEAD;
 use zerocopy::{FromBytes, IntoBytes};
 
 use self::raw::{ACTIVE, HEADER_SIZE, INACTIVE, KEYSLOTS, MAGIC, RawHeader, RawKeyslot, SECTOR};

@@ -274,7 +274,7 @@ impl Header {
     }
 
     /// The runs of bytes in which `to` differs, one per sector: where, and what `to` has there.
-    fn changed_sectors(&self, to: &RawHeader) -> Vec<(usize, Vec<u8>)> {
+    pub(super) fn changed_sectors(&self, to: &RawHeader) -> Vec<(usize, Vec<u8>)> {
         let (from, to) = (self.raw.as_bytes(), to.as_bytes());
         let sector = usize::try_from(SECTOR).unwrap_or(usize::MAX);
         (0..HEADER_SIZE)

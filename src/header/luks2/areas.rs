@@ -29,6 +29,16 @@ impl Areas {
         Self { bounds: header.areas(), used }
     }
 
+    /// Whether nothing of this range is in use.
+    pub fn is_free(&self, range: &Range<u64>) -> bool {
+        self.used.iter().all(|area| are_apart(area, range))
+    }
+
+    /// From now on this range is in use.
+    pub fn reserve(&mut self, range: Range<u64>) {
+        self.used.push(range);
+    }
+
     /// Areas for `added` keys of these lengths, and for keyslots to be replaced of these numbers,
     /// while those to be `erased` are still there. [`ErrorKind::NoFreeKeyslot`] if there is no
     /// room for the added ones.
@@ -70,7 +80,11 @@ impl Areas {
 
     /// The first gap for the key material of a key of so many bytes, which is in use from now on.
     fn take(&mut self, key_size: u32) -> Option<Range<u64>> {
-        let len = area_len(key_size);
+        self.take_len(area_len(key_size))
+    }
+
+    /// The first gap of so many bytes, which is in use from now on.
+    pub fn take_len(&mut self, len: u64) -> Option<Range<u64>> {
         self.used.sort_by_key(|area| area.start);
         let mut start = self.bounds.start;
         for area in &self.used {
@@ -103,6 +117,11 @@ pub(super) fn without(ranges: &[Range<u64>], others: &[Range<u64>]) -> Vec<Range
             .collect();
     }
     left
+}
+
+/// Whether two ranges have no byte in common.
+pub(super) fn are_apart(one: &Range<u64>, other: &Range<u64>) -> bool {
+    one.end <= other.start || other.end <= one.start
 }
 
 /// Length in bytes of an area for a key of so many bytes.

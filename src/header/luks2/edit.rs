@@ -102,6 +102,12 @@ impl Draft {
         Ok(())
     }
 
+    /// Another area for a keyslot, with the same key material in it.
+    pub fn move_keyslot(&mut self, number: u32, area: &Range<u64>) -> Result<()> {
+        set_area(self.member("keyslots", &number.to_string())?, area);
+        Ok(())
+    }
+
     /// No such keyslot, and none that refers to it.
     pub fn remove_keyslot(&mut self, number: usize) -> Result<()> {
         let number = number.to_string();

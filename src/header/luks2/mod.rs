@@ -16,6 +16,7 @@ mod json;
 mod keyslot;
 mod metadata;
 mod raw;
+mod restore;
 mod segment;
 mod steps;
 mod write;
@@ -261,7 +262,7 @@ impl Header {
     }
 
     /// Refuses an image that needs what this crate does not know.
-    fn check_requirements(&self) -> Result<()> {
+    pub(super) fn check_requirements(&self) -> Result<()> {
         let config = self.metadata.config();
         let Some(requirement) = config.requirements.first() else { return Ok(()) };
         let name = keyslot::quoted(requirement);

@@ -193,7 +193,7 @@ impl Writer {
     }
 
     /// Overwrites areas that nothing refers to; then the mark goes.
-    fn wipe(&mut self, areas: Vec<Range<u64>>) -> Result<()> {
+    pub(super) fn wipe(&mut self, areas: Vec<Range<u64>>) -> Result<()> {
         if areas.is_empty() {
             return Ok(());
         }

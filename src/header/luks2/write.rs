@@ -30,12 +30,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Begins with what is there.
     pub fn new(header: &Header) -> Result<Self> {
-        let mut header = header.clone();
-        for salt in &mut header.salts {
-            if salt.is_none() {
-                random::fill(salt.insert([0; 64]))?;
-            }
-        }
+        let header = header.with_salts()?;
         let mut writer = Self { header, stages: Vec::new(), done: String::new() };
         let mut steps = vec![Step::Sync];
         steps.extend(writer.header.overwrite(Which::Secondary)?);
@@ -86,8 +81,19 @@ impl Writer {
 }
 
 impl Header {
+    /// The same with a salt for each copy.
+    pub(super) fn with_salts(&self) -> Result<Self> {
+        let mut header = self.clone();
+        for salt in &mut header.salts {
+            if salt.is_none() {
+                random::fill(salt.insert([0; 64]))?;
+            }
+        }
+        Ok(header)
+    }
+
     /// A copy written, durable, and read back.
-    fn overwrite(&self, which: Which) -> Result<[Step; 3]> {
+    pub(super) fn overwrite(&self, which: Which) -> Result<[Step; 3]> {
         let json_area = self.json_area();
         let raw = self.raw.sealed(which, self.salt(which), &json_area)?;
         let offset = raw.hdr_offset.get();

@@ -1,0 +1,226 @@
+//! A backup put back, as changes of keyslots: those that are in both are left alone, and every
+//! secret of the backup opens the image before one of the present keyslots goes.
+
+use std::ops::Range;
+
+use zerocopy::IntoBytes;
+
+use super::raw::{HEADER_SIZE, KEYSLOTS, SECTOR};
+use super::{ALIGNMENT, Header, Keyslot};
+use crate::error::{Error, ErrorKind, Result};
+use crate::header::backup::Snapshot;
+use crate::header::step::list;
+use crate::header::{Leftover, Scheme, Sealed, SlotChange, Stage, Staging, Step};
+
+impl Header {
+    /// Where the last area ends, rounded up, but before the payload.
+    pub(in crate::header) fn end(&self) -> u64 {
+        let ends = self.keyslots().map(|slot| range(&slot).end);
+        let end = ends.max().unwrap_or_default().next_multiple_of(ALIGNMENT);
+        end.min(self.payload_offset())
+    }
+
+    /// In what it is not the header of the same volume, with the same places for keyslots, beside
+    /// the volume key and the payload's offset.
+    pub(in crate::header) fn differences(&self, backup: &Self) -> Vec<String> {
+        let mut found = Vec::new();
+        let cipher = |header: &Self| {
+            let (cipher, hash) = (header.cipher(), header.hash().name());
+            let (name, mode) = (cipher.cipher_name(), cipher.cipher_mode());
+            format!("{name}-{mode} with a key of {} bytes, {hash}", cipher.key_size())
+        };
+        let (now, then) = (cipher(self), cipher(backup));
+        if now != then {
+            found.push(format!("the cipher is {now}, in the backup {then}"));
+        }
+        let differs = |&i: &usize| self.keyslot(i).area != backup.keyslot(i).area;
+        if let Some(keyslot) = (0..KEYSLOTS).find(differs) {
+            let (now, then) = (self.keyslot(keyslot).area, backup.keyslot(keyslot).area);
+            found.push(format!(
+                "the area of keyslot {keyslot} is at byte {}, in the backup at byte {}",
+                now.offset, then.offset
+            ));
+        }
+        found
+    }
+
+    /// The areas of active keyslots.
+    pub(in crate::header) fn used(&self) -> Vec<Range<u64>> {
+        self.keyslots().filter(|slot| slot.active).map(|slot| range(&slot)).collect()
+    }
+}
+
+impl Snapshot<'_, Header> {
+    /// Whether a keyslot that is active in both is the same in both.
+    pub fn has_same_keyslot(&self, backup: &Self, index: usize) -> bool {
+        let (now, then) = (self.header.keyslot(index), backup.header.keyslot(index));
+        let (entry, other) = (&self.header.raw.keyslots[index], &backup.header.raw.keyslots[index]);
+        entry.as_bytes() == other.as_bytes()
+            && self.range(&range(&now)) == backup.range(&range(&then))
+    }
+
+    /// The header's sectors as they are, the one with the magic last.
+    pub fn head(&self) -> Vec<Step> {
+        let sectors = [SECTOR..HEAD, 0..SECTOR];
+        sectors
+            .iter()
+            .flat_map(|sector| Step::overwrite(sector.start, &self.range(sector).into()))
+            .collect()
+    }
+
+    /// The writes that put a backup in its place, of the same volume and with the same areas, and
+    /// what is to be said of them.
+    ///
+    /// [`ErrorKind::NoFreeKeyslot`] if there are not enough free keyslots for those that are to be
+    /// replaced, and nobody insists.
+    pub fn lower_restore(&self, backup: &Self, force: bool) -> Result<(Vec<Stage>, Vec<String>)> {
+        let sorted = Sorted::new(self, backup);
+        let Sorted { replaced, spares, .. } = &sorted;
+        let mut warnings = Vec::new();
+        let (mut stages, after) = if spares.len() >= replaced.len() {
+            self.lower_by_way_of_spares(backup, &sorted)?
+        } else if force {
+            warnings.push(sorted.warning());
+            self.header.lower(&sorted.one_by_one(backup))?
+        } else {
+            let (count, replaced) = (spares.len(), list(replaced));
+            let text = format!("{count} free keyslots are too few to replace {replaced} safely");
+            return Err(Error::new(ErrorKind::NoFreeKeyslot, text)
+                .with_hint("erase others first; forced, a crash meanwhile may lose secrets"));
+        };
+        stages.extend(after.rename(backup.header));
+        Ok((stages, warnings))
+    }
+
+    /// All that comes first, what is replaced in spare keyslots, and then all that goes goes; then
+    /// the same from the spare keyslots to where it belongs.
+    fn lower_by_way_of_spares(
+        &self,
+        backup: &Self,
+        sorted: &Sorted,
+    ) -> Result<(Vec<Stage>, Header)> {
+        let Sorted { added, erased, replaced, spares, unwiped } = sorted;
+        let activate =
+            |keyslot: usize, of: usize| SlotChange::Activate { keyslot, sealed: backup.sealed(of) };
+        let deactivate = |&keyslot: &usize| SlotChange::Deactivate { keyslot };
+        let staging = &spares[..replaced.len()];
+
+        let mut changes: Vec<_> = added.iter().map(|&it| activate(it, it)).collect();
+        changes.extend(staging.iter().zip(replaced).map(|(&spare, &of)| activate(spare, of)));
+        changes.extend(erased.iter().chain(replaced).map(deactivate));
+        changes.extend(unwiped.iter().filter(|it| !staging.contains(it)).map(deactivate));
+        let (mut stages, mut after) = self.header.lower(&changes)?;
+        if !replaced.is_empty() {
+            let mut changes: Vec<_> = replaced.iter().map(|&it| activate(it, it)).collect();
+            changes.extend(staging.iter().map(deactivate));
+            let staged = format!("{} hold what is to be in {}", list(staging), list(replaced));
+            let (more, last) = after.lower(&changes)?;
+            stages.extend(more.into_iter().map(|stage| Stage {
+                on_failure: format!("{staged}; {}", stage.on_failure),
+                ..stage
+            }));
+            after = last;
+        }
+        Ok((stages, after))
+    }
+
+    /// What is in an active keyslot, to be written to any.
+    fn sealed(&self, index: usize) -> Sealed {
+        let slot = self.header.keyslot(index);
+        let scheme = Scheme {
+            kdf: slot.kdf.alg,
+            encryption: slot.encryption.clone(),
+            af_hash: slot.af_hash,
+        };
+        let salt = self.header.raw.keyslots[index].salt;
+        Sealed { scheme, salt, key_size: slot.key_size, material: self.range(&range(&slot)).into() }
+    }
+}
+
+impl Header {
+    /// The UUID of the backup, and what else is before the keyslots: it is all in one sector.
+    fn rename(&self, backup: &Self) -> Option<Stage> {
+        let mut raw = backup.raw.clone();
+        raw.keyslots.clone_from(&self.raw.keyslots);
+        let sectors = self.changed_sectors(&raw);
+        let steps: Vec<_> = sectors
+            .into_iter()
+            .flat_map(|(offset, bytes)| Step::overwrite(offset as u64, &bytes.into()))
+            .collect();
+        let on_failure = "the keyslots are restored, the uuid may be or not".to_owned();
+        (!steps.is_empty()).then_some(Stage { steps, on_failure })
+    }
+}
+
+/// Keyslots by what becomes of them.
+struct Sorted {
+    added: Vec<usize>,
+    erased: Vec<usize>,
+    replaced: Vec<usize>,
+    /// Inactive before and after
+    spares: Vec<usize>,
+    /// Of these, those that an interrupted amendment did not overwrite
+    unwiped: Vec<usize>,
+}
+
+impl Sorted {
+    fn new(present: &Snapshot<'_, Header>, backup: &Snapshot<'_, Header>) -> Self {
+        let all = |now: bool, then: bool| -> Vec<usize> {
+            let is = |header: &Header, i| header.keyslot(i).active;
+            let fits = |&i: &usize| is(present.header, i) == now && is(backup.header, i) == then;
+            (0..KEYSLOTS).filter(fits).collect()
+        };
+        let mut replaced = all(true, true);
+        replaced.retain(|&i| !present.has_same_keyslot(backup, i));
+        let spares = all(false, false);
+        let left = present.header.leftovers().into_iter().filter_map(|left| match left {
+            Leftover::Wipe { keyslot } | Leftover::Replace { keyslot, .. } => Some(keyslot),
+            _ => None,
+        });
+        let unwiped = left.filter(|keyslot| spares.contains(keyslot)).collect();
+        Self { added: all(false, true), erased: all(true, false), replaced, spares, unwiped }
+    }
+
+    /// Without enough spare keyslots: those that are replaced, each by way of the same one.
+    fn one_by_one(&self, backup: &Snapshot<'_, Header>) -> Vec<SlotChange> {
+        let staging = self.staging().map_or(Staging::InPlace, Staging::Keyslot);
+        let sealed = |keyslot| (keyslot, backup.sealed(keyslot));
+        let mut changes: Vec<_> = self
+            .added
+            .iter()
+            .map(|&keyslot| sealed(keyslot))
+            .map(|(keyslot, sealed)| SlotChange::Activate { keyslot, sealed })
+            .collect();
+        changes.extend(self.erased.iter().map(|&keyslot| SlotChange::Deactivate { keyslot }));
+        let replaced = self.replaced.iter().map(|&keyslot| sealed(keyslot));
+        changes.extend(replaced.map(|(keyslot, sealed)| SlotChange::Replace {
+            keyslot,
+            sealed,
+            staging,
+        }));
+        changes
+    }
+
+    fn staging(&self) -> Option<usize> {
+        self.spares.first().or(self.erased.first()).copied()
+    }
+
+    fn warning(&self) -> String {
+        let replaced = list(&self.replaced);
+        match self.staging() {
+            Some(_) => format!(
+                "{replaced}: replaced one after the other; if this is interrupted, a secret that moves to another keyslot may open none"
+            ),
+            None => format!(
+                "{replaced}: overwritten in place; if this is interrupted, neither the old nor the new secret of one of them opens it"
+            ),
+        }
+    }
+}
+
+fn range(slot: &Keyslot<'_>) -> Range<u64> {
+    slot.area.offset..slot.area.offset + slot.area.len as u64
+}
+
+/// Where key material can begin
+pub(in crate::header) const HEAD: u64 = (HEADER_SIZE as u64).next_multiple_of(SECTOR);

@@ -1,0 +1,195 @@
+//! A backup put back: key material goes to where no keyslot is now, and then one commit of the
+//! metadata brings all of the backup, or does not happen. What nothing refers to any more is
+//! overwritten after it.
+
+use std::ops::Range;
+
+use serde_json::Value;
+use zerocopy::byteorder::big_endian::U64;
+
+use super::areas::{Areas, are_apart, without};
+use super::raw::Which;
+use super::write::Writer;
+use super::{Header, Slot, keyslot};
+use crate::error::{Error, ErrorKind, Result};
+use crate::header::backup::Snapshot;
+use crate::header::{Stage, Step};
+
+impl Header {
+    /// Where the last byte that an area can have is.
+    pub(in crate::header) fn end(&self) -> u64 {
+        self.areas().end
+    }
+
+    /// Whether the same places are for both copies and for areas.
+    pub(in crate::header) fn has_same_places(&self, backup: &Self) -> bool {
+        self.hdr_size() == backup.hdr_size() && self.areas() == backup.areas()
+    }
+
+    /// In what it is not the header of the same volume, with the same places for keyslots, beside
+    /// the volume key and the payload's offset.
+    pub(in crate::header) fn differences(&self, backup: &Self) -> Vec<String> {
+        let mut found = Vec::new();
+        let size = |header: &Self| header.metadata.config().keyslots_size;
+        for (what, now, then) in [
+            ("hdr_size", self.hdr_size(), backup.hdr_size()),
+            ("config.keyslots_size", size(self), size(backup)),
+        ] {
+            if now != then {
+                found.push(format!("{what} is {now}, in the backup {then}"));
+            }
+        }
+        let segments = |header: &Self| header.metadata.value().get("segments").cloned();
+        if segments(self) != segments(backup) {
+            found.push("the segments are others than in the backup".to_owned());
+        }
+        found
+    }
+
+    /// The areas of keyslots, and those that are still to be overwritten.
+    pub(in crate::header) fn used(&self) -> Vec<Range<u64>> {
+        let areas = self.metadata.keyslots().iter().map(Slot::range);
+        areas.chain(self.metadata.config().unwiped.clone()).collect()
+    }
+
+    /// What there is to say of the image before it is overwritten.
+    pub(in crate::header) fn is_foreign(&self) -> bool {
+        self.is_foreign
+    }
+}
+
+impl Snapshot<'_, Header> {
+    /// Whether a keyslot that is in both is the same in both, wherever its area is.
+    pub fn has_same_keyslot(&self, backup: &Self, index: usize) -> bool {
+        let slot = |it: &Self| {
+            let range = it.header.slot(index)?.range();
+            let keyslots = it.header.metadata.value().get("keyslots")?;
+            let mut value = keyslots.get(index.to_string())?.clone();
+            value.as_object_mut()?.shift_remove("priority");
+            value.get_mut("area").and_then(Value::as_object_mut)?.shift_remove("offset");
+            Some((value, range))
+        };
+        match (slot(self), slot(backup)) {
+            (Some((now, area)), Some((then, other))) => {
+                now == then && self.range(&area) == backup.range(&other)
+            }
+            _ => false,
+        }
+    }
+
+    /// Both copies as they are, or, if one is damaged, of the one that counts. The primary is last.
+    pub fn head(&self) -> Result<Vec<Step>> {
+        let hdr_size = self.header.hdr_size();
+        if self.header.warning.is_some() {
+            let header = self.header.with_salts()?;
+            let secondary = header.overwrite(Which::Secondary)?;
+            return Ok(secondary.into_iter().chain(header.overwrite(Which::Primary)?).collect());
+        }
+        let copies = [hdr_size..2 * hdr_size, 0..hdr_size];
+        let overwrite =
+            |copy: &Range<u64>| Step::overwrite(copy.start, &self.range(copy).into()).to_vec();
+        Ok(copies.iter().flat_map(overwrite).collect())
+    }
+
+    /// The writes that put a backup in its place, whose header has the same places.
+    ///
+    /// [`ErrorKind::NoFreeKeyslot`] if there is no room for its key material beside what is there.
+    pub fn lower_restore(&self, backup: &Self) -> Result<Vec<Stage>> {
+        let places = self.places(backup)?;
+        let (present, header) = (self.header, backup.header);
+        let used: Vec<_> = places.iter().map(|place| place.area.clone()).collect();
+        let mut unwiped: Vec<Range<u64>> = Vec::new();
+        for range in present.used().into_iter().chain(header.metadata.config().unwiped.clone()) {
+            let new = without(&without(&[range], &used), &unwiped);
+            unwiped.extend(new);
+        }
+
+        let mut writer = Writer::new(present)?;
+        for Place { slot, area, .. } in places.iter().filter(|place| !place.is_there) {
+            let steps = Step::overwrite(area.start, &backup.range(&slot.range()).into());
+            writer.stage(steps.to_vec(), "nothing has changed");
+        }
+        let metadata = header.metadata.edited(header.hdr_size(), |draft| {
+            for Place { slot, area, .. } in &places {
+                if slot.range() != *area {
+                    draft.move_keyslot(slot.number, area)?;
+                }
+            }
+            draft.set_unwiped(&unwiped)
+        })?;
+        let seqid = present.seqid().max(header.seqid());
+        writer.header.raw.clone_from(&header.raw);
+        writer.header.raw.seqid = U64::new(seqid);
+        let unsure = "the header may be restored or not, and nothing else has changed";
+        writer.commit(metadata, unsure, "the header is restored")?;
+        writer.done.push_str("the header is restored; ");
+        writer.wipe(unwiped)?;
+        writer.finish().map(|(stages, _)| stages)
+    }
+
+    /// Where each keyslot of the backup goes. What is used now is overwritten by none: it stays
+    /// where its key material is already, goes to its own place if that is free, or to a gap.
+    fn places<'a>(&self, backup: &Snapshot<'a, Header>) -> Result<Vec<Place<'a>>> {
+        let mut areas = Areas::of(self.header);
+        let mut places: Vec<Place<'a>> = Vec::new();
+        let mut slots: Vec<_> = backup.header.metadata.keyslots().iter().collect();
+        for choice in [Choice::Own, Choice::AsNow, Choice::Free, Choice::Gap] {
+            let mut left = Vec::new();
+            for slot in slots {
+                let is_apart =
+                    |area: &Range<u64>| places.iter().all(|place| are_apart(&place.area, area));
+                let holds = |area: &Range<u64>| {
+                    is_apart(area) && self.range(area) == backup.range(&slot.range())
+                };
+                let own = slot.range();
+                let area = match choice {
+                    Choice::Own => Some(own).filter(holds),
+                    Choice::AsNow => {
+                        self.header.slot(slot.number as usize).map(Slot::range).filter(holds)
+                    }
+                    Choice::Free => Some(own).filter(|own| areas.is_free(own)),
+                    // What nobody knows may know where it is.
+                    Choice::Gap if slot.kind == keyslot::KIND => areas.take_len(slot.size),
+                    Choice::Gap => None,
+                };
+                match area {
+                    Some(area) => {
+                        areas.reserve(area.clone());
+                        let is_there = matches!(choice, Choice::Own | Choice::AsNow);
+                        places.push(Place { slot, area, is_there });
+                    }
+                    None => left.push(slot),
+                }
+            }
+            slots = left;
+        }
+        let Some(slot) = slots.first() else { return Ok(places) };
+        let Slot { number, size, .. } = slot;
+        let text = format!(
+            "no room for keyslot {number} of the backup: no gap between areas has {size} bytes"
+        );
+        Err(Error::new(ErrorKind::NoFreeKeyslot, text)
+            .with_hint("erase a keyslot first; forced, a crash meanwhile may lose all secrets"))
+    }
+}
+
+/// Where a keyslot of the backup goes.
+struct Place<'a> {
+    slot: &'a Slot,
+    area: Range<u64>,
+    /// Whether its key material is there already
+    is_there: bool,
+}
+
+/// What is tried, in this order, for all keyslots each.
+#[derive(Clone, Copy)]
+enum Choice {
+    /// Its own place, where its key material still is
+    Own,
+    /// The place that the keyslot has now, with the same key material
+    AsNow,
+    /// Its own place, which nobody uses
+    Free,
+    /// A gap
+    Gap,
+}

@@ -1,0 +1,264 @@
+//! Putting a backup back: whether it fits the image, what becomes of each keyslot, and the writes.
+//!
+//! Where both are headers of the same volume, that is an amendment, and keeps its promise. Where
+//! there is no header left, nothing can be lost. In between somebody has to insist, and is told
+//! what an interruption would cost.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::backup::Snapshot;
+use super::step::list;
+use super::{Backup, Digest, Header, Stage, Step, luks1};
+use crate::error::{Error, ErrorKind, Result};
+
+/// What becomes of a keyslot when a backup is restored.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fate {
+    /// It is the same in the backup.
+    Kept,
+    /// It is only in the backup, and comes back.
+    Added,
+    /// It is another in the backup.
+    Replaced,
+    /// It is not in the backup, and goes.
+    Erased,
+}
+
+/// A restoration, as writes.
+#[derive(Debug)]
+pub(crate) struct Lowered {
+    pub stages: Vec<Stage>,
+    /// Keyslots that are or will be active, by index
+    pub fates: Vec<(usize, Fate)>,
+    /// What somebody should know before it is done
+    pub warnings: Vec<String>,
+}
+
+/// The writes that restore a backup to an image of so many bytes which holds `present`; `None`, if it has
+/// no valid header.
+pub(crate) fn lower_restore(
+    present: Option<&Backup>,
+    image_len: u64,
+    backup: &Backup,
+    force: bool,
+) -> Result<Lowered> {
+    check_room(backup, image_len, force)?;
+    let mut warnings = Vec::new();
+    let fates = fates(present, backup);
+    let stages = match present {
+        None => {
+            if !force {
+                check_requirements(backup.header()).map_err(|error| backup.named(error))?;
+            }
+            overwrite(None, backup)?
+        }
+        Some(present) => {
+            check_requirements(present.header())?;
+            check_requirements(backup.header()).map_err(|error| backup.named(error))?;
+            let differences = differences(present.header(), backup.header());
+            if let Some(first) = differences.first().filter(|_| !force) {
+                return Err(refused(first).with_hint("--force restores it all the same"));
+            }
+            warnings.extend(differences.iter().cloned());
+            replace(present, backup, differences.is_empty(), force, &mut warnings)?
+        }
+    };
+    warn(present, backup, &fates, &mut warnings);
+    Ok(Lowered { stages, fates, warnings })
+}
+
+/// Refuses an image that has no place for the header, or none for data behind it.
+fn check_room(backup: &Backup, image_len: u64, force: bool) -> Result<()> {
+    let (end, payload) = (backup.as_bytes().len() as u64, backup.header().payload_offset());
+    if end > image_len {
+        let text = format!("the image has {image_len} bytes, the backup {end}");
+        return Err(Error::new(ErrorKind::InvalidInput, text));
+    }
+    // LUKS2 with a detached header says 0.
+    if payload == 0 || payload < image_len {
+        return Ok(());
+    }
+    let text = format!("the image has {image_len} bytes, its data would begin at byte {payload}");
+    let hint = "the backup is named first, the image after it";
+    match backup.header() {
+        Header::Luks1(_) if payload > image_len => {
+            Err(Error::new(ErrorKind::InvalidInput, text).with_hint(hint))
+        }
+        _ if force => Ok(()),
+        _ => Err(refused(&text).with_hint(format!("{hint}; --force insists"))),
+    }
+}
+
+fn check_requirements(header: &Header) -> Result<()> {
+    match header {
+        Header::Luks1(_) => Ok(()),
+        Header::Luks2(header) => header.check_requirements(),
+    }
+}
+
+/// In what an image is not the one that the backup was made of.
+fn differences(now: &Header, then: &Header) -> Vec<String> {
+    let (format, other) = (now.format(), then.format());
+    if format != other {
+        return vec![format!("the image has a {format} header, the backup one of {other}")];
+    }
+    let mut found = Vec::new();
+    let same = |(one, other): (Digest<'_>, Digest<'_>)| {
+        (one.hash, one.iterations, one.salt, one.value)
+            == (other.hash, other.iterations, other.salt, other.value)
+    };
+    if !now.digest().zip(then.digest()).is_some_and(same) {
+        found.push("the backup has the digest of another volume key".to_owned());
+    }
+    let (payload, other) = (now.payload_offset(), then.payload_offset());
+    if payload != other {
+        found.push(format!("the data begins at byte {payload}, in the backup at byte {other}"));
+    }
+    found.extend(match (now, then) {
+        (Header::Luks1(now), Header::Luks1(then)) => now.differences(then),
+        (Header::Luks2(now), Header::Luks2(then)) => now.differences(then),
+        _ => Vec::new(),
+    });
+    found
+}
+
+/// One valid header by another: as an amendment, if that can be.
+fn replace(
+    present: &Backup,
+    backup: &Backup,
+    is_same_volume: bool,
+    force: bool,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Stage>> {
+    let (bytes, other) = (present.as_bytes(), backup.as_bytes());
+    match (present.header(), backup.header()) {
+        (Header::Luks1(now), Header::Luks1(then)) if is_same_volume => {
+            let (now, then) =
+                (Snapshot { header: now, bytes }, Snapshot { header: then, bytes: other });
+            let (stages, warning) = now.lower_restore(&then, force)?;
+            warnings.extend(warning);
+            return Ok(stages);
+        }
+        (Header::Luks2(now), Header::Luks2(then)) if now.has_same_places(then) => {
+            let (now, then) =
+                (Snapshot { header: now, bytes }, Snapshot { header: then, bytes: other });
+            match now.lower_restore(&then) {
+                Err(error) if force && error.kind() == ErrorKind::NoFreeKeyslot => {}
+                result => return result,
+            }
+        }
+        _ => {}
+    }
+    warnings.push(
+        "the header is overwritten in place: if this is interrupted, neither its secrets nor those of the backup may open the image".to_owned(),
+    );
+    overwrite(Some(present), backup)
+}
+
+/// The bytes of the backup where they belong: first all areas, then the header. Key material of
+/// `present` that is elsewhere is overwritten.
+fn overwrite(present: Option<&Backup>, backup: &Backup) -> Result<Vec<Stage>> {
+    let bytes = backup.as_bytes();
+    let (head_len, head) = match backup.header() {
+        Header::Luks1(header) => (luks1::HEAD, Snapshot { header, bytes }.head()),
+        Header::Luks2(header) => (2 * header.hdr_size(), Snapshot { header, bytes }.head()?),
+    };
+    let areas = bytes.get(usize::try_from(head_len).unwrap_or(usize::MAX)..).unwrap_or_default();
+    let (mut steps, mut checks) = (Vec::new(), Vec::new());
+    let mut offset = head_len;
+    for piece in areas.chunks(PIECE) {
+        let piece: Arc<[u8]> = piece.into();
+        steps.push(Step::Write { offset, bytes: Arc::clone(&piece) });
+        checks.push(Step::Verify { offset, bytes: Arc::clone(&piece) });
+        offset += piece.len() as u64;
+    }
+    steps.push(Step::Sync);
+    steps.extend(checks);
+    steps.extend(head);
+    let unsure = match present {
+        None => "the image may have no valid header yet: restore it again",
+        Some(_) => "the header is half overwritten: restore it again",
+    };
+    let mut stages = vec![Stage { steps, on_failure: unsure.to_owned() }];
+
+    let payload = backup.header().payload_offset();
+    let behind = offset..if payload == 0 { u64::MAX } else { payload };
+    for area in present.map(used).unwrap_or_default() {
+        let area = area.start.max(behind.start)..area.end.min(behind.end);
+        if let Ok(len @ 1..) = usize::try_from(area.end.saturating_sub(area.start)) {
+            let on_failure =
+                "the header is restored; old key material may be left on the medium".to_owned();
+            stages.push(Stage { steps: Step::wipe(area.start, len)?, on_failure });
+        }
+    }
+    Ok(stages)
+}
+
+/// Where key material is.
+fn used(backup: &Backup) -> Vec<Range<u64>> {
+    match backup.header() {
+        Header::Luks1(header) => header.used(),
+        Header::Luks2(header) => header.used(),
+    }
+}
+
+fn fates(present: Option<&Backup>, backup: &Backup) -> Vec<(usize, Fate)> {
+    let now = present.map(|present| present.header().occupants()).unwrap_or_default();
+    let then = backup.header().occupants();
+    let is_in = |occupants: &[_], index| occupants.get(index).is_some_and(Option::is_some);
+    let fate = |index| match (is_in(&now, index), is_in(&then, index)) {
+        (true, true) if present.is_some_and(|it| has_same_keyslot(it, backup, index)) => {
+            Some((index, Fate::Kept))
+        }
+        (true, true) => Some((index, Fate::Replaced)),
+        (true, false) => Some((index, Fate::Erased)),
+        (false, true) => Some((index, Fate::Added)),
+        (false, false) => None,
+    };
+    (0..now.len().max(then.len())).filter_map(fate).collect()
+}
+
+fn has_same_keyslot(present: &Backup, backup: &Backup, index: usize) -> bool {
+    let (bytes, other) = (present.as_bytes(), backup.as_bytes());
+    match (present.header(), backup.header()) {
+        (Header::Luks1(now), Header::Luks1(then)) => Snapshot { header: now, bytes }
+            .has_same_keyslot(&Snapshot { header: then, bytes: other }, index),
+        (Header::Luks2(now), Header::Luks2(then)) => Snapshot { header: now, bytes }
+            .has_same_keyslot(&Snapshot { header: then, bytes: other }, index),
+        _ => false,
+    }
+}
+
+/// What holds of every restoration.
+fn warn(
+    present: Option<&Backup>,
+    backup: &Backup,
+    fates: &[(usize, Fate)],
+    warnings: &mut Vec<String>,
+) {
+    if present.and_then(|it| it.header().luks2()).is_some_and(super::luks2::Header::is_foreign) {
+        warnings.push(
+            "the image begins with something else than a LUKS header, which is overwritten"
+                .to_owned(),
+        );
+    }
+    if let Some(warning) = backup.header().warning() {
+        warnings.push(format!("in the backup {warning}"));
+    }
+    let comes = |fate: &Fate| matches!(fate, Fate::Added | Fate::Replaced);
+    let back: Vec<_> = fates.iter().filter(|it| comes(&it.1)).map(|it| it.0).collect();
+    if !back.is_empty() {
+        let back = list(&back);
+        warnings.push(format!(
+            "back as in the backup: {back}; what opened the image then opens it again, even if it was erased since"
+        ));
+    }
+}
+
+fn refused(text: &str) -> Error {
+    Error::new(ErrorKind::Refused, text)
+}
+
+/// As much as is written at once
+const PIECE: usize = 1 << 20;

@@ -1,0 +1,168 @@
+//! A saved header put back into its image, whose own may be damaged or gone.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::amend::commit;
+use crate::error::{Error, ErrorKind, Result};
+use crate::header::{Backup, Fate, Header, Lowered, lower_restore};
+use crate::storage::sharing::Sharing;
+use crate::storage::{Access, FileStorage, Storage};
+
+/// A restoration that passed all checks, of an image that is locked against everybody else until
+/// it is [carried out](Restoration::run) or dropped.
+#[derive(Debug)]
+pub struct Restoration {
+    storage: Arc<dyn Storage>,
+    /// The same storage where it is a file
+    file: Option<Arc<FileStorage>>,
+    present: Present,
+    backup: Backup,
+    lowered: Lowered,
+}
+
+/// What an image has for a header.
+#[derive(Debug)]
+enum Present {
+    Valid(Box<Backup>),
+    /// None that is valid, and why
+    Gone(Error),
+}
+
+impl Restoration {
+    /// Locks an image as an amendment does, and says what the backup would do to it. Nothing is
+    /// written. For others to be gone it waits as long as `wait`.
+    ///
+    /// [`ErrorKind::Refused`] if it is not the image that the backup was made of, and
+    /// [`ErrorKind::NoFreeKeyslot`] if it can only be done in a way that an interruption would make
+    /// a loss; both unless `force` insists. An image without a valid header takes any backup that
+    /// fits it.
+    pub fn open(
+        path: impl AsRef<Path>,
+        backup: Backup,
+        force: bool,
+        wait: Option<Duration>,
+    ) -> Result<Self> {
+        let path = path.as_ref();
+        let file = FileStorage::open_shared(path, Access::ReadWrite, Sharing::Amend, wait)?;
+        let is_same = backup.path().is_some_and(|backup| file.is_file(backup).unwrap_or(false));
+        if is_same {
+            let text = "the backup and the image are the same file";
+            return Err(Error::new(ErrorKind::InvalidInput, text).with_path(path));
+        }
+        let file = Arc::new(file);
+        let storage: Arc<dyn Storage> = Arc::<FileStorage>::clone(&file);
+        Self::new(storage, Some(file), backup, force).map_err(|error| error.with_path(path))
+    }
+
+    /// The same on a storage of your own. Keeping others from it meanwhile is yours too.
+    pub fn on_storage(
+        storage: impl Storage + 'static,
+        backup: Backup,
+        force: bool,
+    ) -> Result<Self> {
+        Self::new(Arc::new(storage), None, backup, force)
+    }
+
+    fn new(
+        storage: Arc<dyn Storage>,
+        file: Option<Arc<FileStorage>>,
+        backup: Backup,
+        force: bool,
+    ) -> Result<Self> {
+        let present = Present::of(storage.as_ref(), force)?;
+        let len = storage.len().map_err(|e| Error::io("read the length", e))?;
+        let lowered = lower_restore(present.valid(), len, &backup, force)?;
+        Ok(Self { storage, file, present, backup, lowered })
+    }
+
+    /// The header that the image has now, or why it has none.
+    pub fn present(&self) -> std::result::Result<&Header, &Error> {
+        match &self.present {
+            Present::Valid(present) => Ok(present.header()),
+            Present::Gone(error) => Err(error),
+        }
+    }
+
+    /// What is restored.
+    pub fn backup(&self) -> &Backup {
+        &self.backup
+    }
+
+    /// What becomes of the keyslots that are or will be active, by index.
+    pub fn fates(&self) -> &[(usize, Fate)] {
+        &self.lowered.fates
+    }
+
+    /// What somebody should know before it is done.
+    pub fn warnings(&self) -> &[String] {
+        &self.lowered.warnings
+    }
+
+    /// Restores the header, durably.
+    ///
+    /// What the image has for a header must still be what was looked at
+    /// ([`ErrorKind::Changed`]). If it is one of the same volume, this is an amendment: at every
+    /// instant the image opens with all secrets that are in both, and with all of the old
+    /// or all of the new ones. After an error the text says in which state the image is.
+    pub fn run(self) -> Result<()> {
+        let result = self.try_run();
+        match &self.file {
+            Some(file) => result.map_err(|error| error.with_path(file.path())),
+            None => result,
+        }
+    }
+
+    fn try_run(&self) -> Result<()> {
+        if let Some(file) = &self.file
+            && !file.is_at_its_path().map_err(|e| Error::io("find it again", e))?
+        {
+            let text = "another file has taken the image's place since it was opened";
+            return Err(Error::new(ErrorKind::Changed, text));
+        }
+        // Programs that know of no lock may have been here while somebody was asked.
+        if !self.present.is_still(self.storage.as_ref())? {
+            let text = "the header changed since the restoration was planned";
+            return Err(Error::new(ErrorKind::Changed, text));
+        }
+        commit(self.storage.as_ref(), &self.lowered.stages)
+    }
+}
+
+impl Present {
+    fn of(storage: &dyn Storage, force: bool) -> Result<Self> {
+        let Err(error) = Header::read(storage) else {
+            return Ok(Self::Valid(Box::new(Backup::read(storage)?)));
+        };
+        match error.kind() {
+            ErrorKind::Corrupt | ErrorKind::NotLuks => Ok(Self::Gone(error)),
+            // Of another version or with another hash: valid, for all we know.
+            ErrorKind::Unsupported if force && !is_qcow2(storage) => Ok(Self::Gone(error)),
+            _ => Err(error),
+        }
+    }
+
+    fn valid(&self) -> Option<&Backup> {
+        match self {
+            Self::Valid(present) => Some(present),
+            Self::Gone(_) => None,
+        }
+    }
+
+    fn is_still(&self, storage: &dyn Storage) -> Result<bool> {
+        match self {
+            Self::Valid(present) => Ok(Backup::read(storage)?.as_bytes() == present.as_bytes()),
+            Self::Gone(error) => {
+                let now = Header::read(storage).err();
+                Ok(now.is_some_and(|now| now.message() == error.message()))
+            }
+        }
+    }
+}
+
+/// Such an image has its header elsewhere than at its start.
+fn is_qcow2(storage: &dyn Storage) -> bool {
+    let mut magic = [0; 4];
+    storage.read_exact_at(&mut magic, 0).is_ok_and(|()| magic == *b"QFI\xfb")
+}
