@@ -94,6 +94,34 @@ fn asks_again_after_ctrl_z() {
     assert_eq!(session.status, 0, "{session:?}");
 }
 
+/// Nothing secret: the answer is seen, and only the whole word is one.
+#[test]
+fn asks_before_a_header_is_replaced() {
+    let scene = Scene::new();
+    let file = scene.dir.path().join("disk.hdr");
+    let name = file.to_str().unwrap();
+    scene.done(&["header", "backup", "IMG", name]);
+    scene.done(&["erase", "-q", "--force", "--keyslot", "0", "IMG"]);
+    let before = scene.bytes();
+    let question =
+        format!("Replace the header of {} by the one in {name}? ", scene.image.display());
+    let answer = |text: &str| json!([{ "expect": question, "type": text, "echo": true }]);
+    let restore = ["header", "restore", name, "IMG"];
+    for (text, status) in
+        [("no\r", 1), ("y\r", 1), ("\r", 1), ("\u{4}", 1), (CTRL_C, -i64::from(SIGINT))]
+    {
+        let Some(session) = Session::run(&scene, &restore, &answer(text)) else { return };
+        assert_eq!(session.status, status, "{session:?}");
+        assert!(session.text.contains("keyslot 0 would be restored\r\n"), "{session:?}");
+        assert!(session.text.contains("nothing has changed") == (status == 1), "{session:?}");
+        assert!(scene.bytes() == before);
+    }
+    let session = Session::run(&scene, &restore, &answer("yes\r")).unwrap();
+    assert_eq!(session.status, 0, "{session:?}");
+    assert!(session.text.ends_with(": the header is restored\r\n"), "{session:?}");
+    assert_eq!(scene.opened_by("OLD"), [0]);
+}
+
 #[test]
 fn a_signal_in_the_middle_of_a_derivation() {
     let scene = Scene::new();

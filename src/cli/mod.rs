@@ -12,6 +12,7 @@ mod convert;
 mod create;
 mod edit;
 mod generate;
+mod header;
 mod image_spec;
 mod info;
 mod output;
@@ -56,6 +57,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Completions(args) => generate::completions(&args, Cli::command()),
         Command::Create(args) => create::run(&args, name),
         Command::Erase(args) => edit::erase(&args),
+        Command::Header(args) => header::run(&args),
         Command::Info(args) => info::run(&args, name),
         Command::Man(args) => generate::man(&args, Cli::command()),
         Command::Repair(args) => repair::run(&args),
@@ -118,6 +120,7 @@ enum Command {
     Completions(generate::CompletionsArgs),
     Create(create::CreateArgs),
     Erase(edit::EraseArgs),
+    Header(header::HeaderArgs),
     Info(info::InfoArgs),
     #[command(hide = true)]
     Man(generate::ManArgs),

@@ -1,11 +1,11 @@
-//! Asking for a passphrase on the terminal, without echo.
+//! Asking on the terminal: for a passphrase, without echo, or whether something is to be done.
 //!
 //! Whatever ends the question (an answer, an error, Ctrl-C, a `kill`), the terminal is given back
 //! as it was: signals that would end or stop us wait until then. After Ctrl-Z and `fg` the
 //! question is asked again.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 
 use keyslot::secret::Passphrase;
@@ -33,6 +33,25 @@ pub fn ask(what: &str) -> Result<Passphrase> {
         Some(line) => Passphrase::new(line),
         None => Err(Error::new(ErrorKind::InvalidInput, "the passphrase was not typed to its end")),
     }
+}
+
+/// Asks a question, on the same terminal. Anything but `yes` is no.
+pub fn confirm(question: &str) -> Result<bool> {
+    let failed = |error| Error::io("ask on the terminal", error);
+    let mut tty = File::options().read(true).write(true).open("/dev/tty").map_err(failed)?;
+    let question: String = question.chars().flat_map(shown).collect();
+    write!(tty, "{question} (yes/no): ").map_err(failed)?;
+    let mut answer = Vec::new();
+    let line = BufReader::new(tty).take(LONGEST_LINE as u64).read_until(b'\n', &mut answer);
+    line.map_err(failed)?;
+    Ok(answer.trim_ascii() == b"yes")
+}
+
+/// What a terminal would obey is escaped: there are names of files in it.
+fn shown(c: char) -> impl Iterator<Item = char> {
+    let (plain, escaped) =
+        if c.is_control() { (None, Some(c.escape_default())) } else { (Some(c), None) };
+    plain.into_iter().chain(escaped.into_iter().flatten())
 }
 
 /// A terminal without echo, and signals that wait, until this is dropped.

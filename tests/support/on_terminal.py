@@ -1,7 +1,7 @@
 """Runs a command on a terminal of its own: on_terminal.py SCRIPT COMMAND...
 
 SCRIPT is JSON, a list of steps. Each waits until the command has printed `expect` and then types
-`type` (ctrl-C is \\u0003), or sends the signal `kill`. The transcript goes to standard output as JSON, with the exit status
+`type` (ctrl-C is \\u0003; with `echo` it may be seen), or sends the signal `kill`. The transcript goes to standard output as JSON, with the exit status
 (negative: the signal) and whether the terminal echoed when each step was typed and at the end.
 """
 import json, os, pty, select, subprocess, sys, termios, time
@@ -35,9 +35,9 @@ for step in steps:
         text += read(0.1)
     seen = text.find(step["expect"].encode(), seen) + len(step["expect"].encode())
     # The prompt is printed a moment before or after the echo goes.
-    while echoes() and time.monotonic() < deadline:
+    while echoes() and not step.get("echo") and time.monotonic() < deadline:
         time.sleep(0.01)
-    echo.append(echoes())
+    echo.append(echoes() and not step.get("echo"))
     os.write(ours, step["type"].encode())
     if "kill" in step:
         child.send_signal(step["kill"])
