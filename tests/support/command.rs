@@ -56,6 +56,29 @@ impl Scene {
         scene
     }
 
+    /// With an image of these bytes.
+    pub fn of(image: &[u8]) -> Self {
+        let scene = Self::without_image();
+        fs::write(&scene.image, image).unwrap();
+        scene
+    }
+
+    /// A backup of its header, made now, in a file of this name.
+    pub fn backup(&self, name: &str) -> String {
+        let file = self.dir.path().join(name).to_str().unwrap().to_owned();
+        self.done(&["header", "backup", "-q", "IMG", &file]);
+        file
+    }
+
+    /// Restores a header by force, which must succeed, and says what is warned of.
+    #[track_caller]
+    pub fn restore(&self, file: &str) -> String {
+        let restore = ["header", "restore", "--force", file, "IMG"];
+        let output = self.command(&restore).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
     /// Adds a secret to it.
     pub fn and(self, secret: &str, keyslot: usize) -> Self {
         let source = format!("env:{secret}");

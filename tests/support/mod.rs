@@ -13,6 +13,7 @@ pub mod opener;
 pub mod parallel;
 pub mod promise;
 pub mod qemu;
+pub mod restoring;
 
 use std::env;
 use std::path::{Path, PathBuf};
