@@ -173,8 +173,8 @@ fn describe(args: &RestoreArgs, restoration: &Restoration, would_be: bool) -> St
         Ok(header) => summary(header),
         Err(error) => format!("no valid header: {}", error.message()),
     };
-    let mut text = format!("{image}: {present}\n");
-    text += &format!("{file}: {}\n", summary(restoration.backup().header()));
+    let backup = summary(restoration.backup().header());
+    let mut lines = vec![format!("{image}: {present}"), format!("{file}: {backup}")];
     for (keyslot, fate) in restoration.fates() {
         let would = if would_be { "would be " } else { "" };
         let fate = match fate {
@@ -183,28 +183,30 @@ fn describe(args: &RestoreArgs, restoration: &Restoration, would_be: bool) -> St
             Fate::Replaced => "replaced",
             Fate::Erased => "erased",
         };
-        text += &format!("keyslot {keyslot} {would}{fate}\n");
+        lines.push(format!("keyslot {keyslot} {would}{fate}"));
     }
-    text
+    lines.push(String::new());
+    lines.join("\n")
 }
 
 /// `LUKS2 header, uuid 1234, seqid 7, label system, keyslots 0, 2`
 fn summary(header: &Header) -> String {
-    let mut text = format!("{} header, uuid {}", header.format(), header.uuid());
+    let mut parts = vec![format!("{} header", header.format()), format!("uuid {}", header.uuid())];
     if let Some(header) = header.luks2() {
-        text += &format!(", seqid {}", header.seqid());
+        parts.push(format!("seqid {}", header.seqid()));
         for (what, value) in [("label", header.label()), ("subsystem", header.subsystem())] {
             if !value.is_empty() {
-                text += &format!(", {what} {value}");
+                parts.push(format!("{what} {value}"));
             }
         }
     }
     let active: Vec<_> = active(header).map(|keyslot| keyslot.to_string()).collect();
-    text + &match active.as_slice() {
-        [] => ", no keyslots".to_owned(),
-        [one] => format!(", keyslot {one}"),
-        several => format!(", keyslots {}", several.join(", ")),
-    }
+    parts.push(match active.as_slice() {
+        [] => "no keyslots".to_owned(),
+        [one] => format!("keyslot {one}"),
+        several => format!("keyslots {}", several.join(", ")),
+    });
+    parts.join(", ")
 }
 
 /// The same for JSON.
