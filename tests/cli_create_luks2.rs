@@ -34,6 +34,7 @@ fn create(words: &str) -> (Scene, Command) {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn whatever_is_wrong_is_one_line_and_no_file() {
     let long = "x".repeat(48);
     let longest = u64::MAX.to_string();

@@ -96,12 +96,12 @@ fn what_json_says() {
 }
 
 #[test]
-fn a_terminal_or_force() {
+fn a_terminal_or_yes() {
     let scene = Scene::new().and("OTHER", 3);
     let file = scene.backup("disk.hdr");
     scene.done(&["erase", "-q", "--keyslot", "3", "IMG"]);
     let scene = scene.and("NEW", 5);
-    let parts = ["there is no terminal to ask on", "hint: --force"];
+    let parts = ["there is no terminal to ask on", "hint: --yes"];
     scene.refused(&["header", "restore", &file, "IMG"], 1, &parts);
     let before = scene.bytes();
     let text = scene.done(&["header", "restore", "--dry-run", &file, "IMG"]);
@@ -113,6 +113,14 @@ fn a_terminal_or_force() {
         ["keyslot 0 would be kept", "keyslot 3 would be restored", "keyslot 5 would be erased"];
     assert_eq!(rest, would);
 
+    // What only --force insists on is refused all the same.
+    let other = Scene::new();
+    let other_file = other.backup("other.hdr");
+    scene.refused(&["header", "restore", "--yes", &other_file, "IMG"], 1, &["hint: --force"]);
+
+    scene.done(&["header", "restore", "--yes", "--quiet", &file, "IMG"]);
+    assert_eq!(scene.opened_by("OTHER"), [3]);
+    scene.done(&["erase", "-q", "--keyslot", "3", "IMG"]);
     let warnings = scene.restore(&file);
     assert_eq!(warnings.lines().count(), 1, "{warnings}");
     assert!(warnings.contains("back as in the backup: keyslot 3; what opened"), "{warnings}");

@@ -9,12 +9,10 @@ mod support;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Command;
 
 use desk::Desk;
 use serde_json::{Value, json};
 use support::luks2::{Change, Luks2};
-use support::{run, stderr};
 
 const KEYSLOT: &str = env!("CARGO_BIN_EXE_keyslot");
 

@@ -50,14 +50,18 @@ struct BackupArgs {
 /// Put a saved header back into its image, whose own may be damaged or gone
 ///
 /// From FILE to IMAGE, as cp has it. FILE is one of keyslot header backup or of cryptsetup
-/// luksHeaderBackup. Says what would be replaced and asks; without a terminal it takes --force,
-/// and so does a backup of another image. Between two headers of the same volume an
+/// luksHeaderBackup. Says what would be replaced and asks; without a terminal it takes --yes. A
+/// backup of another image takes --force. Between two headers of the same volume an
 /// interruption at any instant leaves an image that opens with the secrets of either. Afterwards
 /// the image opens with the secrets of the backup, with those that were erased since, too.
 #[derive(Args)]
 struct RestoreArgs {
     #[command(flatten)]
     change: ChangeArgs,
+
+    /// Do not ask, and refuse all the same what --force would insist on
+    #[arg(short, long)]
+    yes: bool,
 
     /// File with the backup
     file: PathBuf,
@@ -101,11 +105,12 @@ fn backup(args: &BackupArgs) -> Outcome {
 }
 
 fn restore(args: &RestoreArgs) -> Outcome {
-    let RestoreArgs { change, file, image } = args;
+    let RestoreArgs { change, yes, file, image } = args;
+    let asks = !change.force && !yes;
     let wait = change.wait.map(|seconds| Duration::from_secs(seconds.into()));
     let backup = Backup::open(file)?;
     let restoration = Restoration::open(image, backup, change.force, wait)?;
-    if !change.force && !change.dry_run {
+    if asks && !change.dry_run {
         check_terminal(image)?;
     }
     let is_human = change.output == Output::Human && !change.quiet;
@@ -113,7 +118,7 @@ fn restore(args: &RestoreArgs) -> Outcome {
         tell_warnings(image, restoration.warnings());
     }
     let document = change_document(args, &restoration);
-    let text = describe(args, &restoration, change.dry_run || !change.force);
+    let text = describe(args, &restoration, change.dry_run || asks);
     if change.dry_run {
         return match change.output {
             Output::Json => Ok(output::print(&qemu_format::json_line(&document))?),
@@ -121,7 +126,7 @@ fn restore(args: &RestoreArgs) -> Outcome {
             Output::Human => Ok(output::print(&text)?),
         };
     }
-    if !change.force {
+    if asks {
         if is_human {
             output::print(&text)?;
         }
@@ -134,7 +139,7 @@ fn restore(args: &RestoreArgs) -> Outcome {
     let text = match change.output {
         Output::Json => qemu_format::json_line(&document),
         Output::Human if change.quiet => return Ok(()),
-        Output::Human if change.force => text,
+        Output::Human if !asks => text,
         Output::Human => format!("{}: the header is restored\n", image.display()),
     };
     Ok(output::print_done(&text)?)
@@ -146,7 +151,7 @@ fn check_terminal(image: &Path) -> Result<()> {
         return Ok(());
     }
     let text = "its header would be replaced, and there is no terminal to ask on";
-    let hint = "--force replaces it without a question, --dry-run says what it would come to";
+    let hint = "--yes replaces it without a question, --dry-run says what it would come to";
     Err(Error::new(ErrorKind::Refused, text).with_path(image).with_hint(hint))
 }
 

@@ -2,6 +2,8 @@
 
 use super::{Edit, Header, Keyslot, Leftover, Occupant, SlotChange, Stage, Staging, Template};
 use crate::crypto::KdfKind;
+#[cfg(doc)]
+use crate::error::ErrorKind;
 use crate::error::Result;
 
 impl Header {

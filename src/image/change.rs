@@ -43,7 +43,7 @@ impl Image {
     /// Judges a request and says what it comes to. Nothing is written.
     ///
     /// Where a secret is looked for in every keyslot, one that asks for more work than the
-    /// [limits](OpenOptions::limits) allow is an error: nobody knows what it opens with.
+    /// [limits](super::OpenOptions::limits) allow is an error: nobody knows what it opens with.
     pub fn plan(&self, request: Request) -> Result<Plan> {
         self.check_amendable()?;
         let mut opens = |keyslot, secret: &Passphrase| self.opens(keyslot, secret);
