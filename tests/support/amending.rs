@@ -78,7 +78,8 @@ pub fn erase(image: &Path, keyslot: usize) {
     assert_eq!(done, [Done::Erased { keyslot }]);
 }
 
-fn amend(image: &Path, secret: Option<Passphrase>, change: Change) -> Vec<Done> {
+/// Carries out a change, with the volume key that this secret opens, and says what was done.
+pub fn amend(image: &Path, secret: Option<Passphrase>, change: Change) -> Vec<Done> {
     let mut opened = OpenOptions::new().sharing(Sharing::Amend).open(image).unwrap();
     let unlocked = secret.map(|secret| opened.unlock(&secret).unwrap());
     let plan = opened.plan(Request::one(change)).unwrap();

@@ -51,6 +51,53 @@ impl Cryptsetup {
         must_succeed(&with_stdin(&mut command, secret));
     }
 
+    /// `luksAddKey` or `luksChangeKey`: a new secret, with these options.
+    pub fn new_key(&self, action: &str, image: &Path, [secret, new]: [&[u8]; 2], options: &[&str]) {
+        let new_file = image.with_extension("new");
+        std::fs::write(&new_file, new).unwrap();
+        let mut command = self.command(action);
+        command.args(options).args(["--key-file", "-"]).arg(image).arg(&new_file);
+        must_succeed(&with_stdin(&mut command, secret));
+    }
+
+    /// `luksRemoveKey`: the first keyslot that opens with this secret.
+    pub fn remove(&self, image: &Path, secret: &[u8]) {
+        let mut command = self.command("luksRemoveKey");
+        must_succeed(&with_stdin(command.args(["--key-file", "-"]).arg(image), secret));
+    }
+
+    /// Whether `luksDump --debug` finds nothing to say against a LUKS2 header: neither about a copy
+    /// of it nor about what is in it.
+    pub fn finds_no_fault(&self, image: &Path) -> bool {
+        let output = run_ok(self.command("luksDump").arg("--debug").arg(image));
+        let text =
+            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        let text = text.replace("(repair disabled)", "").to_ascii_lowercase();
+        let faults = [
+            "error",
+            "fail",
+            "invalid",
+            "warning",
+            "repair",
+            "recover",
+            "obsolete",
+            "write lock",
+            "trying to write",
+            "missing",
+            "unknown",
+            "illegal",
+            "overlap",
+            "not valid",
+        ];
+        let is_fault = |line: &&str| faults.iter().any(|fault| line.contains(fault));
+        let found: Vec<_> = text.lines().filter(is_fault).collect();
+        assert!(text.contains("read lock released"), "{text}");
+        if !found.is_empty() {
+            eprintln!("{found:#?}");
+        }
+        found.is_empty()
+    }
+
     /// Any other command, which must succeed, and what it prints.
     pub fn run(&self, action: &str, options: &[&str], image: &Path) -> String {
         let output = run_ok(self.command(action).args(options).arg(image));

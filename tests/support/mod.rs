@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 pub mod amending;
+pub mod both_ways;
 pub mod crash;
 pub mod cryptsetup;
 pub mod disk;
 pub mod locks;
 pub mod luks2;
+pub mod luks2_state;
 pub mod memory;
 pub mod opener;
 pub mod parallel;
