@@ -251,7 +251,8 @@ pub fn carry_out(
         if let PlannedChange::Add { keyslot, pbkdf, .. }
         | PlannedChange::Replace { keyslot, pbkdf, .. } = change
         {
-            check_count(pbkdf, job.image.header().template(*keyslot)?.kdf)?;
+            let default = job.image.header().template(*keyslot)?.kdf;
+            check_count(pbkdf, default).map_err(|error| error.with_path(&job.path))?;
         }
     }
     if plan.needs_volume_key() && unlocked.is_none() {
