@@ -10,11 +10,12 @@ mod support;
 use std::fs::{self, File};
 use std::process::{Command, Stdio};
 
-use desk::{ARGON2, Desk, PBKDF2, passphrase};
+use desk::{ARGON2, Desk, PBKDF2, passphrase, roomy};
 use keyslot::Image;
 use serde_json::json;
 use support::cryptsetup::Cryptsetup;
 use support::locks::locks;
+use support::luks2::Change;
 use support::{Running, eventually, peer, run, run_ok};
 
 #[test]
@@ -123,6 +124,36 @@ fn one_that_is_to_be_ignored() {
     desk.state().assert_replaced_in(&before, 3);
     assert_eq!(desk.opened_by(3), [3]);
     assert_eq!(desk.state().slot(3)["priority"], 0);
+}
+
+/// What is there would say of the new key material that it is something else.
+#[test]
+fn the_volume_key_goes_where_no_other_key_is() {
+    let set = |pointer, value: &str| Change::Set(vec![(pointer, json!(value))]);
+    let base = roomy();
+    let hint = "\nhint: erase it first, in an amendment of its own";
+    for (change, keyslot, why) in [
+        (set("/keyslots/0/type", "luks3"), 0, "keyslots of type \"luks3\" are not supported"),
+        (set("/keyslots/0/kdf/type", "scrypt"), 0, "the KDF \"scrypt\" is not supported"),
+        (set("/keyslots/7/kdf/type", "scrypt"), 7, "the KDF \"scrypt\" is not supported"),
+        (Change::Binary(24, vec![b'l']), 7, "it holds another key than the volume key"),
+    ] {
+        let desk = Desk::new(&base.with(&change));
+        let text = format!("keyslot {keyslot} cannot be overwritten: {why}{hint}");
+        let add = format!("add --force --keyslot {keyslot} --secret env:S5 --new-secret env:S9");
+        desk.refused(&format!("{add} {PBKDF2} image"), 1, &text);
+        desk.refused(&format!("{add} {PBKDF2} --dry-run image"), 1, &text);
+        if why.contains("supported") {
+            let replace =
+                format!("replace --keyslot {keyslot} --secret env:S5 --new-secret env:S9");
+            desk.refused(&format!("{replace} {PBKDF2} image"), 1, &text);
+        }
+        let before = desk.state();
+        desk.done(&format!("erase -q --keyslot {keyslot} image"));
+        desk.state().assert_erased_from(&before, keyslot);
+        desk.done(&format!("{add} -q {PBKDF2} image"));
+        assert_eq!(desk.opened_by(9), [keyslot]);
+    }
 }
 
 const ADD: &str = "add --secret env:S0 --new-secret env:S9 --pbkdf pbkdf2 --iterations 1000 image";

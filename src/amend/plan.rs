@@ -81,11 +81,12 @@ impl Plan {
             force: request.force,
             opens,
         };
-        let before: Vec<_> = before.iter().map(Option::is_some).collect();
         for change in request.changes {
             picture.apply(change)?;
         }
-        let Picture { slots, rewipe, .. } = picture;
+        let Picture { slots, keepers, rewipe, .. } = picture;
+        check_occupants(header, &before, &slots, &keepers)?;
+        let before: Vec<_> = before.iter().map(Option::is_some).collect();
         Self::between(header, &before, slots, &rewipe, request.force)
     }
 
@@ -188,6 +189,31 @@ impl Plan {
             }
         }
     }
+}
+
+/// Refuses to write the volume key to where another key is, or anything to where nobody knows what is:
+/// the keyslot would keep what says so, and would not open.
+fn check_occupants(
+    header: &Header,
+    before: &[Option<Occupant>],
+    after: &[Slot],
+    keepers: &[bool],
+) -> Result<()> {
+    let unusable = header.unusable();
+    for (keyslot, slot) in after.iter().enumerate() {
+        if before[keyslot] != Some(Occupant::Other) || !matches!(slot, Slot::New { .. }) {
+            continue;
+        }
+        let why = match unusable.iter().find(|(other, _)| *other == keyslot) {
+            Some((_, why)) => why,
+            None if keepers[keyslot] => "it holds another key than the volume key",
+            None => continue,
+        };
+        let text = format!("keyslot {keyslot} cannot be overwritten: {why}");
+        return Err(Error::new(ErrorKind::InvalidInput, text)
+            .with_hint("erase it first, in an amendment of its own"));
+    }
+    Ok(())
 }
 
 /// Refuses a KDF that the header cannot have, or that nobody can.
