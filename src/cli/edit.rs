@@ -206,12 +206,15 @@ impl Job {
         let header = self.image.header();
         let index = keyslot.map(|keyslot| usize::try_from(keyslot).unwrap_or(usize::MAX));
         let mut kinds = match index {
-            Some(index) => vec![header.template(index)?.kdf],
+            Some(index) => {
+                vec![header.template(index).map_err(|error| error.with_path(&self.path))?.kdf]
+            }
             None => header.keyslots().map(|keyslot| keyslot.kdf.alg.kind()).collect(),
         };
         // Argon2 admits more than PBKDF2 does.
         kinds.sort_by_key(|&kind| kind == KdfKind::Pbkdf2);
-        kinds.first().map_or(Ok(()), |&kind| check_count(pbkdf, kind))
+        let checked = kinds.first().map_or(Ok(()), |&kind| check_count(pbkdf, kind));
+        checked.map_err(|error| error.with_path(&self.path))
     }
 
     /// The key that a keyslot to be replaced holds: the volume key, or, if it is unbound, its own.

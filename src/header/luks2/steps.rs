@@ -7,6 +7,7 @@ use std::ops::Range;
 use super::areas::{Areas, without};
 use super::write::Writer;
 use super::{Header, Slot};
+use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::step::list;
 use crate::header::{Sealed, SlotChange, Stage, Staging, Step};
@@ -75,6 +76,11 @@ impl Header {
             | SlotChange::Deactivate { keyslot }
             | SlotChange::Replace { keyslot, .. }) = *change;
             if touched.get_mut(keyslot).is_none_or(|it| std::mem::replace(it, true)) {
+                return Err(unfit(keyslot));
+            }
+            if let SlotChange::Activate { sealed, .. } | SlotChange::Replace { sealed, .. } = change
+                && !can_open(sealed)
+            {
                 return Err(unfit(keyslot));
             }
             let slot = self.slot(keyslot);
@@ -211,6 +217,14 @@ impl Writer {
 
 fn key_size(sealed: &Sealed) -> u32 {
     u32::try_from(sealed.key_size).unwrap_or(u32::MAX)
+}
+
+/// Whether a header may ask for its KDF at all.
+fn can_open(sealed: &Sealed) -> bool {
+    match sealed.scheme.kdf {
+        KdfAlg::Pbkdf2 { iterations, .. } => iterations > 0,
+        KdfAlg::Argon2 { time, .. } => time > 0,
+    }
 }
 
 fn unfit(keyslot: usize) -> Error {
