@@ -43,6 +43,14 @@ fn amend_ops() {
 }
 
 #[test]
+fn amend_ops_luks2() {
+    replay("amend_ops_luks2", |seed| {
+        let run = targets::amend_ops_luks2::Run::arbitrary_take_rest(Unstructured::new(seed));
+        targets::amend_ops_luks2::check(&run.expect("a run"));
+    });
+}
+
+#[test]
 fn volume() {
     replay("volume", |seed| {
         let run = targets::volume::Run::arbitrary_take_rest(Unstructured::new(seed));

@@ -4,8 +4,9 @@
 
 use arbitrary::Arbitrary;
 use keyslot::amend::{self, PlannedChange, Request};
+use keyslot::crypto::KdfKind;
 use keyslot::header::Header;
-use keyslot::keyslot::Cost;
+use keyslot::keyslot::{Cost, Pbkdf};
 use keyslot::{Done, Error, ErrorKind, Image, Limits, Passphrase};
 
 use super::memory::{Memory, SECRETS, image, passphrase, unlocked};
@@ -28,7 +29,7 @@ struct Amendment {
 
 /// A change in bytes that mean something, whatever they are.
 #[derive(Arbitrary, Debug)]
-enum Wish {
+pub enum Wish {
     Add { keyslot: Option<u8>, new: u8, iterations: u8 },
     Erase { keyslot: Option<u8>, old: Option<u8> },
     Replace { keyslot: Option<u8>, old: Option<u8>, new: u8, iterations: u8 },
@@ -41,7 +42,8 @@ pub fn check(run: &Run) {
     let memory = image(slots);
     let mut image = Image::from_storage(memory.clone(), Limits::NONE).expect("a valid image");
     for amendment in run.amendments.iter().take(MOST_AMENDMENTS) {
-        let changes: Vec<_> = amendment.changes.iter().take(MOST_CHANGES).map(meant).collect();
+        let changes: Vec<_> =
+            amendment.changes.iter().take(MOST_CHANGES).map(|it| meant(it, keyslot)).collect();
         let request = Request {
             changes: changes.iter().copied().map(asked).collect(),
             force: amendment.force,
@@ -85,8 +87,8 @@ pub fn check(run: &Run) {
 const MOST_AMENDMENTS: usize = 6;
 const MOST_CHANGES: usize = 4;
 
-fn meant(wish: &Wish) -> Change {
-    let keyslot = |byte: u8| match byte & 31 {
+fn keyslot(byte: u8) -> i64 {
+    match byte & 31 {
         24 => -1,
         25 => 8,
         26 => 255,
@@ -96,22 +98,26 @@ fn meant(wish: &Wish) -> Change {
         30 => i64::MAX,
         31 => i64::from(u32::MAX),
         byte => i64::from(byte & 7),
-    };
+    }
+}
+
+/// The change that a wish comes to, where `keyslot` says what its numbers are.
+pub fn meant(wish: &Wish, keyslot: impl Fn(u8) -> i64) -> Change {
     let secret = |byte: u8| -> Secret {
         if byte & 15 == 15 { Err(Missing) } else { Ok(usize::from(byte) % SECRETS.len()) }
     };
     let iterations = |byte: u8| if byte & 15 == 15 { 0 } else { u32::from(byte & 1) + 1 };
     match *wish {
         Wish::Add { keyslot: number, new, iterations: count } => Change::Add {
-            keyslot: number.map(keyslot),
+            keyslot: number.map(&keyslot),
             new: secret(new),
             iterations: iterations(count),
         },
         Wish::Erase { keyslot: number, old } => {
-            Change::Erase { keyslot: number.map(keyslot), old: old.map(secret) }
+            Change::Erase { keyslot: number.map(&keyslot), old: old.map(secret) }
         }
         Wish::Replace { keyslot: number, old, new, iterations: count } => Change::Replace {
-            keyslot: number.map(keyslot),
+            keyslot: number.map(&keyslot),
             old: old.map(secret),
             new: secret(new),
             iterations: iterations(count),
@@ -119,15 +125,20 @@ fn meant(wish: &Wish) -> Change {
     }
 }
 
-fn asked(change: Change) -> amend::Change {
+/// The change as the library is asked for it.
+pub fn asked(change: Change) -> amend::Change {
     let secret = |secret: Secret| -> keyslot::Result<Passphrase> {
         let missing = |Missing| Error::new(ErrorKind::InvalidInput, "No secret with id ''");
         secret.map(passphrase).map_err(missing)
     };
+    // New keyslots of LUKS2 would have Argon2.
+    let pbkdf = |iterations| {
+        let cost = Cost::Iterations(iterations);
+        Pbkdf { kind: Some(KdfKind::Pbkdf2), ..cost.into() }
+    };
     match change {
         Change::Add { keyslot, new, iterations } => {
-            let cost = Cost::Iterations(iterations);
-            amend::Change::Add { keyslot, new_secret: secret(new), pbkdf: cost.into() }
+            amend::Change::Add { keyslot, new_secret: secret(new), pbkdf: pbkdf(iterations) }
         }
         Change::Erase { keyslot, old } => {
             amend::Change::Erase { keyslot, old_secret: old.map(secret) }
@@ -136,7 +147,7 @@ fn asked(change: Change) -> amend::Change {
             keyslot,
             old_secret: old.map(secret),
             new_secret: secret(new),
-            pbkdf: Cost::Iterations(iterations).into(),
+            pbkdf: pbkdf(iterations),
         },
     }
 }

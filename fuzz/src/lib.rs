@@ -4,11 +4,14 @@
 //! can run them over the seed corpora, on any machine and without a fuzzer.
 
 pub mod amend_ops;
+pub mod amend_ops_luks2;
 pub mod amend_requests;
 pub mod luks1_header;
 pub mod luks2_header;
 pub mod memory;
+pub mod memory_luks2;
 pub mod model;
+pub mod model_luks2;
 pub mod options;
 pub mod secret_objects;
 pub mod volume;
