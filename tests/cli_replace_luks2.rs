@@ -101,6 +101,23 @@ fn one_that_is_unbound_keeps_its_key() {
     let after = desk.state();
     assert_eq!((after.area(7), desk.opened_by(9)), (before.area(7), vec![7]));
     assert_eq!(after.metadata["digests"], before.metadata["digests"]);
+
+    // Of several that the old secret opens, those that hold the volume key are meant.
+    let Some(cryptsetup) = Cryptsetup::find() else { return };
+    let desk = Desk::roomy();
+    let options = "--unbound --key-size 128 --pbkdf pbkdf2 --pbkdf-force-iterations 1000";
+    let options: Vec<_> = options.split(' ').collect();
+    for keyslot in [1, 8] {
+        cryptsetup.add_luks2(&desk.path(), [b"hunter0", b"hunter0"], keyslot, &options);
+    }
+    assert_eq!(desk.opened_by(0), [0, 1, 8]);
+    desk.done(&replace("-q --old-secret env:S0"));
+    assert_eq!((desk.opened_by(0), desk.opened_by(9)), (vec![1, 8], vec![0]));
+    desk.refused(
+        &replace("--secret env:S5 --old-secret env:S0"),
+        1,
+        "the old secret opens keyslot 1, which is unbound\nhint: --keyslot names it",
+    );
 }
 
 /// One that is to be ignored opens where it is named.
@@ -191,11 +208,7 @@ fn cryptsetup_and_we_take_turns() {
     let desk = Desk::roomy();
     let mine = File::open(desk.path()).unwrap();
     for shared in [false, true] {
-        if shared {
-            mine.lock_shared().unwrap()
-        } else {
-            mine.lock().unwrap()
-        }
+        (if shared { mine.lock_shared() } else { mine.lock() }).unwrap();
         for words in CHANGES {
             let before = desk.image();
             let output = desk.output(words);

@@ -140,8 +140,8 @@ impl Picture<'_> {
             (None, Some(old_secret)) => {
                 // Another key than the volume key is replaced where it is named.
                 let mut keyslots = self.matching(&old_secret)?;
-                let others = keyslots.extract_if(.., |it| !self.keepers[*it]).next();
-                if let (true, Some(keyslot)) = (keyslots.is_empty(), others) {
+                let others: Vec<_> = keyslots.extract_if(.., |it| !self.keepers[*it]).collect();
+                if let (true, Some(keyslot)) = (keyslots.is_empty(), others.first()) {
                     let text = format!("the old secret opens keyslot {keyslot}, which is unbound");
                     return Err(invalid(text).with_hint("--keyslot names it"));
                 }
