@@ -58,7 +58,7 @@ impl Play<'_> {
     fn round(&mut self, round: usize) {
         let before = State::of(&self.image);
         let slots = self.slots.clone();
-        let ours = round % 2 == 0;
+        let ours = round.is_multiple_of(2);
         let what = if ours { self.ours() } else { self.theirs() };
         let after = State::of(&self.image);
         let at =
@@ -77,7 +77,7 @@ impl Play<'_> {
             assert!(opened.opens(keyslot, &passphrase(text(secret))).unwrap(), "{at}");
             assert!(!opened.opens(keyslot, &passphrase(text(wrong))).unwrap(), "{at}");
             // Those that were left alone it tries now and then.
-            if slots.get(&keyslot) != Some(&secret) || (keyslot + round) % 4 == 0 {
+            if slots.get(&keyslot) != Some(&secret) || (keyslot + round).is_multiple_of(4) {
                 let opens = |secret: u64| {
                     let secret = text(secret).into_bytes();
                     self.cryptsetup.opens_keyslot(&self.image, &secret, keyslot)
@@ -96,7 +96,7 @@ impl Play<'_> {
         let force = self.random(4) == 0;
         let count = [1, 1, 1, 2, 3][self.pick(5)];
         let opener = text(*self.slots.values().next().unwrap());
-        let (mut model, mut what, mut changes) = (self.slots.clone(), String::new(), Vec::new());
+        let (mut model, mut what, mut changes) = (self.slots.clone(), Vec::new(), Vec::new());
         let mut refusal = None;
         // What is there before and after, and so needs a second area
         let mut rewritten = Vec::new();
@@ -115,7 +115,7 @@ impl Play<'_> {
                     let some = free.clone().nth(self.pick(4)).unwrap();
                     let named = self.random(2) == 0;
                     let keyslot = if named { some } else { free.clone().next().unwrap() };
-                    what += &format!("add to {keyslot}, ");
+                    what.push(format!("add to {keyslot}"));
                     let number = named.then(|| i64::try_from(keyslot).unwrap());
                     changes.push(Change::Add { keyslot: number, new_secret, pbkdf });
                     model.insert(keyslot, new);
@@ -124,7 +124,7 @@ impl Play<'_> {
                 2 | 3 if model.contains_key(&keyslot) => {
                     let by_secret = self.random(2) == 0;
                     let secret = model[&keyslot];
-                    what += &format!("replace {keyslot} ({by_secret}), ");
+                    what.push(format!("replace {keyslot} ({by_secret})"));
                     let (keyslot, old_secret, keyslots) = if by_secret {
                         (None, old(secret), holding(Some(&secret)))
                     } else {
@@ -147,7 +147,7 @@ impl Play<'_> {
                         }
                         refusal.get_or_insert(ErrorKind::Refused);
                     }
-                    what += &format!("erase {keyslot} ({by_secret}), ");
+                    what.push(format!("erase {keyslot} ({by_secret})"));
                     let (keyslot, old_secret) =
                         if by_secret { (None, old(secret)) } else { (number, None) };
                     changes.push(Change::Erase { keyslot, old_secret });
@@ -168,6 +168,7 @@ impl Play<'_> {
         if no_room {
             refusal.get_or_insert(ErrorKind::NoFreeKeyslot);
         }
+        let what = what.join(", ");
         let result = amend(&self.image, &opener, Request { changes, force });
         assert_eq!(
             result,
@@ -178,7 +179,7 @@ impl Play<'_> {
         if refusal.is_none() {
             self.slots = model;
         }
-        format!("{what}force {force}, {refusal:?}")
+        format!("{what}, force {force}, {refusal:?}")
     }
 
     fn theirs(&mut self) -> String {
@@ -249,7 +250,8 @@ impl Play<'_> {
 
 fn rewritten_of(rewritten: &[usize], is: impl Fn(&usize) -> bool) -> usize {
     let mut keyslots: Vec<_> = rewritten.iter().filter(|it| is(it)).collect();
-    (keyslots.sort_unstable(), keyslots.dedup());
+    keyslots.sort_unstable();
+    keyslots.dedup();
     keyslots.len()
 }
 

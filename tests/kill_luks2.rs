@@ -142,7 +142,7 @@ fn each_call(operation: &Operation) {
                 operation.says_how_it_is(&desk, &output, &at);
             }
             if let Some(cryptsetup) = &cryptsetup {
-                operation.opens_in_cryptsetup(cryptsetup, &desk, &at);
+                opens_in_cryptsetup(cryptsetup, &desk, &at);
             }
             operation.goes_on(&desk, &at);
         }
@@ -168,6 +168,23 @@ fn open(desk: &Desk) -> Vec<(usize, usize)> {
     let secrets = [0, 3, 5, 7, 8, 9];
     let pairs = image.keyslots().flat_map(|it| secrets.map(|secret| (it.index, secret)));
     pairs.filter(opens).collect()
+}
+
+/// It sees the same keyslots, and opens those that hold the volume key.
+#[track_caller]
+fn opens_in_cryptsetup(cryptsetup: &Cryptsetup, desk: &Desk, at: &str) {
+    let copy = Desk::full();
+    fs::copy(desk.path(), copy.path()).unwrap();
+    let found = open(desk);
+    for &(keyslot, secret) in found.iter().filter(|(keyslot, _)| *keyslot != 7) {
+        let secret = format!("hunter{secret}").into_bytes();
+        assert!(cryptsetup.opens_keyslot(&copy.path(), &secret, keyslot), "{at}: {keyslot}");
+    }
+    // It has repaired what there was to repair.
+    let repaired = State::of(&copy.path());
+    assert!(found.iter().all(|&(keyslot, _)| repaired.has(keyslot)), "{at}");
+    assert_eq!(open(&copy), found, "{at}");
+    assert!(cryptsetup.finds_no_fault(&copy.path()), "{at}");
 }
 
 impl Operation {
@@ -216,23 +233,6 @@ impl Operation {
 
     fn rounds(&self) -> usize {
         usize::from(self.lost.is_empty()) * if self.before.len() == 3 { 2 } else { 1 }
-    }
-
-    /// It sees the same keyslots, and opens those that hold the volume key.
-    #[track_caller]
-    fn opens_in_cryptsetup(&self, cryptsetup: &Cryptsetup, desk: &Desk, at: &str) {
-        let copy = Desk::full();
-        fs::copy(desk.path(), copy.path()).unwrap();
-        let found = open(desk);
-        for &(keyslot, secret) in found.iter().filter(|(keyslot, _)| *keyslot != 7) {
-            let secret = format!("hunter{secret}").into_bytes();
-            assert!(cryptsetup.opens_keyslot(&copy.path(), &secret, keyslot), "{at}: {keyslot}");
-        }
-        // It has repaired what there was to repair.
-        let repaired = State::of(&copy.path());
-        assert!(found.iter().all(|&(keyslot, _)| repaired.has(keyslot)), "{at}");
-        assert_eq!(open(&copy), found, "{at}");
-        assert!(cryptsetup.finds_no_fault(&copy.path()), "{at}");
     }
 
     /// The same again does it, or it is done; what is left over goes with it.

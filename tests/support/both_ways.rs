@@ -68,7 +68,8 @@ pub fn opens_as_it_should(
     let opened = Image::open(image).unwrap();
     let mut found: Vec<_> = opened.keyslots().map(|it| it.index).collect();
     let mut wanted: Vec<_> = open.iter().map(|(keyslot, _)| *keyslot).collect();
-    (found.sort_unstable(), wanted.sort_unstable());
+    found.sort_unstable();
+    wanted.sort_unstable();
     assert_eq!(found, wanted);
     for &(keyslot, secret) in open {
         assert!(cryptsetup.opens_keyslot(image, secret.as_bytes(), keyslot), "{keyslot} {secret}");

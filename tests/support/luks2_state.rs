@@ -47,7 +47,7 @@ impl State {
         let end = json.iter().position(|&byte| byte == 0).unwrap();
         assert!(json[end..].iter().all(|&byte| byte == 0), "something is behind the text");
         let metadata = serde_json::from_slice(&json[..end]).unwrap();
-        Self { hdr_size, seqid, metadata, bytes }
+        Self { bytes, hdr_size, seqid, metadata }
     }
 
     pub fn has(&self, keyslot: usize) -> bool {
