@@ -16,7 +16,7 @@ use serde_json::json;
 use support::cryptsetup::Cryptsetup;
 use support::locks::locks;
 use support::luks2::Change;
-use support::{Running, eventually, peer, run, run_ok};
+use support::{Running, eventually, peer, run, run_ok, stderr};
 
 #[test]
 fn the_rest_of_a_keyslot_stays() {
@@ -173,11 +173,36 @@ fn the_volume_key_goes_where_no_other_key_is() {
     }
 }
 
+/// The metadata has a place of its own, which others may have filled.
+#[test]
+fn metadata_that_is_full() {
+    let base = roomy();
+    let free = base.hdr_size - 4096 - base.text(0).len() - ",\"pad\":\"\"".len();
+    let pad = json!("x".repeat(free - 5));
+    let desk = Desk::new(&base.with(&Change::Set(vec![("/pad", pad)])));
+    for words in [ADD, REPLACE] {
+        let before = desk.image();
+        let output = desk.output(&format!("{words} --force"));
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        let hint = "does not fit the 12288 bytes it has\nhint: a keyslot or a token less makes room, force does not\n";
+        assert!(text.starts_with("keyslot: image: metadata of ") && text.ends_with(hint), "{text}");
+        assert!(desk.image() == before);
+    }
+    let before = desk.state();
+    desk.done("erase -q --keyslot 3 image");
+    desk.state().assert_erased_from(&before, 3);
+    let before = desk.state();
+    desk.done(REPLACE);
+    desk.state().assert_replaced_in(&before, 0);
+}
+
 const ADD: &str = "add --secret env:S0 --new-secret env:S9 --pbkdf pbkdf2 --iterations 1000 image";
+const REPLACE: &str = "replace --old-secret env:S0 --new-secret env:S9 --iterations 1000 image";
 const CHANGES: [&str; 4] = [
     ADD,
     "erase --keyslot 3 image",
-    "replace --old-secret env:S0 --new-secret env:S9 --iterations 1000 image",
+    REPLACE,
     "amend --secret env:S0 -o state=inactive,keyslot=3 image",
 ];
 
