@@ -169,7 +169,7 @@ fn tokens_that_are_refused() {
     desk.refused(
         "token import --json-file token image",
         1,
-        "keyslot: image: there are 32 tokens, and no more can be\nhint: --force insists\n",
+        "keyslot: image: there are 32 tokens, and no more can be\n",
     );
 }
 

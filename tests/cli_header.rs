@@ -114,7 +114,7 @@ fn a_terminal_or_yes() {
     assert_eq!(rest, would);
 
     // What only --force insists on is refused all the same.
-    let other = Scene::new();
+    let other = Scene::of(&roomy(1).bytes);
     let other_file = other.backup("other.hdr");
     scene.refused(&["header", "restore", "--yes", &other_file, "IMG"], 1, &["hint: --force"]);
 

@@ -126,13 +126,15 @@ fn one_that_is_to_be_ignored() {
     let desk = Desk::roomy();
     let replace = |how: &str| format!("replace {how} --new-secret env:S9 {PBKDF2} image");
     let wrong = "Invalid password, cannot unlock any keyslot";
-    desk.refused(&replace("--old-secret env:S3"), 2, wrong);
+    desk.refused(&replace("--old-secret env:S0 --secret env:S3"), 2, wrong);
     desk.refused(&replace("--keyslot 5 --secret env:S3"), 2, wrong);
     let before = desk.state();
     desk.done(&replace("--keyslot 3 --secret env:S3"));
     desk.state().assert_replaced_in(&before, 3);
     assert_eq!((desk.opened_by(9), desk.opened_by(3)), (vec![3], vec![]));
-    // And by its secret, where another one opens the image.
+    // And by its secret, which may be the one that opens the image.
+    desk.done(&replace("--old-secret env:S9"));
+    assert_eq!(desk.opened_by(9), [3]);
     let before = desk.state();
     desk.done(
         &replace("--old-secret env:S9 --secret env:S0")

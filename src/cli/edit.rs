@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use keyslot::amend::{Change, PlannedChange, Request};
 use keyslot::crypto::KdfKind;
+use keyslot::header::{Keyslot, Priority};
 use keyslot::keyslot::{Pbkdf, Unlocked};
 use keyslot::secret::Passphrase;
 use keyslot::{Error, ErrorKind, Image, Result};
@@ -157,7 +158,12 @@ pub fn replace(args: &ReplaceArgs) -> Outcome {
         (None, Some(old_secret)) => old_secret.clone(),
         (source, _) => secrets.existing(source.as_ref(), "--secret", "Passphrase")?,
     };
-    let unlocked = job.unlock_for(&opener, args.keyslot)?;
+    let unlocked = match job.unlock_for(&opener, args.keyslot) {
+        Err(error) if args.secret.is_none() && error.kind() == ErrorKind::WrongSecret => {
+            job.unlock_ignored(&opener).ok_or(error)?
+        }
+        result => result?,
+    };
     let new_secret = job.new_secret(&secrets, args.new_secret.as_ref(), args.change.force)?;
     let change = Change::Replace {
         keyslot: args.keyslot,
@@ -215,6 +221,13 @@ impl Job {
         kinds.sort_by_key(|&kind| kind == KdfKind::Pbkdf2);
         let checked = kinds.first().map_or(Ok(()), |&kind| check_count(pbkdf, kind));
         checked.map_err(|error| error.with_path(&self.path))
+    }
+
+    /// The volume key out of a keyslot that is to be ignored, but is the one to be replaced.
+    fn unlock_ignored(&self, secret: &Passphrase) -> Option<Unlocked> {
+        let is_it = |it: &Keyslot<'_>| it.is_bound && it.priority == Priority::Ignore;
+        let mut ignored = self.image.keyslots().filter(is_it);
+        ignored.find_map(|it| self.image.unlock_keyslot(it.index, secret).ok())
     }
 
     /// The key that a keyslot to be replaced holds: the volume key, or, if it is unbound, its own.

@@ -87,9 +87,9 @@ fn free_number(tokens: &Map<String, Value>, asked: Option<usize>, replace: bool)
             let text = format!("there is a token {number}");
             Err(Error::new(ErrorKind::Refused, text))
         }
-        None => (0..TOKENS).find(is_free).ok_or_else(|| {
-            Error::new(ErrorKind::Refused, format!("there are {TOKENS} tokens, and no more can be"))
-        }),
+        None => (0..TOKENS)
+            .find(is_free)
+            .ok_or_else(|| invalid(format!("there are {TOKENS} tokens, and no more can be"))),
     }
 }
 

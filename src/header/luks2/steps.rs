@@ -147,8 +147,10 @@ impl Writer {
         let mut taken = Vec::new();
         let nothing = if self.done.is_empty() { NOTHING } else { "nothing else has changed" };
         for (sealed, area) in new_areas {
-            let steps = Step::overwrite(area.start, &sealed.material);
-            self.stage(steps.to_vec(), nothing);
+            // All of the area: what was there before may have been somebody's.
+            let mut bytes = sealed.material.to_vec();
+            bytes.resize(usize::try_from(area.end - area.start).unwrap_or(usize::MAX), 0);
+            self.stage(Step::overwrite(area.start, &bytes.into()).to_vec(), nothing);
             taken.push(area.clone());
         }
         let freed = round.erased.iter().chain(round.replaced.iter().map(|(keyslot, ..)| keyslot));
