@@ -33,123 +33,119 @@ fn create(words: &str) -> (Scene, Command) {
     (scene, command)
 }
 
+/// Words behind `create -f luks2`, the exit status, and what is said. `LONG` is 48 bytes.
+const WRONG: &[(&str, i32, &str)] = &[
+    (
+        "--sector-size 4096 new 1536",
+        1,
+        "sector size 4096: the image size 1536 is no multiple of it",
+    ),
+    ("--sector-size 1000 new 1M", 1, "sector size 1000: it must be 512, 1024, 2048 or 4096"),
+    ("--sector-size 8192 new 1M", 1, "sector size 8192: it must be"),
+    ("--sector-size x new 1M", 1, "'x' for '--sector-size <BYTES>'"),
+    (
+        "--metadata-size 17k new 1M",
+        1,
+        "metadata size 17408: it must be a power of 2 from 16384 to 4194304",
+    ),
+    ("--metadata-size 8M new 1M", 1, "metadata size 8388608: it must be"),
+    ("--luks2-metadata-size x new 1M", 1, "metadata size specified: 'x'"),
+    (
+        "--keyslots-size 258049 new 1M",
+        1,
+        "keyslots size 258049: it must be a multiple of 4096, up to 134217728",
+    ),
+    (
+        "--keyslots-size 129M new 1M",
+        1,
+        "keyslots size 135266304: it must be a multiple of 4096, up to",
+    ),
+    (
+        "--keyslots-size 248k new 1M",
+        1,
+        "keyslots size 253952: the area of one keyslot takes 258048 bytes",
+    ),
+    ("--luks2-keyslots-size 0 new 1M", 1, "keyslots size 0: the area of one keyslot"),
+    ("--label LONG new 1M", 1, "label of 48 bytes: it must be 47 at most"),
+    ("--subsystem LONG new 1M", 1, "subsystem of 48 bytes: it must be 47 at most"),
+    ("--label a\u{7f} new 1M", 1, "label \"a\\u{7f}\": it must not have control characters"),
+    (
+        "--uuid 12345678abcd4bcd89ab123456789abc new 1M",
+        1,
+        "'12345678abcd4bcd89ab123456789abc' is not a UUID",
+    ),
+    ("--uuid {12345678-abcd-4bcd-89ab-123456789abc} new 1M", 1, "is not a UUID"),
+    ("--cipher aes new 1M", 1, "cipher 'aes': it must be a cipher, a mode and an IV generator"),
+    ("--cipher cipher_null-ecb new 1M", 1, "cipher 'cipher_null-ecb': Algorithm 'cipher_null'"),
+    ("--cipher null-ecb new 1M", 1, "cipher 'null-ecb': Algorithm 'null'"),
+    ("--cipher capi:xts(aes)-plain64 new 1M", 1, "cipher 'capi:xts(aes)-plain64': "),
+    (
+        "--cipher aes-lrw-plain64 new 1M",
+        1,
+        "cipher 'aes-lrw-plain64': Cipher mode 'lrw' not supported",
+    ),
+    ("--cipher aes-xts-plain64:sha256 new 1M", 1, "plain64 has no use for the hash sha256"),
+    ("-o ivgen-hash-alg=sha1 new 1M", 1, "plain64 has no use for the hash sha1"),
+    (
+        "--cipher aes-xts-plain64 --key-size 128 new 1M",
+        1,
+        "Algorithm 'aes' with key size 8 bytes not supported",
+    ),
+    ("--key-size 513 new 1M", 1, "key size 513: it must be a multiple of 8 bits"),
+    (
+        "--cipher aes-xts-plain64 -o cipher-alg=aes-128 new 1M",
+        1,
+        "not be given beside cipher-alg in -o",
+    ),
+    ("--key-size 512 -o ivgen-alg=plain new 1M", 1, "not be given beside ivgen-alg in -o"),
+    (
+        "--hash sha256 -o hash-alg=sha256 new 1M",
+        1,
+        "--hash must not be given beside hash-alg in -o",
+    ),
+    ("--hash foo new 1M", 1, "Hash algorithm 'foo' not supported"),
+    ("--hash md5 new 1M", 1, "hash md5: a digest of 16 bytes: it must have 20 to 64"),
+    ("-o hash-alg=md5 new 1M", 1, "hash md5: a digest of 16 bytes"),
+    ("-o detached-header=on new 1M", 4, "creating a detached header is not supported yet"),
+    ("-o color=red new 1M", 1, "Invalid parameter 'color'"),
+    ("-o cipher-alg=rot13 new 1M", 1, "'cipher-alg' does not accept value 'rot13'"),
+    ("-o iter-time=10 new 1M", 1, "must not be given beside iter-time in -o"),
+    ("--iterations 999 new 1M", 1, "999 iterations are below the 1000 that are the least"),
+    ("--pbkdf argon2id --iterations 3 new 1M", 1, "3 passes are below the 4 that are the least"),
+    ("--pbkdf-memory 100 new 1M", 1, "pbkdf2 has no memory and no lanes"),
+    ("--pbkdf argon2i --pbkdf-memory 31 new 1M", 1, "31 KiB of memory: it must be 32"),
+    ("--pbkdf argon2id --pbkdf-parallel 5 new 1M", 1, "5 lanes of Argon2: it must be 1 to 4"),
+    ("new", 1, "needs a size parameter"),
+    ("new 1x", 1, "'1x'"),
+    ("new 9223372036854775807", 1, "image size 9223372036854775807 is too large"),
+    ("new 18446744073709551615", 1, "Must be between 0 and 9223372036854775807"),
+    ("nowhere/new 1M", 1, "cannot create a file in nowhere: No such file or directory"),
+    ("--new-secret env:NOSUCH new 1M", 1, "NOSUCH"),
+    // What LUKS1 does not have
+    ("-f luks --label x new 1M", 1, "--label is for LUKS2 images"),
+    ("-f luks1 --subsystem x new 1M", 1, "--subsystem is for LUKS2 images"),
+    ("-f luks --sector-size 512 new 1M", 1, "--sector-size is for LUKS2 images"),
+    ("-f luks --luks2-metadata-size 16k new 1M", 1, "--metadata-size is for LUKS2 images"),
+    ("--type luks --keyslots-size 1M new 1M", 1, "--keyslots-size is for LUKS2 images"),
+    ("-f luks --pbkdf argon2id --iterations 4 new 1M", 1, "LUKS1 has no KDF but pbkdf2"),
+    ("-f luks --pbkdf-parallel 1 new 1M", 1, "pbkdf2 has no memory and no lanes"),
+    ("-f luks3 new 1M", 1, "Unknown file format 'luks3'"),
+    ("-f qcow2 new 1M", 4, "creating qcow2 images is not supported yet"),
+];
+
 #[test]
 #[allow(clippy::too_many_lines, reason = "a table")]
 fn whatever_is_wrong_is_one_line_and_no_file() {
-    let long = "x".repeat(48);
-    let longest = u64::MAX.to_string();
-    for (words, status, text) in [
-        (
-            "--sector-size 4096 new 1536",
-            1,
-            "sector size 4096: the image size 1536 is no multiple of it",
-        ),
-        ("--sector-size 1000 new 1M", 1, "sector size 1000: it must be 512, 1024, 2048 or 4096"),
-        ("--sector-size 8192 new 1M", 1, "sector size 8192: it must be"),
-        ("--sector-size x new 1M", 1, "'x' for '--sector-size <BYTES>'"),
-        (
-            "--metadata-size 17k new 1M",
-            1,
-            "metadata size 17408: it must be a power of 2 from 16384 to 4194304",
-        ),
-        ("--metadata-size 8M new 1M", 1, "metadata size 8388608: it must be"),
-        ("--luks2-metadata-size x new 1M", 1, "metadata size specified: 'x'"),
-        (
-            "--keyslots-size 258049 new 1M",
-            1,
-            "keyslots size 258049: it must be a multiple of 4096, up to 134217728",
-        ),
-        (
-            "--keyslots-size 129M new 1M",
-            1,
-            "keyslots size 135266304: it must be a multiple of 4096, up to",
-        ),
-        ("--keyslots-size 252k --key-size 256 new 1M", 0, ""),
-        (
-            "--keyslots-size 248k new 1M",
-            1,
-            "keyslots size 253952: the area of one keyslot takes 258048 bytes",
-        ),
-        ("--luks2-keyslots-size 0 new 1M", 1, "keyslots size 0: the area of one keyslot"),
-        (&format!("--label {long} new 1M"), 1, "label of 48 bytes: it must be 47 at most"),
-        (&format!("--subsystem {long} new 1M"), 1, "subsystem of 48 bytes: it must be 47 at most"),
-        ("--label a\u{7f} new 1M", 1, "label \"a\\u{7f}\": it must not have control characters"),
-        (
-            "--uuid 12345678abcd4bcd89ab123456789abc new 1M",
-            1,
-            "'12345678abcd4bcd89ab123456789abc' is not a UUID",
-        ),
-        ("--uuid {12345678-abcd-4bcd-89ab-123456789abc} new 1M", 1, "is not a UUID"),
-        ("--cipher aes new 1M", 1, "cipher 'aes': it must be a cipher, a mode and an IV generator"),
-        ("--cipher cipher_null-ecb new 1M", 1, "cipher 'cipher_null-ecb': Algorithm 'cipher_null'"),
-        ("--cipher null-ecb new 1M", 1, "cipher 'null-ecb': Algorithm 'null'"),
-        ("--cipher capi:xts(aes)-plain64 new 1M", 1, "cipher 'capi:xts(aes)-plain64': "),
-        (
-            "--cipher aes-lrw-plain64 new 1M",
-            1,
-            "cipher 'aes-lrw-plain64': Cipher mode 'lrw' not supported",
-        ),
-        ("--cipher aes-xts-plain64:sha256 new 1M", 1, "plain64 has no use for the hash sha256"),
-        ("-o ivgen-hash-alg=sha1 new 1M", 1, "plain64 has no use for the hash sha1"),
-        (
-            "--cipher aes-xts-plain64 --key-size 128 new 1M",
-            1,
-            "Algorithm 'aes' with key size 8 bytes not supported",
-        ),
-        ("--key-size 513 new 1M", 1, "key size 513: it must be a multiple of 8 bits"),
-        (
-            "--cipher aes-xts-plain64 -o cipher-alg=aes-128 new 1M",
-            1,
-            "not be given beside cipher-alg in -o",
-        ),
-        ("--key-size 512 -o ivgen-alg=plain new 1M", 1, "not be given beside ivgen-alg in -o"),
-        (
-            "--hash sha256 -o hash-alg=sha256 new 1M",
-            1,
-            "--hash must not be given beside hash-alg in -o",
-        ),
-        ("--hash foo new 1M", 1, "Hash algorithm 'foo' not supported"),
-        ("--hash md5 new 1M", 1, "hash md5: a digest of 16 bytes: it must have 20 to 64"),
-        ("-o hash-alg=md5 new 1M", 1, "hash md5: a digest of 16 bytes"),
-        ("-o detached-header=on new 1M", 4, "creating a detached header is not supported yet"),
-        ("-o color=red new 1M", 1, "Invalid parameter 'color'"),
-        ("-o cipher-alg=rot13 new 1M", 1, "'cipher-alg' does not accept value 'rot13'"),
-        ("-o iter-time=10 new 1M", 1, "must not be given beside iter-time in -o"),
-        ("--iterations 999 new 1M", 1, "999 iterations are below the 1000 that are the least"),
-        (
-            "--pbkdf argon2id --iterations 3 new 1M",
-            1,
-            "3 passes are below the 4 that are the least",
-        ),
-        ("--pbkdf-memory 100 new 1M", 1, "pbkdf2 has no memory and no lanes"),
-        ("--pbkdf argon2i --pbkdf-memory 31 new 1M", 1, "31 KiB of memory: it must be 32"),
-        ("--pbkdf argon2id --pbkdf-parallel 5 new 1M", 1, "5 lanes of Argon2: it must be 1 to 4"),
-        ("new", 1, "needs a size parameter"),
-        ("new 1x", 1, "'1x'"),
-        (&format!("new {}", i64::MAX), 1, "image size 9223372036854775807 is too large"),
-        (&format!("new {longest}"), 1, "Must be between 0 and 9223372036854775807"),
-        ("nowhere/new 1M", 1, "cannot create a file in nowhere: No such file or directory"),
-        ("--new-secret env:NOSUCH new 1M", 1, "NOSUCH"),
-        // What LUKS1 does not have
-        ("-f luks --label x new 1M", 1, "--label is for LUKS2 images"),
-        ("-f luks1 --subsystem x new 1M", 1, "--subsystem is for LUKS2 images"),
-        ("-f luks --sector-size 512 new 1M", 1, "--sector-size is for LUKS2 images"),
-        ("-f luks --luks2-metadata-size 16k new 1M", 1, "--metadata-size is for LUKS2 images"),
-        ("--type luks --keyslots-size 1M new 1M", 1, "--keyslots-size is for LUKS2 images"),
-        ("-f luks --pbkdf argon2id --iterations 4 new 1M", 1, "LUKS1 has no KDF but pbkdf2"),
-        ("-f luks --pbkdf-parallel 1 new 1M", 1, "pbkdf2 has no memory and no lanes"),
-        ("-f luks3 new 1M", 1, "Unknown file format 'luks3'"),
-        ("-f qcow2 new 1M", 4, "creating qcow2 images is not supported yet"),
-    ] {
-        let (scene, mut command) = create(words);
-        if status == 0 {
-            assert_eq!(stderr(&run(&mut command)), "", "{words}");
-            continue;
-        }
-        scene.command_refused(&mut command, status, &[text]);
+    for (words, status, text) in WRONG {
+        let (scene, mut command) = create(&words.replace("LONG", &"x".repeat(48)));
+        scene.command_refused(&mut command, *status, &[text]);
         let left: Vec<_> = fs::read_dir(scene.dir.path()).unwrap().collect();
         assert!(left.is_empty(), "{words}: {left:?}");
     }
+    // The least that there can be.
+    let (scene, mut command) = create("--keyslots-size 128k --key-size 256 disk.img 1M");
+    assert_eq!(stderr(&run(&mut command)), "");
+    assert_eq!(scene.opened_by("NEW"), [0]);
 }
 
 #[test]
@@ -265,6 +261,7 @@ fn what_convert_refuses() {
         ("-O luks2 --new-secret env:NEW --label \u{7f}", &["label", "control characters"]),
         ("-O luks2 --new-secret env:NEW -o color=red", &["'color'"]),
         ("-O luks --new-secret env:NEW --label x", &["--label is for LUKS2 images"]),
+        ("-O raw --pbkdf argon2id", &["--pbkdf and its options are for a new LUKS target"]),
         ("-O raw --label x", &["--label is for a new LUKS target"]),
         ("-O raw --cipher aes-xts-plain64", &["--cipher is for a new LUKS target"]),
         ("-O luks2 --uuid x --new-secret env:NEW", &["'x' is not a UUID"]),

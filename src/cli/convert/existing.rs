@@ -13,7 +13,7 @@ use super::super::image_spec::ImageSpec;
 use super::super::limits;
 use super::super::report::Failure;
 use super::super::secrets::not_both;
-use super::new::no_keyslot;
+use super::new::{no_header, no_keyslot};
 use super::source::Source;
 use super::target::{Data, Opened};
 use super::{Job, invalid};
@@ -51,10 +51,7 @@ pub fn existing(
     if spec.driver.as_deref() == Some("raw") {
         return Ok((existing_raw(&spec, len, job).map_err(opening)?, device));
     }
-    if args.kdf.is_given() {
-        return Err(invalid("--iter-time and --iterations are for a new LUKS target").into());
-    }
-    args.luks.check_none()?;
+    no_header(job)?;
     let (id, source) = (spec.key_secret.as_deref(), args.new_secret.as_ref());
     not_both(id, source, "--new-secret")?;
     let unlocked = || {

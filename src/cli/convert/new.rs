@@ -45,12 +45,21 @@ pub fn check_new(version: Option<Version>, options: &Options, job: &Job<'_>) -> 
     no_keyslot(job)
 }
 
-/// Refuses what is about the keyslot of a new LUKS target, where there is none.
-pub fn no_keyslot(job: &Job<'_>) -> Result<()> {
-    if job.args.kdf.is_given() {
+/// Refuses what is about the header of a new LUKS target, where there is none.
+pub fn no_header(job: &Job<'_>) -> Result<()> {
+    let kdf = &job.args.kdf;
+    if kdf.is_given() {
         return Err(invalid("--iter-time and --iterations are for a new LUKS target"));
     }
-    job.args.luks.check_none()?;
+    if kdf.pbkdf.is_some() || kdf.pbkdf_memory.is_some() || kdf.pbkdf_parallel.is_some() {
+        return Err(invalid("--pbkdf and its options are for a new LUKS target"));
+    }
+    job.args.luks.check_none()
+}
+
+/// Refuses the same and a secret for a raw target.
+pub fn no_keyslot(job: &Job<'_>) -> Result<()> {
+    no_header(job)?;
     if job.args.new_secret.is_some() && job.args.output_format.as_deref() != Some("luks") {
         return Err(invalid("--new-secret is of no use for a raw target"));
     }

@@ -1,7 +1,6 @@
 //! `keyslot create`: a new image, with qemu-img's options, or in cryptsetup's words.
 
 mod cipher;
-mod help;
 mod luks;
 
 use std::ffi::OsString;
@@ -13,7 +12,6 @@ use keyslot::options::{Options, boolean, image_size, number, size};
 use keyslot::{CreateOptions, Error, ErrorKind, Passphrase, Preallocation, Result};
 use serde_json::json;
 
-pub use self::help::help;
 pub use self::luks::{LuksArgs, Version};
 use super::progress::Spinner;
 use super::qemu_format;
@@ -26,8 +24,8 @@ use super::{
 /// Create an image with one keyslot
 ///
 /// Takes the arguments of qemu-img create, for LUKS1 and for LUKS2, whose defaults are those of
-/// cryptsetup luksFormat; the file is its header and SIZE bytes of payload. An existing file is not replaced without
-/// --force, and then only when the new image is complete.
+/// cryptsetup luksFormat. The file has its header and SIZE bytes of payload. An existing one is not
+/// replaced without --force, and then only when the new image is complete.
 #[derive(Args)]
 #[command(after_help = SOURCES)]
 pub struct CreateArgs {
@@ -253,3 +251,37 @@ const KEYS: [&str; 10] = [
     "preallocation",
     "size",
 ];
+
+/// What `-o help` prints. As in qemu-img, what is an option of the file and not of the format needs
+/// a file's name.
+pub(super) fn help(version: Version, names_a_file: bool) -> String {
+    let (format, detached) = match version {
+        Version::Luks1 => ("luks", HELP_DETACHED),
+        Version::Luks2 => ("luks2", ""),
+    };
+    if names_a_file {
+        format!("Supported options:\n{HELP}{detached}{HELP_REST}{HELP_PREALLOCATION}{HELP_SIZE}")
+    } else {
+        format!("Supported {format} options:\n{HELP}{detached}{HELP_REST}{HELP_SIZE}{HELP_MORE}")
+    }
+}
+
+const HELP: &str = "  \
+  cipher-alg=<str>       - Name of encryption cipher algorithm
+  cipher-mode=<str>      - Name of encryption cipher mode
+";
+const HELP_DETACHED: &str = "  detached-header=<bool (on/off)> - Create a detached LUKS header\n";
+const HELP_REST: &str = "  \
+  hash-alg=<str>         - Name of encryption hash algorithm
+  iter-time=<num>        - Time to spend in PBKDF in milliseconds
+  ivgen-alg=<str>        - Name of IV generator algorithm
+  ivgen-hash-alg=<str>   - Name of IV generator hash algorithm
+  key-secret=<str>       - ID of the secret that provides the keyslot passphrase
+";
+const HELP_PREALLOCATION: &str =
+    "  preallocation=<str>    - Preallocation mode (allowed values: off, falloc, full)\n";
+const HELP_SIZE: &str = "  size=<size>            - Virtual disk size\n";
+const HELP_MORE: &str = "
+The protocol level may support further options.
+Specify the target filename to include those options.
+";
