@@ -146,8 +146,9 @@ impl ImageSpec {
 /// Checks the format that an image is said to have.
 pub fn check_driver(driver: Option<&str>) -> Result<()> {
     match driver {
-        // A raw image opens; the command has to say that it can do nothing with it.
-        None | Some("luks" | "raw") => Ok(()),
+        // A raw image opens; the command has to say that it can do nothing with it. Which LUKS it
+        // is, the header says, and `info` calls the second one by this name.
+        None | Some("luks" | "luks2" | "raw") => Ok(()),
         Some("qcow2") => Err(unsupported("qcow2 images are not supported yet")),
         Some(other) => Err(invalid(format!("Unknown driver '{other}'"))),
     }
