@@ -4,16 +4,19 @@
 
 use super::Change;
 use crate::error::{Error, ErrorKind, Result};
+use crate::header::{HeldKey, Occupant};
 use crate::keyslot::{Pbkdf, wrong_secret};
 use crate::secret::Passphrase;
 
 /// The keyslots as they will be after the changes so far.
 pub(super) struct Picture<'a> {
     pub slots: Vec<Slot>,
-    /// Which of them hold the volume key
-    pub keepers: Vec<bool>,
+    /// What is in them
+    pub occupants: Vec<Option<Occupant>>,
     /// Inactive keyslots to overwrite all the same
     pub rewipe: Vec<usize>,
+    /// Whether a secret was looked for in all keyslots
+    pub has_searched: bool,
     pub force: bool,
     pub opens: &'a mut dyn FnMut(usize, &Passphrase) -> Result<bool>,
 }
@@ -74,7 +77,7 @@ impl Picture<'_> {
             }
         };
         self.slots[keyslot] = Slot::New { secret: secret?, pbkdf };
-        self.keepers[keyslot] = true;
+        self.occupants[keyslot] = Some(Occupant { key: HeldKey::Volume, is_usable: true });
         Ok(())
     }
 
@@ -87,7 +90,7 @@ impl Picture<'_> {
         if !self.is_active(keyslot) && !self.force {
             return Err(refused(format!("Given keyslot {keyslot} is already erased (inactive) ")));
         }
-        if self.keepers().eq([keyslot]) && !self.force {
+        if self.loses_a_key(&[keyslot]) && !self.force {
             return Err(refused(format!(
                 "Attempt to erase the only active keyslot {keyslot} which will erase all the data in the image irreversibly - refusing operation"
             )));
@@ -105,8 +108,7 @@ impl Picture<'_> {
             let text = "No keyslots match given (old) password for erase operation";
             return Err(wrong_secret(text, secret));
         }
-        let is_any_left = self.keepers().any(|keyslot| !matching.contains(&keyslot));
-        if self.keepers().next().is_some() && !is_any_left && !self.force {
+        if self.loses_a_key(&matching) && !self.force {
             return Err(refused(
                 "All the active keyslots match the (old) password that was given and erasing them will erase all the data in the image irreversibly - refusing operation",
             ));
@@ -140,7 +142,8 @@ impl Picture<'_> {
             (None, Some(old_secret)) => {
                 // Another key than the volume key is replaced where it is named.
                 let mut keyslots = self.matching(&old_secret)?;
-                let others: Vec<_> = keyslots.extract_if(.., |it| !self.keepers[*it]).collect();
+                let others: Vec<_> =
+                    keyslots.extract_if(.., |it| !self.holds_volume_key(*it)).collect();
                 if let (true, Some(keyslot)) = (keyslots.is_empty(), others.first()) {
                     let text = format!("the old secret opens keyslot {keyslot}, which is unbound");
                     return Err(invalid(text).with_hint("--keyslot names it"));
@@ -175,12 +178,26 @@ impl Picture<'_> {
 
     fn erase(&mut self, keyslot: usize) {
         self.slots[keyslot] = Slot::Free;
-        self.keepers[keyslot] = false;
+        self.occupants[keyslot] = None;
     }
 
-    /// The keyslots without which the data is lost.
-    fn keepers(&self) -> impl Iterator<Item = usize> {
-        (0..self.slots.len()).filter(|&keyslot| self.keepers[keyslot])
+    fn holds_volume_key(&self, keyslot: usize) -> bool {
+        self.occupants[keyslot].is_some_and(|it| it.is_volume_key())
+    }
+
+    /// Whether without these keyslots a key is gone that something is encrypted with, or can only be
+    /// had by somebody who can open what this crate cannot.
+    fn loses_a_key(&self, erased: &[usize]) -> bool {
+        let left = || {
+            let left = (0..self.slots.len()).filter(|keyslot| !erased.contains(keyslot));
+            left.filter_map(|keyslot| self.occupants[keyslot])
+        };
+        let erased = erased.iter().filter_map(|&keyslot| self.occupants[keyslot]);
+        let mut bound = erased.filter(|it| it.key != HeldKey::Unbound);
+        bound.any(|gone| {
+            let serves = |it: Occupant| it.key == gone.key && (it.is_usable || !gone.is_usable);
+            !left().any(serves)
+        })
     }
 
     fn matches(&mut self, keyslot: usize, secret: &Passphrase) -> Result<bool> {
@@ -193,6 +210,7 @@ impl Picture<'_> {
 
     fn matching(&mut self, secret: &Passphrase) -> Result<Vec<usize>> {
         let mut matching = Vec::new();
+        self.has_searched = true;
         for keyslot in 0..self.slots.len() {
             if self.matches(keyslot, secret)? {
                 matching.push(keyslot);

@@ -5,7 +5,7 @@
 use super::Request;
 use super::picture::{Picture, Slot};
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{Header, Occupant, Staging};
+use crate::header::{Header, HeldKey, Occupant, Staging};
 use crate::keyslot::Pbkdf;
 use crate::secret::Passphrase;
 
@@ -76,18 +76,25 @@ impl Plan {
         let slots = before.iter().map(|it| if it.is_some() { Slot::Old } else { Slot::Free });
         let mut picture = Picture {
             slots: slots.collect(),
-            keepers: before.iter().map(|&it| it == Some(Occupant::VolumeKey)).collect(),
+            occupants: before.clone(),
             rewipe: Vec::new(),
+            has_searched: false,
             force: request.force,
             opens,
         };
         for change in request.changes {
             picture.apply(change)?;
         }
-        let Picture { slots, keepers, rewipe, .. } = picture;
-        check_occupants(header, &before, &slots, &keepers)?;
+        let Picture { slots, occupants, rewipe, has_searched, .. } = picture;
+        check_occupants(header, &before, &slots, &occupants)?;
         let before: Vec<_> = before.iter().map(Option::is_some).collect();
-        Self::between(header, &before, slots, &rewipe, request.force)
+        let mut plan = Self::between(header, &before, slots, &rewipe, request.force)?;
+        if has_searched {
+            plan.warnings.extend(header.unusable().into_iter().map(|(keyslot, why)| {
+                format!("keyslot {keyslot} was not tried, the secret may open it: {why}")
+            }));
+        }
+        Ok(plan)
     }
 
     /// What has to be written to get from `before` to `after`.
@@ -98,7 +105,7 @@ impl Plan {
         rewipe: &[usize],
         force: bool,
     ) -> Result<Self> {
-        check_kdfs(header, &after)?;
+        let after = settle_kdfs(header, after)?;
         let stagings = Self::arrange(header, before, &after)?;
         let mut stagings = stagings.into_iter();
         let mut plan = Self { header: header.clone(), changes: Vec::new(), warnings: Vec::new() };
@@ -145,7 +152,8 @@ impl Plan {
             return;
         }
         let occupants = self.header.occupants();
-        let keepers = (0..occupants.len()).filter(|&it| occupants[it] == Some(Occupant::VolumeKey));
+        let is_keeper = |it: &usize| occupants[*it].is_some_and(|it| it.key == HeldKey::Volume);
+        let keepers = (0..occupants.len()).filter(is_keeper);
         let left: Vec<_> = keepers.filter(|&it| !is_erased(it)).collect();
         let tokens: Option<Vec<_>> = left.iter().map(|&it| self.header.token_only(it)).collect();
         if let (Some(tokens), Some(first)) = (tokens, left.first()) {
@@ -197,16 +205,16 @@ fn check_occupants(
     header: &Header,
     before: &[Option<Occupant>],
     after: &[Slot],
-    keepers: &[bool],
+    occupants: &[Option<Occupant>],
 ) -> Result<()> {
     let unusable = header.unusable();
     for (keyslot, slot) in after.iter().enumerate() {
-        if before[keyslot] != Some(Occupant::Other) || !matches!(slot, Slot::New { .. }) {
-            continue;
-        }
+        let (Some(occupant), Slot::New { .. }) = (before[keyslot], slot) else { continue };
         let why = match unusable.iter().find(|(other, _)| *other == keyslot) {
             Some((_, why)) => why,
-            None if keepers[keyslot] => "it holds another key than the volume key",
+            None if occupants[keyslot].is_some_and(|it| it.key != occupant.key) => {
+                "it holds another key than the volume key"
+            }
             None => continue,
         };
         let text = format!("keyslot {keyslot} cannot be overwritten: {why}");
@@ -216,17 +224,18 @@ fn check_occupants(
     Ok(())
 }
 
-/// Refuses a KDF that the header cannot have, or that nobody can.
-fn check_kdfs(header: &Header, slots: &[Slot]) -> Result<()> {
-    for (keyslot, slot) in slots.iter().enumerate() {
+/// Says of each new secret which KDF it has. Refuses one that the header cannot have, or nobody can.
+fn settle_kdfs(header: &Header, mut slots: Vec<Slot>) -> Result<Vec<Slot>> {
+    for (keyslot, slot) in slots.iter_mut().enumerate() {
         if let Slot::New { pbkdf, .. } = slot {
             let template = header.template(keyslot)?;
-            if !header.has_kdf(pbkdf.kind_or(template.kdf)) {
+            let kind = pbkdf.kind.insert(pbkdf.kind_or(template.kdf));
+            if !header.has_kdf(*kind) {
                 let text = "LUKS1 has no KDF but pbkdf2";
                 return Err(Error::new(ErrorKind::InvalidInput, text));
             }
             pbkdf.check(template.kdf)?;
         }
     }
-    Ok(())
+    Ok(slots)
 }

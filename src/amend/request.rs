@@ -6,8 +6,9 @@ use crate::secret::Passphrase;
 
 /// An amendment: changes that are all checked before one is made.
 ///
-/// Those that fit one sector of the header happen all or none, whatever happens. If the storage
-/// fails between others, the error says which are made.
+/// In LUKS2 they happen all or none, whatever happens, but for replacements that have to wait for
+/// each other's areas; in LUKS1 those that fit one sector of the header do. If the storage fails
+/// between others, the error says which are made.
 #[derive(Debug, Default)]
 pub struct Request {
     /// The changes; each is judged on what the ones before it leave

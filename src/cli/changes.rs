@@ -2,7 +2,7 @@
 
 use keyslot::Done;
 use keyslot::amend::{Plan, PlannedChange};
-use keyslot::crypto::KdfAlg;
+use keyslot::crypto::{KdfAlg, KdfKind};
 use keyslot::header::Staging;
 use keyslot::keyslot::{Cost, Pbkdf};
 use serde_json::{Value, json};
@@ -33,6 +33,9 @@ pub fn describe(plan: &Plan, changes: &[Value], dry_run: bool) -> String {
 pub fn kdf(keyslot: &Value) -> Option<String> {
     let alg = keyslot["kdf"].as_str();
     if let (Some(alg), Some(time)) = (alg, keyslot.get("time")) {
+        if keyslot.get("memory").is_none() {
+            return Some(format!("{alg}: {time} passes"));
+        }
         let (memory, cpus) = (&keyslot["memory"], &keyslot["cpus"]);
         return Some(format!("{alg}: {time} passes over {memory} KiB, parallelism {cpus}"));
     }
@@ -79,11 +82,13 @@ pub fn planned(change: &PlannedChange) -> Value {
 
 fn with_cost(action: &str, keyslot: usize, pbkdf: &Pbkdf) -> Value {
     let mut value = json!({ "action": action, "keyslot": keyslot });
-    if let Some(kind) = pbkdf.kind {
+    let kind = pbkdf.kind.unwrap_or(KdfKind::Pbkdf2);
+    if kind != KdfKind::Pbkdf2 {
         value["kdf"] = json!(kind.name());
     }
     match pbkdf.cost {
-        Cost::Iterations(n) => value["iterations"] = json!(n),
+        Cost::Iterations(n) if kind == KdfKind::Pbkdf2 => value["iterations"] = json!(n),
+        Cost::Iterations(n) => value["time"] = json!(n),
         Cost::Time(time) => {
             value["iter-time"] = json!(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         }

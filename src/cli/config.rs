@@ -100,18 +100,17 @@ pub fn uuid(args: &UuidArgs) -> Outcome {
         };
         return Ok(output::print(&text)?);
     };
-    let uuid = if text == "random" { Uuid::new_v4() } else { parse(text)? };
+    let uuid = if text == "random" { Uuid::new_v4() } else { parse_uuid(text)? };
     edit(&args.image, &args.change, &[Edit::SetUuid(uuid)], |_, _| {
         (json!({ "uuid": uuid.to_string() }), format!("uuid: {uuid}"))
     })
 }
 
-/// A UUID in the one form that cryptsetup takes and writes.
-fn parse(text: &str) -> Result<Uuid> {
+/// A UUID in the one form that cryptsetup takes and writes: the crate knows others too.
+pub fn parse_uuid(text: &str) -> Result<Uuid> {
     let parsed = Uuid::try_parse(text).ok().filter(|_| text.len() == HYPHENATED);
     parsed.ok_or_else(|| {
-        let shown = text.escape_debug();
-        let text = format!("--uuid '{shown}': it must be like {}, or 'random'", Uuid::nil());
+        let text = format!("'{}' is not a UUID", text.escape_debug());
         Error::new(ErrorKind::InvalidInput, text)
     })
 }
@@ -126,6 +125,9 @@ pub fn edit(
 ) -> Outcome {
     let mut image = args.open_options().open(path)?;
     let before = image.header().clone();
+    if let Some(warning) = before.warning().filter(|_| !args.quiet) {
+        output::tell(&format!("warning: {}: {warning}", path.display()));
+    }
     let after = if args.dry_run {
         let lowered = before.check_amendable().and_then(|()| before.lower_edits(edits));
         lowered.map_err(|error| error.with_path(path))?.1

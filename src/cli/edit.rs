@@ -78,8 +78,9 @@ pub struct EraseArgs {
 
 /// Replace a secret by another one, in the same keyslot
 ///
-/// The new secret opens a spare keyslot before the old one is erased, so an interruption at any
-/// instant leaves an image that opens with one of the two.
+/// The new secret opens the image before the old one is erased: in LUKS1 in a spare keyslot, in LUKS2
+/// in another area. So an interruption at any instant leaves an image that opens with one of the
+/// two.
 #[derive(Args)]
 #[command(after_help = SOURCES)]
 pub struct ReplaceArgs {
@@ -275,7 +276,8 @@ pub fn carry_out(
         return Err(Error::new(ErrorKind::InvalidInput, "a secret is needed").into());
     }
     if tell && !args.quiet {
-        for warning in plan.warnings() {
+        let damage = job.image.header().warning().map(str::to_owned);
+        for warning in damage.iter().chain(plan.warnings()) {
             output::tell(&format!("warning: {}: {warning}", job.path.display()));
         }
     }

@@ -27,9 +27,11 @@ pub fn run(args: &RepairArgs) -> Outcome {
     let mut image = change.open_options().open(path)?;
     let found: Vec<String> = image.header().warning().map(str::to_owned).into_iter().collect();
     let leftovers = image.header().leftovers();
-    // Which of two it shall be, only its owner knows.
-    let (twins, leftovers): (Vec<_>, Vec<_>) =
-        leftovers.into_iter().partition(|it| matches!(it, Leftover::Twins { .. }));
+    // Which of two it shall be, only its owner knows; and what a requirement means, whoever made it.
+    let has_unknown =
+        image.header().luks2().is_some_and(|it| !it.metadata().config().requirements.is_empty());
+    let (left, leftovers): (Vec<_>, Vec<_>) =
+        leftovers.into_iter().partition(|it| matches!(it, Leftover::Twins { .. }) || has_unknown);
     let repaired = if change.dry_run {
         let lowered = image.header().lower_repair(change.force);
         lowered.map_err(|error| error.with_path(path))?.is_some()
@@ -46,7 +48,7 @@ pub fn run(args: &RepairArgs) -> Outcome {
             "repaired": repaired,
             "warnings": found,
             "leftovers": listed(&leftovers),
-            "left": listed(&twins),
+            "left": listed(&left),
         });
         qemu_format::json_line(&result)
     } else if change.quiet {
@@ -61,12 +63,15 @@ pub fn run(args: &RepairArgs) -> Outcome {
         if !leftovers.is_empty() {
             text.extend([format!("{shown}: {would}overwritten: what an interruption left\n")]);
         }
-        for left in &twins {
-            if let Leftover::Twins { keyslots: [one, other] } = left {
-                text.extend([format!(
+        for left in &left {
+            text.extend([match left {
+                Leftover::Twins { keyslots: [one, other] } => format!(
                     "{shown}: keyslots {one} and {other} hold the same key material; 'keyslot erase --keyslot {other}' removes the copy\n"
-                )]);
-            }
+                ),
+                _ => format!(
+                    "{shown}: not overwritten, for the image has a requirement that is not known: what an interruption left\n"
+                ),
+            }]);
         }
         if text.is_empty() { format!("{shown}: nothing to repair\n") } else { text }
     };

@@ -1,13 +1,13 @@
 //! `keyslot token`: what other programs keep in a LUKS2 header to come by a passphrase.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use keyslot::header::Edit;
 use keyslot::header::luks2::{Metadata, Token};
+use keyslot::storage::{Place, Preallocation, Storage};
 use keyslot::{Error, ErrorKind, Image, Result};
 use serde_json::{Map, Value, json};
 
@@ -187,15 +187,17 @@ fn export(args: &ExportArgs) -> Outcome {
     let Some(path) = &args.json_file else {
         return Ok(output::print(&text)?);
     };
+    let is_image = image.file().is_some_and(|file| file.is_file(path).unwrap_or(false));
+    if is_image {
+        let text = "the token would take the place of the image that it is in";
+        return Err(Error::new(ErrorKind::InvalidInput, text).with_path(path).into());
+    }
     // It may hold what opens a keyslot.
-    let mut options = OpenOptions::new();
-    options.write(true).mode(0o600).create_new(!args.force).create(true).truncate(true);
-    let made = options.open(path);
-    let written = made.and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    });
-    Ok(written.map_err(|error| Error::io("make the file", error).with_path(path))?)
+    let place = Place::new(path, args.force)?.private();
+    let file = place.create(text.len() as u64, Preallocation::Off)?;
+    let written = file.storage().write_all_at(text.as_bytes(), 0);
+    written.map_err(|error| Error::io("write the token", error).with_path(path))?;
+    Ok(file.publish()?)
 }
 
 fn remove(args: &RemoveArgs) -> Outcome {

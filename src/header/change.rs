@@ -1,6 +1,8 @@
 //! What a change has to know of a header, and the writes that make it, whatever the format.
 
-use super::{Edit, Header, Keyslot, Leftover, Occupant, SlotChange, Stage, Staging, Template};
+use super::{
+    Edit, Header, HeldKey, Keyslot, Leftover, Occupant, SlotChange, Stage, Staging, Template,
+};
 use crate::crypto::KdfKind;
 #[cfg(doc)]
 use crate::error::ErrorKind;
@@ -19,7 +21,8 @@ impl Header {
     pub fn occupants(&self) -> Vec<Option<Occupant>> {
         match self {
             Self::Luks1(header) => {
-                let occupant = |keyslot: Keyslot<'_>| keyslot.active.then_some(Occupant::VolumeKey);
+                let occupant = Occupant { key: HeldKey::Volume, is_usable: true };
+                let occupant = |keyslot: Keyslot<'_>| keyslot.active.then_some(occupant);
                 header.keyslots().map(occupant).collect()
             }
             Self::Luks2(header) => header.occupants(),
@@ -112,7 +115,11 @@ impl Header {
                 }
                 self.lower(&wipes).map(Some)
             }
-            Self::Luks2(_) if self.warning().is_none() && self.leftovers().is_empty() => Ok(None),
+            Self::Luks2(header)
+                if header.warning().is_none() && header.areas_to_wipe().is_empty() =>
+            {
+                Ok(None)
+            }
             Self::Luks2(header) => header.lower_repair(force).map(|it| Some(wraps(it))),
         }
     }

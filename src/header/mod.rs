@@ -20,7 +20,7 @@ pub use restore::Fate;
 pub(crate) use restore::{Lowered, lower_restore};
 pub use segment::Segment;
 pub use step::{Scheme, Sealed, SlotChange, Stage, Staging, Step};
-pub use view::{Area, Digest, Kdf, Keyslot, Occupant, Priority, Template};
+pub use view::{Area, Digest, HeldKey, Kdf, Keyslot, Occupant, Priority, Template};
 
 use crate::crypto::{CipherSpec, SectorCipher, af};
 use crate::error::{Error, ErrorKind, Result};

@@ -64,11 +64,29 @@ pub struct Kdf<'a> {
 
 /// What is in a keyslot, for whoever is about to change it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Occupant {
-    /// The volume key
-    VolumeKey,
-    /// Another key, or something that this crate cannot open
-    Other,
+pub struct Occupant {
+    /// The key in it
+    pub key: HeldKey,
+    /// Whether this crate can open it
+    pub is_usable: bool,
+}
+
+/// What the key in a keyslot is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum HeldKey {
+    /// The volume key: that of the first segment
+    Volume,
+    /// Other segments, by the number of its digest
+    Segments(u32),
+    /// Nothing is encrypted with it
+    Unbound,
+}
+
+impl Occupant {
+    /// Whether it is the volume key, and can be had.
+    pub fn is_volume_key(&self) -> bool {
+        self.key == HeldKey::Volume && self.is_usable
+    }
 }
 
 /// What a new key in a keyslot is made by, but for its KDF's cost.

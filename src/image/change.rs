@@ -5,7 +5,7 @@ use crate::amend::{Plan, PlannedChange, Request, commit};
 use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Edit, Header, Scheme, SlotChange, Stage, Template};
-use crate::keyslot::{Pbkdf, Unlocked, seal};
+use crate::keyslot::{Cost, Pbkdf, Unlocked, seal};
 use crate::secret::Passphrase;
 use crate::storage::sharing::{Sharing, Upgrade};
 
@@ -47,7 +47,25 @@ impl Image {
     pub fn plan(&self, request: Request) -> Result<Plan> {
         self.check_amendable()?;
         let mut opens = |keyslot, secret: &Passphrase| self.opens(keyslot, secret);
-        self.named(Plan::new(&self.header, request, &mut opens))
+        let plan = self.named(Plan::new(&self.header, request, &mut opens))?;
+        for change in plan.changes() {
+            if let PlannedChange::Add { keyslot, pbkdf, .. }
+            | PlannedChange::Replace { keyslot, pbkdf, .. } = change
+                && matches!(pbkdf.cost, Cost::Iterations(_))
+            {
+                self.named(self.settle(*keyslot, pbkdf))?;
+            }
+        }
+        Ok(plan)
+    }
+
+    /// The KDF of a new secret, which takes as long as it says if a time is asked for.
+    fn settle(&self, keyslot: usize, pbkdf: &Pbkdf) -> Result<KdfAlg> {
+        let kdf = pbkdf.settle(&self.header.template(keyslot)?);
+        let kdf = kdf.map_err(|e| e.with_hint(format!("Failed to write to keyslot {keyslot}")))?;
+        let limits = self.options.limits;
+        limits.admit_new(format_args!("the new secret of keyslot {keyslot}"), kdf)?;
+        Ok(kdf)
     }
 
     /// Carries out a plan, durably, in an order that keeps the image openable at every instant.
@@ -121,7 +139,7 @@ impl Image {
         }
         self.header = Header::read(self.storage())?;
         if !self.header.same_bytes(expected) {
-            let text = "the header changed since the amendment was planned";
+            let text = "the header changed since it was looked at";
             return Err(Error::new(ErrorKind::Changed, text));
         }
         Ok(alone)
@@ -157,11 +175,7 @@ impl Image {
                 let text = format!("keyslot {keyslot} holds another key than the one unlocked");
                 return Err(Error::new(ErrorKind::InvalidInput, text));
             }
-            let kdf = pbkdf
-                .settle(&template)
-                .map_err(|e| e.with_hint(format!("Failed to write to keyslot {keyslot}")))?;
-            let limits = self.options.limits;
-            limits.admit_kdf(format_args!("the new secret of keyslot {keyslot}"), kdf)?;
+            let kdf = self.settle(keyslot, &pbkdf)?;
             let Template { encryption, af_hash, .. } = template;
             seal(&Scheme { kdf, encryption, af_hash }, unlocked.volume_key(), secret)
         };

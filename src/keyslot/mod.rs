@@ -56,6 +56,12 @@ impl Limits {
         within(what, iterations.into(), "iterations", self.iterations.into())
     }
 
+    /// Judges what a keyslot would ask for that is to be made: somebody may insist.
+    pub(crate) fn admit_new(self, what: impl Display + Copy, kdf: KdfAlg) -> Result<()> {
+        let refused = |error: Error| Error::new(ErrorKind::Refused, error.message());
+        self.admit_kdf(what, kdf).map_err(refused)
+    }
+
     /// Judges what a keyslot asks for, before anything is done or had for it.
     pub(crate) fn admit_kdf(self, what: impl Display + Copy, kdf: KdfAlg) -> Result<()> {
         match kdf {

@@ -7,6 +7,7 @@ use keyslot::{Error, ErrorKind, Format, Luks2Options, Result};
 use uuid::Uuid;
 
 use super::super::Persona;
+use super::super::config::parse_uuid;
 use super::invalid;
 
 /// A format that can be made.
@@ -142,11 +143,7 @@ impl LuksArgs {
 
     /// The UUID that is asked for: 36 characters, as cryptsetup takes them.
     pub fn uuid(&self) -> Result<Option<Uuid>> {
-        let Some(text) = &self.uuid else { return Ok(None) };
-        // The crate knows shorter and longer forms too.
-        let uuid = Uuid::try_parse(text).ok().filter(|_| text.len() == UUID_LEN);
-        let wrong = || invalid(format!("'{}' is not a UUID", text.escape_debug()));
-        uuid.ok_or_else(wrong).map(Some)
+        self.uuid.as_deref().map(parse_uuid).transpose()
     }
 
     /// The first of those that LUKS1 does not have.
@@ -161,5 +158,3 @@ impl LuksArgs {
         given.iter().find(|(_, is_given)| *is_given).map(|(name, _)| *name)
     }
 }
-
-const UUID_LEN: usize = 36;

@@ -8,7 +8,7 @@ use super::steps::KEYSLOTS;
 use super::{Header, Slot, unsupported};
 use crate::crypto::{CipherSpec, HashAlg, KdfAlg, KdfKind};
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{Occupant, Staging, Template};
+use crate::header::{HeldKey, Occupant, Staging, Template};
 
 impl Header {
     /// The keyslot of this number, whether or not it can be opened.
@@ -33,10 +33,15 @@ impl Header {
     /// What is in each of the keyslots that there can be.
     pub(in crate::header) fn occupants(&self) -> Vec<Option<Occupant>> {
         let mut occupants = vec![None; KEYSLOTS];
+        let volume_key = self.volume_key_digest().ok();
         for slot in self.metadata.keyslots() {
-            let holds = self.view(slot).is_ok_and(|keyslot| keyslot.is_bound);
-            occupants[slot.number as usize] =
-                Some(if holds { Occupant::VolumeKey } else { Occupant::Other });
+            let key = match self.metadata.digest_of_keyslot(slot.number) {
+                Some(digest) if Some(digest.number) == volume_key => HeldKey::Volume,
+                Some(digest) if !digest.segments.is_empty() => HeldKey::Segments(digest.number),
+                _ => HeldKey::Unbound,
+            };
+            let is_usable = self.view(slot).is_ok();
+            occupants[slot.number as usize] = Some(Occupant { key, is_usable });
         }
         occupants
     }
@@ -44,12 +49,17 @@ impl Header {
     /// Whether the metadata may be written: cryptsetup refuses the same.
     pub(in crate::header) fn check_amendable(&self) -> Result<()> {
         self.check_requirements()?;
-        if !self.is_foreign {
-            return Ok(());
+        let refused = |text: &str, hint| Err(Error::new(ErrorKind::Refused, text).with_hint(hint));
+        if let Some(unread) = &self.unread {
+            let text = format!("{unread}; it may be newer than the other, which would replace it");
+            return refused(&text, "'keyslot repair --force' replaces it");
         }
-        let text = "the image does not begin with a LUKS header: there is only a secondary copy";
-        Err(Error::new(ErrorKind::Refused, text)
-            .with_hint("'keyslot repair --force' writes the primary copy again"))
+        if self.is_foreign {
+            let text =
+                "the image does not begin with a LUKS header: there is only a secondary copy";
+            return refused(text, "'keyslot repair --force' writes the primary copy again");
+        }
+        Ok(())
     }
 
     /// What a new key in this keyslot is made by: as it is now, or as in cryptsetup.

@@ -134,6 +134,7 @@ impl Header {
             warning: None,
             salts: [None; 2],
             is_foreign: false,
+            unread: None,
         })
     }
 }

@@ -73,7 +73,17 @@ fn unwiped(member: &Member<'_>, bounds: &Range<u64>) -> Vec<Range<u64>> {
     };
     let items = member.items().unwrap_or_default();
     let areas = items.iter().take(MAX_UNWIPED).filter_map(|item| area(item).ok());
-    areas.filter(|area| !area.is_empty()).collect()
+    let mut areas: Vec<_> = areas.filter(|area| !area.is_empty()).collect();
+    areas.sort_by_key(|area| area.start);
+    // No byte twice, or a mark of a few bytes could ask for any amount of work.
+    areas.dedup_by(|next, area| {
+        let touches = next.start <= area.end;
+        if touches {
+            area.end = area.end.max(next.end);
+        }
+        touches
+    });
+    areas
 }
 
 /// Requirements of a reencryption that leaves its state in the metadata

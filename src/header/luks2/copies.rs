@@ -24,6 +24,8 @@ pub(super) struct Chosen {
     pub salts: [Option<[u8; 64]>; 2],
     /// Whether the image begins with something else
     pub is_foreign: bool,
+    /// What is said of a copy that may well be newer, but has what this crate does not take
+    pub unread: Option<String>,
 }
 
 /// A copy whose checksum is right.
@@ -35,8 +37,23 @@ struct Whole {
 /// One whose metadata is valid, too
 type Valid = (Box<RawHeader>, Metadata);
 
+/// What is wrong with a copy.
+struct Bad {
+    error: Error,
+    /// Its number, if it may be whole all the same
+    seqid: Option<u64>,
+}
+
+impl From<Error> for Bad {
+    fn from(error: Error) -> Self {
+        Self { error, seqid: None }
+    }
+}
+
+type Checked<T> = std::result::Result<T, Bad>;
+
 /// Primary and secondary, or what is wrong with each
-type Copies = [Result<Whole>; 2];
+type Copies = [Checked<Whole>; 2];
 
 /// Reads both copies, until two reads agree.
 pub(super) fn read(storage: &dyn Storage, image_len: u64, attempts: usize) -> Result<Chosen> {
@@ -70,14 +87,14 @@ fn read_once(storage: &dyn Storage, image_len: u64) -> io::Result<Copies> {
     Ok([primary, secondary])
 }
 
-fn search(storage: &dyn Storage, image_len: u64) -> io::Result<Result<Whole>> {
+fn search(storage: &dyn Storage, image_len: u64) -> io::Result<Checked<Whole>> {
     for offset in HDR_SIZES {
         let copy = read_copy(storage, image_len, Which::Secondary, offset)?;
         if copy.is_ok() {
             return Ok(copy);
         }
     }
-    Ok(Err(corrupt("there is none")))
+    Ok(Err(corrupt("there is none").into()))
 }
 
 fn read_copy(
@@ -85,25 +102,36 @@ fn read_copy(
     image_len: u64,
     which: Which,
     offset: u64,
-) -> io::Result<Result<Whole>> {
+) -> io::Result<Checked<Whole>> {
     let fits = |len: u64| offset.checked_add(len).is_some_and(|end| end <= image_len);
     if !fits(BINARY_SIZE as u64) {
-        return Ok(Err(corrupt("the image is truncated")));
+        return Ok(Err(corrupt("the image is truncated").into()));
     }
     let mut head = [0; BINARY_SIZE];
     storage.read_exact_at(&mut head, offset)?;
     let raw = match RawHeader::parse(&head, which, offset) {
         Ok(raw) => Box::new(raw),
-        Err(error) => return Ok(Err(error)),
+        Err(_) if head[..SECTOR].iter().all(|&byte| byte == 0) => {
+            return Ok(Err(corrupt("there are zeros where it begins").into()));
+        }
+        Err(error) => return Ok(Err(error.into())),
     };
     if !fits(raw.hdr_size.get()) {
-        return Ok(Err(corrupt("the image is truncated")));
+        return Ok(Err(corrupt("the image is truncated").into()));
     }
     // One of nine sizes, at most 4 MiB.
     let len = usize::try_from(raw.hdr_size.get()).unwrap_or(0).saturating_sub(BINARY_SIZE);
     let mut json_area = vec![0; len];
     storage.read_exact_at(&mut json_area, offset + BINARY_SIZE as u64)?;
-    Ok(raw.verify(&json_area).map(|()| Whole { raw, json_area }))
+    Ok(match raw.verify(&json_area) {
+        Ok(()) => Ok(Whole { raw, json_area }),
+        Err(error) => {
+            // Of a checksum that nobody here knows, nobody here can say that it is wrong.
+            let may_be_whole = error.kind() == ErrorKind::Unsupported;
+            let seqid = may_be_whole.then(|| raw.seqid.get());
+            Err(Bad { error, seqid })
+        }
+    })
 }
 
 fn same(one: &Copies, other: &Copies) -> bool {
@@ -111,18 +139,22 @@ fn same(one: &Copies, other: &Copies) -> bool {
         (Ok(one), Ok(other)) => {
             one.raw.as_bytes() == other.raw.as_bytes() && one.json_area == other.json_area
         }
-        (Err(one), Err(other)) => one.message() == other.message(),
+        (Err(one), Err(other)) => {
+            one.error.message() == other.error.message() && one.seqid == other.seqid
+        }
         _ => false,
     })
 }
 
 fn choose(copies: Copies) -> Result<Chosen> {
     let valid = |copy: Whole| {
-        let metadata = Metadata::parse(&copy.json_area, copy.raw.hdr_size.get())?;
-        Ok::<Valid, Error>((copy.raw, metadata))
+        let seqid = Some(copy.raw.seqid.get());
+        let metadata = Metadata::parse(&copy.json_area, copy.raw.hdr_size.get());
+        let metadata = metadata.map_err(|error| Bad { error, seqid })?;
+        Ok::<Valid, Bad>((copy.raw, metadata))
     };
     let salts = [0, 1].map(|i| copies[i].as_ref().ok().map(|copy| copy.raw.salt));
-    let is_foreign = matches!(&copies[0], Err(error) if error.message() == WRONG_MAGIC);
+    let is_foreign = matches!(&copies[0], Err(bad) if bad.error.message() == WRONG_MAGIC);
     let [primary, secondary] = copies.map(|copy| copy.and_then(valid));
     let chosen = |which, (raw, metadata): Valid, warning| Chosen {
         which,
@@ -131,6 +163,11 @@ fn choose(copies: Copies) -> Result<Chosen> {
         warning,
         salts,
         is_foreign,
+        unread: None,
+    };
+    let beside = |chosen: Chosen, bad: &Bad| {
+        let newer = bad.seqid.is_some_and(|seqid| seqid >= chosen.raw.seqid.get());
+        Chosen { unread: chosen.warning.clone().filter(|_| newer), ..chosen }
     };
     match (primary, secondary) {
         (Ok(primary), Ok(secondary)) => {
@@ -152,13 +189,15 @@ fn choose(copies: Copies) -> Result<Chosen> {
                 }
             })
         }
-        (Ok(primary), Err(error)) => {
-            Ok(chosen(Which::Primary, primary, Some(damaged(Which::Secondary, &error))))
+        (Ok(primary), Err(bad)) => {
+            let warning = Some(damaged(Which::Secondary, &bad.error));
+            Ok(beside(chosen(Which::Primary, primary, warning), &bad))
         }
-        (Err(error), Ok(secondary)) => {
-            Ok(chosen(Which::Secondary, secondary, Some(damaged(Which::Primary, &error))))
+        (Err(bad), Ok(secondary)) => {
+            let warning = Some(damaged(Which::Primary, &bad.error));
+            Ok(beside(chosen(Which::Secondary, secondary, warning), &bad))
         }
-        (Err(primary), Err(secondary)) => Err(neither(&primary, &secondary)),
+        (Err(primary), Err(secondary)) => Err(neither(&primary.error, &secondary.error)),
     }
 }
 
@@ -198,3 +237,5 @@ fn full(error: &Error) -> String {
         None => error.message().to_owned(),
     }
 }
+
+const SECTOR: usize = 512;

@@ -25,7 +25,11 @@ impl Metadata {
         let mut draft = Draft(self.value().clone());
         change(&mut draft)?;
         draft.drop_unused_digests();
-        draft.finish(hdr_size)
+        // It was valid before: what is wrong now is what was asked for.
+        draft.finish(hdr_size).map_err(|error| match error.kind() {
+            ErrorKind::Corrupt => Error::new(ErrorKind::InvalidInput, error.message()),
+            _ => error,
+        })
     }
 }
 

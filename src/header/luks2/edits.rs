@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::edit::Draft;
-use super::json::printable;
+use super::json::shown;
 use super::keyslot::quoted;
 use super::write::Writer;
 use super::{Header, Metadata};
@@ -108,7 +108,7 @@ fn check_token(metadata: &Metadata, token: &Map<String, Value>) -> Result<()> {
             metadata.keyslots().iter().any(|slot| slot.number.to_string() == number)
         });
         if !is_there {
-            let shown = printable(&keyslot.to_string());
+            let shown = shown(keyslot);
             return Err(invalid(format!(
                 "the token is for keyslot {shown}, and there is none such"
             )));

@@ -173,7 +173,7 @@ impl<'a> Member<'a> {
 }
 
 /// A value for an error: the start of it, in one line.
-fn shown(value: &Value) -> String {
+pub(super) fn shown(value: &Value) -> String {
     let mut text = printable(&value.to_string());
     if let Some((end, _)) = text.char_indices().nth(SHOWN) {
         text.truncate(end);

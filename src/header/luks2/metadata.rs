@@ -5,6 +5,8 @@
 //! refused. What is only unknown (a type of keyslot, a hash) makes that keyslot one that cannot be
 //! opened, and stays where it is.
 
+use std::fmt;
+
 use serde_json::{Map, Value};
 
 use super::areas::without;
@@ -17,7 +19,9 @@ use super::segment::{DataSegment, check_order};
 use crate::error::Result;
 
 /// The valid metadata of a header.
-#[derive(Clone, Debug)]
+///
+/// Numbers that do not fit 64 bits, and how others are spelled (`1.10`), do not survive a change.
+#[derive(Clone)]
 pub struct Metadata {
     text: String,
     value: Map<String, Value>,
@@ -218,6 +222,18 @@ impl Metadata {
             }
         }
         Ok(())
+    }
+}
+
+/// Tokens may hold what opens a keyslot, so their members are not shown.
+impl fmt::Debug for Metadata {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metadata")
+            .field("keyslots", &self.keyslots)
+            .field("tokens", &self.tokens)
+            .field("segments", &self.segments)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 

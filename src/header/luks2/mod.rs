@@ -53,6 +53,8 @@ pub struct Header {
     salts: [Option<[u8; 64]>; 2],
     /// Whether the image begins with something else than the primary copy
     is_foreign: bool,
+    /// What is said of the other copy if that may be a newer one
+    unread: Option<String>,
 }
 
 impl Header {
@@ -62,7 +64,7 @@ impl Header {
     /// the value. Nothing is written, whatever is wrong with the other copy.
     pub fn read(storage: &dyn Storage) -> Result<Self> {
         let len = storage.len().map_err(|e| Error::io("read the length", e))?;
-        let Chosen { which, raw, metadata, warning, salts, is_foreign } =
+        let Chosen { which, raw, metadata, warning, salts, is_foreign, unread } =
             copies::read(storage, len, super::STEADY_READS)?;
         let end = 2 * raw.hdr_size.get() + metadata.config().keyslots_size;
         if end > len {
@@ -70,7 +72,7 @@ impl Header {
             return Err(corrupt(text).with_hint("the image is truncated"));
         }
         let cipher = cipher_of_first_segment(&metadata);
-        Ok(Self { which, raw, metadata, cipher, warning, salts, is_foreign })
+        Ok(Self { which, raw, metadata, cipher, warning, salts, is_foreign, unread })
     }
 
     /// Whether an image has a secondary copy with a right checksum, whatever it begins with.
@@ -156,7 +158,7 @@ impl Header {
             af_hash: opening.af_hash,
             stripes: af::STRIPES,
             digest: digest.digest()?,
-            is_bound: digest.segments.contains(&self.first_segment()),
+            is_bound: Some(digest.number) == self.volume_key_digest().ok(),
         })
     }
 
@@ -281,7 +283,7 @@ impl std::fmt::Debug for Header {
             .field("which", &self.which)
             .field("seqid", &self.seqid())
             .field("uuid", &self.uuid())
-            .field("metadata", &self.metadata.text())
+            .field("metadata", &self.metadata)
             .finish_non_exhaustive()
     }
 }

@@ -53,18 +53,28 @@ impl Header {
 
     /// What it takes to bring both copies into order, and to overwrite what is left to be.
     pub(in crate::header) fn lower_repair(&self, force: bool) -> Result<(Vec<Stage>, Self)> {
-        if self.is_foreign && !force {
-            let text = "the image begins with something else than a LUKS header, which would be overwritten";
-            return Err(Error::new(ErrorKind::Refused, text));
+        if !force {
+            let text = match &self.unread {
+                Some(unread) => format!("{unread}; it may be newer than the other"),
+                None if self.is_foreign => "the image begins with something else than a LUKS header, which would be overwritten".to_owned(),
+                None => String::new(),
+            };
+            if !text.is_empty() {
+                return Err(Error::new(ErrorKind::Refused, text));
+            }
         }
         let mut writer = Writer::new(self)?;
         writer.both(NOTHING, "the primary copy is written")?;
         writer.done.push_str("both copies of the header are written; ");
-        // What is to be wiped is only known where all of the metadata is.
-        if self.metadata.config().requirements.is_empty() {
-            writer.wipe(self.metadata.config().unwiped.clone())?;
-        }
+        writer.wipe(self.areas_to_wipe().to_vec())?;
         writer.finish()
+    }
+
+    /// What an interruption left to be overwritten. With a requirement that nobody knows, nobody
+    /// knows whether it may be.
+    pub(in crate::header) fn areas_to_wipe(&self) -> &[Range<u64>] {
+        let config = self.metadata.config();
+        if config.requirements.is_empty() { &config.unwiped } else { &[] }
     }
 
     /// Refuses what does not fit the header, and puts the rest in order.

@@ -71,6 +71,7 @@ impl Writer {
         self.header.which = Which::Primary;
         self.header.warning = None;
         self.header.is_foreign = false;
+        self.header.unread = None;
         self.header.raw = self.header.raw.sealed(
             Which::Primary,
             self.header.salt(Which::Primary),
