@@ -47,6 +47,10 @@ fn a_damaged_copy_is_told_and_stays() {
     for (change, text) in [
         (
             Change::Bytes(0, vec![0; 512]),
+            "the primary copy of the header is damaged: there are zeros where it begins",
+        ),
+        (
+            Change::Bytes(0, vec![1]),
             "the primary copy of the header is damaged: the magic is wrong",
         ),
         (

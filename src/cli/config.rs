@@ -125,7 +125,9 @@ pub fn edit(
 ) -> Outcome {
     let mut image = args.open_options().open(path)?;
     let before = image.header().clone();
-    if let Some(warning) = before.warning().filter(|_| !args.quiet) {
+    if let Some(warning) =
+        before.warning().filter(|_| !args.quiet && before.check_amendable().is_ok())
+    {
         output::tell(&format!("warning: {}: {warning}", path.display()));
     }
     let after = if args.dry_run {
