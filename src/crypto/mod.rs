@@ -15,6 +15,7 @@ mod hash;
 mod ivgen;
 pub mod kdf;
 mod mode;
+pub mod pbkdf2;
 pub mod random;
 mod sector;
 mod spec;

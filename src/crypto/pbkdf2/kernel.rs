@@ -1,0 +1,117 @@
+//! Which kernel carries on how many chains.
+
+use std::ops::RangeInclusive;
+
+/// Something that carries chains on, all by as many iterations.
+pub(super) struct Kernel<C> {
+    run: unsafe fn(&mut [C], u32),
+    chains: RangeInclusive<usize>,
+    nanos: u32,
+}
+
+impl<C> Kernel<C> {
+    /// A kernel that takes so many `chains` at a time, and about `nanos` nanoseconds for an iteration
+    /// of them all.
+    ///
+    /// # Safety
+    ///
+    /// The CPU has what `run` needs.
+    #[allow(unsafe_code, reason = "whoever makes it has looked at the CPU")]
+    pub(super) unsafe fn new(
+        run: unsafe fn(&mut [C], u32),
+        chains: RangeInclusive<usize>,
+        nanos: u32,
+    ) -> Self {
+        Self { run, chains, nanos }
+    }
+
+    /// One that any CPU has, and that takes one chain after the other.
+    pub(super) fn portable(run: fn(&mut [C], u32), nanos: u32) -> Self {
+        Self { run, chains: 1..=1, nanos }
+    }
+
+    /// How many chains it takes at a time.
+    pub(super) fn chains(&self) -> RangeInclusive<usize> {
+        self.chains.clone()
+    }
+
+    /// Carries on as many chains as it takes.
+    #[allow(unsafe_code)]
+    pub(super) fn run(&self, chains: &mut [C], iterations: u32) {
+        // SAFETY: the CPU has what it needs, as the one who made it promised.
+        unsafe { (self.run)(chains, iterations) }
+    }
+}
+
+impl<C> Clone for Kernel<C> {
+    fn clone(&self) -> Self {
+        Self { run: self.run, chains: self.chains.clone(), nanos: self.nanos }
+    }
+}
+
+/// The fastest way to carry on any number of chains.
+pub(super) struct Plan<C> {
+    kernels: Vec<Kernel<C>>,
+    /// For each number of chains, from 0: what an iteration of them takes in nanoseconds, and the
+    /// kernel that takes the first of them
+    best: Vec<(u32, usize)>,
+}
+
+impl<C> Plan<C> {
+    /// A plan for all numbers of chains that fit the widest of `kernels`, of which one takes a
+    /// single chain.
+    pub(super) fn new(kernels: Vec<Kernel<C>>) -> Self {
+        let most = kernels.iter().map(|kernel| *kernel.chains.end()).max().unwrap_or(0);
+        let mut best = vec![(0, 0)];
+        for count in 1..=most {
+            let fitting = kernels.iter().enumerate().filter(|(_, k)| *k.chains.start() <= count);
+            let nanos = fitting.map(|(index, kernel)| {
+                let rest = count.saturating_sub(*kernel.chains.end());
+                (kernel.nanos + best[rest].0, index)
+            });
+            best.extend(nanos.min());
+        }
+        Self { kernels, best }
+    }
+
+    /// The number of chains that takes the least time for each.
+    pub(super) fn capacity(&self) -> usize {
+        let each = |&count: &usize| u64::from(self.best[count].0) * SCALE / count as u64;
+        (1..self.best.len()).min_by_key(each).unwrap_or(0)
+    }
+
+    /// What an iteration of `count` chains takes, at the speed that the kernels' times were measured at.
+    pub(super) fn nanos(&self, count: usize) -> u32 {
+        self.best[count].0
+    }
+
+    /// Iterations of `count` chains that take a few milliseconds on a slow machine.
+    pub(super) fn slice(&self, count: usize) -> u32 {
+        SLICE_NANOS / self.nanos(count).max(1)
+    }
+
+    /// Carries all `chains` on, of which there are no more than fit.
+    pub(super) fn run(&self, mut chains: &mut [C], iterations: u32) {
+        while !chains.is_empty() {
+            let kernel = &self.kernels[self.best[chains.len()].1];
+            let (now, later) = chains.split_at_mut(chains.len().min(*kernel.chains.end()));
+            kernel.run(now, iterations);
+            chains = later;
+        }
+        scrub();
+    }
+}
+
+/// Overwrites the stack where kernels worked that were called from the same place: the compiler keeps
+/// there what does not fit the registers.
+#[inline(never)]
+pub(super) fn scrub() {
+    // Larger than the frame of any kernel. Not zeros: see `xts/frame.rs`.
+    std::hint::black_box(&mut [1_u8; 8192]);
+}
+
+/// For quotients of small numbers
+const SCALE: u64 = 1000;
+
+/// What a slice takes at that speed
+const SLICE_NANOS: u32 = 2_000_000;

@@ -1,0 +1,202 @@
+//! SHA-256, SHA-384 and SHA-512 in lanes: a vector holds the same word of many chains.
+
+// SAFETY: in this file everything is `unsafe` for the same reason, which the comments below mean by
+// "as the caller promises": the CPU has what the vector needs.
+#![allow(unsafe_code)]
+#![allow(
+    clippy::inline_always,
+    reason = "what is not inlined into the entry point is compiled without the CPU features"
+)]
+#![allow(clippy::many_single_char_names, reason = "the names of FIPS 180-4")]
+
+use super::super::chain::Words;
+use super::super::constants::{SHA256_ROUNDS, SHA512_ROUNDS};
+use super::rows::{load_rows, spelled_out, store_rows};
+use super::vector::{Avx2U32, Avx2U64, Avx512U32, Avx512U64, Vector};
+
+/// Carries on up to eight chains of SHA-256.
+///
+/// # Safety
+///
+/// The CPU has AVX2.
+#[target_feature(enable = "avx2")]
+pub(in super::super) unsafe fn sha256_avx2(chains: &mut [Words<u32, 8>], iterations: u32) {
+    // SAFETY: the features are those of the vector.
+    unsafe { run::<Avx2U32, 8>(chains, iterations) }
+}
+
+/// Carries on up to sixteen chains of SHA-256.
+///
+/// # Safety
+///
+/// The CPU has AVX-512F.
+#[target_feature(enable = "avx512f")]
+pub(in super::super) unsafe fn sha256_avx512(chains: &mut [Words<u32, 8>], iterations: u32) {
+    // SAFETY: the features are those of the vector.
+    unsafe { run::<Avx512U32, 8>(chains, iterations) }
+}
+
+/// Carries on up to four chains of SHA-512, or of SHA-384 for 6 `WORDS`.
+///
+/// # Safety
+///
+/// The CPU has AVX2.
+#[target_feature(enable = "avx2")]
+pub(in super::super) unsafe fn sha512_avx2<const WORDS: usize>(
+    chains: &mut [Words<u64, 8>],
+    iterations: u32,
+) {
+    // SAFETY: the features are those of the vector.
+    unsafe { run::<Avx2U64, WORDS>(chains, iterations) }
+}
+
+/// Carries on up to eight chains of SHA-512, or of SHA-384 for 6 `WORDS`.
+///
+/// # Safety
+///
+/// The CPU has AVX-512F.
+#[target_feature(enable = "avx512f")]
+pub(in super::super) unsafe fn sha512_avx512<const WORDS: usize>(
+    chains: &mut [Words<u64, 8>],
+    iterations: u32,
+) {
+    // SAFETY: the features are those of the vector.
+    unsafe { run::<Avx512U64, WORDS>(chains, iterations) }
+}
+
+/// What SHA-256 (of 32-bit words) and SHA-512 (of 64-bit words) differ in.
+trait Sha2: Vector {
+    /// What is added in each round
+    const ROUNDS: &'static [Self::Word];
+
+    /// The bit after the message
+    const END: Self::Word;
+
+    /// The length of so many words.
+    fn bits(words: usize) -> Self::Word;
+
+    /// The upper case sigmas of FIPS 180-4, and its lower case ones.
+    unsafe fn big0(self) -> Self;
+    unsafe fn big1(self) -> Self;
+    unsafe fn small0(self) -> Self;
+    unsafe fn small1(self) -> Self;
+}
+
+macro_rules! sha2 {
+    ($vector:ident, $word:ident, $rounds:ident;
+     $big0:tt $big1:tt $small0:tt $small1:tt) => {
+        impl Sha2 for $vector {
+            const ROUNDS: &[$word] = &$rounds;
+            const END: $word = 1 << ($word::BITS - 1);
+
+            #[allow(clippy::cast_possible_truncation, reason = "two blocks at most")]
+            fn bits(words: usize) -> $word {
+                (words * 8 * size_of::<$word>()) as $word
+            }
+
+            sha2!(big0 rotate_right $big0);
+            sha2!(big1 rotate_right $big1);
+            sha2!(small0 shift_right $small0);
+            sha2!(small1 shift_right $small1);
+        }
+    };
+    ($name:ident $last:ident ($a:literal $b:literal $c:literal)) => {
+        #[inline(always)]
+        unsafe fn $name(self) -> Self {
+            // SAFETY: as the caller promises.
+            unsafe {
+                self.rotate_right::<$a>().xor3(self.rotate_right::<$b>(), self.$last::<$c>())
+            }
+        }
+    };
+}
+
+sha2!(Avx2U32, u32, SHA256_ROUNDS; (2 13 22) (6 11 25) (7 18 3) (17 19 10));
+sha2!(Avx512U32, u32, SHA256_ROUNDS; (2 13 22) (6 11 25) (7 18 3) (17 19 10));
+sha2!(Avx2U64, u64, SHA512_ROUNDS; (28 34 39) (14 18 41) (1 8 7) (19 61 6));
+sha2!(Avx512U64, u64, SHA512_ROUNDS; (28 34 39) (14 18 41) (1 8 7) (19 61 6));
+
+#[inline(always)]
+unsafe fn run<V: Sha2, const WORDS: usize>(chains: &mut [Words<V::Word, 8>], iterations: u32) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let keys: [[V; 8]; 2] =
+            [load_rows(chains, |chain| &chain.inner), load_rows(chains, |chain| &chain.outer)];
+        let mut last: [V; 8] = load_rows(chains, |chain| &chain.last);
+        let mut sum: [V; 8] = load_rows(chains, |chain| &chain.sum);
+        for half in 0..2 * u64::from(iterations) {
+            last = compress::<V, WORDS>(&keys[(half % 2) as usize], &last);
+            if half % 2 == 1 {
+                for (sum, last) in sum.iter_mut().zip(&last) {
+                    *sum = sum.xor(*last);
+                }
+            }
+        }
+        store_rows(chains, &last, |chain| &mut chain.last);
+        store_rows(chains, &sum, |chain| &mut chain.sum);
+    }
+}
+
+/// HMAC's half of each chain: a block of the digest `last`, after the block of the key.
+#[inline(always)]
+unsafe fn compress<V: Sha2, const WORDS: usize>(key: &[V; 8], last: &[V; 8]) -> [V; 8] {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let mut words = [V::splat(V::Word::default()); 16];
+        words[..WORDS].copy_from_slice(&last[..WORDS]);
+        words[WORDS] = V::splat(V::END);
+        words[15] = V::splat(V::bits(16 + WORDS));
+
+        let mut state = *key;
+        // With the first and the second sixteen rounds spelled out the compiler leaves out
+        // what comes of the words that are always the same.
+        sixteen_rounds(&mut state, &words, 0);
+        extend(&mut words);
+        sixteen_rounds(&mut state, &words, 16);
+        for first in (32..V::ROUNDS.len()).step_by(16) {
+            extend(&mut words);
+            sixteen_rounds(&mut state, &words, first);
+        }
+        core::array::from_fn(|at| state[at].add(key[at]))
+    }
+}
+
+/// Words for the next sixteen rounds.
+#[inline(always)]
+unsafe fn extend<V: Sha2>(words: &mut [V; 16]) {
+    let from = |words: &[V; 16], at: usize, back: usize| words[(at + 16 - back) % 16];
+    // SAFETY: as the caller promises.
+    unsafe {
+        spelled_out!(at in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 => {
+            let early = from(words, at, 16).add(from(words, at, 15).small0());
+            let late = from(words, at, 7).add(from(words, at, 2).small1());
+            words[at] = early.add(late);
+        });
+    }
+}
+
+#[inline(always)]
+unsafe fn sixteen_rounds<V: Sha2>(state: &mut [V; 8], words: &[V; 16], first: usize) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let constants: &[V::Word; 16] =
+            V::ROUNDS[first..].first_chunk().expect("a multiple of 16 rounds");
+        spelled_out!(at in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 => {
+            let [a, b, c, d, e, f, g, h] = *state;
+            let added = words[at].add(V::splat(constants[at]));
+            let early = h.add(added);
+            let late = e.big1();
+            let mixed = e.choose(f, g);
+            *state = [
+                early.add(mixed).add(late).add(a.majority(b, c)).add(a.big0()),
+                a,
+                b,
+                c,
+                d.add(early).add(mixed).add(late),
+                e,
+                f,
+                g,
+            ];
+        });
+    }
+}
