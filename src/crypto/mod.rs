@@ -3,7 +3,8 @@
 //!
 //! [`CipherSpec`] is what a header says the cipher is; with a key it becomes a [`SectorCipher`],
 //! which works alone for callers that have an I/O engine of their own. A keyslot is opened with
-//! [`KdfAlg::derive`] and [`af::merge`], and made with [`calibrate`] and [`af::split`].
+//! [`KdfAlg::derive`] and [`af::merge`], and made with [`calibrate`] and [`af::split`]. Who tries many
+//! keyslots has [`pbkdf2`] derive their keys side by side.
 //!
 //! What is supported is what QEMU or cryptsetup write in a header, and what is not is refused in
 //! QEMU's words, so that whoever greps for those finds them.

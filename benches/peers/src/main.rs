@@ -3,7 +3,7 @@
 //!
 //! `cargo run --release -- [--quick] [FILTER]...` in this directory. A row is measured if its label,
 //! such as `AES-256-XTS encrypt 512 32 KiB`, has every FILTER in it. `cargo run --release --bin
-//! convert` and `--bin unlock` compare whole commands.
+//! convert` and `--bin unlock` compare whole commands, `--bin kdf` PBKDF2.
 //!
 //! To build it takes a C compiler, for AWS-LC comes as source, pkg-config and OpenSSL's headers:
 //! `apt-get install gcc pkg-config libssl-dev`. Other systems than Linux may need cmake too.

@@ -61,7 +61,7 @@ impl<C> Plan<C> {
     /// A plan for all numbers of chains that fit the widest of `kernels`, of which one takes a
     /// single chain.
     pub(super) fn new(kernels: Vec<Kernel<C>>) -> Self {
-        let most = kernels.iter().map(|kernel| *kernel.chains.end()).max().unwrap_or(0);
+        let most = kernels.iter().map(|kernel| *kernel.chains().end()).max().unwrap_or(0);
         let mut best = vec![(0, 0)];
         for count in 1..=most {
             let fitting = kernels.iter().enumerate().filter(|(_, k)| *k.chains.start() <= count);
@@ -115,3 +115,76 @@ const SCALE: u64 = 1000;
 
 /// What a slice takes at that speed
 const SLICE_NANOS: u32 = 2_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One, two or eight at a time, as by the SHA extensions, and up to sixteen, as by vectors.
+    #[allow(unsafe_code)]
+    fn plan() -> Plan<usize> {
+        let kernel = |chains, nanos| {
+            // SAFETY: it needs nothing.
+            unsafe { Kernel::new(write_count, chains, nanos) }
+        };
+        Plan::new(vec![
+            kernel(2..=2, 90),
+            kernel(8..=8, 260),
+            kernel(1..=16, 370),
+            Kernel::portable(write_count, 70),
+        ])
+    }
+
+    /// How many chains there were is what becomes of each.
+    fn write_count(chains: &mut [usize], iterations: u32) {
+        assert_eq!(iterations, 5);
+        let count = chains.len();
+        chains.fill(count);
+    }
+
+    #[test]
+    fn the_fastest_kernels_for_each_number_of_chains() {
+        let plan = plan();
+        for (kernels, nanos) in [
+            (vec![], 0),
+            (vec![1], 70),
+            (vec![2], 90),
+            (vec![2, 1], 160),
+            (vec![2, 2], 180),
+            (vec![2, 2, 1], 250),
+            (vec![2, 2, 2], 270),
+            (vec![2, 2, 2, 1], 340),
+            (vec![8], 260),
+            (vec![8, 1], 330),
+            (vec![8, 2], 350),
+            (vec![11], 370),
+            (vec![16], 370),
+        ] {
+            let mut chains = vec![0; kernels.iter().sum()];
+            assert_eq!(plan.nanos(chains.len()), nanos, "{kernels:?}");
+            plan.run(&mut chains, 5);
+            let mut counts: Vec<_> = kernels.iter().flat_map(|&count| vec![count; count]).collect();
+            chains.sort_unstable();
+            counts.sort_unstable();
+            assert_eq!(chains, counts);
+        }
+    }
+
+    #[test]
+    fn capacity_is_where_a_chain_takes_the_least() {
+        assert_eq!(plan().capacity(), 16);
+        assert_eq!(Plan::new(vec![Kernel::portable(write_count, 70)]).capacity(), 1);
+        let mut kernels = plan().kernels;
+        kernels.remove(2);
+        assert_eq!(Plan::new(kernels).capacity(), 8);
+    }
+
+    #[test]
+    fn slices_take_milliseconds() {
+        let plan = plan();
+        for count in 1..=plan.capacity() {
+            let nanos = plan.slice(count) * plan.nanos(count);
+            assert!((1_900_000..=2_000_000).contains(&nanos), "{count}: {nanos}");
+        }
+    }
+}
