@@ -25,9 +25,10 @@
 //! use keyslot::crypto::pbkdf2::{Job, Lanes};
 //!
 //! /// An output block of a keyslot's key, or the digest of a key that is complete.
+//! #[derive(Clone, Copy)]
 //! enum Task {
 //!     Key { slot: usize, block: u32 },
-//!     Digest { slot: usize, key: Vec<u8> },
+//!     Digest { slot: usize },
 //! }
 //!
 //! # let (password, key_size, hash) = (b"password", 64, HashAlg::Sha256);
@@ -54,12 +55,14 @@
 //!         while lanes.len() < share.min(lanes.capacity())
 //!             && let Some(task) = tasks.lock().unwrap().pop_front()
 //!         {
-//!             let job = match &task {
+//!             let key;
+//!             let job = match task {
 //!                 Task::Key { slot, block } => {
-//!                     Job { password, salt: &salts[*slot], iterations: 2000, block: *block }
+//!                     Job { password, salt: &salts[slot], iterations: 2000, block }
 //!                 }
-//!                 Task::Digest { key, .. } => {
-//!                     Job { password: key, salt: b"salt", iterations: 1000, block: 1 }
+//!                 Task::Digest { slot } => {
+//!                     key = keys.lock().unwrap()[slot].0.clone();
+//!                     Job { password: &key, salt: b"salt", iterations: 1000, block: 1 }
 //!                 }
 //!             };
 //!             lanes.push(job, task);
@@ -74,10 +77,10 @@
 //!                 key[(block as usize - 1) * size..][..size].copy_from_slice(output);
 //!                 *missing -= 1;
 //!                 if *missing == 0 {
-//!                     tasks.lock().unwrap().push_front(Task::Digest { slot, key: key.clone() });
+//!                     tasks.lock().unwrap().push_front(Task::Digest { slot });
 //!                 }
 //!             }
-//!             Task::Digest { slot, .. } if output == digest => {
+//!             Task::Digest { slot } if output == digest => {
 //!                 *found.lock().unwrap() = Some(slot);
 //!                 stop.store(true, Ordering::Relaxed);
 //!             }

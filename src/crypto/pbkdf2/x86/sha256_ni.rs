@@ -11,9 +11,10 @@
 )]
 
 use core::arch::x86_64::{
-    __m128i, _mm_add_epi32, _mm_alignr_epi8, _mm_loadu_si128, _mm_set_epi32, _mm_sha256msg1_epu32,
-    _mm_sha256msg2_epu32, _mm_sha256rnds2_epu32, _mm_shuffle_epi32, _mm_storeu_si128,
-    _mm_unpackhi_epi64, _mm_unpacklo_epi64, _mm_xor_si128,
+    __m128i, _mm_add_epi32, _mm_alignr_epi8, _mm_castps_si128, _mm_castsi128_ps, _mm_loadu_si128,
+    _mm_set_epi32, _mm_sha256msg1_epu32, _mm_sha256msg2_epu32, _mm_sha256rnds2_epu32,
+    _mm_shuffle_epi32, _mm_shuffle_ps, _mm_storeu_si128, _mm_unpackhi_epi64, _mm_unpacklo_epi64,
+    _mm_xor_si128,
 };
 
 use super::super::chain::Words;
@@ -91,9 +92,11 @@ impl State {
     unsafe fn message(self) -> [__m128i; 2] {
         // SAFETY: as the caller promises.
         unsafe {
+            // Two words from either, which are no floating point numbers.
+            let (abef, cdgh) = (_mm_castsi128_ps(self.abef), _mm_castsi128_ps(self.cdgh));
             [
-                _mm_shuffle_epi32::<SWAP>(_mm_unpackhi_epi64(self.abef, self.cdgh)),
-                _mm_shuffle_epi32::<SWAP>(_mm_unpacklo_epi64(self.abef, self.cdgh)),
+                _mm_castps_si128(_mm_shuffle_ps::<0b10_11_10_11>(abef, cdgh)),
+                _mm_castps_si128(_mm_shuffle_ps::<0b00_01_00_01>(abef, cdgh)),
             ]
         }
     }
@@ -146,7 +149,8 @@ unsafe fn compress<const N: usize>(keys: &[State; N], last: [State; N]) -> [Stat
     }
 }
 
-/// Rounds 4 `GROUP` and the three after it, and the message words for those 16 rounds later.
+/// Rounds 4 `GROUP` and the three after it, and message words for those 12 rounds later: not for those
+/// after them, which could be made as well, but would keep the unit from rounds that wait.
 #[inline(always)]
 unsafe fn four_rounds<const N: usize, const GROUP: usize>(
     states: &mut [State; N],
@@ -161,12 +165,14 @@ unsafe fn four_rounds<const N: usize, const GROUP: usize>(
             let upper = _mm_shuffle_epi32::<0b11_10>(added);
             state.abef = _mm_sha256rnds2_epu32(state.abef, state.cdgh, upper);
         }
-        if GROUP >= 12 {
+        if !(1..=12).contains(&GROUP) {
             return;
         }
+        // Those of 16 rounds before, which are replaced.
+        let old = GROUP - 1;
         for words in words {
-            let [first, second, third, fourth] = [0, 1, 2, 3].map(|at| words[(GROUP + at) % 4]);
-            let sum = match GROUP {
+            let [first, second, third, fourth] = [0, 1, 2, 3].map(|at| words[(old + at) % 4]);
+            let sum = match old {
                 // The words 9 to 14 are zeros.
                 0 => _mm_sha256msg1_epu32(first, second),
                 2 => _mm_add_epi32(first, _mm_alignr_epi8::<4>(fourth, third)),
@@ -175,7 +181,7 @@ unsafe fn four_rounds<const N: usize, const GROUP: usize>(
                     _mm_alignr_epi8::<4>(fourth, third),
                 ),
             };
-            words[GROUP % 4] = _mm_sha256msg2_epu32(sum, fourth);
+            words[old % 4] = _mm_sha256msg2_epu32(sum, fourth);
         }
     }
 }
