@@ -24,7 +24,7 @@ use super::super::constants::SHA256_ROUNDS;
 ///
 /// # Panics
 ///
-/// If there are fewer.
+/// If there are fewer or more.
 ///
 /// # Safety
 ///

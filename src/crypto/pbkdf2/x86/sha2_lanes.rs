@@ -36,32 +36,32 @@ pub(in super::super) unsafe fn sha256_avx512(chains: &mut [Words<u32, 8>], itera
     unsafe { run::<Avx512U32, 8>(chains, iterations) }
 }
 
-/// Carries on up to four chains of SHA-512, or of SHA-384 for 6 `WORDS`.
+/// Carries on up to four chains of SHA-512, or of SHA-384 with a `DIGEST` of 6 words.
 ///
 /// # Safety
 ///
 /// The CPU has AVX2.
 #[target_feature(enable = "avx2")]
-pub(in super::super) unsafe fn sha512_avx2<const WORDS: usize>(
+pub(in super::super) unsafe fn sha512_avx2<const DIGEST: usize>(
     chains: &mut [Words<u64, 8>],
     iterations: u32,
 ) {
     // SAFETY: the features are those of the vector.
-    unsafe { run::<Avx2U64, WORDS>(chains, iterations) }
+    unsafe { run::<Avx2U64, DIGEST>(chains, iterations) }
 }
 
-/// Carries on up to eight chains of SHA-512, or of SHA-384 for 6 `WORDS`.
+/// Carries on up to eight chains of SHA-512, or of SHA-384 with a `DIGEST` of 6 words.
 ///
 /// # Safety
 ///
 /// The CPU has AVX-512F.
 #[target_feature(enable = "avx512f")]
-pub(in super::super) unsafe fn sha512_avx512<const WORDS: usize>(
+pub(in super::super) unsafe fn sha512_avx512<const DIGEST: usize>(
     chains: &mut [Words<u64, 8>],
     iterations: u32,
 ) {
     // SAFETY: the features are those of the vector.
-    unsafe { run::<Avx512U64, WORDS>(chains, iterations) }
+    unsafe { run::<Avx512U64, DIGEST>(chains, iterations) }
 }
 
 /// What SHA-256 (of 32-bit words) and SHA-512 (of 64-bit words) differ in.
@@ -117,7 +117,7 @@ sha2!(Avx2U64, u64, SHA512_ROUNDS; (28 34 39) (14 18 41) (1 8 7) (19 61 6));
 sha2!(Avx512U64, u64, SHA512_ROUNDS; (28 34 39) (14 18 41) (1 8 7) (19 61 6));
 
 #[inline(always)]
-unsafe fn run<V: Sha2, const WORDS: usize>(chains: &mut [Words<V::Word, 8>], iterations: u32) {
+unsafe fn run<V: Sha2, const DIGEST: usize>(chains: &mut [Words<V::Word, 8>], iterations: u32) {
     // SAFETY: as the caller promises.
     unsafe {
         let keys: [[V; 8]; 2] =
@@ -125,7 +125,7 @@ unsafe fn run<V: Sha2, const WORDS: usize>(chains: &mut [Words<V::Word, 8>], ite
         let mut last: [V; 8] = load_rows(chains, |chain| &chain.last);
         let mut sum: [V; 8] = load_rows(chains, |chain| &chain.sum);
         for half in 0..2 * u64::from(iterations) {
-            last = compress::<V, WORDS>(&keys[(half % 2) as usize], &last);
+            last = compress::<V, DIGEST>(&keys[(half % 2) as usize], &last);
             if half % 2 == 1 {
                 for (sum, last) in sum.iter_mut().zip(&last) {
                     *sum = sum.xor(*last);
@@ -139,13 +139,13 @@ unsafe fn run<V: Sha2, const WORDS: usize>(chains: &mut [Words<V::Word, 8>], ite
 
 /// HMAC's half of each chain: a block of the digest `last`, after the block of the key.
 #[inline(always)]
-unsafe fn compress<V: Sha2, const WORDS: usize>(key: &[V; 8], last: &[V; 8]) -> [V; 8] {
+unsafe fn compress<V: Sha2, const DIGEST: usize>(key: &[V; 8], last: &[V; 8]) -> [V; 8] {
     // SAFETY: as the caller promises.
     unsafe {
         let mut words = [V::splat(V::Word::default()); 16];
-        words[..WORDS].copy_from_slice(&last[..WORDS]);
-        words[WORDS] = V::splat(V::END);
-        words[15] = V::splat(V::bits(16 + WORDS));
+        words[..DIGEST].copy_from_slice(&last[..DIGEST]);
+        words[DIGEST] = V::splat(V::END);
+        words[15] = V::splat(V::bits(16 + DIGEST));
 
         let mut state = *key;
         // With the first and the second sixteen rounds spelled out the compiler leaves out
@@ -184,9 +184,10 @@ unsafe fn sixteen_rounds<V: Sha2>(state: &mut [V; 8], words: &[V; 16], first: us
         spelled_out!(at in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 => {
             let [a, b, c, d, e, f, g, h] = *state;
             let added = words[at].add(V::splat(constants[at]));
+            // The sigmas take the longest, so what can be added up without them is.
             let early = h.add(added);
-            let late = e.big1();
             let mixed = e.choose(f, g);
+            let late = e.big1();
             *state = [
                 early.add(mixed).add(late).add(a.majority(b, c)).add(a.big0()),
                 a,
