@@ -178,8 +178,8 @@ fn best_of_a_turn(mut derive: impl FnMut()) -> f64 {
 
 const PASSWORD: &[u8] = b"correct horse battery staple";
 
-/// As few as a keyslot can have, so that some calls are not interrupted.
-const ITERATIONS: u32 = 1000;
+/// Few beside those of most keyslots, so that some calls are not interrupted.
+const ITERATIONS: u32 = 4000;
 
 const ROUNDS: usize = 25;
 
