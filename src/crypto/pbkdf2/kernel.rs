@@ -16,6 +16,7 @@ impl<C> Kernel<C> {
     /// # Safety
     ///
     /// The CPU has what `run` needs.
+    #[cfg(any(target_arch = "x86_64", test))]
     #[allow(unsafe_code, reason = "whoever makes it has looked at the CPU")]
     pub(super) unsafe fn new(
         run: unsafe fn(&mut [C], u32),
