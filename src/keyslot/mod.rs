@@ -4,6 +4,7 @@
 mod cost;
 mod machine;
 mod seal;
+mod search;
 mod unlock;
 
 use std::fmt::Display;
@@ -12,10 +13,12 @@ use std::time::Duration;
 pub(crate) use cost::digest_iterations;
 pub use cost::{Cost, Pbkdf};
 pub use seal::{new_digest, new_luks2_digest, seal};
+pub use search::{Candidate, Outcome, Until, search};
 pub use unlock::{Unlocked, cannot_open, opens, unlock, unlock_keyslot, wrong_secret};
 
 use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
+use crate::header::Keyslot;
 
 /// How much work a header may ask for. What asks for more is refused, not clamped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -54,6 +57,12 @@ impl Limits {
 
     pub(crate) fn admit(self, what: impl Display, iterations: u32) -> Result<()> {
         within(what, iterations.into(), "iterations", self.iterations.into())
+    }
+
+    /// Judges what a keyslot and its digest ask for.
+    fn admit_keyslot(self, keyslot: &Keyslot<'_>) -> Result<()> {
+        self.admit_kdf(format_args!("keyslot {}", keyslot.index), keyslot.kdf.alg)?;
+        self.admit("the volume key digest", keyslot.digest.iterations)
     }
 
     /// Judges what a keyslot would ask for that is to be made: somebody may insist.

@@ -1,13 +1,10 @@
 //! Passphrase and keyslot in, volume key out (LUKS1 specification, "master key recovery").
 
-use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
-
 use super::Limits;
-use crate::crypto::{af, kdf};
+use super::search::{Candidate, Until, search};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Digest, Header, Keyslot, Priority};
-use crate::secret::{Passphrase, SecretBytes, VolumeKey};
+use crate::secret::{Passphrase, VolumeKey};
 use crate::storage::Storage;
 
 /// A volume key that its image's digest confirms, and the keyslot it came out of.
@@ -66,8 +63,8 @@ pub fn unlock_keyslot(
     Ok(Unlocked { keyslot: index, volume_key, digest })
 }
 
-/// Tries the active keyslots, those that are preferred before the others; the first that opens ends
-/// it. Those that are to be ignored are not tried, nor those that hold no volume key.
+/// Tries the active keyslots, many at a time, those that are preferred before the others; the first
+/// that opens ends it. Those that are to be ignored are not tried, nor those that hold no volume key.
 ///
 /// [`ErrorKind::WrongSecret`] if none does, [`ErrorKind::Limit`] if none does and one was not
 /// tried because it asks for more than `limits`, [`ErrorKind::Io`] if it could not be read.
@@ -83,23 +80,22 @@ pub fn unlock(
     let mut keyslots: Vec<_> = header.keyslots().filter(is_tried).collect();
     keyslots.sort_by_key(|keyslot| keyslot.priority);
     let mut untried = None;
-    for keyslot in keyslots {
-        match opens(storage, &keyslot, passphrase, limits) {
-            Ok(Some(volume_key)) => {
-                let digest = keyslot.digest.value.to_vec();
-                return Ok(Unlocked { keyslot: keyslot.index, volume_key, digest });
+    for keyslots in keyslots.chunk_by(|one, other| one.priority == other.priority) {
+        let candidates = keyslots.iter().cloned().map(|keyslot| Candidate { storage, keyslot });
+        let candidates: Vec<_> = candidates.collect();
+        let outcomes = search(&candidates, passphrase, limits, Until::First);
+        for (keyslot, outcome) in keyslots.iter().zip(outcomes) {
+            match outcome {
+                Some(Ok(Some(volume_key))) => {
+                    let digest = keyslot.digest.value.to_vec();
+                    return Ok(Unlocked { keyslot: keyslot.index, volume_key, digest });
+                }
+                Some(Ok(None)) | None => {}
+                // Another keyslot may open all the same.
+                Some(Err(error)) => {
+                    untried.get_or_insert(error);
+                }
             }
-            Ok(None) => {}
-            // Another keyslot may open all the same.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::Io | ErrorKind::Limit | ErrorKind::OutOfMemory
-                ) =>
-            {
-                untried.get_or_insert(error);
-            }
-            Err(error) => return Err(error),
         }
     }
     Err(untried.unwrap_or_else(|| nothing_opens(header, passphrase)))
@@ -141,25 +137,7 @@ pub fn opens(
     passphrase: &Passphrase,
     limits: Limits,
 ) -> Result<Option<VolumeKey>> {
-    let Keyslot { index, digest, key_size, .. } = keyslot;
-    limits.admit_kdf(format_args!("keyslot {index}"), keyslot.kdf.alg)?;
-    limits.admit("the volume key digest", digest.iterations)?;
-
-    let mut key = SecretBytes::zeroed(keyslot.encryption.key_size())?;
-    keyslot.kdf.alg.derive(passphrase.as_bytes(), keyslot.kdf.salt, key.as_mut_slice())?;
-
-    let mut material = Zeroizing::new(vec![0; keyslot.area.len]);
-    storage.read_exact_at(&mut material, keyslot.area.offset).map_err(|e| {
-        let offset = keyslot.area.offset;
-        Error::io(format_args!("read the key material of keyslot {index} at byte {offset}"), e)
-    })?;
-    keyslot.encryption.sector_cipher(key.as_slice())?.decrypt(0, &mut material);
-    let split = key_size * keyslot.stripes as usize;
-    let merged = af::merge(keyslot.af_hash, &material[..split], *key_size, keyslot.stripes);
-    let candidate = VolumeKey::from(SecretBytes::from_slice(&merged)?);
-
-    let mut value = Zeroizing::new(vec![0; digest.value.len()]);
-    let password = candidate.as_bytes();
-    kdf::pbkdf2(digest.hash, password, digest.salt, digest.iterations, &mut value);
-    Ok(bool::from(value.ct_eq(digest.value)).then_some(candidate))
+    let candidate = Candidate { storage, keyslot: keyslot.clone() };
+    let mut outcomes = search(&[candidate], passphrase, limits, Until::All);
+    outcomes.pop().flatten().unwrap_or(Ok(None))
 }

@@ -1,0 +1,358 @@
+//! A secret tried on many keyslots at once: PBKDF2 in lanes on all cores, then Argon2, which has cores
+//! of its own, one keyslot after the other.
+//!
+//! The first keyslot has a core to itself until it is done, since it is the right one more often than
+//! any other: so however many there are, that one is not slower for it. The others share what is left.
+
+use std::collections::{HashMap, VecDeque};
+use std::num::NonZero;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::Limits;
+use crate::crypto::pbkdf2::{Job, Lanes};
+use crate::crypto::{HashAlg, KdfAlg, af, kdf};
+use crate::error::{Error, Result};
+use crate::header::Keyslot;
+use crate::secret::{Passphrase, SecretBytes, VolumeKey};
+use crate::storage::Storage;
+
+/// A keyslot to be tried, and where its key material is.
+#[derive(Clone, Debug)]
+pub struct Candidate<'a> {
+    /// The image
+    pub storage: &'a dyn Storage,
+    /// An active keyslot of it
+    pub keyslot: Keyslot<'a>,
+}
+
+/// When a search ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Until {
+    /// As soon as one keyslot opens
+    First,
+    /// When all have been tried
+    All,
+}
+
+/// What came of one candidate: the key in it, if it opens; `None`, if it was not tried because another
+/// one opened before.
+pub type Outcome = Option<Result<Option<VolumeKey>>>;
+
+/// Tries the passphrase on all candidates, in about this order, and says what came of each.
+///
+/// A keyslot that asks for more than `limits` is not tried, and so is an outcome of
+/// [`ErrorKind::Limit`](crate::ErrorKind::Limit).
+pub fn search(
+    candidates: &[Candidate<'_>],
+    passphrase: &Passphrase,
+    limits: Limits,
+    until: Until,
+) -> Vec<Outcome> {
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    let (mut in_lanes, mut alone) = (VecDeque::new(), Vec::new());
+    for (index, Candidate { keyslot, .. }) in candidates.iter().enumerate() {
+        let admitted = limits.admit_keyslot(keyslot);
+        match keyslot.kdf.alg {
+            _ if admitted.is_err() => {}
+            KdfAlg::Pbkdf2 { .. } => in_lanes.push_back(index),
+            KdfAlg::Argon2 { time, memory, .. } => {
+                alone.push((u64::from(time) * u64::from(memory), index));
+            }
+        }
+        outcomes.push(admitted.err().map(Err));
+    }
+    let batch = Batch {
+        candidates,
+        passphrase,
+        until,
+        queue: Mutex::new(in_lanes),
+        outcomes: Mutex::new(outcomes),
+        stop: AtomicBool::new(false),
+    };
+    batch.run();
+    alone.sort_unstable();
+    for (_, index) in alone {
+        if batch.stops() {
+            break;
+        }
+        let outcome = try_one(&candidates[index], passphrase);
+        batch.finish(index, outcome);
+    }
+    batch.outcomes.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The key in a keyslot, if it opens. What it costs has been judged.
+fn try_one(candidate: &Candidate<'_>, passphrase: &Passphrase) -> Result<Option<VolumeKey>> {
+    let Keyslot { encryption, kdf, digest, .. } = &candidate.keyslot;
+    let mut key = SecretBytes::zeroed(encryption.key_size())?;
+    kdf.alg.derive(passphrase.as_bytes(), kdf.salt, key.as_mut_slice())?;
+    let merged = candidate.merge(&key)?;
+    let mut value = Zeroizing::new(vec![0; digest.value.len()]);
+    kdf::pbkdf2(digest.hash, merged.as_bytes(), digest.salt, digest.iterations, &mut value);
+    Ok(bool::from(value.ct_eq(digest.value)).then_some(merged))
+}
+
+impl Candidate<'_> {
+    /// What may be the key in it, if this is the key of its cipher.
+    fn merge(&self, key: &SecretBytes) -> Result<VolumeKey> {
+        let Keyslot { index, area, encryption, key_size, stripes, af_hash, .. } = &self.keyslot;
+        let mut material = Zeroizing::new(vec![0; area.len]);
+        self.storage.read_exact_at(&mut material, area.offset).map_err(|e| {
+            let offset = area.offset;
+            Error::io(format_args!("read the key material of keyslot {index} at byte {offset}"), e)
+        })?;
+        encryption.sector_cipher(key.as_slice())?.decrypt(0, &mut material);
+        let split = key_size * *stripes as usize;
+        let merged = af::merge(*af_hash, &material[..split], *key_size, *stripes);
+        Ok(VolumeKey::from(SecretBytes::from_slice(&merged)?))
+    }
+
+    /// Hash and iterations of a keyslot with PBKDF2.
+    fn pbkdf2(&self) -> (HashAlg, u32) {
+        match self.keyslot.kdf.alg {
+            KdfAlg::Pbkdf2 { hash, iterations } => (hash, iterations),
+            KdfAlg::Argon2 { .. } => unreachable!("it is not in the queue"),
+        }
+    }
+}
+
+/// What the threads of a search share.
+struct Batch<'a> {
+    candidates: &'a [Candidate<'a>],
+    passphrase: &'a Passphrase,
+    until: Until,
+    /// Those with PBKDF2 that nobody has begun
+    queue: Mutex<VecDeque<usize>>,
+    outcomes: Mutex<Vec<Outcome>>,
+    stop: AtomicBool,
+}
+
+impl Batch<'_> {
+    fn run(&self) {
+        let count = lock(&self.queue).len();
+        let threads = thread::available_parallelism().map_or(1, NonZero::get).min(count);
+        match threads {
+            0 => {}
+            1 => self.work(self.first(), count),
+            _ => thread::scope(|scope| {
+                let first = self.first();
+                let share = lock(&self.queue).len().div_ceil(threads);
+                for _ in 1..threads {
+                    scope.spawn(move || self.work(None, share));
+                }
+                self.work(first, share);
+            }),
+        }
+    }
+
+    /// The keyslot that has a thread to itself.
+    fn first(&self) -> Option<usize> {
+        if self.until == Until::First { self.claim(None) } else { None }
+    }
+
+    fn stops(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// The next keyslot, or the next of this hash.
+    fn claim(&self, hash: Option<HashAlg>) -> Option<usize> {
+        let mut queue = lock(&self.queue);
+        let fits =
+            |&index: &usize| hash.is_none_or(|hash| self.candidates[index].pbkdf2().0 == hash);
+        let place = queue.iter().position(fits)?;
+        queue.remove(place)
+    }
+
+    fn finish(&self, index: usize, outcome: Result<Option<VolumeKey>>) {
+        if self.until == Until::First && matches!(outcome, Ok(Some(_))) {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+        lock(&self.outcomes)[index] = Some(outcome);
+    }
+
+    /// Tries keyslots until there is none left, as many of a hash at a time as `share`, or as the
+    /// lanes take; but `alone` by itself, before all others.
+    fn work(&self, alone: Option<usize>, share: usize) {
+        let mut next = alone;
+        while !self.stops()
+            && let Some(index) = next.take().or_else(|| self.claim(None))
+        {
+            let mut run = Run::new(self, self.candidates[index].pbkdf2().0);
+            run.begin(index);
+            while !run.is_done() && !self.stops() {
+                let is_alone = alone.is_some_and(|alone| run.trials.contains_key(&alone));
+                let most = if is_alone { 1 } else { share.max(1) };
+                while run.trials.len() < most
+                    && run.has_room()
+                    && let Some(other) = self.claim(Some(run.hash))
+                {
+                    run.begin(other);
+                }
+                run.step();
+            }
+        }
+    }
+}
+
+/// Keyslots of one hash that one thread has in its lanes.
+struct Run<'a> {
+    batch: &'a Batch<'a>,
+    hash: HashAlg,
+    lanes: Lanes<Task>,
+    /// What has no room yet
+    waiting: VecDeque<Task>,
+    trials: HashMap<usize, Trial>,
+}
+
+/// An output block, of a keyslot's key or of the digest of what was in it.
+#[derive(Clone, Copy)]
+struct Task {
+    index: usize,
+    block: u32,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Stage {
+    Key,
+    Check,
+}
+
+/// A keyslot in work.
+struct Trial {
+    key: SecretBytes,
+    merged: Option<VolumeKey>,
+    value: Zeroizing<Vec<u8>>,
+    /// Output blocks that are still to come in this stage
+    missing: u32,
+}
+
+impl<'a> Run<'a> {
+    fn new(batch: &'a Batch<'a>, hash: HashAlg) -> Self {
+        let (waiting, trials) = (VecDeque::new(), HashMap::new());
+        Self { batch, hash, lanes: Lanes::new(hash), waiting, trials }
+    }
+
+    fn is_done(&self) -> bool {
+        self.trials.is_empty()
+    }
+
+    fn has_room(&self) -> bool {
+        self.waiting.is_empty() && self.lanes.has_room()
+    }
+
+    fn begin(&mut self, index: usize) {
+        let keyslot = &self.batch.candidates[index].keyslot;
+        match SecretBytes::zeroed(keyslot.encryption.key_size()) {
+            Ok(key) => {
+                let missing = self.wait_for(index, Stage::Key, key.as_slice().len());
+                let value = Zeroizing::new(vec![0; keyslot.digest.value.len()]);
+                self.trials.insert(index, Trial { key, merged: None, value, missing });
+            }
+            Err(error) => self.batch.finish(index, Err(error)),
+        }
+    }
+
+    /// Queues as many output blocks as `len` bytes take, and says how many.
+    fn wait_for(&mut self, index: usize, stage: Stage, len: usize) -> u32 {
+        let blocks = u32::try_from(len.div_ceil(self.hash.digest_size())).unwrap_or(u32::MAX);
+        self.waiting.extend((1..=blocks).map(|block| Task { index, block, stage }));
+        blocks
+    }
+
+    /// Carries the lanes on for a few milliseconds, and finishes what can be.
+    fn step(&mut self) {
+        while self.lanes.has_room()
+            && let Some(task) = self.waiting.pop_front()
+        {
+            self.push(task);
+        }
+        let size = self.hash.digest_size();
+        let (lanes, trials) = (&mut self.lanes, &mut self.trials);
+        let mut complete = Vec::new();
+        lanes.step(|task, output| {
+            let Some(trial) = trials.get_mut(&task.index) else { return };
+            let out = match task.stage {
+                Stage::Key => trial.key.as_mut_slice(),
+                Stage::Check => trial.value.as_mut_slice(),
+            };
+            let part = &mut out[(task.block as usize - 1) * size..];
+            let len = part.len().min(size);
+            part[..len].copy_from_slice(&output[..len]);
+            trial.missing -= 1;
+            if trial.missing == 0 {
+                complete.push((task.index, task.stage));
+            }
+        });
+        for (index, stage) in complete {
+            match stage {
+                Stage::Key => self.check(index),
+                Stage::Check => self.compare(index),
+            }
+        }
+    }
+
+    fn push(&mut self, task: Task) {
+        let Task { index, block, stage } = task;
+        let candidate = &self.batch.candidates[index];
+        let digest = &candidate.keyslot.digest;
+        let job = match (stage, self.trials.get(&index).and_then(|trial| trial.merged.as_ref())) {
+            (Stage::Check, Some(merged)) => Job {
+                password: merged.as_bytes(),
+                salt: digest.salt,
+                iterations: digest.iterations,
+                block,
+            },
+            _ => Job {
+                password: self.batch.passphrase.as_bytes(),
+                salt: candidate.keyslot.kdf.salt,
+                iterations: candidate.pbkdf2().1,
+                block,
+            },
+        };
+        self.lanes.push(job, task);
+    }
+
+    /// The key of its cipher is there: what is in the keyslot is to be checked.
+    fn check(&mut self, index: usize) {
+        let candidate = &self.batch.candidates[index];
+        let Some(trial) = self.trials.get_mut(&index) else { return };
+        let merged = match candidate.merge(&trial.key) {
+            Ok(merged) => merged,
+            Err(error) => {
+                self.trials.remove(&index);
+                return self.batch.finish(index, Err(error));
+            }
+        };
+        let digest = &candidate.keyslot.digest;
+        if digest.hash == self.hash {
+            trial.merged = Some(merged);
+            let missing = self.wait_for(index, Stage::Check, digest.value.len());
+            if let Some(trial) = self.trials.get_mut(&index) {
+                trial.missing = missing;
+            }
+            return;
+        }
+        let (salt, iterations) = (digest.salt, digest.iterations);
+        kdf::pbkdf2(digest.hash, merged.as_bytes(), salt, iterations, &mut trial.value);
+        trial.merged = Some(merged);
+        self.compare(index);
+    }
+
+    fn compare(&mut self, index: usize) {
+        let Some(Trial { merged, value, .. }) = self.trials.remove(&index) else { return };
+        let digest = &self.batch.candidates[index].keyslot.digest;
+        let is_right = bool::from(value.ct_eq(digest.value));
+        self.batch.finish(index, Ok(merged.filter(|_| is_right)));
+    }
+}
+
+/// What a thread that panicked leaves is as good as any.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
