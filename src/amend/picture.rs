@@ -8,6 +8,9 @@ use crate::header::{HeldKey, Occupant};
 use crate::keyslot::{Pbkdf, wrong_secret};
 use crate::secret::Passphrase;
 
+/// Which of these keyslots open with a secret
+pub(super) type Opens<'a> = dyn FnMut(&[usize], &Passphrase) -> Result<Vec<usize>> + 'a;
+
 /// The keyslots as they will be after the changes so far.
 pub(super) struct Picture<'a> {
     pub slots: Vec<Slot>,
@@ -18,7 +21,7 @@ pub(super) struct Picture<'a> {
     /// Whether a secret was looked for in all keyslots
     pub has_searched: bool,
     pub force: bool,
-    pub opens: &'a mut dyn FnMut(usize, &Passphrase) -> Result<bool>,
+    pub opens: &'a mut Opens<'a>,
 }
 
 pub(super) enum Slot {
@@ -200,27 +203,27 @@ impl Picture<'_> {
         })
     }
 
-    fn matches(&mut self, keyslot: usize, secret: &Passphrase) -> Result<bool> {
-        match &self.slots[keyslot] {
-            Slot::Free => Ok(false),
-            Slot::Old => (self.opens)(keyslot, secret),
-            Slot::New { secret: new, .. } => Ok(new == secret),
-        }
+    /// The keyslots of these that open with a secret.
+    fn opened(&mut self, keyslots: &[usize], secret: &Passphrase) -> Result<Vec<usize>> {
+        let on_disk = |&&keyslot: &&usize| matches!(self.slots[keyslot], Slot::Old);
+        let on_disk: Vec<_> = keyslots.iter().filter(on_disk).copied().collect();
+        let opened = (self.opens)(&on_disk, secret)?;
+        let matches = |&&keyslot: &&usize| match &self.slots[keyslot] {
+            Slot::Free => false,
+            Slot::Old => opened.contains(&keyslot),
+            Slot::New { secret: new, .. } => new == secret,
+        };
+        Ok(keyslots.iter().filter(matches).copied().collect())
     }
 
     fn matching(&mut self, secret: &Passphrase) -> Result<Vec<usize>> {
-        let mut matching = Vec::new();
         self.has_searched = true;
-        for keyslot in 0..self.slots.len() {
-            if self.matches(keyslot, secret)? {
-                matching.push(keyslot);
-            }
-        }
-        Ok(matching)
+        let all: Vec<_> = (0..self.slots.len()).collect();
+        self.opened(&all, secret)
     }
 
     fn must_open(&mut self, keyslot: usize, secret: &Passphrase, what: &str) -> Result<()> {
-        if self.matches(keyslot, secret)? {
+        if !self.opened(&[keyslot], secret)?.is_empty() {
             return Ok(());
         }
         let text = format!("Given keyslot {keyslot} doesn't contain the given old password {what}");

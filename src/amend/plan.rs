@@ -3,7 +3,7 @@
 //! What differs between the first state and the last of a picture of the keyslots is the plan.
 
 use super::Request;
-use super::picture::{Picture, Slot};
+use super::picture::{Opens, Picture, Slot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, HeldKey, Occupant, Staging};
 use crate::keyslot::Pbkdf;
@@ -65,13 +65,9 @@ impl Plan {
         self.changes.iter().any(|change| !matches!(change, PlannedChange::Erase { .. }))
     }
 
-    /// The plan for `request` on an image with this header. `opens` says whether a keyslot that is
-    /// active there opens with a secret.
-    pub(crate) fn new(
-        header: &Header,
-        request: Request,
-        opens: &mut dyn FnMut(usize, &Passphrase) -> Result<bool>,
-    ) -> Result<Self> {
+    /// The plan for `request` on an image with this header. `opens` says which of some keyslots that
+    /// are active there open with a secret.
+    pub(crate) fn new(header: &Header, request: Request, opens: &mut Opens<'_>) -> Result<Self> {
         let before = header.occupants();
         let slots = before.iter().map(|it| if it.is_some() { Slot::Old } else { Slot::Free });
         let mut picture = Picture {

@@ -7,7 +7,7 @@ use clap::Args;
 use keyslot::crypto::CipherSpec;
 use keyslot::header::luks2::Token;
 use keyslot::header::{Header, Leftover, Priority};
-use keyslot::keyslot::{cannot_open, wrong_secret};
+use keyslot::keyslot::{Until, cannot_open, wrong_secret};
 use keyslot::secret::Passphrase;
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
 use serde_json::{Value, json};
@@ -63,8 +63,10 @@ pub fn run(args: &CheckArgs) -> Outcome {
     };
     let mut documents = Vec::new();
     let mut failed = None;
-    for path in &args.images {
-        let error = match check(path, secret.as_ref(), args) {
+    let images = args.images.chunks(AT_ONCE).flat_map(|paths| open(paths, secret.as_ref(), args));
+    for (path, image) in images {
+        let checked = image.and_then(|image| check(path, &image, secret.as_ref(), args));
+        let error = match checked {
             Ok(document) => {
                 if args.output == Output::Human && !args.quiet {
                     output::print(&text(&document))?;
@@ -93,10 +95,30 @@ pub fn run(args: &CheckArgs) -> Outcome {
     failed.map_or(Ok(()), Err)
 }
 
-fn check(path: &Path, secret: Option<&Passphrase>, args: &CheckArgs) -> Result<Value> {
+/// Opens some images, and tries the secret on all of their keyslots at once.
+fn open<'a>(
+    paths: &'a [PathBuf],
+    secret: Option<&Passphrase>,
+    args: &CheckArgs,
+) -> Vec<(&'a Path, Result<Image>)> {
     let sharing = if secret.is_some() { Sharing::ReadData } else { Sharing::None };
-    let limits = limits(args.force);
-    let image = OpenOptions::new().sharing(sharing).limits(limits).open(path)?;
+    let options = OpenOptions::new().sharing(sharing).limits(limits(args.force));
+    let images: Vec<_> = paths.iter().map(|path| (path.as_path(), options.open(path))).collect();
+    if let (Some(secret), [_, _, ..], false) = (secret, paths, args.first) {
+        let _spinner = Spinner::start("trying the keyslots", args.quiet);
+        let opened: Vec<_> = images.iter().filter_map(|(_, image)| image.as_ref().ok()).collect();
+        // The images know then.
+        Image::try_images(&opened, secret);
+    }
+    images
+}
+
+fn check(
+    path: &Path,
+    image: &Image,
+    secret: Option<&Passphrase>,
+    args: &CheckArgs,
+) -> Result<Value> {
     let header = image.header();
     let mut keyslots = Vec::new();
     for keyslot in image.keyslots() {
@@ -134,7 +156,7 @@ fn check(path: &Path, secret: Option<&Passphrase>, args: &CheckArgs) -> Result<V
     }
     if let Some(secret) = secret {
         let _spinner = Spinner::start("trying the keyslots", args.quiet);
-        document["secret-opens"] = json!(opened(&image, secret, args.first)?);
+        document["secret-opens"] = json!(opened(image, secret, args.first)?);
     }
     Ok(document)
 }
@@ -148,18 +170,23 @@ fn opener(header: &Header, keyslot: usize) -> Option<&Token> {
 pub fn opened(image: &Image, secret: &Passphrase, first: bool) -> Result<Vec<usize>> {
     let mut opened = Vec::new();
     let mut over_limit = None;
-    for keyslot in image.keyslots() {
-        match image.opens(keyslot.index, secret) {
-            Ok(true) => opened.push(keyslot.index),
-            Ok(false) => {}
-            Err(error) if matches!(error.kind(), ErrorKind::Limit | ErrorKind::OutOfMemory) => {
+    let keyslots: Vec<_> = image.keyslots().map(|keyslot| keyslot.index).collect();
+    let until = if first { Until::First } else { Until::All };
+    let outcomes = image.try_keyslots(&keyslots, secret, until);
+    for (keyslot, outcome) in keyslots.into_iter().zip(outcomes) {
+        match outcome {
+            Some(Ok(true)) => opened.push(keyslot),
+            Some(Ok(false)) | None => {}
+            Some(Err(error))
+                if matches!(error.kind(), ErrorKind::Limit | ErrorKind::OutOfMemory) =>
+            {
                 over_limit.get_or_insert(error);
             }
-            Err(error) => return Err(error),
+            Some(Err(error)) => return Err(error),
         }
-        if first && !opened.is_empty() {
-            break;
-        }
+    }
+    if first {
+        opened.truncate(1);
     }
     if let (None, Some((index, why))) = (image.keyslots().next(), image.header().unusable().first())
     {
@@ -261,3 +288,6 @@ fn text(document: &Value) -> String {
     lines.push(String::new());
     lines.join("\n")
 }
+
+/// As many images are open, and locked, at a time
+const AT_ONCE: usize = 64;

@@ -1,11 +1,11 @@
 //! Changing an image: under its lock, and only if the header is still the one that was looked at.
 
-use super::Image;
+use super::{Image, lock};
 use crate::amend::{Plan, PlannedChange, Request, commit};
 use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Edit, Header, Scheme, SlotChange, Stage, Template};
-use crate::keyslot::{Cost, Pbkdf, Unlocked, seal};
+use crate::keyslot::{Cost, Pbkdf, Unlocked, Until, seal};
 use crate::secret::Passphrase;
 use crate::storage::sharing::{Sharing, Upgrade};
 
@@ -46,7 +46,16 @@ impl Image {
     /// [limits](super::OpenOptions::limits) allow is an error: nobody knows what it opens with.
     pub fn plan(&self, request: Request) -> Result<Plan> {
         self.check_amendable()?;
-        let mut opens = |keyslot, secret: &Passphrase| self.opens(keyslot, secret);
+        let mut opens = |keyslots: &[usize], secret: &Passphrase| {
+            let outcomes = self.try_keyslots(keyslots, secret, Until::All);
+            let mut opened = Vec::new();
+            for (&keyslot, outcome) in keyslots.iter().zip(outcomes) {
+                if outcome.unwrap_or(Ok(false))? {
+                    opened.push(keyslot);
+                }
+            }
+            Ok(opened)
+        };
         let plan = self.named(Plan::new(&self.header, request, &mut opens))?;
         for change in plan.changes() {
             if let PlannedChange::Add { keyslot, pbkdf, .. }
@@ -146,6 +155,7 @@ impl Image {
     }
 
     fn write(&mut self, (stages, after): (Vec<Stage>, Header)) -> Result<()> {
+        lock(&self.tried).clear();
         if let Err(error) = commit(self.storage(), &stages) {
             // What is on the disk now is what counts for whoever goes on with this image.
             if let Ok(header) = Header::read(self.storage()) {

@@ -5,8 +5,9 @@ mod change;
 mod create;
 mod restore;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use change::Done;
@@ -15,7 +16,7 @@ pub use restore::Restoration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, Keyslot};
-use crate::keyslot::{Limits, Unlocked, opens, unlock, unlock_keyslot};
+use crate::keyslot::{Candidate, Limits, Unlocked, Until, search, unlock, unlock_keyslot};
 use crate::secret::Passphrase;
 use crate::storage::sharing::Sharing;
 use crate::storage::{Access, FileStorage, Storage};
@@ -31,6 +32,16 @@ pub struct Image {
     options: OpenOptions,
     /// What the volumes of this file take turns with
     range_lock: Arc<RangeLock>,
+    /// What is known of keyslots and secrets: no keyslot is derived twice for one amendment
+    tried: Mutex<Vec<Tried>>,
+}
+
+/// A keyslot that was tried.
+#[derive(Debug)]
+struct Tried {
+    keyslot: usize,
+    secret: Passphrase,
+    opens: bool,
 }
 
 /// How an image is opened. The default reads the header and keeps nobody from anything.
@@ -53,7 +64,8 @@ impl Image {
         let storage = Arc::new(storage);
         let header = Header::read(storage.as_ref())?;
         let options = OpenOptions { limits, write: true, ..OpenOptions::new() };
-        Ok(Self { storage, file: None, header, options, range_lock: Arc::default() })
+        let (range_lock, tried) = (Arc::default(), Mutex::default());
+        Ok(Self { storage, file: None, header, options, range_lock, tried })
     }
 
     /// The header as it was read, or as the last amendment left it.
@@ -81,7 +93,10 @@ impl Image {
     /// [`ErrorKind::WrongSecret`] if none does; [`ErrorKind::Limit`] if one was left out because
     /// its header asks for more work than the [limits](OpenOptions::limits) allow.
     pub fn unlock(&self, passphrase: &Passphrase) -> Result<Unlocked> {
-        self.named(unlock(self.storage(), &self.header, passphrase, self.options.limits))
+        let limits = self.options.limits;
+        let unlocked = self.named(unlock(self.storage(), &self.header, passphrase, limits))?;
+        self.remember(unlocked.keyslot(), passphrase, true);
+        Ok(unlocked)
     }
 
     /// The key in this keyslot, whatever its priority, and also if it is not the volume key.
@@ -90,7 +105,15 @@ impl Image {
     /// there is none such.
     pub fn unlock_keyslot(&self, keyslot: usize, passphrase: &Passphrase) -> Result<Unlocked> {
         let limits = self.options.limits;
-        self.named(unlock_keyslot(self.storage(), &self.header, keyslot, passphrase, limits))
+        let storage = self.storage();
+        let unlocked = unlock_keyslot(storage, &self.header, keyslot, passphrase, limits);
+        let unlocked = self.named(unlocked)?;
+        self.remember(keyslot, passphrase, true);
+        Ok(unlocked)
+    }
+
+    fn remember(&self, keyslot: usize, secret: &Passphrase, opens: bool) {
+        lock(&self.tried).push(Tried { keyslot, secret: secret.clone(), opens });
     }
 
     /// What is in the image, decrypted.
@@ -117,12 +140,87 @@ impl Image {
 
     /// Whether this keyslot opens with the passphrase; never, if it is inactive.
     pub fn opens(&self, keyslot: usize, passphrase: &Passphrase) -> Result<bool> {
-        let Some(keyslot) = self.header.keyslot(keyslot).filter(|keyslot| keyslot.active) else {
-            return Ok(false);
+        let outcomes = self.try_keyslots(&[keyslot], passphrase, Until::All);
+        outcomes.into_iter().next().flatten().unwrap_or(Ok(false))
+    }
+
+    /// Tries the passphrase on these keyslots, many at a time, and says whether each opens; `None` for
+    /// one that was not tried, because another one opened and that was enough.
+    ///
+    /// Those that are inactive, or cannot be opened by this crate, do not. One that asks for more work
+    /// than the [limits](OpenOptions::limits) allow is an error.
+    pub fn try_keyslots(
+        &self,
+        keyslots: &[usize],
+        passphrase: &Passphrase,
+        until: Until,
+    ) -> Vec<Option<Result<bool>>> {
+        let known = |keyslot: usize| {
+            let tried = lock(&self.tried);
+            tried
+                .iter()
+                .find(|it| it.keyslot == keyslot && it.secret == *passphrase)
+                .map(|it| it.opens)
         };
-        let (storage, limits) = (self.storage(), self.options.limits);
-        let key = self.named(opens(storage, &keyslot, passphrase, limits))?;
-        Ok(key.is_some())
+        let active = |keyslot| self.header.keyslot(keyslot).filter(|it| it.active);
+        let mut outcomes: Vec<_> = keyslots
+            .iter()
+            .map(|&keyslot| known(keyslot).or_else(|| active(keyslot).is_none().then_some(false)))
+            .map(|known| known.map(Ok))
+            .collect();
+        if until == Until::First && outcomes.iter().any(|it| matches!(it, Some(Ok(true)))) {
+            return outcomes;
+        }
+        let open: Vec<_> = (0..keyslots.len()).filter(|&place| outcomes[place].is_none()).collect();
+        let candidate = |&place: &usize| {
+            let keyslot = active(keyslots[place])?;
+            Some(Candidate { storage: self.storage(), keyslot })
+        };
+        let candidates: Vec<_> = open.iter().filter_map(candidate).collect();
+        let found = search(&candidates, passphrase, self.options.limits, until);
+        for (place, outcome) in open.into_iter().zip(found) {
+            let outcome = outcome.map(|outcome| outcome.map(|key| key.is_some()));
+            if let Some(Ok(opens)) = outcome {
+                self.remember(keyslots[place], passphrase, opens);
+            }
+            outcomes[place] = outcome.map(|outcome| self.named(outcome));
+        }
+        outcomes
+    }
+
+    /// Tries the passphrase on all active keyslots of many images at once, and says of each image which
+    /// of its keyslots open, by index. It is what [`try_keyslots`](Self::try_keyslots) says of each
+    /// image alone, and takes less time than one after the other. The limits are those of each image.
+    pub fn try_images(
+        images: &[&Self],
+        passphrase: &Passphrase,
+    ) -> Vec<Vec<(usize, Result<bool>)>> {
+        let keyslots = |image: &Self| -> Vec<usize> {
+            image.keyslots().filter(|it| it.active).map(|it| it.index).collect()
+        };
+        let keyslots: Vec<_> = images.iter().map(|image| keyslots(image)).collect();
+        for limits in images.iter().map(|image| image.options.limits).collect::<HashSet<_>>() {
+            let (mut owners, mut candidates) = (Vec::new(), Vec::new());
+            for image in images.iter().filter(|image| image.options.limits == limits) {
+                for keyslot in image.keyslots().filter(|keyslot| keyslot.active) {
+                    owners.push((image, keyslot.index));
+                    candidates.push(Candidate { storage: image.storage(), keyslot });
+                }
+            }
+            let outcomes = search(&candidates, passphrase, limits, Until::All);
+            for ((image, keyslot), outcome) in owners.into_iter().zip(outcomes) {
+                if let Some(Ok(key)) = outcome {
+                    image.remember(keyslot, passphrase, key.is_some());
+                }
+            }
+        }
+        // What is known now is not tried again; what failed says why.
+        let outcomes = images.iter().zip(&keyslots).map(|(image, keyslots)| {
+            let outcomes = image.try_keyslots(keyslots, passphrase, Until::All);
+            let outcomes = outcomes.into_iter().map(|outcome| outcome.unwrap_or(Ok(false)));
+            keyslots.iter().copied().zip(outcomes).collect()
+        });
+        outcomes.collect()
     }
 
     /// Whether the keyslot's area is all zeros: never used, or erased by keyslot.
@@ -191,7 +289,8 @@ impl OpenOptions {
         let header = Header::read(file.as_ref()).map_err(|e| e.with_path(PathBuf::from(path)))?;
         let storage: Arc<dyn Storage> = Arc::<FileStorage>::clone(&file);
         let id = file.id().map_err(|e| Error::io("look at the file", e).with_path(path))?;
-        Ok(Image { storage, file: Some(file), header, options, range_lock: RangeLock::of(id) })
+        let (range_lock, tried) = (RangeLock::of(id), Mutex::default());
+        Ok(Image { storage, file: Some(file), header, options, range_lock, tried })
     }
 }
 
@@ -199,4 +298,9 @@ impl Default for OpenOptions {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// What a thread that panicked leaves is as good as any.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::header::Keyslot;
 
 /// How much work a header may ask for. What asks for more is refused, not clamped.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub struct Limits {
     /// PBKDF2 iterations of a keyslot or a digest

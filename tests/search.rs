@@ -1,0 +1,228 @@
+//! A secret tried on many keyslots at once: what opens is what opens one after the other, the first
+//! that opens ends the rest, and nothing is derived twice.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use keyslot::amend::{Change, Request};
+use keyslot::crypto::{Argon2Variant, CipherSpec, HashAlg, KdfAlg};
+use keyslot::header::{Header, Scheme, SlotChange, Step};
+use keyslot::keyslot::{Candidate, Cost, Until, seal, search};
+use keyslot::storage::Storage;
+use keyslot::{ErrorKind, Image, Limits, Passphrase};
+use support::luks2::roomy;
+use support::memory::{self, Memory};
+use support::opener::{Bytes, secret, small_key};
+
+const ARGON2: KdfAlg =
+    KdfAlg::Argon2 { variant: Argon2Variant::Argon2id, time: 1, memory: 32, parallelism: 1 };
+
+fn pbkdf2(hash: HashAlg, iterations: u32) -> KdfAlg {
+    KdfAlg::Pbkdf2 { hash, iterations }
+}
+
+/// A LUKS2 image with these secrets in its keyslots 8, 9 and so on, by these KDFs.
+fn image(slots: &[(&Passphrase, KdfAlg)]) -> Vec<u8> {
+    let mut bytes = roomy(slots.len()).bytes;
+    let storage = Bytes(bytes.clone());
+    let header = Header::read(&storage).unwrap();
+    let image = Image::from_storage(storage, Limits::NONE).unwrap();
+    let unlocked = image.unlock(&secret("hunter0")).unwrap();
+    let encryption = CipherSpec::parse("aes", "xts-plain64", 64).unwrap();
+    let change = |(place, &(secret, kdf)): (usize, &(&Passphrase, KdfAlg))| {
+        let scheme = Scheme { kdf, encryption: encryption.clone(), af_hash: HashAlg::Sha256 };
+        SlotChange::Activate {
+            keyslot: 8 + place,
+            sealed: seal(&scheme, unlocked.volume_key(), secret).unwrap(),
+        }
+    };
+    let changes: Vec<_> = slots.iter().enumerate().map(change).collect();
+    for step in header.lower(&changes).unwrap().0.iter().flat_map(|stage| &stage.steps) {
+        if let Step::Write { offset, bytes: written } = step {
+            let offset = usize::try_from(*offset).unwrap();
+            bytes[offset..offset + written.len()].copy_from_slice(written);
+        }
+    }
+    bytes
+}
+
+fn candidates<'a>(storage: &'a Bytes, header: &'a Header, from: usize) -> Vec<Candidate<'a>> {
+    let keyslots = header.keyslots().filter(|keyslot| keyslot.index >= from);
+    keyslots.map(|keyslot| Candidate { storage, keyslot }).collect()
+}
+
+/// Every hash with lanes, one without, Argon2, and counts that differ.
+#[test]
+fn what_opens_is_what_opens_one_after_the_other() {
+    let (a, b) = (secret("a"), secret("b"));
+    let kdfs = [
+        pbkdf2(HashAlg::Sha256, 1000),
+        pbkdf2(HashAlg::Sha1, 300),
+        ARGON2,
+        pbkdf2(HashAlg::Sha512, 7),
+        pbkdf2(HashAlg::Sha256, 1),
+        pbkdf2(HashAlg::Whirlpool, 20),
+        pbkdf2(HashAlg::Sha384, 5000),
+        pbkdf2(HashAlg::Sha256, 2000),
+        pbkdf2(HashAlg::Sha256, 1001),
+        ARGON2,
+    ];
+    let slots: Vec<_> =
+        kdfs.iter().enumerate().map(|(i, &kdf)| (if i % 3 == 1 { &b } else { &a }, kdf)).collect();
+    let storage = Bytes(image(&slots));
+    let header = Header::read(&storage).unwrap();
+    let candidates = candidates(&storage, &header, 8);
+    assert_eq!(candidates.len(), kdfs.len());
+    for (secret, is_its) in [(&a, [true, false]), (&b, [false, true]), (&secret("c"), [false; 2])] {
+        let outcomes = search(&candidates, secret, Limits::NONE, Until::All);
+        for (i, outcome) in outcomes.into_iter().enumerate() {
+            let opens = outcome.unwrap().unwrap().is_some();
+            assert_eq!(opens, is_its[usize::from(i % 3 == 1)], "{i}");
+        }
+        for (i, candidate) in candidates.iter().enumerate() {
+            let one = search(std::slice::from_ref(candidate), secret, Limits::NONE, Until::First);
+            let opens = one.into_iter().next().flatten().unwrap().unwrap().is_some();
+            assert_eq!(opens, is_its[usize::from(i % 3 == 1)], "{i}");
+        }
+    }
+}
+
+#[test]
+fn the_right_one_is_found_wherever_it_is() {
+    let (right, wrong) = (secret("right"), secret("wrong"));
+    for place in 0..8 {
+        let slots: Vec<_> = (0..8).map(|i| (i, if i == place { &right } else { &wrong })).collect();
+        let bytes = memory::image(&small_key(), &slots);
+        let image = Image::from_storage(Bytes(bytes), Limits::NONE).unwrap();
+        assert_eq!(image.unlock(&right).unwrap().keyslot(), place);
+        let other = image.unlock(&secret("other")).unwrap_err();
+        assert_eq!(other.kind(), ErrorKind::WrongSecret);
+    }
+}
+
+/// The others would take minutes.
+#[test]
+fn the_first_that_opens_ends_the_rest() {
+    let (right, wrong) = (secret("right"), secret("wrong"));
+    let endless = pbkdf2(HashAlg::Sha256, u32::MAX);
+    let mut slots = vec![(&right, pbkdf2(HashAlg::Sha256, 1000))];
+    slots.extend([(&wrong, pbkdf2(HashAlg::Sha256, 1)); 9]);
+    let mut bytes = image(&slots);
+    // What they hold does not matter any more.
+    let text = support::luks2::Luks2::new(bytes.clone());
+    let mut metadata = text.metadata(0);
+    for number in 9..18 {
+        metadata["keyslots"][number.to_string()]["kdf"]["iterations"] = u32::MAX.into();
+    }
+    let keyslots = metadata["keyslots"].clone();
+    bytes = text.with(&support::luks2::Change::Set(vec![("/keyslots", keyslots)])).bytes;
+    let storage = Bytes(bytes);
+    let header = Header::read(&storage).unwrap();
+    let mut candidates = candidates(&storage, &header, 8);
+    assert_eq!(candidates[1].keyslot.kdf.alg, endless);
+    let has_threads = std::thread::available_parallelism().is_ok_and(|it| it.get() > 1);
+    // In front, and behind one that has a thread to itself for the rest of the day.
+    for place in if has_threads { 0..2 } else { 0..1 } {
+        let right_one = candidates.iter().position(|it| it.keyslot.index == 8).unwrap();
+        let moved = candidates.remove(right_one);
+        candidates.insert(place, moved);
+        let outcomes = search(&candidates, &right, Limits::NONE, Until::First);
+        for (i, outcome) in outcomes.into_iter().enumerate() {
+            match outcome {
+                Some(outcome) => assert!(i == place && outcome.unwrap().is_some()),
+                None => assert_ne!(i, place),
+            }
+        }
+    }
+}
+
+/// A storage that counts how often key material is read: once for each derivation.
+#[derive(Debug)]
+struct Counting(Arc<Memory>, Arc<AtomicUsize>);
+
+impl Storage for Counting {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        // The length of the key material of a key of 16 bytes.
+        self.1.fetch_add(usize::from(buf.len() == 64_000), Ordering::Relaxed);
+        self.0.read_exact_at(buf, offset)
+    }
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(buf, offset)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+#[test]
+fn no_keyslot_is_derived_twice_for_one_amendment() {
+    let (old, new) = (secret("old"), secret("new"));
+    let bytes = memory::image(&small_key(), &[(2, &old)]);
+    let count = Arc::new(AtomicUsize::new(0));
+    let storage = Counting(Memory::new(bytes, None), Arc::clone(&count));
+    let mut image = Image::from_storage(storage, Limits::NONE).unwrap();
+    let unlocked = image.unlock(&old).unwrap();
+    let replace = Change::replace(&old, &new, Cost::Iterations(1));
+    let plan = image.plan(Request::one(replace)).unwrap();
+    assert_eq!(count.load(Ordering::Relaxed), 1);
+    image.amend(&plan, Some(&unlocked)).unwrap();
+    // What was known of the old header is forgotten.
+    assert!(image.unlock(&old).is_err() && image.opens(2, &new).unwrap());
+    assert!(!image.opens(2, &old).unwrap());
+}
+
+#[test]
+fn many_images_at_once() {
+    let (a, b) = (secret("a"), secret("b"));
+    let open = |slots: &[(usize, &Passphrase)]| {
+        Image::from_storage(Bytes(memory::image(&small_key(), slots)), Limits::NONE).unwrap()
+    };
+    let luks2 = image(&[(&b, pbkdf2(HashAlg::Sha512, 3)), (&a, ARGON2)]);
+    let images = [
+        open(&[(0, &a), (5, &b)]),
+        open(&[(1, &b)]),
+        Image::from_storage(Bytes(luks2), Limits::default().with_memory(16)).unwrap(),
+        open(&[]),
+        open(&[(2, &a), (3, &a), (7, &b)]),
+    ];
+    let all = Image::try_images(&images.each_ref(), &a);
+    let opened = |outcomes: &[(usize, keyslot::Result<bool>)]| -> Vec<_> {
+        let opens = |outcome: &keyslot::Result<bool>| outcome.as_ref().is_ok_and(|&it| it);
+        outcomes.iter().filter(|it| opens(&it.1)).map(|it| it.0).collect()
+    };
+    let all: Vec<_> = all.iter().map(|outcomes| (outcomes.len(), opened(outcomes))).collect();
+    assert_eq!(all, [(2, vec![0]), (1, vec![]), (6, vec![]), (0, vec![]), (3, vec![2, 3])]);
+    let kind = |outcome: &keyslot::Result<bool>| outcome.as_ref().err().map(keyslot::Error::kind);
+    let luks2 = &Image::try_images(&[&images[2]], &b)[0];
+    assert_eq!(opened(luks2), [8]);
+    let refused: Vec<_> = luks2.iter().filter(|it| kind(&it.1).is_some()).map(|it| it.0).collect();
+    assert_eq!(refused, [3, 9]);
+}
+
+#[test]
+fn limits_and_failures_are_of_one_keyslot() {
+    let right = secret("right");
+    let slots = [
+        (&right, pbkdf2(HashAlg::Sha256, 2000)),
+        (&right, pbkdf2(HashAlg::Sha256, 1000)),
+        (&right, ARGON2),
+    ];
+    let storage = Bytes(image(&slots));
+    let header = Header::read(&storage).unwrap();
+    let candidates = candidates(&storage, &header, 8);
+    let limits = Limits::default().with_iterations(1500).with_memory(16);
+    let kinds: Vec<_> = search(&candidates, &right, limits, Until::All)
+        .into_iter()
+        .map(|outcome| outcome.unwrap().map(|key| key.is_some()).map_err(|error| error.kind()))
+        .collect();
+    assert_eq!(kinds, [Err(ErrorKind::Limit), Ok(true), Err(ErrorKind::Limit)]);
+    assert!(search(&[], &right, limits, Until::First).is_empty());
+}
