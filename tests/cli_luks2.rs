@@ -170,3 +170,49 @@ fn qemu_img_does_not_know_it() {
     }
     assert!(!desk.directory.path().join("new").exists());
 }
+
+/// It is an estimate: that there is one for each keyslot, and that more work takes longer.
+#[test]
+fn info_estimates_what_an_opening_takes() {
+    let costly = vec![
+        ("/keyslots/0/kdf/iterations", json!(200_000_000)),
+        ("/keyslots/3/kdf/memory", json!(1 << 20)),
+        ("/keyslots/3/kdf/time", json!(1000)),
+    ];
+    let desk = Desk::new(&Luks2::testdata("luks2_keyslots.img").with(&Change::Set(costly)));
+    let document: Value =
+        serde_json::from_str(&desk.done("info --estimate --output json image")).unwrap();
+    let estimates = document["estimates"].as_array().unwrap();
+    let ms = |keyslot: u64| {
+        let it = estimates.iter().find(|it| it["keyslot"] == keyslot).unwrap();
+        it["milliseconds"].as_u64().unwrap()
+    };
+    assert_eq!(estimates.len(), 4);
+    assert!(ms(0) > 100 * ms(5).max(1) && ms(3) > 1000 && ms(7) < ms(0), "{estimates:?}");
+    let text = desk.done("info --estimate image");
+    assert!(text.contains("\nkeyslot 5 opens in about "), "{text}");
+    assert!(!desk.done("info image").contains("opens in about"));
+}
+
+/// A machine that is ten times slower opens it in ten times that time.
+#[test]
+fn the_time_of_a_slower_machine() {
+    let desk = Desk::new(&support::luks2::roomy(4));
+    let iterations = |options: &str| {
+        let words = format!(
+            "add --secret env:S0 --new-secret env:S7 --pbkdf pbkdf2 --iter-time 400 --output json {options} image"
+        );
+        let result: Value = serde_json::from_str(&desk.done(&words)).unwrap();
+        result["changes"][0]["iterations"].as_u64().unwrap()
+    };
+    let (here, there) = (iterations(""), iterations("--iter-time-target 10"));
+    assert!((4 * there..40 * there).contains(&here), "{here} {there}");
+    for factor in ["0", "-1", "nan", "1001", "x"] {
+        let words =
+            format!("add --secret env:S0 --new-secret env:S7 --iter-time-target={factor} image");
+        let output = desk.output(&words);
+        assert_eq!(output.status.code(), Some(1));
+        let text = support::stderr(&output);
+        assert!(text.contains(factor) && text.contains("it must be from 0.01 to 1000"), "{text}");
+    }
+}

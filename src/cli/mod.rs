@@ -154,6 +154,10 @@ struct KdfArgs {
     #[arg(long, value_name = "MS", conflicts_with = "iterations")]
     iter_time: Option<u64>,
 
+    /// How many times slower than this machine the one is that shall open it in that time
+    #[arg(long, value_name = "FACTOR", value_parser = parse_factor, conflicts_with = "iterations")]
+    iter_time_target: Option<f64>,
+
     /// PBKDF2 iterations of the keyslot, 1000 at least, or passes of Argon2, 4 at least
     #[arg(long, value_name = "N")]
     iterations: Option<u32>,
@@ -180,11 +184,12 @@ enum KdfName {
 }
 
 /// Two answers to one question
-const KDF_TWICE: &str = "--iter-time and --iterations must not be given beside iter-time in -o";
+const KDF_TWICE: &str =
+    "--iter-time, --iter-time-target and --iterations must not be given beside iter-time in -o";
 
 impl KdfArgs {
     fn is_given(&self) -> bool {
-        self.iter_time.is_some() || self.iterations.is_some()
+        self.iter_time.is_some() || self.iterations.is_some() || self.iter_time_target.is_some()
     }
 
     /// What is asked for. Whether a count is high enough, the keyslot says.
@@ -199,10 +204,23 @@ impl KdfArgs {
             (None, Some(ms)) => Cost::Time(Duration::from_millis(ms)),
             (None, None) => Cost::default(),
         };
+        let cost = match (cost, self.iter_time_target) {
+            (Cost::Time(time), Some(factor)) => Cost::Time(time.div_f64(factor)),
+            (cost, _) => cost,
+        };
         let (memory, parallelism) = (self.pbkdf_memory, self.pbkdf_parallel);
         Pbkdf { kind, cost, memory, parallelism }
     }
 }
+
+/// A machine that is so many times slower, or faster.
+fn parse_factor(text: &str) -> std::result::Result<f64, String> {
+    let factor = text.parse().ok().filter(|factor| (MIN_FACTOR..=MAX_FACTOR).contains(factor));
+    factor.ok_or_else(|| format!("it must be from {MIN_FACTOR} to {MAX_FACTOR}"))
+}
+
+const MIN_FACTOR: f64 = 0.01;
+const MAX_FACTOR: f64 = 1000.0;
 
 /// Refuses a count below those that QEMU and cryptsetup use at least.
 fn check_count(pbkdf: &Pbkdf, default: KdfKind) -> Result<()> {

@@ -6,7 +6,7 @@ use super::{DEFAULT_ITER_TIME, MIN_ITERATIONS, machine};
 use crate::crypto::calibrate::{self, Rate};
 use crate::crypto::{Argon2Variant, CipherSpec, HashAlg, KdfAlg, KdfKind, SectorCipher, af};
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::Template;
+use crate::header::{Digest, Template};
 
 /// How long an opening shall take.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -144,17 +144,25 @@ pub(crate) fn digest_iterations(cost: Cost, hash: HashAlg, len: usize) -> Result
 /// its digest. `rate` is that of the template's hash, if it is known.
 fn time_left(time: Duration, template: &Template<'_>, rate: Option<Rate>) -> Result<Duration> {
     let merge = merge_time(&template.encryption, template.af_hash, template.key_size)?;
-    let check = template.digest.as_ref().map_or(Duration::ZERO, |digest| {
-        let known = rate.filter(|_| digest.hash == template.hash);
-        let rate = known.unwrap_or_else(|| measure(digest.hash, SHORTEST_MEASURE));
-        rate.time(digest.value.len(), digest.iterations.into())
-    });
+    let digest = template.digest.as_ref();
+    let known = |digest: &Digest<'_>| rate.filter(|_| digest.hash == template.hash);
+    let check = digest.map_or(Duration::ZERO, |digest| check_time(digest, known(digest)));
     // A rest that takes more than half was calibrated for another time.
     Ok(time.saturating_sub(merge + check).max(time / 2))
 }
 
+/// What it takes to compare a key with its digest. `rate` is that of the digest's hash, if it is known.
+pub(super) fn check_time(digest: &Digest<'_>, rate: Option<Rate>) -> Duration {
+    let rate = rate.unwrap_or_else(|| measure(digest.hash, SHORTEST_MEASURE));
+    rate.time(digest.value.len(), digest.iterations.into())
+}
+
 /// What an opening takes besides the KDF: decrypting the key material and merging it.
-fn merge_time(encryption: &CipherSpec, hash: HashAlg, key_size: usize) -> Result<Duration> {
+pub(super) fn merge_time(
+    encryption: &CipherSpec,
+    hash: HashAlg,
+    key_size: usize,
+) -> Result<Duration> {
     let key = vec![0; encryption.key_size()];
     let split = key_size * af::STRIPES as usize;
     let mut material = vec![0; split.next_multiple_of(SectorCipher::SECTOR_SIZE)];
@@ -165,7 +173,7 @@ fn merge_time(encryption: &CipherSpec, hash: HashAlg, key_size: usize) -> Result
 }
 
 /// Measures for a quarter of the time it is about, and no longer than gives a steady figure.
-fn measure(hash: HashAlg, time: Duration) -> Rate {
+pub(super) fn measure(hash: HashAlg, time: Duration) -> Rate {
     Rate::measure(hash, (time / 4).clamp(SHORTEST_MEASURE, LONGEST_MEASURE))
 }
 
@@ -190,7 +198,7 @@ fn invalid(text: impl Into<String>) -> Error {
 pub(super) const LUKS1_DIGEST_SIZE: usize = 20;
 /// What cryptsetup gives to a LUKS2 digest
 const DIGEST_TIME: Duration = Duration::from_millis(125);
-const SHORTEST_MEASURE: Duration = Duration::from_millis(5);
+pub(super) const SHORTEST_MEASURE: Duration = Duration::from_millis(5);
 const LONGEST_MEASURE: Duration = Duration::from_millis(100);
 /// cryptsetup's bounds on Argon2: lanes, and memory in KiB
 const MAX_LANES: u32 = 4;

@@ -2,6 +2,7 @@
 //! [`seal`] makes the key material that goes into one.
 
 mod cost;
+mod estimate;
 mod machine;
 mod seal;
 mod search;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 pub(crate) use cost::digest_iterations;
 pub use cost::{Cost, Pbkdf};
+pub use estimate::estimate;
 pub use seal::{new_digest, new_luks2_digest, seal};
 pub use search::{Candidate, Outcome, Until, search};
 pub use unlock::{Unlocked, cannot_open, opens, unlock, unlock_keyslot, wrong_secret};

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use clap::Args;
 use keyslot::crypto::KdfAlg;
 use keyslot::header::Header;
+use keyslot::keyslot::estimate;
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
 use serde_json::{Map, Value, json};
 
@@ -47,6 +48,10 @@ pub struct InfoArgs {
     /// Print the metadata of a LUKS2 header, as it is and nothing else
     #[arg(long, conflicts_with_all = ["output", "secret"])]
     metadata: bool,
+
+    /// Say how long each keyslot takes to open on this machine, about
+    #[arg(long, conflicts_with = "metadata")]
+    estimate: bool,
 
     /// Accepted as qemu-img has it: no lock is taken anyway
     #[arg(short = 'U', long)]
@@ -102,6 +107,10 @@ pub fn run(args: &InfoArgs, persona: Persona) -> Outcome {
             }
             document["secret-opens"] = json!(opened);
         }
+        if args.estimate {
+            let estimates = estimates(&image).map_err(|error| error.with_path(&spec.path))?;
+            document["estimates"] = estimates;
+        }
         if args.output == Output::Human {
             let gap = if i > 0 { "\n" } else { "" };
             output::print(&format!("{gap}{}", text(&document)))?;
@@ -116,6 +125,17 @@ pub fn run(args: &InfoArgs, persona: Persona) -> Outcome {
         }
     }
     failed.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// How long an opening takes, of each active keyslot.
+fn estimates(image: &Image) -> Result<Value> {
+    let active = image.keyslots().filter(|keyslot| keyslot.active);
+    active
+        .map(|keyslot| {
+            let ms = u64::try_from(estimate(&keyslot)?.as_millis()).unwrap_or(u64::MAX);
+            Ok(json!({ "keyslot": keyslot.index, "milliseconds": ms }))
+        })
+        .collect()
 }
 
 /// The document that qemu-img prints as JSON.
@@ -217,6 +237,14 @@ fn text(document: &Value) -> String {
         }
         None => String::new(),
     };
+    let estimates = document["estimates"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let estimates: String = estimates
+        .iter()
+        .flat_map(|it| {
+            let (keyslot, ms) = (&it["keyslot"], &it["milliseconds"]);
+            [format!("keyslot {keyslot} opens in about {ms} ms on this machine\n")]
+        })
+        .collect();
     format!(
         "image: {name}\n\
          file format: {}\n\
@@ -229,7 +257,7 @@ fn text(document: &Value) -> String {
              protocol type: file\n    \
              file length: {} ({length} bytes)\n    \
              disk size: {disk_size}\n\
-         {opens}",
+         {opens}{estimates}",
         string(&document["format"]),
         size(virtual_size),
         human(&without_metadata(&document["format-specific"]["data"]), 1),
