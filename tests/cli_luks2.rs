@@ -176,8 +176,10 @@ fn qemu_img_does_not_know_it() {
 fn info_estimates_what_an_opening_takes() {
     let costly = vec![
         ("/keyslots/0/kdf/iterations", json!(200_000_000)),
-        ("/keyslots/3/kdf/memory", json!(1 << 20)),
-        ("/keyslots/3/kdf/time", json!(1000)),
+        // Absurd, and not what an estimate takes.
+        ("/keyslots/3/kdf/memory", json!(u32::MAX)),
+        ("/keyslots/3/kdf/time", json!(u32::MAX)),
+        ("/keyslots/3/kdf/cpus", json!((1 << 24) - 1)),
     ];
     let desk = Desk::new(&Luks2::testdata("luks2_keyslots.img").with(&Change::Set(costly)));
     let document: Value =

@@ -112,11 +112,18 @@ fn a_new_secret_over_the_limit_is_not_written() {
     let (a, b) = (secret("a"), secret("b"));
     let memory = Memory::new(memory::image(&small_key(), &[(0, &a)]), None);
     let limits = Limits::NONE.with_iterations(1000);
+    let image = Image::from_storage(Arc::clone(&memory), limits).unwrap();
+    // A count that is asked for by number is judged before anything is done.
+    let add = Request::one(Change::add(&b, Cost::Iterations(1001)));
+    assert_eq!(image.plan(add).unwrap_err().kind(), ErrorKind::Refused);
+    // One that a time comes to, when it is known.
+    let memory = Memory::new(memory::image(&small_key(), &[(0, &a)]), None);
     let mut image = Image::from_storage(Arc::clone(&memory), limits).unwrap();
     let unlocked = image.unlock(&a).unwrap();
-    let plan = image.plan(Request::one(Change::add(&b, Cost::Iterations(1001)))).unwrap();
+    let cost = Cost::Time(std::time::Duration::from_secs(10));
+    let plan = image.plan(Request::one(Change::add(&b, cost))).unwrap();
     let error = image.amend(&plan, Some(&unlocked)).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Limit);
+    assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(memory.log().is_empty());
     assert!(image.is_blank(8).is_err());
 }
