@@ -19,7 +19,7 @@ pub mod restoring;
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -76,6 +76,12 @@ impl Running {
 
     pub fn has_ended(&mut self) -> bool {
         self.0.try_wait().unwrap().is_some()
+    }
+
+    /// Waits until it has, which is a failure after 20 seconds.
+    pub fn wait(&mut self) -> ExitStatus {
+        eventually("it has ended", || self.has_ended());
+        self.0.wait().unwrap()
     }
 }
 
