@@ -1,7 +1,7 @@
 //! What comparisons of whole commands share: programs that take turns, and what their runs cost.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
@@ -50,18 +50,31 @@ fn median(runs: &[Costs]) -> Costs {
 
 /// Runs it to its end, which has to be a good one.
 pub fn run(command: &mut Command) -> io::Result<Costs> {
+    let (status, costs) = measure(command)?;
+    assert!(status.success(), "{command:?}");
+    Ok(costs)
+}
+
+/// Runs it to its end, which has to be a bad one, and what it says of it is not shown.
+pub fn run_to_failure(command: &mut Command) -> io::Result<Costs> {
+    let (status, costs) = measure(command.stderr(Stdio::null()))?;
+    assert!(!status.success(), "{command:?}");
+    Ok(costs)
+}
+
+fn measure(command: &mut Command) -> io::Result<(ExitStatus, Costs)> {
     let children = || getrusage(UsageWho::RUSAGE_CHILDREN).map_err(io::Error::from);
     let before = children()?;
     let start = Instant::now();
     let status = command.stdout(Stdio::null()).status()?;
     let wall = start.elapsed();
     let after = children()?;
-    assert!(status.success(), "{command:?}");
-    Ok(Costs {
+    let costs = Costs {
         wall,
         user: difference(after.user_time(), before.user_time()),
         system: difference(after.system_time(), before.system_time()),
-    })
+    };
+    Ok((status, costs))
 }
 
 fn difference(after: TimeVal, before: TimeVal) -> Duration {

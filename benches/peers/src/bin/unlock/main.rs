@@ -1,16 +1,19 @@
 //! Whole commands: `keyslot check --first` beside `cryptsetup open --test-passphrase`, and `keyslot
-//! add` beside `cryptsetup luksAddKey`, on the same images with the same parameters, in turn.
+//! add` beside `cryptsetup luksAddKey`, on the same images with the same parameters, in turn; and
+//! both of keyslot beside `qemu-io` and `qemu-img amend`, on an image of qemu-img's (`slots`).
 //!
-//! `cargo run --release --bin unlock -- [DIRECTORY [RUNS]]`; by default in `/dev/shm`, medians of
-//! five runs. The program is `$KEYSLOT`, or else is built first.
+//! `cargo run --release --bin unlock -- [DIRECTORY [RUNS [kdfs|slots]]]`; by default in `/dev/shm`,
+//! medians of five runs, and both parts. The program is `$KEYSLOT`, or else is built first.
 //!
 //! Argon2 has two lanes and four passes. A keyslot is added to an image whose own takes no time to
 //! open, so what is measured is how the new one is made.
 
+mod slots;
+
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use keyslot_peers::{Costs, in_turn, keyslot, remove, run};
 
@@ -18,11 +21,24 @@ fn main() -> io::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let directory = arguments.next().unwrap_or_else(|| "/dev/shm".to_owned());
     let runs = arguments.next().map_or(5, |runs| runs.parse().expect("RUNS is a number"));
+    let part = arguments.next();
+    let is_wanted = |name| part.as_deref().is_none_or(|part| part == name);
 
     let directory = tempfile::tempdir_in(directory)?;
-    let files = Files::below(directory.path())?;
-    let programs = [Program::Keyslot(keyslot()), Program::Cryptsetup];
+    let keyslot = keyslot();
+    if is_wanted("kdfs") {
+        measure_kdfs(directory.path(), &keyslot, runs)?;
+    }
+    if is_wanted("slots") {
+        slots::measure(directory.path(), &keyslot, runs)?;
+    }
+    Ok(())
+}
 
+/// A keyslot of each kind, opened and added.
+fn measure_kdfs(directory: &Path, keyslot: &Path, runs: usize) -> io::Result<()> {
+    let files = Files::below(directory)?;
+    let programs = [Program::Keyslot(keyslot.to_owned()), Program::Cryptsetup];
     print_header("keyslot check --first", "cryptsetup open --test-passphrase");
     for kdf in KDFS {
         files.format(kdf)?;
@@ -31,10 +47,7 @@ fn main() -> io::Result<()> {
     }
     print_header("keyslot add", "cryptsetup luksAddKey");
     for kdf in KDFS {
-        match files.measure_add(kdf, &programs, runs)? {
-            Some(costs) => print_row(kdf, &costs),
-            None => println!("| {} | not yet | | | | |", kdf.name),
-        }
+        print_row(kdf, &files.measure_add(kdf, &programs, runs)?);
     }
     Ok(())
 }
@@ -185,22 +198,10 @@ impl Files {
         Ok(())
     }
 
-    /// None if keyslot does not make such keyslots. What each program made, cryptsetup has to open.
-    fn measure_add(
-        &self,
-        kdf: Kdf,
-        programs: &[Program],
-        runs: usize,
-    ) -> io::Result<Option<Vec<Costs>>> {
+    /// What each program made, cryptsetup has to open.
+    fn measure_add(&self, kdf: Kdf, programs: &[Program], runs: usize) -> io::Result<Vec<Costs>> {
         self.format(kdf.cheap())?;
         fs::copy(&self.image, &self.original)?;
-        for program in programs {
-            let mut command = program.add(kdf, self);
-            if !command.stdout(Stdio::null()).stderr(Stdio::null()).status()?.success() {
-                return Ok(None);
-            }
-            fs::copy(&self.original, &self.image)?;
-        }
         let add = |turn, program: &Program| {
             fs::copy(&self.original, &self.image)?;
             let costs = run(&mut program.add(kdf, self))?;
@@ -209,7 +210,7 @@ impl Files {
             }
             Ok(costs)
         };
-        in_turn(programs, runs, add).map(Some)
+        in_turn(programs, runs, add)
     }
 }
 
