@@ -179,6 +179,38 @@ fn no_keyslot_is_derived_twice_for_one_amendment() {
     assert!(!image.opens(2, &old).unwrap());
 }
 
+/// Somebody else changed the keyslot meanwhile: what opened it before does not count.
+#[test]
+fn what_was_tried_on_another_header_is_forgotten() {
+    let (old, other, new) = (secret("old"), secret("other"), secret("new"));
+    let memory = Memory::new(memory::image(&small_key(), &[(0, &old), (1, &other)]), None);
+    let open = || Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
+    let mut mine = open();
+    let plan = mine.plan(Request::one(Change::erase_secret(&old))).unwrap();
+    let mut theirs = open();
+    let unlocked = theirs.unlock(&old).unwrap();
+    let replace = Change::replace(&old, &new, Cost::Iterations(1));
+    let their_plan = theirs.plan(Request::one(replace)).unwrap();
+    theirs.amend(&their_plan, Some(&unlocked)).unwrap();
+    assert_eq!(mine.amend(&plan, None).unwrap_err().kind(), ErrorKind::Changed);
+    let again = mine.plan(Request::one(Change::erase_secret(&old)));
+    assert_eq!(again.unwrap_err().kind(), ErrorKind::WrongSecret);
+}
+
+/// Argon2 in front is not behind PBKDF2, which would take for ever.
+#[test]
+fn the_first_is_the_first_whatever_its_kdf() {
+    let (right, wrong) = (secret("right"), secret("wrong"));
+    let bytes = image(&[(&right, ARGON2), (&wrong, pbkdf2(HashAlg::Sha256, 1))]);
+    let image = support::luks2::Luks2::new(bytes);
+    let endless = vec![("/keyslots/9/kdf/iterations", u32::MAX.into())];
+    let storage = Bytes(image.with(&support::luks2::Change::Set(endless)).bytes);
+    let header = Header::read(&storage).unwrap();
+    let candidates = candidates(&storage, &header, 8);
+    let outcomes = search(&candidates, &right, Limits::NONE, Until::First);
+    assert!(matches!(outcomes[..], [Some(Ok(Some(_))), None]));
+}
+
 #[test]
 fn many_images_at_once() {
     let (a, b) = (secret("a"), secret("b"));

@@ -1,5 +1,6 @@
 //! `keyslot check`: whether the header is sound, what a crash left, and what a secret opens.
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -63,9 +64,11 @@ pub fn run(args: &CheckArgs) -> Outcome {
     };
     let mut documents = Vec::new();
     let mut failed = None;
-    let images = args.images.chunks(AT_ONCE).flat_map(|paths| open(paths, secret.as_ref(), args));
+    // Where nothing is tried at once, an image is not open for longer than it takes.
+    let at_once = if secret.is_some() && !args.first { AT_ONCE } else { 1 };
+    let images = args.images.chunks(at_once).flat_map(|paths| open(paths, secret.as_ref(), args));
     for (path, image) in images {
-        let checked = image.and_then(|image| check(path, &image, secret.as_ref(), args));
+        let checked = image.and_then(|(image, tried)| check(path, &image, tried, args.first));
         let error = match checked {
             Ok(document) => {
                 if args.output == Output::Human && !args.quiet {
@@ -95,30 +98,39 @@ pub fn run(args: &CheckArgs) -> Outcome {
     failed.map_or(Ok(()), Err)
 }
 
+type Tried = Vec<(usize, Result<bool>)>;
+type Opened = (Image, Option<Tried>);
+
 /// Opens some images, and tries the secret on all of their keyslots at once.
 fn open<'a>(
     paths: &'a [PathBuf],
     secret: Option<&Passphrase>,
     args: &CheckArgs,
-) -> Vec<(&'a Path, Result<Image>)> {
+) -> Vec<(&'a Path, Result<Opened>)> {
     let sharing = if secret.is_some() { Sharing::ReadData } else { Sharing::None };
     let options = OpenOptions::new().sharing(sharing).limits(limits(args.force));
     let images: Vec<_> = paths.iter().map(|path| (path.as_path(), options.open(path))).collect();
-    if let (Some(secret), [_, _, ..], false) = (secret, paths, args.first) {
+    let mut tried = VecDeque::new();
+    if let Some(secret) = secret {
         let _spinner = Spinner::start("trying the keyslots", args.quiet);
         let opened: Vec<_> = images.iter().filter_map(|(_, image)| image.as_ref().ok()).collect();
-        // The images know then.
-        Image::try_images(&opened, secret);
+        tried.extend(match opened.as_slice() {
+            [image] if args.first => vec![first(image, secret)],
+            images => Image::try_images(images, secret),
+        });
     }
-    images
+    let mut with_tried = |image| (image, tried.pop_front());
+    images.into_iter().map(|(path, image)| (path, image.map(&mut with_tried))).collect()
 }
 
-fn check(
-    path: &Path,
-    image: &Image,
-    secret: Option<&Passphrase>,
-    args: &CheckArgs,
-) -> Result<Value> {
+/// What is known when one keyslot opens.
+fn first(image: &Image, secret: &Passphrase) -> Tried {
+    let keyslots: Vec<_> = image.keyslots().map(|keyslot| keyslot.index).collect();
+    let outcomes = image.try_keyslots(&keyslots, secret, Until::First);
+    keyslots.into_iter().zip(outcomes).filter_map(|(it, outcome)| Some((it, outcome?))).collect()
+}
+
+fn check(path: &Path, image: &Image, tried: Option<Tried>, first: bool) -> Result<Value> {
     let header = image.header();
     let mut keyslots = Vec::new();
     for keyslot in image.keyslots() {
@@ -154,9 +166,8 @@ fn check(
     if let Some(warning) = header.warning() {
         document["warning"] = json!(warning);
     }
-    if let Some(secret) = secret {
-        let _spinner = Spinner::start("trying the keyslots", args.quiet);
-        document["secret-opens"] = json!(opened(image, secret, args.first)?);
+    if let Some(tried) = tried {
+        document["secret-opens"] = json!(opened(image, tried, first)?);
     }
     Ok(document)
 }
@@ -166,23 +177,27 @@ fn opener(header: &Header, keyslot: usize) -> Option<&Token> {
     header.luks2()?.metadata().opener_of(u32::try_from(keyslot).ok()?)
 }
 
-/// The keyslots that the secret opens. One that is over the limit is skipped if another opens.
-pub fn opened(image: &Image, secret: &Passphrase, first: bool) -> Result<Vec<usize>> {
+/// The keyslots that a secret opens, all of them tried.
+pub fn opened_by(image: &Image, secret: &Passphrase) -> Result<Vec<usize>> {
+    let mut tried = Image::try_images(&[image], secret);
+    opened(image, tried.pop().unwrap_or_default(), false)
+}
+
+/// The keyslots that the secret opens. One that is over the limit is skipped if another opens, and so
+/// is any that fails if it is only about the first.
+fn opened(image: &Image, tried: Tried, first: bool) -> Result<Vec<usize>> {
     let mut opened = Vec::new();
     let mut over_limit = None;
-    let keyslots: Vec<_> = image.keyslots().map(|keyslot| keyslot.index).collect();
-    let until = if first { Until::First } else { Until::All };
-    let outcomes = image.try_keyslots(&keyslots, secret, until);
-    for (keyslot, outcome) in keyslots.into_iter().zip(outcomes) {
+    for (keyslot, outcome) in tried {
         match outcome {
-            Some(Ok(true)) => opened.push(keyslot),
-            Some(Ok(false)) | None => {}
-            Some(Err(error))
-                if matches!(error.kind(), ErrorKind::Limit | ErrorKind::OutOfMemory) =>
+            Ok(true) => opened.push(keyslot),
+            Ok(false) => {}
+            Err(error)
+                if first || matches!(error.kind(), ErrorKind::Limit | ErrorKind::OutOfMemory) =>
             {
                 over_limit.get_or_insert(error);
             }
-            Some(Err(error)) => return Err(error),
+            Err(error) => return Err(error),
         }
     }
     if first {
@@ -290,4 +305,4 @@ fn text(document: &Value) -> String {
 }
 
 /// As many images are open, and locked, at a time
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 8;

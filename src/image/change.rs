@@ -146,7 +146,12 @@ impl Image {
             let text = "another file has taken the image's place since it was opened";
             return Err(Error::new(ErrorKind::Changed, text));
         }
-        self.header = Header::read(self.storage())?;
+        let header = Header::read(self.storage())?;
+        if !header.same_bytes(&self.header) {
+            // What was tried was tried on another one.
+            lock(&self.tried).clear();
+        }
+        self.header = header;
         if !self.header.same_bytes(expected) {
             let text = "the header changed since it was looked at";
             return Err(Error::new(ErrorKind::Changed, text));

@@ -32,7 +32,8 @@ pub struct Image {
     options: OpenOptions,
     /// What the volumes of this file take turns with
     range_lock: Arc<RangeLock>,
-    /// What is known of keyslots and secrets: no keyslot is derived twice for one amendment
+    /// What is known of keyslots and secrets while the image is open to be amended, and until its
+    /// header changes: no keyslot is derived twice
     tried: Mutex<Vec<Tried>>,
 }
 
@@ -88,7 +89,8 @@ impl Image {
         self.file.as_deref()
     }
 
-    /// The volume key, out of the first keyslot that opens.
+    /// The volume key, out of the keyslot that opens first: many are tried at a time, so it need not
+    /// be the one with the lowest index.
     ///
     /// [`ErrorKind::WrongSecret`] if none does; [`ErrorKind::Limit`] if one was left out because
     /// its header asks for more work than the [limits](OpenOptions::limits) allow.
@@ -112,8 +114,14 @@ impl Image {
         Ok(unlocked)
     }
 
+    /// Only where an amendment follows: nobody else has a secret kept for longer than it is used.
     fn remember(&self, keyslot: usize, secret: &Passphrase, opens: bool) {
-        lock(&self.tried).push(Tried { keyslot, secret: secret.clone(), opens });
+        if self.file.is_some() && self.options.sharing != Sharing::Amend {
+            return;
+        }
+        let mut tried = lock(&self.tried);
+        tried.retain(|it| it.keyslot != keyslot || it.secret != *secret);
+        tried.push(Tried { keyslot, secret: secret.clone(), opens });
     }
 
     /// What is in the image, decrypted.
@@ -195,32 +203,23 @@ impl Image {
         images: &[&Self],
         passphrase: &Passphrase,
     ) -> Vec<Vec<(usize, Result<bool>)>> {
-        let keyslots = |image: &Self| -> Vec<usize> {
-            image.keyslots().filter(|it| it.active).map(|it| it.index).collect()
-        };
-        let keyslots: Vec<_> = images.iter().map(|image| keyslots(image)).collect();
+        let mut all: Vec<Vec<_>> = images.iter().map(|_| Vec::new()).collect();
         for limits in images.iter().map(|image| image.options.limits).collect::<HashSet<_>>() {
             let (mut owners, mut candidates) = (Vec::new(), Vec::new());
-            for image in images.iter().filter(|image| image.options.limits == limits) {
-                for keyslot in image.keyslots().filter(|keyslot| keyslot.active) {
-                    owners.push((image, keyslot.index));
+            for (place, image) in images.iter().enumerate() {
+                let active = image.keyslots().filter(|keyslot| keyslot.active);
+                for keyslot in active.filter(|_| image.options.limits == limits) {
+                    owners.push((place, keyslot.index));
                     candidates.push(Candidate { storage: image.storage(), keyslot });
                 }
             }
             let outcomes = search(&candidates, passphrase, limits, Until::All);
-            for ((image, keyslot), outcome) in owners.into_iter().zip(outcomes) {
-                if let Some(Ok(key)) = outcome {
-                    image.remember(keyslot, passphrase, key.is_some());
-                }
+            for ((place, keyslot), outcome) in owners.into_iter().zip(outcomes) {
+                let opens = outcome.unwrap_or(Ok(None)).map(|key| key.is_some());
+                all[place].push((keyslot, images[place].named(opens)));
             }
         }
-        // What is known now is not tried again; what failed says why.
-        let outcomes = images.iter().zip(&keyslots).map(|(image, keyslots)| {
-            let outcomes = image.try_keyslots(keyslots, passphrase, Until::All);
-            let outcomes = outcomes.into_iter().map(|outcome| outcome.unwrap_or(Ok(false)));
-            keyslots.iter().copied().zip(outcomes).collect()
-        });
-        outcomes.collect()
+        all
     }
 
     /// Whether the keyslot's area is all zeros: never used, or erased by keyslot.

@@ -1,5 +1,5 @@
-//! A secret tried on many keyslots at once: PBKDF2 in lanes on all cores, then Argon2, which has cores
-//! of its own, one keyslot after the other.
+//! A secret tried on many keyslots at once: PBKDF2 in lanes on all cores, then Argon2, which takes as
+//! many cores itself, one keyslot after the other.
 //!
 //! The first keyslot has a core to itself until it is done, since it is the right one more often than
 //! any other: so however many there are, that one is not slower for it. The others share what is left.
@@ -17,7 +17,7 @@ use super::Limits;
 use crate::crypto::pbkdf2::{Job, Lanes};
 use crate::crypto::{HashAlg, KdfAlg, af, kdf};
 use crate::error::{Error, Result};
-use crate::header::Keyslot;
+use crate::header::{Digest, Keyslot};
 use crate::secret::{Passphrase, SecretBytes, VolumeKey};
 use crate::storage::Storage;
 
@@ -74,7 +74,14 @@ pub fn search(
         outcomes: Mutex::new(outcomes),
         stop: AtomicBool::new(false),
     };
-    batch.run();
+    // Neither does it wait for others if it has Argon2.
+    if let Some(place) = alone.iter().position(|(_, index)| *index == 0 && until == Until::First) {
+        alone.swap_remove(place);
+        batch.finish(0, try_one(&candidates[0], passphrase));
+    }
+    if !batch.stops() {
+        batch.run();
+    }
     alone.sort_unstable();
     for (_, index) in alone {
         if batch.stops() {
@@ -143,7 +150,11 @@ impl Batch<'_> {
                 let first = self.first();
                 let share = lock(&self.queue).len().div_ceil(threads);
                 for _ in 1..threads {
-                    scope.spawn(move || self.work(None, share));
+                    let builder = thread::Builder::new();
+                    // Where no more threads can be had, this one does it all.
+                    if builder.spawn_scoped(scope, move || self.work(None, share)).is_err() {
+                        break;
+                    }
                 }
                 self.work(first, share);
             }),
@@ -166,6 +177,25 @@ impl Batch<'_> {
             |&index: &usize| hash.is_none_or(|hash| self.candidates[index].pbkdf2().0 == hash);
         let place = queue.iter().position(fits)?;
         queue.remove(place)
+    }
+
+    /// Computes a digest of another hash than the lanes have, unless the search ends before.
+    fn digest(&self, digest: &Digest<'_>, key: &VolumeKey, value: &mut [u8]) -> bool {
+        let mut lanes = Lanes::new(digest.hash);
+        let (salt, iterations) = (digest.salt, digest.iterations);
+        let mut blocks = (1..).zip(value.chunks_mut(digest.hash.digest_size()));
+        while !self.stops() {
+            while lanes.has_room()
+                && let Some((block, part)) = blocks.next()
+            {
+                lanes.push(Job { password: key.as_bytes(), salt, iterations, block }, part);
+            }
+            if lanes.is_empty() {
+                return true;
+            }
+            lanes.step(|part, output| part.copy_from_slice(&output[..part.len()]));
+        }
+        false
     }
 
     fn finish(&self, index: usize, outcome: Result<Option<VolumeKey>>) {
@@ -243,7 +273,7 @@ impl<'a> Run<'a> {
     }
 
     fn has_room(&self) -> bool {
-        self.waiting.is_empty() && self.lanes.has_room()
+        self.lanes.len() + self.waiting.len() < self.lanes.capacity()
     }
 
     fn begin(&mut self, index: usize) {
@@ -338,10 +368,10 @@ impl<'a> Run<'a> {
             }
             return;
         }
-        let (salt, iterations) = (digest.salt, digest.iterations);
-        kdf::pbkdf2(digest.hash, merged.as_bytes(), salt, iterations, &mut trial.value);
-        trial.merged = Some(merged);
-        self.compare(index);
+        if self.batch.digest(digest, &merged, &mut trial.value) {
+            trial.merged = Some(merged);
+            self.compare(index);
+        }
     }
 
     fn compare(&mut self, index: usize) {

@@ -97,11 +97,10 @@ pub fn run(args: &InfoArgs, persona: Persona) -> Outcome {
         let mut document = describe(&image, &spec).map_err(opening)?;
         if let Some(secret) = &secret {
             let _spinner = Spinner::start("trying the keyslots", args.output == Output::Json);
-            let opened =
-                check::opened(&image, secret, false).map_err(|error| match error.kind() {
-                    ErrorKind::Limit => error.with_hint("'keyslot check --force' insists"),
-                    _ => error,
-                })?;
+            let opened = check::opened_by(&image, secret).map_err(|error| match error.kind() {
+                ErrorKind::Limit => error.with_hint("'keyslot check --force' insists"),
+                _ => error,
+            })?;
             if opened.is_empty() {
                 failed.get_or_insert(check::opens_nothing(secret).with_path(&spec.path));
             }

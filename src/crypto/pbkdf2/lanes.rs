@@ -129,6 +129,13 @@ struct Active<P: Prf> {
     left: Vec<u32>,
 }
 
+impl<P: Prf> Active<P> {
+    #[inline(never)]
+    fn begin(&mut self, job: &Job<'_>) {
+        self.chains.push(P::begin(job));
+    }
+}
+
 impl<P: Prf> Chains for Active<P> {
     fn capacity(&self) -> usize {
         self.plan.capacity()
@@ -139,8 +146,8 @@ impl<P: Prf> Chains for Active<P> {
     }
 
     fn push(&mut self, job: &Job<'_>) {
-        self.chains.push(P::begin(job));
-        // The chain was made on the stack.
+        self.begin(job);
+        // The chain was made on the stack, in a frame that is below this one now.
         scrub();
         self.left.push(job.iterations.saturating_sub(1));
     }

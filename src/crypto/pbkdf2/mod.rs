@@ -8,27 +8,24 @@
 //! is found out when the program runs; `kernel` knows which of them is the fastest for a number
 //! of jobs. All other hashes run one job after the other (`portable`).
 //!
-//! # Many keyslots, many threads
+//! # Many keyslots
 //!
-//! Each thread has lanes of its own, and takes jobs from wherever the program keeps them. Here one
-//! password is tried on eight keyslots with keys of two blocks each; a key that is complete has
-//! its digest compared, which is a job more; the first that is right ends it all:
+//! One password is tried on eight keyslots with keys of two blocks each; a key that is complete has its
+//! digest compared, which is a job more; the first that is right ends it all. With threads, each has
+//! lanes of its own and takes jobs from wherever the program keeps them: so does
+//! [`search`](crate::keyslot::search).
 //!
 //! ```
 //! use std::collections::VecDeque;
-//! use std::sync::Mutex;
-//! use std::sync::atomic::{AtomicBool, Ordering};
-//! use std::thread;
 //!
 //! use keyslot::crypto::HashAlg;
 //! use keyslot::crypto::kdf;
 //! use keyslot::crypto::pbkdf2::{Job, Lanes};
 //!
 //! /// An output block of a keyslot's key, or the digest of a key that is complete.
-//! #[derive(Clone, Copy)]
 //! enum Task {
 //!     Key { slot: usize, block: u32 },
-//!     Digest { slot: usize },
+//!     Digest { slot: usize, key: Vec<u8> },
 //! }
 //!
 //! # let (password, key_size, hash) = (b"password", 64, HashAlg::Sha256);
@@ -40,60 +37,44 @@
 //! let size = hash.digest_size();
 //! let blocks = u32::try_from(key_size / size).unwrap();
 //! let tasks = (0..8).flat_map(|slot| (1..=blocks).map(move |block| Task::Key { slot, block }));
-//! let tasks: Mutex<VecDeque<Task>> = Mutex::new(tasks.collect());
+//! let mut tasks: VecDeque<Task> = tasks.collect();
 //! // Of each keyslot: its key, and how many blocks of it are still to come.
-//! let keys = Mutex::new(vec![(vec![0; key_size], blocks); 8]);
-//! let found = Mutex::new(None);
-//! let stop = AtomicBool::new(false);
+//! let mut keys = vec![(vec![0; key_size], blocks); 8];
+//! let mut found = None;
 //!
-//! let threads = 2;
-//! let share = (8 * blocks as usize).div_ceil(threads);
-//! let work = || {
-//!     let mut lanes = Lanes::new(hash);
-//!     while !stop.load(Ordering::Relaxed) {
-//!         // No more than its share, or nothing might be left for the others.
-//!         while lanes.len() < share.min(lanes.capacity())
-//!             && let Some(task) = tasks.lock().unwrap().pop_front()
-//!         {
-//!             let key;
-//!             let job = match task {
-//!                 Task::Key { slot, block } => {
-//!                     Job { password, salt: &salts[slot], iterations: 2000, block }
-//!                 }
-//!                 Task::Digest { slot } => {
-//!                     key = keys.lock().unwrap()[slot].0.clone();
-//!                     Job { password: &key, salt: b"salt", iterations: 1000, block: 1 }
-//!                 }
-//!             };
-//!             lanes.push(job, task);
-//!         }
-//!         if lanes.is_empty() {
-//!             break;
-//!         }
-//!         // A few milliseconds at most.
-//!         lanes.step(|task, output| match task {
+//! let mut lanes = Lanes::new(hash);
+//! while found.is_none() {
+//!     while lanes.has_room()
+//!         && let Some(task) = tasks.pop_front()
+//!     {
+//!         let job = match &task {
 //!             Task::Key { slot, block } => {
-//!                 let (key, missing) = &mut keys.lock().unwrap()[slot];
-//!                 key[(block as usize - 1) * size..][..size].copy_from_slice(output);
-//!                 *missing -= 1;
-//!                 if *missing == 0 {
-//!                     tasks.lock().unwrap().push_front(Task::Digest { slot });
-//!                 }
+//!                 Job { password, salt: &salts[*slot], iterations: 2000, block: *block }
 //!             }
-//!             Task::Digest { slot } if output == digest => {
-//!                 *found.lock().unwrap() = Some(slot);
-//!                 stop.store(true, Ordering::Relaxed);
+//!             Task::Digest { key, .. } => {
+//!                 Job { password: key, salt: b"salt", iterations: 1000, block: 1 }
 //!             }
-//!             Task::Digest { .. } => {}
-//!         });
+//!         };
+//!         lanes.push(job, task);
 //!     }
-//! };
-//! thread::scope(|scope| {
-//!     for _ in 0..threads {
-//!         scope.spawn(work);
+//!     if lanes.is_empty() {
+//!         break;
 //!     }
-//! });
-//! assert_eq!(found.into_inner().unwrap(), Some(5));
+//!     // A few milliseconds at most.
+//!     lanes.step(|task, output| match task {
+//!         Task::Key { slot, block } => {
+//!             let (key, missing) = &mut keys[slot];
+//!             key[(block as usize - 1) * size..][..size].copy_from_slice(output);
+//!             *missing -= 1;
+//!             if *missing == 0 {
+//!                 tasks.push_front(Task::Digest { slot, key: key.clone() });
+//!             }
+//!         }
+//!         Task::Digest { slot, .. } if output == digest => found = Some(slot),
+//!         Task::Digest { .. } => {}
+//!     });
+//! }
+//! assert_eq!(found, Some(5));
 //! ```
 
 mod chain;
