@@ -47,31 +47,33 @@
 //!     while lanes.has_room()
 //!         && let Some(task) = tasks.pop_front()
 //!     {
-//!         let job = match &task {
-//!             Task::Key { slot, block } => {
-//!                 Job { password, salt: &salts[*slot], iterations: 2000, block: *block }
-//!             }
-//!             Task::Digest { key, .. } => {
-//!                 Job { password: key, salt: b"salt", iterations: 1000, block: 1 }
+//!         // What it is known by: the digest is block 0.
+//!         let (job, name) = match &task {
+//!             Task::Key { slot, block } => (
+//!                 Job { password, salt: &salts[*slot], iterations: 2000, block: *block },
+//!                 (*slot, *block),
+//!             ),
+//!             Task::Digest { slot, key } => {
+//!                 (Job { password: key, salt: b"salt", iterations: 1000, block: 1 }, (*slot, 0))
 //!             }
 //!         };
-//!         lanes.push(job, task);
+//!         lanes.push(job, name);
 //!     }
 //!     if lanes.is_empty() {
 //!         break;
 //!     }
 //!     // A few milliseconds at most.
-//!     lanes.step(|task, output| match task {
-//!         Task::Key { slot, block } => {
-//!             let (key, missing) = &mut keys[slot];
-//!             key[(block as usize - 1) * size..][..size].copy_from_slice(output);
-//!             *missing -= 1;
-//!             if *missing == 0 {
-//!                 tasks.push_front(Task::Digest { slot, key: key.clone() });
-//!             }
+//!     lanes.step(|(slot, block), output| {
+//!         if block == 0 {
+//!             found = found.or((output == digest).then_some(slot));
+//!             return;
 //!         }
-//!         Task::Digest { slot, .. } if output == digest => found = Some(slot),
-//!         Task::Digest { .. } => {}
+//!         let (key, missing) = &mut keys[slot];
+//!         key[(block as usize - 1) * size..][..size].copy_from_slice(output);
+//!         *missing -= 1;
+//!         if *missing == 0 {
+//!             tasks.push_front(Task::Digest { slot, key: key.clone() });
+//!         }
 //!     });
 //! }
 //! assert_eq!(found, Some(5));
