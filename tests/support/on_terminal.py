@@ -45,6 +45,8 @@ while child.poll() is None and time.monotonic() < deadline:
     text += read(0.05)
 if child.poll() is None:
     child.kill()
-text += read(0.05)
+# The kernel may hand over what was written only after the writer has gone.
+while chunk := read(0.3):
+    text += chunk
 result = {"status": child.wait(), "text": text.decode(errors="replace")}
 print(json.dumps({**result, "echo_while_typing": echo, "echo_after": echoes()}))
