@@ -120,7 +120,10 @@ fn the_last_one_stays() {
     desk.refused("erase --old-secret env:S3 image", 1, all);
     desk.refused("erase --keyslot 3 --old-secret env:S3 image", 1, only);
     let before = desk.state();
-    assert_eq!(desk.done("erase --keyslot 3 --force image"), "keyslot 3 erased\n");
+    let output = desk.output("erase --keyslot 3 --force image");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "keyslot 3 erased\n");
+    let warning = "warning: image: no keyslot with the volume key is left, nothing opens the image: keyslot 7 holds another key\n";
+    assert_eq!(String::from_utf8_lossy(&output.stderr), warning);
     desk.state().assert_erased_from(&before, 3);
     assert_eq!(desk.keyslots(), [7]);
     if let Some(cryptsetup) = Cryptsetup::find() {

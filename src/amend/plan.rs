@@ -5,7 +5,7 @@
 use super::Request;
 use super::picture::{Opens, Picture, Slot};
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{Header, HeldKey, Occupant, Staging};
+use crate::header::{Header, HeldKey, Occupant, Priority, Staging};
 use crate::keyslot::Pbkdf;
 use crate::secret::Passphrase;
 
@@ -133,32 +133,24 @@ impl Plan {
         }
         plan.changes.append(&mut replacements);
         plan.warn();
-        plan.warn_of_tokens();
+        plan.warn_of_rest();
         Ok(plan)
     }
 
-    /// Says so if nothing is left that a person could open.
-    fn warn_of_tokens(&mut self) {
+    /// Warns if an erase leaves no keyslot that a typed secret opens without naming it.
+    fn warn_of_rest(&mut self) {
+        let erases = |it: &PlannedChange| matches!(it, PlannedChange::Erase { .. });
+        if self.changes.is_empty() || !self.changes.iter().all(erases) {
+            return;
+        }
         let is_erased = |keyslot: usize| {
             let is_it = |it: &PlannedChange| matches!(it, PlannedChange::Erase { keyslot: other } if *other == keyslot);
             self.changes.iter().any(is_it)
         };
-        let adds = |it: &PlannedChange| !matches!(it, PlannedChange::Erase { .. });
-        if self.changes.is_empty() || self.changes.iter().any(adds) {
-            return;
-        }
         let occupants = self.header.occupants();
-        let is_keeper = |it: &usize| occupants[*it].is_some_and(|it| it.key == HeldKey::Volume);
-        let keepers = (0..occupants.len()).filter(is_keeper);
-        let left: Vec<_> = keepers.filter(|&it| !is_erased(it)).collect();
-        let tokens: Option<Vec<_>> = left.iter().map(|&it| self.header.token_only(it)).collect();
-        if let (Some(tokens), Some(first)) = (tokens, left.first()) {
-            let text = format!(
-                "what is left to open the image is a token's: keyslot {first} is opened by {}",
-                tokens[0]
-            );
-            self.warnings.push(text);
-        }
+        let left = |keyslot: &usize| occupants[*keyslot].is_some() && !is_erased(*keyslot);
+        let left: Vec<_> = (0..occupants.len()).filter(left).collect();
+        self.warnings.extend(warning_of_rest(&self.header, &occupants, &left));
     }
 
     /// What keeps each replaced keyslot's key at hand, in the order of their indices.
@@ -192,6 +184,48 @@ impl Plan {
                 ));
             }
         }
+    }
+}
+
+/// The warning if none of the keyslots that are `left` opens the image with a typed secret unless it
+/// is named.
+fn warning_of_rest(
+    header: &Header,
+    occupants: &[Option<Occupant>],
+    left: &[usize],
+) -> Option<String> {
+    let holds = |keyslot: &usize| occupants[*keyslot].is_some_and(|it| it.key == HeldKey::Volume);
+    let (holders, others): (Vec<usize>, Vec<usize>) = left.iter().copied().partition(holds);
+    let Some(first) = holders.first() else {
+        return Some(match others.first() {
+            Some(keyslot) => format!(
+                "no keyslot with the volume key is left, nothing opens the image: keyslot {keyslot} holds another key"
+            ),
+            None => "no keyslot is left, nothing opens the image".to_owned(),
+        });
+    };
+    let tokens: Option<Vec<_>> = holders.iter().map(|&it| header.token_only(it)).collect();
+    if let Some(tokens) = tokens {
+        return Some(format!(
+            "what is left to open the image is a token's: keyslot {first} is opened by {}",
+            tokens[0]
+        ));
+    }
+    let limits: Option<Vec<_>> =
+        holders.iter().map(|&it| Some(format!("keyslot {it} {}", limit(header, it)?))).collect();
+    let text = limits?.join(", ");
+    Some(format!("no keyslot is left that a secret opens without naming it: {text}"))
+}
+
+/// The reason why a keyslot is not opened by a secret alone, if there is one.
+fn limit(header: &Header, keyslot: usize) -> Option<String> {
+    if let Some(token) = header.token_only(keyslot) {
+        return Some(format!("is opened by {token}"));
+    }
+    match header.keyslot(keyslot) {
+        Some(keyslot) if keyslot.priority == Priority::Ignore => Some("is ignored".to_owned()),
+        Some(_) => None,
+        None => Some("cannot be opened by this program".to_owned()),
     }
 }
 

@@ -98,11 +98,15 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
     let (id, source) = (spec.key_secret.as_deref(), args.secret.as_ref());
     not_both(id, source, "--secret")?;
     let secret = secrets.opening(id, source, "--secret", "Passphrase", persona).map_err(opening)?;
-    let job = job.map_err(opening)?;
+    let mut job = job.map_err(opening)?;
     if spec.read_only {
         return Err(opening(invalid("Block node is read-only")));
     }
     let unlocked = job.unlock(&secret).map_err(opening)?;
+    // With a key-secret, QEMU's rule holds: another active keyslot is enough.
+    if id.is_none() {
+        job.keep(secret);
+    }
     let force = args.change.force;
     let request = Request::from_options(&options, &secrets.objects, pbkdf, force)
         .map_err(|error| error.with_path(&spec.path))?;

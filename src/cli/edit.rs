@@ -4,10 +4,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use keyslot::amend::{Change, PlannedChange, Request};
+use keyslot::amend::{Change, Plan, PlannedChange, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::header::{Keyslot, Priority};
-use keyslot::keyslot::{Pbkdf, Unlocked};
+use keyslot::keyslot::{Pbkdf, Unlocked, Until};
 use keyslot::secret::Passphrase;
 use keyslot::{Error, ErrorKind, Image, Result};
 use serde_json::{Value, json};
@@ -127,9 +127,11 @@ pub fn add(args: &AddArgs) -> Outcome {
 /// Runs `keyslot erase`.
 pub fn erase(args: &EraseArgs) -> Outcome {
     let secrets = Secrets::new(&args.objects.objects, &[&args.secret, &args.old_secret])?;
-    let job = Job::open(&args.image, &args.change, Persona::Keyslot)?;
+    let mut job = Job::open(&args.image, &args.change, Persona::Keyslot)?;
     if let Some(source) = &args.secret {
-        job.unlock(&secrets.existing(Some(source), "--secret", "Passphrase")?)?;
+        let secret = secrets.existing(Some(source), "--secret", "Passphrase")?;
+        job.unlock(&secret)?;
+        job.keep(secret);
     }
     let old_secret = match &args.old_secret {
         Some(source) => {
@@ -180,6 +182,8 @@ pub struct Job {
     image: Image,
     path: PathBuf,
     quiet: bool,
+    /// Must still open the image after an erase
+    kept: Option<Passphrase>,
 }
 
 impl Job {
@@ -188,7 +192,40 @@ impl Job {
         let image = change.open_options().open(path)?;
         persona.admit(&image)?;
         image.check_amendable()?;
-        Ok(Self { image, path: path.to_owned(), quiet: change.quiet })
+        Ok(Self { image, path: path.to_owned(), quiet: change.quiet, kept: None })
+    }
+
+    /// Has every erase refused, unless forced, that leaves no keyslot which this secret opens.
+    pub fn keep(&mut self, secret: Passphrase) {
+        self.kept = Some(secret);
+    }
+
+    /// Refuses to erase the last keyslot that the secret to be [kept](Self::keep) opens. A change
+    /// that puts a new secret in leaves one that is known.
+    fn check_kept(&self, plan: &Plan) -> Result<()> {
+        let erased: Option<Vec<_>> = plan.changes().iter().map(erased).collect();
+        let (Some(secret), Some(erased)) = (&self.kept, erased) else { return Ok(()) };
+        let stays = |it: &Keyslot<'_>| {
+            it.is_bound && it.priority != Priority::Ignore && !erased.contains(&it.index)
+        };
+        let active = self.image.keyslots().filter(|it| it.active);
+        let staying: Vec<_> = active.filter(stays).map(|it| it.index).collect();
+        let _spinner = Spinner::start("looking for the secret's keyslots", self.quiet);
+        let mut failed = None;
+        for outcome in self.image.try_keyslots(&staying, secret, Until::First).into_iter().flatten()
+        {
+            match outcome {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let text = "the secret given to open the image opens only what would be erased";
+        let error = Error::new(ErrorKind::Refused, text).with_path(&self.path);
+        Err(error.with_hint("give a secret that opens another keyslot, or use --force"))
     }
 
     /// The secret that a keyslot is to open with.
@@ -264,6 +301,9 @@ pub fn carry_out(
         let _spinner = Spinner::start("looking for the secret's keyslots", job.quiet);
         job.image.plan(request)?
     };
+    if !args.force {
+        job.check_kept(&plan)?;
+    }
     for change in plan.changes() {
         if let PlannedChange::Add { keyslot, pbkdf, .. }
         | PlannedChange::Replace { keyslot, pbkdf, .. } = change
@@ -302,6 +342,14 @@ pub fn carry_out(
     };
     let print = if args.dry_run { output::print } else { output::print_done };
     Ok(print(&text)?)
+}
+
+/// The keyslot that a change erases, if it does nothing else.
+fn erased(change: &PlannedChange) -> Option<usize> {
+    match change {
+        PlannedChange::Erase { keyslot } => Some(*keyslot),
+        _ => None,
+    }
 }
 
 /// No keyslot that there is
