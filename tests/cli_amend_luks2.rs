@@ -82,7 +82,7 @@ fn lists_of_changes() {
     let words = format!("{} {PBKDF2}", amend(list));
     // One that erases in a list with one that adds takes the KDF for the one that adds.
     let planned = desk.json(&format!("{words} --dry-run"));
-    let add = |action: &str, keyslot: usize| json!({ "action": action, "keyslot": keyslot, "iterations": 1000 });
+    let add = |action: &str, keyslot: usize| json!({ "action": action, "keyslot": keyslot, "kdf": "pbkdf2", "iterations": 1000 });
     let changes = json!([add("add", 1), { "action": "erase", "keyslot": 7 }, add("replace", 5)]);
     assert_eq!(planned["changes"], changes);
     assert_eq!((&planned["dry-run"], &planned["warnings"]), (&json!(true), &json!([])));
@@ -90,7 +90,7 @@ fn lists_of_changes() {
 
     let before = desk.state();
     let done = desk.json(&words);
-    let add = |action: &str, keyslot: usize| json!({ "action": action, "keyslot": keyslot, "iterations": 1000 });
+    let add = |action: &str, keyslot: usize| json!({ "action": action, "keyslot": keyslot, "kdf": "pbkdf2", "iterations": 1000 });
     let changes = json!([add("add", 1), { "action": "erase", "keyslot": 7 }, add("replace", 5)]);
     assert_eq!((&done["changes"], &done["dry-run"]), (&changes, &json!(false)));
     assert_eq!(desk.keyslots(), [0, 1, 3, 5]);

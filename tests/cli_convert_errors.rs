@@ -159,7 +159,6 @@ fn secrets_and_formats_that_do_not_fit() {
         ("disk.vhdx new", 4, &["disk.vhdx", "vhdx", "hint: -f raw"]),
         ("plain.raw json:{}", 1, &["'json'"]),
         ("plain.raw new/", 1, &["new/", "s a directory"]),
-        ("-p --output json plain.raw new", 1, &["--progress", "--output json"]),
     ] {
         desk.refused(words, status, parts);
     }

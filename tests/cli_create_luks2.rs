@@ -161,7 +161,11 @@ fn what_it_says() {
     let (scene, mut command) = create(&format!("-o size=1M {options} --output json disk.img"));
     let output = run(&mut command);
     let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let wanted = json!({ "filename": "disk.img", "format": "luks2", "virtual-size": 1 << 20 });
+    let wanted = json!({
+        "filename": "disk.img", "format": "luks2", "virtual-size": 1 << 20,
+        "uuid": "12345678-abcd-4bcd-89ab-123456789abc",
+        "keyslot": 0, "kdf": "pbkdf2", "iterations": 1000,
+    });
     assert_eq!(said, wanted);
     let image = Image::open(&scene.image).unwrap();
     let header = image.header().luks2().unwrap();

@@ -96,7 +96,7 @@ fn tokens_go_in_and_come_out() {
         { "token": 4, "type": "nobody-knows", "keyslots": [0] },
         { "token": 31, "type": "clevis", "keyslots": [5] },
     ]);
-    assert_eq!(tokens, expected);
+    assert_eq!(tokens, json!({ "filename": "image", "tokens": expected }));
     let result = json_of(&desk.done("token import --output json --json-file clevis image"));
     assert_eq!(result, json!({ "token": 1, "filename": "image", "dry-run": false }));
     let before = desk.image();

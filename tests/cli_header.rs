@@ -55,7 +55,7 @@ fn what_json_says() {
     let image = scene.image.to_str().unwrap();
     let document = scene.json(&["header", "backup", "IMG", name]);
     let header = json!({
-        "format": "LUKS2", "uuid": "1a00a2da-2f86-436f-b33d-2ae3da8c0b2b", "seqid": 11,
+        "format": "luks2", "uuid": "1a00a2da-2f86-436f-b33d-2ae3da8c0b2b", "seqid": 11,
         "label": "a label", "subsystem": "a subsystem", "keyslots": [0, 3, 5, 7],
     });
     let mut expected = header.clone();

@@ -97,7 +97,7 @@ fn the_backup_of_another_image() {
     let parts = ["the image has a LUKS1 header, the backup one of LUKS2"];
     scene.refused(&["header", "restore", &two, "IMG"], 1, &parts);
     scene.restore(&two);
-    assert_eq!(scene.json(&["check", "IMG"])["format"], "LUKS2");
+    assert_eq!(scene.json(&["check", "IMG"])["format"], "luks2");
     let parts = ["bytes, the backup 2068480"];
     luks2.refused(&["header", "restore", "--force", &file, "IMG"], 1, &parts);
 }

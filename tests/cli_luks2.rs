@@ -31,13 +31,13 @@ fn check_tells_keyslots() {
     }
     let document: Value = serde_json::from_str(&desk.done("check --output json image")).unwrap();
     let slots = json!([
-        { "keyslot": 0, "active": true, "iterations": 1000 },
-        { "keyslot": 3, "active": true, "kdf": "argon2i", "time": 4, "memory": 32, "cpus": 1,
-            "priority": "ignore" },
-        { "keyslot": 5, "active": true, "iterations": 1000, "priority": "prefer" },
-        { "keyslot": 7, "active": true, "iterations": 1000, "unbound": true },
+        { "keyslot": 0, "active": true, "kdf": "pbkdf2", "iterations": 1000 },
+        { "keyslot": 3, "active": true, "kdf": "argon2i", "time": 4, "memory-kib": 32,
+            "cpus": 1, "priority": "ignore" },
+        { "keyslot": 5, "active": true, "kdf": "pbkdf2", "iterations": 1000, "priority": "prefer" },
+        { "keyslot": 7, "active": true, "kdf": "pbkdf2", "iterations": 1000, "unbound": true },
     ]);
-    assert_eq!((&document["format"], &document["keyslots"]), (&json!("LUKS2"), &slots));
+    assert_eq!((&document["format"], &document["keyslots"]), (&json!("luks2"), &slots));
 }
 
 /// What needs repair is reported, and not repaired.
@@ -113,8 +113,8 @@ fn info_shows_all_that_is_there() {
     for part in [
         "file format: luks2\nvirtual size: 16 KiB (16384 bytes)\n",
         "    label: a label\n    subsystem: a subsystem\n    seqid: 11\n    header size: 16384\n",
-        "            keyslot: 3\n            type: luks2\n            key size: 16\n            priority: ignore\n",
-        "            kdf: argon2i\n            time: 4\n            memory: 32\n            cpus: 1\n",
+        "            keyslot: 3\n            type: luks2\n            key bits: 128\n            priority: ignore\n",
+        "            kdf: argon2i\n            time: 4\n            memory kib: 32\n            cpus: 1\n",
         "            token: 4\n            type: nobody-knows\n",
         "            cipher: aes-cbc-essiv:sha256\n            sector size: 512\n            iv tweak: 0\n",
         "            unbound: true\n",

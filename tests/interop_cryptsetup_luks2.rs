@@ -174,20 +174,21 @@ fn says_what_they_say(cryptsetup: &Cryptsetup, image: &Path) {
         let raw = &theirs["keyslots"][slot["keyslot"].to_string()];
         for (ours, theirs) in [
             ("type", &raw["type"]),
-            ("key-size", &raw["key_size"]),
             ("cipher", &raw["area"]["encryption"]),
-            ("cipher-key-size", &raw["area"]["key_size"]),
             ("kdf", &raw["kdf"]["type"]),
             ("hash", &raw["kdf"]["hash"]),
             ("iterations", &raw["kdf"]["iterations"]),
             ("time", &raw["kdf"]["time"]),
-            ("memory", &raw["kdf"]["memory"]),
+            ("memory-kib", &raw["kdf"]["memory"]),
             ("cpus", &raw["kdf"]["cpus"]),
             ("af-hash", &raw["af"]["hash"]),
             ("stripes", &raw["af"]["stripes"]),
         ] {
             assert_eq!(&slot[ours], theirs, "{ours}");
         }
+        let bits = |bytes: &Value| Value::from(8 * bytes.as_u64().unwrap());
+        assert_eq!(slot["key-bits"], bits(&raw["key_size"]));
+        assert_eq!(slot["cipher-key-bits"], bits(&raw["area"]["key_size"]));
         assert_eq!(slot["key-offset"], number(&raw["area"]["offset"]));
         assert_eq!(slot["area-size"], number(&raw["area"]["size"]));
     }

@@ -55,7 +55,7 @@ pub struct AmendArgs {
     progress: bool,
 
     #[command(flatten)]
-    change: ChangeArgs,
+    pub(super) change: ChangeArgs,
 
     /// Image, or its options
     #[arg(value_name = "IMAGE")]
@@ -80,7 +80,7 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
     };
     check_cache(args.cache.as_ref(), "cache")?;
     let pbkdf = args.kdf.pbkdf();
-    let progress = Percent::new(args.progress && !args.change.quiet);
+    let progress = Percent::new(args.progress && !args.change.quiet, args.change.output);
 
     let spec = ImageSpec::parse(image, args.image_opts, args.format.as_deref())?;
     let opening = |error: Error| Failure::opening(&spec.shown)(error.with_path(&spec.path));

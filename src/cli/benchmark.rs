@@ -40,7 +40,7 @@ pub struct BenchmarkArgs {
 
     /// How it is printed
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    output: Output,
+    pub(super) output: Output,
 
     /// Print the figures alone, without headings and progress
     #[arg(short, long)]

@@ -31,19 +31,18 @@ pub fn describe(plan: &Plan, changes: &[Value], dry_run: bool) -> String {
 
 /// How hard it is to open, if there is anything to say of that.
 pub fn kdf(keyslot: &Value) -> Option<String> {
-    let alg = keyslot["kdf"].as_str();
+    let alg = keyslot["kdf"].as_str().filter(|&alg| alg != KdfKind::Pbkdf2.name());
     if let (Some(alg), Some(time)) = (alg, keyslot.get("time")) {
-        if keyslot.get("memory").is_none() {
+        if keyslot.get("memory-kib").is_none() {
             return Some(format!("{alg}: {time} passes"));
         }
-        let (memory, cpus) = (&keyslot["memory"], &keyslot["cpus"]);
+        let (memory, cpus) = (&keyslot["memory-kib"], &keyslot["cpus"]);
         return Some(format!("{alg}: {time} passes over {memory} KiB, parallelism {cpus}"));
     }
     if let Some(iterations) = keyslot.get("iterations") {
-        let alg = alg.map_or(String::new(), |alg| format!("{alg}: "));
-        return Some(format!("{alg}{iterations} iterations"));
+        return Some(format!("{iterations} iterations"));
     }
-    let ms = keyslot.get("iter-time")?;
+    let ms = keyslot.get("iter-time-ms")?;
     Some(match alg {
         Some(alg) => format!("{alg} for {ms} ms"),
         None => format!("iteration count for {ms} ms"),
@@ -52,12 +51,12 @@ pub fn kdf(keyslot: &Value) -> Option<String> {
 
 /// Puts a KDF and its cost among the members of `keyslot`.
 pub fn set_kdf(keyslot: &mut Value, kdf: KdfAlg) {
+    keyslot["kdf"] = json!(kdf.kind().name());
     match kdf {
         KdfAlg::Pbkdf2 { iterations, .. } => keyslot["iterations"] = json!(iterations),
-        KdfAlg::Argon2 { variant, time, memory, parallelism } => {
-            keyslot["kdf"] = json!(variant.name());
+        KdfAlg::Argon2 { time, memory, parallelism, .. } => {
             keyslot["time"] = json!(time);
-            keyslot["memory"] = json!(memory);
+            keyslot["memory-kib"] = json!(memory);
             keyslot["cpus"] = json!(parallelism);
         }
         _ => {}
@@ -81,16 +80,13 @@ pub fn planned(change: &PlannedChange) -> Value {
 }
 
 fn with_cost(action: &str, keyslot: usize, pbkdf: &Pbkdf) -> Value {
-    let mut value = json!({ "action": action, "keyslot": keyslot });
     let kind = pbkdf.kind.unwrap_or(KdfKind::Pbkdf2);
-    if kind != KdfKind::Pbkdf2 {
-        value["kdf"] = json!(kind.name());
-    }
+    let mut value = json!({ "action": action, "keyslot": keyslot, "kdf": kind.name() });
     match pbkdf.cost {
         Cost::Iterations(n) if kind == KdfKind::Pbkdf2 => value["iterations"] = json!(n),
         Cost::Iterations(n) => value["time"] = json!(n),
         Cost::Time(time) => {
-            value["iter-time"] = json!(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+            value["iter-time-ms"] = json!(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         }
         _ => {}
     }

@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use keyslot::crypto::CipherSpec;
 use keyslot::header::luks2::Token;
 use keyslot::header::{Header, Leftover, Priority};
 use keyslot::keyslot::{Until, cannot_open, wrong_secret};
@@ -14,6 +13,7 @@ use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
 use serde_json::{Value, json};
 
 use super::changes::{kdf, set_kdf};
+use super::create::Version;
 use super::progress::Spinner;
 use super::qemu_format;
 use super::report::{self, Failure};
@@ -44,7 +44,7 @@ pub struct CheckArgs {
 
     /// How it is printed
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    output: Output,
+    pub(super) output: Output,
 
     /// Print nothing but errors
     #[arg(short, long)]
@@ -62,37 +62,34 @@ pub fn run(args: &CheckArgs) -> Outcome {
         Some(source) => Some(secrets.existing(Some(source), "--secret", "Passphrase")?),
         None => None,
     };
-    let mut documents = Vec::new();
     let mut failed = None;
     // Where nothing is tried at once, an image is not open for longer than it takes.
     let at_once = if secret.is_some() && !args.first { AT_ONCE } else { 1 };
     let images = args.images.chunks(at_once).flat_map(|paths| open(paths, secret.as_ref(), args));
     for (path, image) in images {
-        let checked = image.and_then(|(image, tried)| check(path, &image, tried, args.first));
-        let error = match checked {
-            Ok(document) => {
+        let checked = image.and_then(|(image, tried)| {
+            Ok((image.header().format(), check(path, &image, tried, args.first)?))
+        });
+        let (mut document, error) = match checked {
+            Ok((format, document)) => {
                 if args.output == Output::Human && !args.quiet {
-                    output::print(&text(&document))?;
+                    output::print(&text(format, &document))?;
                 }
                 let is_wrong = document["secret-opens"].as_array().is_some_and(Vec::is_empty);
-                documents.push(document);
                 let secret = secret.as_ref().filter(|_| is_wrong);
-                secret.map(|secret| opens_nothing(secret).with_path(path))
+                (document, secret.map(|secret| opens_nothing(secret).with_path(path)))
             }
-            Err(error) => Some(error),
+            Err(error) => (json!({ "filename": path.to_string_lossy() }), Some(error)),
         };
-        if let Some(error) = error {
-            report::tell(&error);
-            failed.get_or_insert(Failure::told(error));
+        if let Some(error) = &error {
+            report::tell(error);
+            document["error"] = report::document(error);
         }
-    }
-    if args.output == Output::Json {
-        match documents.as_slice() {
-            [document] if args.images.len() == 1 => {
-                output::print(&qemu_format::json_line(document))?;
-            }
-            [] if args.images.len() == 1 => {}
-            _ => output::print(&qemu_format::json_line(&Value::Array(documents)))?,
+        if args.output == Output::Json {
+            output::print(&qemu_format::json_line(&document))?;
+        }
+        if let Some(error) = error {
+            failed.get_or_insert(Failure::told(error));
         }
     }
     failed.map_or(Ok(()), Err)
@@ -156,9 +153,9 @@ fn check(path: &Path, image: &Image, tried: Option<Tried>, first: bool) -> Resul
     keyslots.sort_by_key(|keyslot| keyslot["keyslot"].as_u64());
     let mut document = json!({
         "filename": path.to_string_lossy(),
-        "format": header.format(),
+        "format": Version::of_header(header).format(),
         "cipher": header.cipher().map(|it| format!("{}-{}", it.cipher_name(), it.cipher_mode())),
-        "key-size": header.cipher().map(CipherSpec::key_size),
+        "key-bits": header.cipher().map(|cipher| 8 * cipher.key_size()),
         "hash": header.digest().map(|digest| digest.hash.name()),
         "keyslots": keyslots,
         "leftovers": header.leftovers().into_iter().map(leftover).collect::<Vec<_>>(),
@@ -258,13 +255,12 @@ fn keyslot(slot: &Value) -> String {
     text
 }
 
-fn text(document: &Value) -> String {
+fn text(format: &str, document: &Value) -> String {
     let string = |key: &str| document[key].as_str().unwrap_or("unknown");
-    let bits = document["key-size"].as_u64().map(|size| format!("{}-bit", size * 8));
+    let bits = document["key-bits"].as_u64().map(|bits| format!("{bits}-bit"));
     let mut lines = vec![format!(
-        "{}: sound {} header, {}, {} key, {}",
+        "{}: sound {format} header, {}, {} key, {}",
         string("filename"),
-        string("format"),
         string("cipher"),
         bits.as_deref().unwrap_or("unknown"),
         string("hash"),

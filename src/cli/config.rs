@@ -32,7 +32,7 @@ pub struct ConfigArgs {
     subsystem: Option<String>,
 
     #[command(flatten)]
-    change: ChangeArgs,
+    pub(super) change: ChangeArgs,
 
     /// Image
     image: PathBuf,
@@ -54,7 +54,7 @@ pub struct UuidArgs {
     uuid: Option<String>,
 
     #[command(flatten)]
-    change: ChangeArgs,
+    pub(super) change: ChangeArgs,
 
     /// Image
     image: PathBuf,

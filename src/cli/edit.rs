@@ -41,7 +41,7 @@ pub struct AddArgs {
     #[command(flatten)]
     objects: ObjectArgs,
     #[command(flatten)]
-    change: ChangeArgs,
+    pub(super) change: ChangeArgs,
 
     /// Image
     image: PathBuf,
@@ -70,7 +70,7 @@ pub struct EraseArgs {
     #[command(flatten)]
     objects: ObjectArgs,
     #[command(flatten)]
-    change: ChangeArgs,
+    pub(super) change: ChangeArgs,
 
     /// Image
     image: PathBuf,
@@ -105,7 +105,7 @@ pub struct ReplaceArgs {
     #[command(flatten)]
     objects: ObjectArgs,
     #[command(flatten)]
-    change: ChangeArgs,
+    pub(super) change: ChangeArgs,
 
     /// Image
     image: PathBuf,

@@ -9,6 +9,7 @@ use keyslot::header::{Backup, Fate, Header};
 use keyslot::{Error, ErrorKind, Image, Restoration, Result};
 use serde_json::{Value, json};
 
+use super::create::Version;
 use super::progress::Spinner;
 use super::{ChangeArgs, Outcome, Output, output, prompt, qemu_format};
 
@@ -68,6 +69,16 @@ struct RestoreArgs {
 
     /// Image that gets its header
     image: PathBuf,
+}
+
+impl HeaderArgs {
+    /// The form of output that was asked for.
+    pub fn output(&self) -> Output {
+        match &self.action {
+            Action::Backup(args) => args.output,
+            Action::Restore(args) => args.change.output,
+        }
+    }
 }
 
 /// Runs the command.
@@ -216,7 +227,8 @@ fn summary(header: &Header) -> String {
 
 /// The same for JSON.
 fn document(header: &Header) -> Value {
-    let mut document = json!({ "format": header.format(), "uuid": header.uuid() });
+    let format = Version::of_header(header).format();
+    let mut document = json!({ "format": format, "uuid": header.uuid() });
     if let Some(header) = header.luks2() {
         document["seqid"] = json!(header.seqid());
         document["label"] = json!(header.label());

@@ -15,6 +15,7 @@ mod generate;
 mod header;
 mod image_spec;
 mod info;
+mod manual;
 mod output;
 mod progress;
 mod prompt;
@@ -47,6 +48,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return report::usage(name, &arguments, &error),
     };
+    let asked = cli.command.output();
     let result = match cli.command {
         Command::Add(args) => edit::add(&args),
         Command::Amend(args) => amend::run(&args, name),
@@ -67,7 +69,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => report::failure(name, &failure),
+        Err(failure) => report::failure(name, asked, &failure),
     }
 }
 
@@ -98,7 +100,7 @@ impl Persona {
 /// The keyslots of LUKS disk images: read, check, add, erase and replace them, safely.
 #[derive(Parser)]
 #[command(name = "keyslot", version, disable_version_flag = true, infer_long_args = true)]
-#[command(args_override_self = true, after_help = EXIT_STATUS)]
+#[command(args_override_self = true, after_help = exit_status())]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -116,13 +118,11 @@ enum Command {
     Check(check::CheckArgs),
     Config(config::ConfigArgs),
     Convert(convert::ConvertArgs),
-    #[command(hide = true)]
     Completions(generate::CompletionsArgs),
     Create(create::CreateArgs),
     Erase(edit::EraseArgs),
     Header(header::HeaderArgs),
     Info(info::InfoArgs),
-    #[command(hide = true)]
     Man(generate::ManArgs),
     Repair(repair::RepairArgs),
     Replace(edit::ReplaceArgs),
@@ -130,10 +130,43 @@ enum Command {
     Uuid(config::UuidArgs),
 }
 
-const EXIT_STATUS: &str = "\
-Exit status: 0 done; 1 wrong usage or any other failure; 2 no keyslot opens with the secret;
-3 out of memory; 4 not a LUKS image, or a damaged or unsupported one; 5 in use by somebody else.\
-";
+impl Command {
+    /// The form of output that was asked for.
+    fn output(&self) -> Output {
+        match self {
+            Self::Add(args) => args.change.output,
+            Self::Amend(args) => args.change.output,
+            Self::Benchmark(args) => args.output,
+            Self::Check(args) => args.output,
+            Self::Config(args) => args.change.output,
+            Self::Convert(args) => args.output,
+            Self::Create(args) => args.output,
+            Self::Erase(args) => args.change.output,
+            Self::Header(args) => args.output(),
+            Self::Info(args) => args.output,
+            Self::Repair(args) => args.change.output,
+            Self::Replace(args) => args.change.output,
+            Self::Token(args) => args.output(),
+            Self::Uuid(args) => args.change.output,
+            Self::Completions(_) | Self::Man(_) => Output::Human,
+        }
+    }
+}
+
+/// The exit statuses, for help.
+fn exit_status() -> String {
+    let list: Vec<_> = STATUSES.iter().map(|(status, text)| format!("{status} {text}")).collect();
+    format!("Exit status: {}.", list.join("; "))
+}
+
+const STATUSES: [(u8, &str); 6] = [
+    (0, "done"),
+    (1, "wrong usage, or any other failure"),
+    (2, "no keyslot opens with the secret"),
+    (3, "out of memory"),
+    (4, "not a LUKS image, or a damaged or unsupported one"),
+    (5, "in use by another program"),
+];
 
 const SOURCES: &str = "\
 SOURCE is where a secret is: prompt (the default on a terminal), file:PATH, env:NAME, fd:N, stdin,
@@ -275,7 +308,7 @@ impl ChangeArgs {
     }
 }
 
-#[derive(Clone, Copy, Default, Eq, PartialEq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
 enum Output {
     #[default]
     Human,

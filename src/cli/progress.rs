@@ -1,13 +1,13 @@
 //! Signs of life while something takes time: on a terminal only, but for qemu-img's percentage.
 
 use std::cell::Cell;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::output;
+use super::{Output, output};
 
 /// A spinner on standard error; gone when it is dropped.
 pub struct Spinner(Option<ProgressBar>);
@@ -15,7 +15,7 @@ pub struct Spinner(Option<ProgressBar>);
 impl Spinner {
     /// Says `what` is going on, unless that is not wanted or nobody would see it.
     pub fn start(what: &'static str, quiet: bool) -> Self {
-        if quiet || !std::io::stderr().is_terminal() {
+        if quiet || !io::stderr().is_terminal() {
             return Self(None);
         }
         let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})")
@@ -34,8 +34,9 @@ impl Drop for Spinner {
     }
 }
 
-/// qemu-img's `-p`: a percentage on standard output that the next one overwrites. Whatever comes
-/// of it, what was begun ends at 100%, and the line ends.
+/// qemu-img's `-p`: a percentage that the next one overwrites, on standard output, or on standard
+/// error if the result is JSON. Whatever comes of it, what was begun ends at 100%, and the line
+/// ends.
 pub struct Percent {
     line: Line,
     begun: Cell<bool>,
@@ -43,8 +44,8 @@ pub struct Percent {
 
 impl Percent {
     /// Nothing yet; nothing at all if it is not wanted.
-    pub fn new(shown: bool) -> Self {
-        Self { line: Line { shown }, begun: Cell::new(false) }
+    pub fn new(shown: bool, result: Output) -> Self {
+        Self { line: Line { shown, result }, begun: Cell::new(false) }
     }
 
     /// The work begins.
@@ -65,6 +66,8 @@ impl Drop for Percent {
 /// A line of qemu-img's percentages, which ends when it is dropped.
 struct Line {
     shown: bool,
+    /// The form of the result, which JSON has standard output for itself
+    result: Output,
 }
 
 impl Line {
@@ -73,9 +76,11 @@ impl Line {
     }
 
     fn write(&self, text: &str) {
-        if self.shown {
-            // Whoever reads it is gone: the work goes on.
-            let _ = output::print(text);
+        // Without a reader the work goes on.
+        match self.result {
+            _ if !self.shown => {}
+            Output::Human => drop(output::print(text)),
+            Output::Json => drop(io::stderr().write_all(text.as_bytes())),
         }
     }
 }
@@ -86,19 +91,19 @@ impl Drop for Line {
     }
 }
 
-/// How far a conversion is: qemu-img's percentage on standard output, or a bar with rate and time
-/// left on standard error.
+/// How far a conversion is: qemu-img's percentage, or a bar with rate and time left on standard
+/// error.
 pub struct Progress {
     line: Line,
     bar: bool,
 }
 
 impl Progress {
-    /// The percentage, if it is wanted and not to be `quiet`, begins.
-    pub fn begin(percent: bool, quiet: bool, is_qemu_img: bool) -> Self {
-        let line = Line { shown: percent && !quiet };
+    /// The percentage begins, if it is wanted; else there is a bar, unless it is to be silent.
+    pub fn begin(percent: bool, result: Output, is_silent: bool) -> Self {
+        let line = Line { shown: percent, result };
         line.print(0.0);
-        let bar = !percent && !quiet && !is_qemu_img && std::io::stderr().is_terminal();
+        let bar = !percent && !is_silent && io::stderr().is_terminal();
         Self { line, bar }
     }
 

@@ -34,16 +34,16 @@ fn three_digits(value: f64) -> String {
     }
 }
 
-/// JSON with QEMU's indent of four, one member a line, and ASCII only.
+/// JSON with QEMU's indent of four, one member a line, and ASCII only: the form of `info`.
 pub fn json(value: &Value) -> String {
     let mut out = String::new();
     write_json(&mut out, value, 0);
     out
 }
 
-/// The same, to be printed.
+/// One line of JSON: the form of every other command.
 pub fn json_line(value: &Value) -> String {
-    json(value) + "\n"
+    format!("{value}\n")
 }
 
 fn write_json(out: &mut String, value: &Value, depth: usize) {

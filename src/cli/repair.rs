@@ -15,7 +15,7 @@ use super::{ChangeArgs, Outcome, Output, output, qemu_format};
 #[derive(Args)]
 pub struct RepairArgs {
     #[command(flatten)]
-    change: ChangeArgs,
+    pub(super) change: ChangeArgs,
 
     /// Image
     image: PathBuf,

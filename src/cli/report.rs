@@ -9,8 +9,9 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind as ClapKind};
 use keyslot::storage::sharing::Conflict;
 use keyslot::{Error, ErrorKind};
+use serde_json::{Value, json};
 
-use super::{Persona, output};
+use super::{Output, Persona, output, qemu_format};
 
 /// An error, and what qemu-img puts before such a one.
 pub struct Failure {
@@ -41,6 +42,11 @@ impl Failure {
         Self { is_told: true, ..Self::from(error) }
     }
 
+    /// The error alone, without qemu-img's prefix.
+    pub fn into_error(self) -> Error {
+        self.error
+    }
+
     fn prefixed(qemu_prefix: String) -> impl Fn(Error) -> Self {
         move |error| Self { error, qemu_prefix: qemu_prefix.clone(), is_told: false }
     }
@@ -52,8 +58,8 @@ impl From<Error> for Failure {
     }
 }
 
-/// Prints a failure and says the exit status.
-pub fn failure(persona: Persona, failure: &Failure) -> ExitCode {
+/// Prints a failure, as JSON too where that was asked for, and says the exit status.
+pub fn failure(persona: Persona, asked: Output, failure: &Failure) -> ExitCode {
     let Failure { error, qemu_prefix, is_told } = failure;
     if persona == Persona::QemuImg {
         let cause = cause(error);
@@ -74,13 +80,45 @@ pub fn failure(persona: Persona, failure: &Failure) -> ExitCode {
     }
     if !is_told {
         tell(error);
+        if asked == Output::Json {
+            let mut entry = json!({ "error": document(error) });
+            if let Some(path) = error.path() {
+                entry["filename"] = json!(path.to_string_lossy());
+            }
+            print_entry(&entry);
+        }
     }
     ExitCode::from(status(error.kind()))
+}
+
+/// Prints a failure as JSON. The exit status tells of it even if nobody can read this.
+fn print_entry(entry: &Value) {
+    let _ = output::print(&qemu_format::json_line(entry));
+}
+
+/// An error for JSON: its kind, its message, its hint if it has one, and the exit status.
+pub fn document(error: &Error) -> Value {
+    let mut value = json!({
+        "kind": kind_name(error.kind()),
+        "message": format!("{}{}", error.message(), cause(error)),
+        "exit-status": status(error.kind()),
+    });
+    if let Some(hint) = hint(error) {
+        value["hint"] = json!(hint);
+    }
+    value
 }
 
 /// Prints an error: its line, and its hint.
 pub fn tell(error: &Error) {
     output::tell(&format!("keyslot: {error}{}", cause(error)));
+    if let Some(hint) = hint(error) {
+        output::tell(&format!("hint: {hint}"));
+    }
+}
+
+/// The hint of an error, or of its kind.
+fn hint(error: &Error) -> Option<String> {
     let general = match error.kind() {
         ErrorKind::Exists => Some("--force replaces it"),
         ErrorKind::InUse => {
@@ -91,9 +129,8 @@ pub fn tell(error: &Error) {
     };
     // QEMU's "Failed to write to keyslot 1" is none: it only says where.
     let not_ours = |hint: &str| hint.starts_with(QEMU_FAILED) || hint.starts_with(QEMU_TRY);
-    if let Some(hint) = error.hint().filter(|hint| !not_ours(hint)).or(general) {
-        output::tell(&format!("hint: {}", hint.replace('\n', " ")));
-    }
+    let hint = error.hint().filter(|hint| !not_ours(hint)).or(general)?;
+    Some(hint.replace('\n', " "))
 }
 
 /// Prints what is wrong with the arguments, or the help that was asked for.
@@ -122,6 +159,10 @@ pub fn usage(persona: Persona, arguments: &[OsString], error: &clap::Error) -> E
         (Persona::Keyslot, _) => {
             output::tell(&format!("keyslot: {text}"));
             output::tell("hint: 'keyslot --help' and 'keyslot COMMAND --help' say what there is");
+            if asks_json(arguments) {
+                let error = Error::new(ErrorKind::InvalidInput, text);
+                print_entry(&json!({ "error": document(&error) }));
+            }
         }
         (Persona::QemuImg, None) => {
             output::tell(&format!("qemu-img: {text}"));
@@ -137,6 +178,12 @@ pub fn usage(persona: Persona, arguments: &[OsString], error: &clap::Error) -> E
         }
     }
     ExitCode::from(1)
+}
+
+/// Whether arguments that cannot be parsed ask for JSON.
+fn asks_json(arguments: &[OsString]) -> bool {
+    let is_separate = arguments.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json");
+    is_separate || arguments.iter().any(|argument| argument == "--output=json")
 }
 
 /// What `getopt_long` says of an option.
@@ -169,7 +216,28 @@ fn getopt_words(arguments: &[OsString], error: &clap::Error) -> Option<String> {
     }
 }
 
-/// Exit status of a kind of failure (see `EXIT_STATUS`).
+/// The name of a kind of failure in JSON.
+fn kind_name(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Changed => "changed",
+        ErrorKind::Corrupt => "corrupt",
+        ErrorKind::Differs => "differs",
+        ErrorKind::Exists => "exists",
+        ErrorKind::InUse => "in-use",
+        ErrorKind::InvalidInput => "invalid-input",
+        ErrorKind::Io => "io",
+        ErrorKind::Limit => "limit",
+        ErrorKind::NoFreeKeyslot => "no-free-keyslot",
+        ErrorKind::NotLuks => "not-luks",
+        ErrorKind::OutOfMemory => "out-of-memory",
+        ErrorKind::Refused => "refused",
+        ErrorKind::Unsupported => "unsupported",
+        ErrorKind::WrongSecret => "wrong-secret",
+        _ => "other",
+    }
+}
+
+/// Exit status of a kind of failure (see `STATUSES`).
 fn status(kind: ErrorKind) -> u8 {
     match kind {
         ErrorKind::WrongSecret => 2,

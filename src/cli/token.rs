@@ -97,6 +97,18 @@ struct RemoveArgs {
     image: PathBuf,
 }
 
+impl TokenArgs {
+    /// The form of output that was asked for.
+    pub fn output(&self) -> Output {
+        match &self.command {
+            Command::List(args) => args.output,
+            Command::Import(args) => args.change.output,
+            Command::Export(_) => Output::Human,
+            Command::Remove(args) => args.change.output,
+        }
+    }
+}
+
 /// Runs the command.
 pub fn run(args: &TokenArgs) -> Outcome {
     match &args.command {
@@ -112,7 +124,8 @@ fn list(args: &ListArgs) -> Outcome {
     let tokens = metadata(&image, &args.image)?.tokens();
     let text = if args.output == Output::Json {
         let tokens: Vec<_> = tokens.iter().map(listed).collect();
-        qemu_format::json_line(&Value::Array(tokens))
+        let filename = args.image.to_string_lossy();
+        qemu_format::json_line(&json!({ "filename": filename, "tokens": tokens }))
     } else {
         tokens.iter().map(line).collect()
     };

@@ -60,8 +60,9 @@ pub fn existing(
         job.persona.admit(&image)?;
         let what = "Passphrase of the target";
         let secret = job.secrets.opening(id, source, "--new-secret", what, job.persona)?;
-        let volume = image.volume(&image.unlock(&secret)?)?;
-        Ok(Data::Luks(Box::new(Opened { image, volume })))
+        let unlocked = image.unlock(&secret)?;
+        let (keyslot, volume) = (unlocked.keyslot(), image.volume(&unlocked)?);
+        Ok(Data::Luks(Box::new(Opened { image, keyslot, volume })))
     };
     Ok((unlocked().map_err(opening)?, device))
 }

@@ -12,7 +12,7 @@ use clap::Args;
 use keyslot::options::{Options, number, size_argument};
 use keyslot::volume::CopyOptions;
 use keyslot::{Error, ErrorKind, Result};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use self::source::Source;
 use self::target::Target;
@@ -112,13 +112,13 @@ pub struct ConvertArgs {
     #[arg(short = 'c', hide = true)]
     compress: bool,
 
-    /// Print a percentage on standard output, as qemu-img does
+    /// Print a percentage, as qemu-img does
     #[arg(short, long)]
     progress: bool,
 
     /// How the result is printed
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    output: Output,
+    pub(super) output: Output,
 
     /// Print nothing but errors
     #[arg(short, long)]
@@ -153,7 +153,8 @@ pub fn run(args: &ConvertArgs, persona: Persona) -> Outcome {
     check_cache(args.source_cache.as_ref(), "source cache")?;
     check_cache(args.target_cache.as_ref(), "cache")?;
 
-    let progress = Progress::begin(args.progress, args.quiet, persona == Persona::QemuImg);
+    let is_silent = args.quiet || persona == Persona::QemuImg;
+    let progress = Progress::begin(args.progress && !args.quiet, args.output, is_silent);
     let job = Job { args, secrets: &secrets, persona };
     let source = Source::open(source, &job)?;
     let from = source.side()?;
@@ -170,14 +171,10 @@ pub fn run(args: &ConvertArgs, persona: Persona) -> Outcome {
             .of("verifying", from.len(), |advance| copy.compare(from, target.side()?, advance))?;
     }
     source.is_unchanged()?;
-    let (shown, format) = (target.shown().to_owned(), target.format());
+    let result = target.result(from.len());
     target.finish()?;
     progress.end();
-    report(
-        args,
-        persona,
-        &json!({ "filename": shown, "format": format, "virtual-size": from.len() }),
-    )
+    report(args, persona, &result)
 }
 
 /// What source and target are opened with.
@@ -212,8 +209,6 @@ fn check_combination(args: &ConvertArgs) -> Result<()> {
         || (args.image_opts && args.format.is_some())
     {
         "--image-opts and --format are mutually exclusive"
-    } else if args.progress && args.output == Output::Json {
-        "--progress must not be given beside --output json"
     } else if args.compress {
         "Compression not supported for this file format"
     } else {

@@ -7,7 +7,9 @@ use keyslot::options::Options;
 use keyslot::storage::{FileStorage, NewFile, Storage};
 use keyslot::volume::{Side, Volume};
 use keyslot::{Error, ErrorKind, Image, NewImage, Passphrase, Result};
+use serde_json::Value;
 
+use super::super::create;
 use super::super::report::Failure;
 use super::existing::existing;
 use super::new::{check_new, new_luks, new_path, new_raw, version};
@@ -38,6 +40,8 @@ pub enum Data {
 /// An image that exists, unlocked.
 pub struct Opened {
     pub image: Image,
+    /// The keyslot that the secret opened
+    pub keyslot: usize,
     pub volume: Volume,
 }
 
@@ -72,18 +76,14 @@ impl Target {
         Ok(Self { shown, data, prefix, secret, device: None })
     }
 
-    /// As it was written, for messages.
-    pub fn shown(&self) -> &str {
-        &self.shown
-    }
-
-    /// QEMU's name of its format, or what would be.
-    pub fn format(&self) -> &'static str {
-        match &self.data {
-            Data::NewRaw(_) | Data::Raw(_) => "raw",
-            Data::NewLuks(image) if image.header().luks2().is_some() => "luks2",
-            Data::NewLuks(_) | Data::Luks(_) => "luks",
-        }
+    /// The result for JSON.
+    pub fn result(&self, len: u64) -> Value {
+        let opened = match &self.data {
+            Data::NewRaw(_) | Data::Raw(_) => None,
+            Data::NewLuks(image) => Some((image.header(), 0)),
+            Data::Luks(opened) => Some((opened.image.header(), opened.keyslot)),
+        };
+        create::result(&self.shown, len, opened)
     }
 
     /// What is written.

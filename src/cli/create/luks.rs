@@ -2,6 +2,7 @@
 
 use clap::Args;
 use keyslot::crypto::KdfKind;
+use keyslot::header::Header;
 use keyslot::options::size_argument;
 use keyslot::{Error, ErrorKind, Format, Luks2Options, Result};
 use uuid::Uuid;
@@ -31,7 +32,12 @@ impl Version {
         }
     }
 
-    /// `luks`, `luks2`, as in `info`
+    /// The one of a header.
+    pub fn of_header(header: &Header) -> Self {
+        if header.luks2().is_some() { Self::Luks2 } else { Self::Luks1 }
+    }
+
+    /// `luks`, `luks2`: the one spelling of the format in JSON, and QEMU's
     pub fn format(self) -> &'static str {
         match self {
             Self::Luks1 => "luks",

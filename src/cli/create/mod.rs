@@ -7,10 +7,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
+use keyslot::header::Header;
 use keyslot::keyslot::Cost;
 use keyslot::options::{Options, boolean, image_size, number, size};
 use keyslot::{CreateOptions, Error, ErrorKind, Passphrase, Preallocation, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub use self::luks::{LuksArgs, Version};
 use super::progress::Spinner;
@@ -18,7 +19,8 @@ use super::qemu_format;
 use super::report::Failure;
 use super::secrets::{Secrets, not_both};
 use super::{
-    KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, check_count, limits, output,
+    KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, changes, check_count,
+    limits, output,
 };
 
 /// Create an image with one keyslot
@@ -56,7 +58,7 @@ pub struct CreateArgs {
 
     /// How the result is printed
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    output: Output,
+    pub(super) output: Output,
 
     /// Print nothing but errors
     #[arg(short, long)]
@@ -118,16 +120,15 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
     if !args.quiet {
         warn_of(&secret, version, &shown);
     }
-    {
+    let header = {
         let _spinner = Spinner::start("creating the image", args.quiet);
-        create.create(&path, size, &secret).map_err(named)?;
-    }
+        let image = create.begin(&path, size, &secret).map_err(named)?;
+        let header = image.header().clone();
+        image.finish().map_err(named)?;
+        header
+    };
     if args.output == Output::Json {
-        let result = json!({
-            "filename": shown,
-            "format": version.format(),
-            "virtual-size": size.next_multiple_of(512),
-        });
+        let result = result(&shown, size.next_multiple_of(512), Some((&header, 0)));
         output::print_done(&qemu_format::json_line(&result))?;
     } else if !args.quiet && persona == Persona::Keyslot {
         output::print_done(&format!(
@@ -137,6 +138,20 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
         ))?;
     }
     Ok(())
+}
+
+/// The result for JSON: of a raw image, or of one with this header whose secret opens this keyslot.
+pub(super) fn result(shown: &str, size: u64, opened: Option<(&Header, usize)>) -> Value {
+    let format = opened.map_or("raw", |(header, _)| Version::of_header(header).format());
+    let mut value = json!({ "filename": shown, "format": format, "virtual-size": size });
+    if let Some((header, index)) = opened {
+        value["uuid"] = json!(header.uuid());
+        value["keyslot"] = json!(index);
+        if let Some(keyslot) = header.keyslot(index) {
+            changes::set_kdf(&mut value, keyslot.kdf.alg);
+        }
+    }
+    value
 }
 
 /// The secret that shall open a new image: the `key-secret` among its options, or `--new-secret`.

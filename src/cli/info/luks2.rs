@@ -42,7 +42,7 @@ fn keyslot(slot: &Slot, metadata: &Metadata, unusable: Option<&str>) -> Value {
     let mut value = json!({
         "keyslot": slot.number,
         "type": slot.kind,
-        "key-size": slot.key_size,
+        "key-bits": 8 * u64::from(slot.key_size),
         "priority": slot.priority.name(),
     });
     if let Some(why) = unusable {
@@ -55,6 +55,10 @@ fn keyslot(slot: &Slot, metadata: &Metadata, unusable: Option<&str>) -> Value {
     if owner.is_some_and(|digest| digest.segments.is_empty()) && slot.kind == "luks2" {
         value["unbound"] = json!(true);
     }
+    let bits = raw["area"]["key_size"].as_u64().and_then(|bytes| bytes.checked_mul(8));
+    if let Some(bits) = bits {
+        value["cipher-key-bits"] = json!(bits);
+    }
     // As the metadata has them: their meaning has been judged.
     let mut copy = |to: &str, object: &str, from: &str| {
         if let Some(found) = raw[object].get(from) {
@@ -62,12 +66,11 @@ fn keyslot(slot: &Slot, metadata: &Metadata, unusable: Option<&str>) -> Value {
         }
     };
     copy("cipher", "area", "encryption");
-    copy("cipher-key-size", "area", "key_size");
     copy("kdf", "kdf", "type");
     copy("hash", "kdf", "hash");
     copy("iterations", "kdf", "iterations");
     copy("time", "kdf", "time");
-    copy("memory", "kdf", "memory");
+    copy("memory-kib", "kdf", "memory");
     copy("cpus", "kdf", "cpus");
     copy("af-hash", "af", "hash");
     copy("stripes", "af", "stripes");

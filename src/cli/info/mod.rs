@@ -8,13 +8,14 @@ use clap::Args;
 use keyslot::crypto::KdfAlg;
 use keyslot::header::Header;
 use keyslot::keyslot::estimate;
+use keyslot::secret::Passphrase;
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
 use serde_json::{Map, Value, json};
 
 use super::image_spec::ImageSpec;
 use super::progress::Spinner;
-use super::qemu_format::{human, json_line, size};
-use super::report::Failure;
+use super::qemu_format::{self, human, json, size};
+use super::report::{self, Failure};
 use super::secrets::Secrets;
 use super::{ObjectArgs, Outcome, Output, Persona, SOURCES, check, output};
 
@@ -43,7 +44,7 @@ pub struct InfoArgs {
 
     /// How it is printed
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    output: Output,
+    pub(super) output: Output,
 
     /// Print the metadata of a LUKS2 header, as it is and nothing else
     #[arg(long, conflicts_with_all = ["output", "secret"])]
@@ -76,54 +77,78 @@ pub fn run(args: &InfoArgs, persona: Persona) -> Outcome {
         Some(source) => Some(secrets.existing(Some(source), "--secret", "Passphrase")?),
         None => None,
     };
-    let sharing = if secret.is_some() { Sharing::ReadData } else { Sharing::None };
-    let mut documents = Vec::new();
     let mut failed = None;
     for (i, name) in args.images.iter().enumerate() {
-        let spec = ImageSpec::parse(name, args.image_opts, args.format.as_deref())?;
-        let opening = Failure::opening(&spec.shown);
-        if spec.driver.as_deref() == Some("raw") {
-            let text = "a raw image has no keyslots to show";
-            return Err(opening(Error::new(ErrorKind::Unsupported, text)));
-        }
-        let image = OpenOptions::new().sharing(sharing).open(&spec.path).map_err(&opening)?;
-        persona.admit(&image).map_err(&opening)?;
-        if args.metadata {
-            output::print(
-                &metadata(image.header()).map_err(|e| opening(e.with_path(&spec.path)))?,
-            )?;
+        let gap = if i > 0 { "\n" } else { "" };
+        let (error, is_shown) = match show(name, gap, secret.as_ref(), args, persona) {
+            Ok(None) => continue,
+            Ok(Some(error)) => (error, true),
+            Err(failure) if persona == Persona::QemuImg => return Err(failure),
+            Err(failure) => (failure.into_error(), false),
+        };
+        if persona == Persona::QemuImg {
+            failed.get_or_insert(error.into());
             continue;
         }
-        let mut document = describe(&image, &spec).map_err(opening)?;
-        if let Some(secret) = &secret {
-            let _spinner = Spinner::start("trying the keyslots", args.output == Output::Json);
-            let opened = check::opened_by(&image, secret).map_err(|error| match error.kind() {
-                ErrorKind::Limit => error.with_hint("'keyslot check --force' insists"),
-                _ => error,
-            })?;
-            if opened.is_empty() {
-                failed.get_or_insert(check::opens_nothing(secret).with_path(&spec.path));
-            }
-            document["secret-opens"] = json!(opened);
+        report::tell(&error);
+        if args.output == Output::Json && !is_shown {
+            let filename = name.to_string_lossy();
+            let entry = json!({ "filename": filename, "error": report::document(&error) });
+            output::print(&qemu_format::json_line(&entry))?;
         }
-        if args.estimate {
-            let estimates = estimates(&image).map_err(|error| error.with_path(&spec.path))?;
-            document["estimates"] = estimates;
-        }
-        if args.output == Output::Human {
-            let gap = if i > 0 { "\n" } else { "" };
-            output::print(&format!("{gap}{}", text(&document)))?;
-        }
-        documents.push(document);
+        failed.get_or_insert(Failure::told(error));
     }
-    if args.output == Output::Json && !args.metadata {
-        match documents.as_slice() {
-            // A chain is a list, if only of one.
-            [document] if !args.backing_chain => output::print(&json_line(document))?,
-            _ => output::print(&json_line(&Value::Array(documents)))?,
-        }
+    failed.map_or(Ok(()), Err)
+}
+
+/// Shows an image, behind a `gap`, and returns the error of a secret that opens nothing.
+fn show(
+    name: &OsString,
+    gap: &str,
+    secret: Option<&Passphrase>,
+    args: &InfoArgs,
+    persona: Persona,
+) -> std::result::Result<Option<Error>, Failure> {
+    let spec = ImageSpec::parse(name, args.image_opts, args.format.as_deref())?;
+    let opening = Failure::opening(&spec.shown);
+    if spec.driver.as_deref() == Some("raw") {
+        let text = "a raw image has no keyslots to show";
+        return Err(opening(Error::new(ErrorKind::Unsupported, text)));
     }
-    failed.map_or(Ok(()), |error| Err(error.into()))
+    let sharing = if secret.is_some() { Sharing::ReadData } else { Sharing::None };
+    let image = OpenOptions::new().sharing(sharing).open(&spec.path).map_err(&opening)?;
+    persona.admit(&image).map_err(&opening)?;
+    if args.metadata {
+        let text = metadata(image.header()).map_err(|e| opening(e.with_path(&spec.path)))?;
+        output::print(&text)?;
+        return Ok(None);
+    }
+    let mut document = describe(&image, &spec).map_err(opening)?;
+    let mut wrong = None;
+    if let Some(secret) = secret {
+        let _spinner = Spinner::start("trying the keyslots", args.output == Output::Json);
+        let opened = check::opened_by(&image, secret).map_err(|error| match error.kind() {
+            ErrorKind::Limit => error.with_hint("'keyslot check --force' insists"),
+            _ => error,
+        })?;
+        if opened.is_empty() {
+            let error = check::opens_nothing(secret).with_path(&spec.path);
+            document["error"] = report::document(&error);
+            wrong = Some(error);
+        }
+        document["secret-opens"] = json!(opened);
+    }
+    if args.estimate {
+        let estimates = estimates(&image).map_err(|error| error.with_path(&spec.path))?;
+        document["estimates"] = estimates;
+    }
+    output::print(&match args.output {
+        Output::Human => format!("{gap}{}", text(&document)),
+        // A chain is a list, if only of one.
+        Output::Json if args.backing_chain => json(&Value::Array(vec![document])) + "\n",
+        Output::Json => json(&document) + "\n",
+    })?;
+    Ok(wrong)
 }
 
 /// How long an opening takes, of each active keyslot.

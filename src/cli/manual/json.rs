@@ -1,0 +1,366 @@
+//! Members of the JSON that each command prints, as its man page lists them.
+//!
+//! `tests/cli_json.rs` reads the pages and holds every command's output against them.
+
+/// A member: where it is, its type, and its meaning.
+///
+/// `[]` in a path is any item of a list. A type is followed by `, optional` where the member may be
+/// missing, and is `any` where all below it is copied from the image.
+pub struct Member {
+    pub path: &'static str,
+    pub kind: &'static str,
+    pub text: &'static str,
+}
+
+const fn member(path: &'static str, kind: &'static str, text: &'static str) -> Member {
+    Member { path, kind, text }
+}
+
+/// The members that `command` prints, in lists; none if it prints no JSON.
+pub fn members(command: &str) -> &'static [&'static [Member]] {
+    match command {
+        "keyslot" => &[ERROR],
+        "keyslot-add" | "keyslot-amend" | "keyslot-erase" | "keyslot-replace" => {
+            &[IMAGE, DRY_RUN, CHANGES]
+        }
+        "keyslot-benchmark" => &[BENCHMARK],
+        "keyslot-check" => &[IMAGE, CHECK],
+        "keyslot-config" => &[IMAGE, DRY_RUN, CONFIG],
+        "keyslot-convert" => &[IMAGE, CREATED, CONVERTED],
+        "keyslot-create" => &[IMAGE, CREATED, OPENED],
+        "keyslot-header-backup" => &[IMAGE, BACKUP],
+        "keyslot-header-restore" => &[IMAGE, DRY_RUN, RESTORE],
+        "keyslot-info" => &[INFO, INFO_LUKS1, INFO_LUKS2],
+        "keyslot-repair" => &[IMAGE, DRY_RUN, REPAIR],
+        "keyslot-token-import" | "keyslot-token-remove" => &[IMAGE, DRY_RUN, TOKEN],
+        "keyslot-token-list" => &[IMAGE, TOKENS],
+        "keyslot-uuid" => &[IMAGE, UUID],
+        _ => &[],
+    }
+}
+
+const ERROR: &[Member] = &[
+    member("filename", "string, optional", "File that the error is about"),
+    member("error", "object", "The failure"),
+    member(
+        "error.kind",
+        "string",
+        "changed, corrupt, differs, exists, in-use, invalid-input, io, limit, no-free-keyslot, \
+         not-luks, out-of-memory, refused, unsupported or wrong-secret",
+    ),
+    member("error.message", "string", "The error's line, without the names of program and file"),
+    member("error.hint", "string, optional", "The hint"),
+    member("error.exit-status", "integer", "Exit status that the failure leads to"),
+];
+
+const IMAGE: &[Member] = &[member("filename", "string", "Image, as it was named")];
+
+const DRY_RUN: &[Member] =
+    &[member("dry-run", "boolean", "Whether this is what would be done, and nothing was")];
+
+const CHANGES: &[Member] = &[
+    member("changes", "array", "The changes, in the order in which they are made"),
+    member("changes[].action", "string", "add, erase or replace"),
+    member("changes[].keyslot", "integer", "Index of the keyslot"),
+    member("changes[].kdf", "string, optional", "pbkdf2, argon2i or argon2id; not of erase"),
+    member("changes[].iterations", "integer, optional", "Iterations of PBKDF2"),
+    member("changes[].time", "integer, optional", "Passes of Argon2"),
+    member("changes[].memory-kib", "integer, optional", "Memory of Argon2 in KiB"),
+    member("changes[].cpus", "integer, optional", "Lanes of Argon2"),
+    member(
+        "changes[].iter-time-ms",
+        "integer, optional",
+        "Time that opening is to take, in milliseconds, where a dry run does not measure it",
+    ),
+    member(
+        "changes[].staging",
+        "integer, optional",
+        "LUKS1: keyslot that the new secret is in meanwhile, in a dry run",
+    ),
+    member("warnings", "array", "Warnings"),
+    member("warnings[]", "string", "A warning, one line"),
+];
+
+const BENCHMARK: &[Member] = &[
+    member("aes-kernel", "string", "Fastest AES-XTS kernel of this CPU"),
+    member("aes-kernels", "array", "All that it has"),
+    member("aes-kernels[]", "string", "Name of a kernel"),
+    member("kdfs", "array", "Key derivation functions"),
+    member("kdfs[].kdf", "string", "pbkdf2, argon2i or argon2id"),
+    member("kdfs[].hash", "string, optional", "Hash of PBKDF2"),
+    member("kdfs[].key-bits", "integer", "Size of the derived key in bits"),
+    member("kdfs[].iterations-per-second", "integer, optional", "Speed of PBKDF2"),
+    member("ciphers", "array", "Ciphers"),
+    member("ciphers[].cipher", "string", "Cipher, mode and IV generator"),
+    member("ciphers[].key-bits", "integer", "Size of the key in bits, in XTS of both halves"),
+    member("ciphers[].sector-size", "integer", "Size of a sector in bytes"),
+    member("ciphers[].encrypt-bytes-per-second", "integer", "Speed of encryption"),
+    member("ciphers[].decrypt-bytes-per-second", "integer", "Speed of decryption"),
+    member("ciphers[].aes-kernel", "string, optional", "Kernel, of AES-XTS"),
+    member(
+        "ciphers[].limit-bytes-per-second",
+        "integer, optional",
+        "Speed of the CPU's AES unit with nothing else to do",
+    ),
+    member("ciphers[].encrypt-percent-of-limit", "number, optional", "Encryption's part of it"),
+    member("ciphers[].decrypt-percent-of-limit", "number, optional", "Decryption's part of it"),
+];
+
+const CHECK: &[Member] = &[
+    member("error", "object, optional", "The failure, as in keyslot(1)"),
+    member("error.kind", "string", "See keyslot(1)"),
+    member("error.message", "string", "See keyslot(1)"),
+    member("error.hint", "string, optional", "See keyslot(1)"),
+    member("error.exit-status", "integer", "See keyslot(1)"),
+    member("format", "string", "luks (which is LUKS1) or luks2"),
+    member("cipher", "string or null", "Cipher, mode and IV generator, if known"),
+    member("key-bits", "integer or null", "Size of the volume key in bits, in XTS of both halves"),
+    member("hash", "string or null", "Hash of the volume key's digest"),
+    member("keyslots", "array", "Keyslots: all eight of LUKS1, those that exist of LUKS2"),
+    member("keyslots[].keyslot", "integer", "Index of the keyslot"),
+    member("keyslots[].active", "boolean", "Whether it is active"),
+    member("keyslots[].blank", "boolean, optional", "Inactive: whether its area is zeros"),
+    member("keyslots[].kdf", "string, optional", "pbkdf2, argon2i or argon2id"),
+    member("keyslots[].iterations", "integer, optional", "Iterations of PBKDF2"),
+    member("keyslots[].time", "integer, optional", "Passes of Argon2"),
+    member("keyslots[].memory-kib", "integer, optional", "Memory of Argon2 in KiB"),
+    member("keyslots[].cpus", "integer, optional", "Lanes of Argon2"),
+    member("keyslots[].priority", "string, optional", "prefer or ignore; normal is left out"),
+    member("keyslots[].unbound", "boolean, optional", "True if its key is not the volume key"),
+    member("keyslots[].token", "object, optional", "Token without which nobody opens it"),
+    member("keyslots[].token.token", "integer", "Number of the token"),
+    member("keyslots[].token.type", "string", "Type of the token"),
+    member("keyslots[].unusable", "string, optional", "Why it cannot be opened"),
+    member("leftovers", "array", "Leftovers of an interrupted amendment"),
+    member("leftovers[].kind", "string", "wipe, replace, twins or area"),
+    member("leftovers[].keyslot", "integer, optional", "Keyslot that it is about"),
+    member("leftovers[].staging", "integer, optional", "Keyslot with the same key material"),
+    member("leftovers[].offset", "integer, optional", "Start of the area in bytes"),
+    member("leftovers[].size", "integer, optional", "Size of the area in bytes"),
+    member("warning", "string, optional", "What is wrong with a copy of the header"),
+    member("secret-opens", "array, optional", "Keyslots that the secret opens, with --secret"),
+    member("secret-opens[]", "integer", "Index of a keyslot"),
+];
+
+const CONFIG: &[Member] = &[
+    member("keyslot", "integer, optional", "Keyslot whose priority is set"),
+    member("priority", "string, optional", "prefer, normal or ignore"),
+    member("label", "string, optional", "New label"),
+    member("subsystem", "string, optional", "New subsystem"),
+];
+
+const CREATED: &[Member] = &[
+    member("format", "string", "raw, luks (which is LUKS1) or luks2"),
+    member("virtual-size", "integer", "Size of the payload in bytes"),
+];
+
+const OPENED: &[Member] = &[
+    member("uuid", "string", "UUID of the image"),
+    member("keyslot", "integer", "Keyslot that the secret opens"),
+    member("kdf", "string", "pbkdf2, argon2i or argon2id"),
+    member("iterations", "integer, optional", "Iterations of PBKDF2"),
+    member("time", "integer, optional", "Passes of Argon2"),
+    member("memory-kib", "integer, optional", "Memory of Argon2 in KiB"),
+    member("cpus", "integer, optional", "Lanes of Argon2"),
+];
+
+/// [`OPENED`], of a target that may be raw
+const CONVERTED: &[Member] = &[
+    member("uuid", "string, optional", "UUID of a LUKS target"),
+    member("keyslot", "integer, optional", "Keyslot that the new secret opens"),
+    member("kdf", "string, optional", "pbkdf2, argon2i or argon2id"),
+    member("iterations", "integer, optional", "Iterations of PBKDF2"),
+    member("time", "integer, optional", "Passes of Argon2"),
+    member("memory-kib", "integer, optional", "Memory of Argon2 in KiB"),
+    member("cpus", "integer, optional", "Lanes of Argon2"),
+];
+
+const BACKUP: &[Member] = &[
+    member("format", "string", "luks (which is LUKS1) or luks2"),
+    member("uuid", "string", "UUID of the image"),
+    member("seqid", "integer, optional", "LUKS2: sequence number of the header"),
+    member("label", "string, optional", "LUKS2: label"),
+    member("subsystem", "string, optional", "LUKS2: subsystem"),
+    member("keyslots", "array", "Active keyslots"),
+    member("keyslots[]", "integer", "Index of a keyslot"),
+    member("backup", "string", "The new file"),
+    member("size", "integer", "Its size in bytes"),
+    member("warnings", "array", "Warnings"),
+    member("warnings[]", "string", "A warning, one line"),
+];
+
+const RESTORE: &[Member] = &[
+    member("backup", "string", "File with the backup"),
+    member("present", "object or null", "Header that is in the image; null if it is not valid"),
+    member("present.format", "string", "luks (which is LUKS1) or luks2"),
+    member("present.uuid", "string", "UUID"),
+    member("present.seqid", "integer, optional", "LUKS2: sequence number"),
+    member("present.label", "string, optional", "LUKS2: label"),
+    member("present.subsystem", "string, optional", "LUKS2: subsystem"),
+    member("present.keyslots", "array", "Active keyslots"),
+    member("present.keyslots[]", "integer", "Index of a keyslot"),
+    member("damage", "string, optional", "Why the header in the image is not valid"),
+    member("restored", "object", "Header of the backup"),
+    member("restored.format", "string", "luks (which is LUKS1) or luks2"),
+    member("restored.uuid", "string", "UUID"),
+    member("restored.seqid", "integer, optional", "LUKS2: sequence number"),
+    member("restored.label", "string, optional", "LUKS2: label"),
+    member("restored.subsystem", "string, optional", "LUKS2: subsystem"),
+    member("restored.keyslots", "array", "Active keyslots"),
+    member("restored.keyslots[]", "integer", "Index of a keyslot"),
+    member("changes", "array", "Keyslots of either header"),
+    member("changes[].action", "string", "keep, add, replace or erase"),
+    member("changes[].keyslot", "integer", "Index of the keyslot"),
+    member("warnings", "array", "Warnings"),
+    member("warnings[]", "string", "A warning, one line"),
+];
+
+const REPAIR: &[Member] = &[
+    member("repaired", "boolean", "Whether anything is repaired"),
+    member("warnings", "array", "What is wrong with the copies of the header"),
+    member("warnings[]", "string", "One line"),
+    member("leftovers", "array", "Leftovers that are overwritten, as in keyslot-check(1)"),
+    member("leftovers[]", "any", "See keyslot-check(1)"),
+    member("left", "array", "Leftovers that are not, as in keyslot-check(1)"),
+    member("left[]", "any", "See keyslot-check(1)"),
+];
+
+const TOKEN: &[Member] = &[member("token", "integer", "Number of the token")];
+
+const TOKENS: &[Member] = &[
+    member("tokens", "array", "The tokens"),
+    member("tokens[].token", "integer", "Number of the token"),
+    member("tokens[].type", "string", "Type of the token"),
+    member("tokens[].keyslots", "array", "Keyslots that it is for"),
+    member("tokens[].keyslots[]", "integer", "Index of a keyslot"),
+];
+
+const UUID: &[Member] = &[
+    member("uuid", "string", "UUID of the image"),
+    member("dry-run", "boolean, optional", "With --uuid: whether nothing was changed"),
+];
+
+const INFO: &[Member] = &[
+    member("error", "object, optional", "The failure, as in keyslot(1)"),
+    member("error.kind", "string", "See keyslot(1)"),
+    member("error.message", "string", "See keyslot(1)"),
+    member("error.hint", "string, optional", "See keyslot(1)"),
+    member("error.exit-status", "integer", "See keyslot(1)"),
+    member("children", "array", "QEMU's: the file below the format"),
+    member("children[]", "any", "QEMU's"),
+    member("virtual-size", "integer or null", "Size of the payload in bytes"),
+    member("filename", "string", "Image, as qemu-img names it"),
+    member("format", "string", "luks (which is LUKS1) or luks2"),
+    member("actual-size", "integer", "Bytes that the file takes on its file system"),
+    member("format-specific", "object", "QEMU's: what the header says"),
+    member("format-specific.type", "string", "The format again"),
+    member("format-specific.data", "object or null", "The header"),
+    member("encrypted", "boolean", "QEMU's: always true"),
+    member("dirty-flag", "boolean", "QEMU's: always false"),
+    member("secret-opens", "array, optional", "Keyslots that the secret opens, with --secret"),
+    member("secret-opens[]", "integer", "Index of a keyslot"),
+    member("estimates", "array, optional", "Active keyslots, with --estimate"),
+    member("estimates[].keyslot", "integer", "Index of the keyslot"),
+    member("estimates[].milliseconds", "integer", "Time to open it on this machine"),
+    member("format-specific.data.uuid", "string", "UUID of the image"),
+];
+
+/// QEMU's names
+const INFO_LUKS1: &[Member] = &[
+    member("format-specific.data.ivgen-alg", "string, optional", "LUKS1: IV generator"),
+    member("format-specific.data.ivgen-hash-alg", "string, optional", "LUKS1: hash of ESSIV"),
+    member("format-specific.data.detached-header", "boolean, optional", "LUKS1: always false"),
+    member("format-specific.data.hash-alg", "string, optional", "LUKS1: hash"),
+    member("format-specific.data.cipher-alg", "string, optional", "LUKS1: cipher and key size"),
+    member("format-specific.data.cipher-mode", "string, optional", "LUKS1: mode"),
+    member("format-specific.data.slots", "array, optional", "LUKS1: the eight keyslots"),
+    member("format-specific.data.slots[].active", "boolean", "Whether it is active"),
+    member("format-specific.data.slots[].iters", "integer, optional", "Iterations of PBKDF2"),
+    member("format-specific.data.slots[].key-offset", "integer", "Start of its area in bytes"),
+    member("format-specific.data.slots[].stripes", "integer, optional", "Stripes of its area"),
+    member(
+        "format-specific.data.payload-offset",
+        "integer, optional",
+        "LUKS1: start of the payload in bytes",
+    ),
+    member(
+        "format-specific.data.master-key-iters",
+        "integer, optional",
+        "LUKS1: iterations of the volume key's digest",
+    ),
+];
+
+const INFO_LUKS2: &[Member] = &[
+    member("format-specific.data.label", "string, optional", "LUKS2: label"),
+    member("format-specific.data.subsystem", "string, optional", "LUKS2: subsystem"),
+    member("format-specific.data.seqid", "integer, optional", "LUKS2: sequence number"),
+    member(
+        "format-specific.data.header-size",
+        "integer, optional",
+        "LUKS2: size of a copy of the header in bytes",
+    ),
+    member(
+        "format-specific.data.keyslots-size",
+        "integer, optional",
+        "LUKS2: size of the keyslots' region in bytes",
+    ),
+    member("format-specific.data.checksum-alg", "string, optional", "LUKS2: hash of the checksum"),
+    member("format-specific.data.copy", "string, optional", "LUKS2: the copy that counts"),
+    member(
+        "format-specific.data.warning",
+        "string, optional",
+        "LUKS2: what is wrong with the other copy",
+    ),
+    member("format-specific.data.flags", "array, optional", "LUKS2: flags"),
+    member("format-specific.data.flags[]", "string", "A flag"),
+    member("format-specific.data.requirements", "array, optional", "LUKS2: requirements"),
+    member("format-specific.data.requirements[]", "string", "A requirement"),
+    member("format-specific.data.keyslots", "array, optional", "LUKS2: keyslots"),
+    member("format-specific.data.keyslots[].keyslot", "integer", "Index of the keyslot"),
+    member("format-specific.data.keyslots[].type", "string", "Its type"),
+    member("format-specific.data.keyslots[].key-bits", "integer", "Size of its key in bits"),
+    member("format-specific.data.keyslots[].priority", "string", "ignore, normal or prefer"),
+    member("format-specific.data.keyslots[].unusable", "string, optional", "Why it opens nothing"),
+    member(
+        "format-specific.data.keyslots[].opened-by-token",
+        "integer, optional",
+        "Token without which nobody opens it",
+    ),
+    member(
+        "format-specific.data.keyslots[].unbound",
+        "boolean, optional",
+        "True if its key is not the volume key",
+    ),
+    member("format-specific.data.keyslots[].cipher", "any, optional", "Cipher of its area"),
+    member(
+        "format-specific.data.keyslots[].cipher-key-bits",
+        "integer, optional",
+        "Size of that cipher's key in bits",
+    ),
+    member("format-specific.data.keyslots[].kdf", "any, optional", "pbkdf2, argon2i or argon2id"),
+    member("format-specific.data.keyslots[].hash", "any, optional", "Hash of PBKDF2"),
+    member("format-specific.data.keyslots[].iterations", "any, optional", "Iterations of PBKDF2"),
+    member("format-specific.data.keyslots[].time", "any, optional", "Passes of Argon2"),
+    member("format-specific.data.keyslots[].memory-kib", "any, optional", "Memory in KiB"),
+    member("format-specific.data.keyslots[].cpus", "any, optional", "Lanes of Argon2"),
+    member("format-specific.data.keyslots[].af-hash", "any, optional", "Hash of the split"),
+    member("format-specific.data.keyslots[].stripes", "any, optional", "Stripes of the split"),
+    member("format-specific.data.keyslots[].key-offset", "integer", "Start of its area in bytes"),
+    member("format-specific.data.keyslots[].area-size", "integer", "Size of its area in bytes"),
+    member("format-specific.data.keyslots[].digest", "integer, optional", "Digest of its key"),
+    member("format-specific.data.tokens", "array, optional", "LUKS2: tokens"),
+    member("format-specific.data.tokens[]", "any", "See keyslot-token-list(1)"),
+    member("format-specific.data.segments", "array, optional", "LUKS2: segments"),
+    member("format-specific.data.segments[].segment", "integer", "Number of the segment"),
+    member("format-specific.data.segments[].type", "string", "Its type"),
+    member("format-specific.data.segments[].offset", "integer", "Its start in bytes"),
+    member("format-specific.data.segments[].size", "integer or string", "In bytes, or dynamic"),
+    member("format-specific.data.segments[].cipher", "string, optional", "Its cipher"),
+    member("format-specific.data.segments[].sector-size", "integer, optional", "In bytes"),
+    member("format-specific.data.segments[].iv-tweak", "integer, optional", "First IV"),
+    member("format-specific.data.segments[].integrity", "any, optional", "Its integrity"),
+    member("format-specific.data.segments[].flags", "any, optional", "Its flags"),
+    member("format-specific.data.digests", "array, optional", "LUKS2: digests"),
+    member("format-specific.data.digests[]", "any", "A digest, as the metadata has it"),
+    member("format-specific.data.metadata", "any, optional", "LUKS2: the metadata itself"),
+];
