@@ -82,7 +82,11 @@ fn a_change_that_failed_later_says_what_was_done_before() {
     let said = |end: &str| texts.iter().filter(|text| text.ends_with(end)).count();
     // Settling the header, and reserving the staging area.
     assert_eq!(said("; nothing has changed"), 4, "{texts:#?}");
-    assert_eq!(said("; keyslot 1 may have changed or not, and nothing else has"), 2, "{texts:#?}");
+    assert_eq!(
+        said("; keyslot 1 may or may not have changed, and nothing else has"),
+        2,
+        "{texts:#?}"
+    );
     assert_eq!(said("; keyslot 1 changed as asked; keyslot 0 is unchanged"), 4, "{texts:#?}");
     let half = "; keyslot 1 changed as asked; keyslot 0 is half replaced: \
                 the new secret opens keyslot 2";

@@ -90,7 +90,7 @@ fn luks1_uuid_and_what_an_interruption_left() {
     let mut now = changed(&then, "a", vec![erase(6)]);
     now[168..176].copy_from_slice(b"12345678");
     // Keyslot 3 was erased, but its area was not overwritten.
-    now[208 + 3 * 48 + 7] = 1;
+    now[208 + 3 * 48 + 8..][..32].copy_from_slice(b"keyslot: area to be overwritten\0");
     let area = 4096 + 3 * 65536;
     now[area..area + 4096].fill(7);
     let scene = Scene::new(then, now, &["a", "b"]);

@@ -193,7 +193,7 @@ fn strace_keyslot(strace: &Path, scene: &Scene, args: &[&str], what: &str, when:
 fn says_state(text: &str) -> bool {
     [
         "nothing has changed",
-        "may have changed or not, and nothing else has",
+        "may or may not have changed, and nothing else has",
         "is unchanged",
         "half replaced: the new secret opens keyslot",
         "is replaced, a copy is still in keyslot",

@@ -214,7 +214,7 @@ impl Operation {
         let is_after = text.contains(" changed as asked, and the secondary copy")
             || text.contains(" changed as asked; old key material")
             || text.contains(" replaced, and the secondary copy");
-        let is_unsure = text.contains(" may have changed or not, and nothing else has")
+        let is_unsure = text.contains(" may or may not have changed, and nothing else has")
             || text.contains("half replaced: neither secret may open it")
             || text.contains("changed as asked; nothing else has changed");
         assert_eq!(

@@ -100,8 +100,8 @@ fn has_bounds(header: &luks1::Header, len: u64) {
         assert!(match leftover {
             Leftover::Wipe { keyslot } => !active(keyslot),
             Leftover::Replace { keyslot, staging } => !active(keyslot) && active(staging),
-            Leftover::Twins { keyslots: [one, other] } =>
-                one < other && active(one) && active(other),
+            Leftover::Twins { keyslot, staging } | Leftover::Staging { keyslot, staging } =>
+                keyslot != staging && active(keyslot) && active(staging),
             _ => true,
         });
     }

@@ -16,10 +16,40 @@ pub(crate) fn commit(storage: &dyn Storage, stages: &[Stage]) -> Result<()> {
 }
 
 fn run(storage: &dyn Storage, step: &Step) -> Result<()> {
+    let copied = |from: u64, len: usize| {
+        let mut bytes = vec![0; len];
+        let what = format_args!("read {len} bytes at byte {from}");
+        storage.read_exact_at(&mut bytes, from).map_err(|e| Error::io(what, e))?;
+        Ok::<_, Error>(bytes)
+    };
     match step {
         Step::Write { offset, bytes } => storage.write_all_at(bytes, *offset).map_err(|e| {
             Error::io(format_args!("write {} bytes at byte {offset}", bytes.len()), e)
         }),
+        Step::Copy { from, to, len } => {
+            let bytes = copied(*from, *len)?;
+            let what = format_args!("write {len} bytes at byte {to}");
+            storage.write_all_at(&bytes, *to).map_err(|e| Error::io(what, e))
+        }
+        Step::Reserve { offset, len } => storage
+            .reserve(*offset, *len)
+            .map_err(|e| Error::io(format_args!("reserve {len} bytes at byte {offset}"), e)),
+        Step::Expect { offset, bytes } => {
+            if copied(*offset, bytes.len())? == **bytes {
+                return Ok(());
+            }
+            let text = "another program wrote the header meanwhile";
+            Err(Error::new(ErrorKind::Changed, text))
+        }
+        Step::VerifyCopy { from, to, len } => {
+            storage.evict(*from, *len as u64);
+            storage.evict(*to, *len as u64);
+            if copied(*from, *len)? == copied(*to, *len)? {
+                return Ok(());
+            }
+            let text = format!("{len} bytes at byte {from} and at byte {to} differ");
+            Err(Error::new(ErrorKind::Differs, text))
+        }
         Step::Sync => storage.sync_data().map_err(|e| Error::io("sync", e)),
         Step::Verify { offset, bytes } => {
             storage.evict(*offset, bytes.len() as u64);
@@ -34,7 +64,7 @@ fn run(storage: &dyn Storage, step: &Step) -> Result<()> {
                 "{} bytes at byte {offset} read back differ from those written",
                 bytes.len()
             );
-            Err(Error::new(ErrorKind::Io, text))
+            Err(Error::new(ErrorKind::Differs, text))
         }
     }
 }

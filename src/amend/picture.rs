@@ -4,7 +4,7 @@
 
 use super::Change;
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{HeldKey, Occupant};
+use crate::header::{HeldKey, Leftover, Occupant};
 use crate::keyslot::{Pbkdf, wrong_secret};
 use crate::secret::Passphrase;
 
@@ -18,6 +18,8 @@ pub(super) struct Picture<'a> {
     pub occupants: Vec<Option<Occupant>>,
     /// Inactive keyslots to overwrite all the same
     pub rewipe: Vec<usize>,
+    /// What interrupted amendments left
+    pub leftovers: Vec<Leftover>,
     /// Whether a secret was looked for in all keyslots
     pub has_searched: bool,
     pub force: bool,
@@ -31,6 +33,8 @@ pub(super) enum Slot {
     New {
         secret: Passphrase,
         pbkdf: Pbkdf,
+        /// Whether nothing stays of what was in the keyslot before
+        is_new: bool,
     },
 }
 
@@ -79,7 +83,7 @@ impl Picture<'_> {
                 })?
             }
         };
-        self.slots[keyslot] = Slot::New { secret: secret?, pbkdf };
+        self.slots[keyslot] = Slot::New { secret: secret?, pbkdf, is_new: true };
         self.occupants[keyslot] = Some(Occupant { key: HeldKey::Volume, is_usable: true });
         Ok(())
     }
@@ -90,7 +94,7 @@ impl Picture<'_> {
         if let Some(secret) = secret {
             self.must_open(keyslot, &secret, "for erase operation")?;
         }
-        if !self.is_active(keyslot) && !self.force {
+        if !self.is_active(keyslot) && !self.force && !self.is_unfinished(keyslot) {
             return Err(refused(format!("Given keyslot {keyslot} is already erased (inactive) ")));
         }
         if self.loses_a_key(&[keyslot]) && !self.force {
@@ -109,7 +113,7 @@ impl Picture<'_> {
         let matching = self.matching(secret)?;
         if matching.is_empty() {
             let text = "No keyslots match given (old) password for erase operation";
-            return Err(wrong_secret(text, secret));
+            return Err(self.no_match(text, secret));
         }
         if self.loses_a_key(&matching) && !self.force {
             return Err(refused(
@@ -152,7 +156,7 @@ impl Picture<'_> {
                     return Err(invalid(text).with_hint("--keyslot names it"));
                 }
                 if keyslots.is_empty() {
-                    return Err(wrong_secret("no keyslot opens with the old secret", &old_secret));
+                    return Err(self.no_match("no keyslot opens with the old secret", &old_secret));
                 }
                 keyslots
             }
@@ -162,9 +166,30 @@ impl Picture<'_> {
         };
         let secret = new_secret?;
         for keyslot in keyslots {
-            self.slots[keyslot] = Slot::New { secret: secret.clone(), pbkdf };
+            let is_new = matches!(self.slots[keyslot], Slot::New { is_new: true, .. });
+            self.slots[keyslot] = Slot::New { secret: secret.clone(), pbkdf, is_new };
         }
         Ok(())
+    }
+
+    /// Whether an erase of this inactive keyslot has something left to overwrite. LUKS2 remembers
+    /// areas, not whose they were.
+    fn is_unfinished(&self, keyslot: usize) -> bool {
+        self.leftovers.iter().any(|leftover| match *leftover {
+            Leftover::Wipe { keyslot: of } | Leftover::Replace { keyslot: of, .. } => of == keyslot,
+            Leftover::Area(_) => true,
+            Leftover::Twins { .. } | Leftover::Staging { .. } => false,
+        })
+    }
+
+    fn no_match(&self, text: &str, secret: &Passphrase) -> Error {
+        let error = wrong_secret(text, secret);
+        if self.leftovers.is_empty() {
+            return error;
+        }
+        error.with_hint(
+            "an interrupted amendment left something to be done: 'keyslot repair' finishes it",
+        )
     }
 
     fn in_range(&self, number: i64, shown: i64) -> Result<usize> {

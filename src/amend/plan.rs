@@ -5,7 +5,7 @@
 use super::Request;
 use super::picture::{Opens, Picture, Slot};
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{Header, HeldKey, Occupant, Priority, Staging};
+use crate::header::{Header, HeldKey, Leftover, Occupant, Priority, Staging};
 use crate::keyslot::Pbkdf;
 use crate::secret::Passphrase;
 
@@ -46,6 +46,8 @@ pub enum PlannedChange {
         pbkdf: Pbkdf,
         /// What keeps the image openable meanwhile
         staging: Staging,
+        /// Whether the keyslot was erased first and has nothing of the old one but its index
+        is_new: bool,
     },
 }
 
@@ -74,6 +76,7 @@ impl Plan {
             slots: slots.collect(),
             occupants: before.clone(),
             rewipe: Vec::new(),
+            leftovers: header.leftovers(),
             has_searched: false,
             force: request.force,
             opens,
@@ -101,17 +104,18 @@ impl Plan {
         rewipe: &[usize],
         force: bool,
     ) -> Result<Self> {
-        let after = settle_kdfs(header, after)?;
+        let mut after = settle_kdfs(header, after)?;
+        let mut plan = Self { header: header.clone(), changes: Vec::new(), warnings: Vec::new() };
+        plan.take_back(&mut after);
         let stagings = Self::arrange(header, before, &after)?;
         let mut stagings = stagings.into_iter();
-        let mut plan = Self { header: header.clone(), changes: Vec::new(), warnings: Vec::new() };
         let mut replacements = Vec::new();
         for (keyslot, slot) in after.into_iter().enumerate() {
             match (before[keyslot], slot) {
-                (false, Slot::New { secret, pbkdf }) => {
+                (false, Slot::New { secret, pbkdf, .. }) => {
                     plan.changes.push(PlannedChange::Add { keyslot, secret, pbkdf });
                 }
-                (true, Slot::New { secret, pbkdf }) => {
+                (true, Slot::New { secret, pbkdf, is_new }) => {
                     let staging = stagings.next().unwrap_or(Staging::InPlace);
                     if staging == Staging::InPlace && !force {
                         let what = header.no_room();
@@ -122,7 +126,13 @@ impl Plan {
                             "erase another first; forced, a crash meanwhile loses this one",
                         ));
                     }
-                    replacements.push(PlannedChange::Replace { keyslot, secret, pbkdf, staging });
+                    replacements.push(PlannedChange::Replace {
+                        keyslot,
+                        secret,
+                        pbkdf,
+                        staging,
+                        is_new,
+                    });
                 }
                 (true, Slot::Free) => plan.changes.push(PlannedChange::Erase { keyslot }),
                 (false, Slot::Free) if rewipe.contains(&keyslot) => {
@@ -135,6 +145,22 @@ impl Plan {
         plan.warn();
         plan.warn_of_rest();
         Ok(plan)
+    }
+
+    /// Erases the staging keyslot that an earlier, interrupted replacement of the same keyslot left:
+    /// its secret would stay valid unnoticed.
+    fn take_back(&mut self, after: &mut [Slot]) {
+        for leftover in self.header.leftovers() {
+            if let Leftover::Staging { keyslot, staging } = leftover
+                && matches!(after[keyslot], Slot::New { .. })
+                && matches!(after[staging], Slot::Old)
+            {
+                after[staging] = Slot::Free;
+                self.warnings.push(format!(
+                    "keyslot {staging} is erased too: an interrupted replacement of keyslot {keyslot} left its new secret there"
+                ));
+            }
+        }
     }
 
     /// Warns if an erase leaves no keyslot that a typed secret opens without naming it.
@@ -257,8 +283,9 @@ fn check_occupants(
 /// Says of each new secret which KDF it has. Refuses one that the header cannot have, or nobody can.
 fn settle_kdfs(header: &Header, mut slots: Vec<Slot>) -> Result<Vec<Slot>> {
     for (keyslot, slot) in slots.iter_mut().enumerate() {
-        if let Slot::New { pbkdf, .. } = slot {
-            let template = header.template(keyslot)?;
+        if let Slot::New { pbkdf, is_new, .. } = slot {
+            let template =
+                if *is_new { header.new_template()? } else { header.template(keyslot)? };
             let kind = pbkdf.kind.insert(pbkdf.kind_or(template.kdf));
             if !header.has_kdf(*kind) {
                 let text = "LUKS1 has no KDF but pbkdf2";

@@ -221,8 +221,11 @@ pub fn leftover(leftover: Leftover) -> Value {
         Leftover::Replace { keyslot, staging } => {
             json!({ "kind": "replace", "keyslot": keyslot, "staging": staging })
         }
-        Leftover::Twins { keyslots: [one, other] } => {
-            json!({ "kind": "twins", "keyslot": one, "staging": other })
+        Leftover::Twins { keyslot, staging } => {
+            json!({ "kind": "twins", "keyslot": keyslot, "staging": staging })
+        }
+        Leftover::Staging { keyslot, staging } => {
+            json!({ "kind": "staging", "keyslot": keyslot, "staging": staging })
         }
         Leftover::Area(area) => {
             json!({ "kind": "area", "offset": area.offset, "size": area.len })
@@ -274,10 +277,10 @@ fn text(format: &str, document: &Value) -> String {
         let (keyslot, staging) = (&left["keyslot"], &left["staging"]);
         lines.push(match left["kind"].as_str() {
             Some("wipe") => format!(
-                "leftover: keyslot {keyslot} was erased, but this was interrupted; 'keyslot erase --force --keyslot {keyslot}' overwrites it to the end"
+                "leftover: erasing keyslot {keyslot} was interrupted before its area was overwritten; 'keyslot repair' overwrites it"
             ),
             Some("replace") => format!(
-                "leftover: replacing keyslot {keyslot} was interrupted; its new secret opens keyslot {staging}; 'keyslot erase --force --keyslot {keyslot}' clears what is left"
+                "leftover: replacing keyslot {keyslot} was interrupted; its new secret opens keyslot {staging}; 'keyslot repair' finishes it"
             ),
             Some("area") => {
                 let (offset, size) = (&left["offset"], &left["size"]);
@@ -285,8 +288,11 @@ fn text(format: &str, document: &Value) -> String {
                     "leftover: {size} bytes from byte {offset} on may be key material of an erased keyslot; 'keyslot repair' overwrites them"
                 )
             }
+            Some("staging") => format!(
+                "leftover: replacing keyslot {keyslot} was interrupted; its old secret still opens it, the new one opens keyslot {staging}; 'keyslot repair' takes the new one back"
+            ),
             _ => format!(
-                "leftover: keyslots {keyslot} and {staging} hold the same key material; 'keyslot erase --keyslot {staging}' removes the copy"
+                "leftover: keyslot {staging} holds a copy of the key material of keyslot {keyslot}; 'keyslot repair' removes it"
             ),
         });
     }

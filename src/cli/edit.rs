@@ -9,7 +9,7 @@ use keyslot::crypto::KdfKind;
 use keyslot::header::{Keyslot, Priority};
 use keyslot::keyslot::{Pbkdf, Unlocked, Until};
 use keyslot::secret::Passphrase;
-use keyslot::{Error, ErrorKind, Image, Result};
+use keyslot::{Error, ErrorKind, Image, Result, Sharing};
 use serde_json::{Value, json};
 
 use super::progress::Spinner;
@@ -187,9 +187,11 @@ pub struct Job {
 }
 
 impl Job {
-    /// Locks the image and reads its header.
+    /// Reads the header, and makes sure that the image is free. It is locked when all keys are derived.
     pub fn open(path: &Path, change: &ChangeArgs, persona: Persona) -> Result<Self> {
-        let image = change.open_options().open(path)?;
+        let options = change.open_options().sharing(Sharing::None).write(true);
+        let image = options.open(path)?;
+        image.check_free()?;
         persona.admit(&image)?;
         image.check_amendable()?;
         Ok(Self { image, path: path.to_owned(), quiet: change.quiet, kept: None })

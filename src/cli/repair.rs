@@ -27,11 +27,11 @@ pub fn run(args: &RepairArgs) -> Outcome {
     let mut image = change.open_options().open(path)?;
     let found: Vec<String> = image.header().warning().map(str::to_owned).into_iter().collect();
     let leftovers = image.header().leftovers();
-    // Which of two it shall be, only its owner knows; and what a requirement means, whoever made it.
+    // What an unknown requirement means is not known, so its areas are left alone.
     let has_unknown =
         image.header().luks2().is_some_and(|it| !it.metadata().config().requirements.is_empty());
-    let (left, leftovers): (Vec<_>, Vec<_>) =
-        leftovers.into_iter().partition(|it| matches!(it, Leftover::Twins { .. }) || has_unknown);
+    let (left, leftovers) =
+        if has_unknown { (leftovers, Vec::new()) } else { (Vec::new(), leftovers) };
     let repaired = if change.dry_run {
         let lowered = image.header().lower_repair(change.force);
         lowered.map_err(|error| error.with_path(path))?.is_some()
@@ -60,21 +60,39 @@ pub fn run(args: &RepairArgs) -> Outcome {
         for warning in &found {
             text.extend([format!("{shown}: {would}repaired: {warning}\n")]);
         }
-        if !leftovers.is_empty() {
-            text.extend([format!("{shown}: {would}overwritten: what an interruption left\n")]);
+        for &leftover in &leftovers {
+            text.extend([format!("{shown}: {would}{}\n", repaired_leftover(leftover))]);
         }
-        for left in &left {
-            text.extend([match left {
-                Leftover::Twins { keyslots: [one, other] } => format!(
-                    "{shown}: keyslots {one} and {other} hold the same key material; 'keyslot erase --keyslot {other}' removes the copy\n"
-                ),
-                _ => format!(
-                    "{shown}: not overwritten, for the image has a requirement that is not known: what an interruption left\n"
-                ),
-            }]);
+        for _ in &left {
+            text.extend([format!(
+                "{shown}: not overwritten, because the image has an unknown requirement: an area that an interrupted amendment left\n"
+            )]);
         }
         if text.is_empty() { format!("{shown}: nothing to repair\n") } else { text }
     };
     let print = if change.dry_run || !repaired { output::print } else { output::print_done };
     Ok(print(&text)?)
+}
+
+/// The past participle and its object.
+fn repaired_leftover(leftover: Leftover) -> String {
+    match leftover {
+        Leftover::Wipe { keyslot } => format!("overwritten: the area of erased keyslot {keyslot}"),
+        Leftover::Replace { keyslot, staging } => {
+            format!("finished: the replacement of keyslot {keyslot} by way of keyslot {staging}")
+        }
+        Leftover::Twins { keyslot, staging } => {
+            format!("erased: keyslot {staging}, a copy of keyslot {keyslot}")
+        }
+        Leftover::Staging { keyslot, staging } => format!(
+            "erased: keyslot {staging}, the new secret of an interrupted replacement of keyslot {keyslot}"
+        ),
+        Leftover::Area(area) => {
+            format!(
+                "overwritten: {} bytes of erased key material at byte {}",
+                area.len, area.offset
+            )
+        }
+        _ => "repaired".to_owned(),
+    }
 }

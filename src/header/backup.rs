@@ -40,7 +40,7 @@ impl Backup {
             read_steady(storage, &mut bytes).map_err(failed)?;
             let start = Start(bytes);
             if let Ok(header) = Header::read_start(&start, false)
-                && header.same_bytes(&found)
+                && header.is_same(&found)
             {
                 return Ok(Self { header, bytes: start.0, path: None });
             }

@@ -1,9 +1,7 @@
 //! What a change has to know of a header, and the writes that make it, whatever the format.
 
-use super::{
-    Edit, Header, HeldKey, Keyslot, Leftover, Occupant, SlotChange, Stage, Staging, Template,
-};
-use crate::crypto::KdfKind;
+use super::{Edit, Header, HeldKey, Keyslot, Occupant, SlotChange, Stage, Staging, Template};
+use crate::crypto::{KdfKind, random};
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
@@ -34,6 +32,27 @@ impl Header {
         match self {
             Self::Luks1(header) => Ok(header.template()),
             Self::Luks2(header) => header.template(keyslot),
+        }
+    }
+
+    /// What a new key in a keyslot that is not in use is made by.
+    pub fn new_template(&self) -> Result<Template<'_>> {
+        match self {
+            Self::Luks1(header) => Ok(header.template()),
+            Self::Luks2(header) => header.new_template(),
+        }
+    }
+
+    /// A salt for new key material of a keyslot. In LUKS1 it says which keyslot it is for, if that is
+    /// active: so the staging keyslot of an interrupted replacement is recognised.
+    pub fn salt(&self, keyslot: usize) -> Result<[u8; 32]> {
+        match self {
+            Self::Luks1(header) => header.salt(keyslot),
+            Self::Luks2(_) => {
+                let mut salt = [0; 32];
+                random::fill(&mut salt)?;
+                Ok(salt)
+            }
         }
     }
 
@@ -102,18 +121,8 @@ impl Header {
         let wraps = |(stages, after)| (stages, Self::Luks2(after));
         match self {
             Self::Luks1(header) => {
-                let is_known = |leftover: &Leftover| match *leftover {
-                    Leftover::Wipe { keyslot } | Leftover::Replace { keyslot, .. } => Some(keyslot),
-                    _ => None,
-                };
-                let leftovers = header.leftovers();
-                let keyslots = leftovers.iter().filter_map(is_known);
-                let wipes: Vec<_> =
-                    keyslots.map(|keyslot| SlotChange::Deactivate { keyslot }).collect();
-                if wipes.is_empty() {
-                    return Ok(None);
-                }
-                self.lower(&wipes).map(Some)
+                let wraps = |(stages, after)| (stages, Self::Luks1(after));
+                Ok(header.lower_repair()?.map(wraps))
             }
             Self::Luks2(header)
                 if header.warning().is_none() && header.areas_to_wipe().is_empty() =>

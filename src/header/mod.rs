@@ -63,10 +63,20 @@ pub enum Leftover {
         /// Index of the keyslot that holds its new secret
         staging: usize,
     },
-    /// Two active keyslots hold the same key material: one is a staging copy.
+    /// LUKS1: two active keyslots hold the same key material.
     Twins {
-        /// Their indices, ascending
-        keyslots: [usize; 2],
+        /// Index of the keyslot that stays
+        keyslot: usize,
+        /// Index of the staging copy
+        staging: usize,
+    },
+    /// LUKS1: a replacement was interrupted before the old secret was taken out of its keyslot, so
+    /// both secrets open the image.
+    Staging {
+        /// Index of the keyslot that was to be replaced
+        keyslot: usize,
+        /// Index of the keyslot that holds the new secret
+        staging: usize,
     },
     /// LUKS2: an area that no keyslot has any more was not overwritten to the end.
     Area(Area),
@@ -217,14 +227,12 @@ impl Header {
         }
     }
 
-    /// Whether two headers are the same, byte for byte.
-    pub(crate) fn same_bytes(&self, other: &Self) -> bool {
+    /// Whether two readings found the same: every copy byte for byte, which of them counts, and what
+    /// is wrong with the other. A judgement of one holds for the other.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Luks1(one), Self::Luks1(other)) => one.as_bytes() == other.as_bytes(),
-            (Self::Luks2(one), Self::Luks2(other)) => {
-                one.as_bytes() == other.as_bytes()
-                    && one.metadata().text() == other.metadata().text()
-            }
+            (Self::Luks2(one), Self::Luks2(other)) => one.is_same(other),
             _ => false,
         }
     }
@@ -239,7 +247,7 @@ fn text(field: &[u8]) -> String {
 
 /// Length of one keyslot's key material in bytes: `key_size` times 4000 stripes, to the end of the
 /// last sector.
-fn material_len(key_size: u32) -> u64 {
+pub(crate) fn material_len(key_size: u32) -> u64 {
     let sector = SectorCipher::SECTOR_SIZE as u64;
     (u64::from(key_size) * u64::from(af::STRIPES)).next_multiple_of(sector)
 }

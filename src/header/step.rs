@@ -71,6 +71,9 @@ pub enum SlotChange {
         sealed: Sealed,
         /// What keeps the image openable meanwhile
         staging: Staging,
+        /// LUKS2: the old keyslot was erased first, so the new one has none of its tokens, nor its
+        /// priority. LUKS1 keyslots have neither.
+        is_new: bool,
     },
 }
 
@@ -85,6 +88,15 @@ pub enum Step {
         /// What to write
         bytes: Arc<[u8]>,
     },
+    /// Write the bytes of one range to another that does not overlap it.
+    Copy {
+        /// Start of the source, in bytes from the start of the header
+        from: u64,
+        /// Start of the destination
+        to: u64,
+        /// Length in bytes
+        len: usize,
+    },
     /// Make all writes so far durable.
     Sync,
     /// Read these bytes back, past the caches, and compare.
@@ -93,6 +105,29 @@ pub enum Step {
         offset: u64,
         /// What must be there
         bytes: Arc<[u8]>,
+    },
+    /// Read two ranges back, past the caches, and compare.
+    VerifyCopy {
+        /// Start of the source, in bytes from the start of the header
+        from: u64,
+        /// Start of the destination
+        to: u64,
+        /// Length in bytes
+        len: usize,
+    },
+    /// Compare with what the plan assumes: other programs that take no lock may have written it since.
+    Expect {
+        /// Bytes from the start of the header
+        offset: u64,
+        /// What must be there
+        bytes: Arc<[u8]>,
+    },
+    /// Make sure that this range can be overwritten later without the disk running full.
+    Reserve {
+        /// Bytes from the start of the header
+        offset: u64,
+        /// Length in bytes
+        len: u64,
     },
 }
 
@@ -142,8 +177,14 @@ impl fmt::Debug for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Write { offset, bytes } => write!(f, "Write({offset}, {} bytes)", bytes.len()),
+            Self::Copy { from, to, len } => write!(f, "Copy({from} to {to}, {len} bytes)"),
             Self::Sync => f.write_str("Sync"),
             Self::Verify { offset, bytes } => write!(f, "Verify({offset}, {} bytes)", bytes.len()),
+            Self::VerifyCopy { from, to, len } => {
+                write!(f, "VerifyCopy({from} to {to}, {len} bytes)")
+            }
+            Self::Expect { offset, bytes } => write!(f, "Expect({offset}, {} bytes)", bytes.len()),
+            Self::Reserve { offset, len } => write!(f, "Reserve({offset}, {len} bytes)"),
         }
     }
 }

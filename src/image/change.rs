@@ -1,13 +1,12 @@
 //! Changing an image: under its lock, and only if the header is still the one that was looked at.
 
 use super::{Image, lock};
-use crate::amend::{Plan, PlannedChange, Request, commit};
+use crate::amend::{Plan, commit};
 use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{Edit, Header, Scheme, SlotChange, Stage, Template};
-use crate::keyslot::{Cost, Pbkdf, Unlocked, Until, seal};
-use crate::secret::Passphrase;
-use crate::storage::sharing::{Sharing, Upgrade};
+use crate::header::{Edit, Header, Stage};
+use crate::keyslot::Unlocked;
+use crate::storage::sharing::Sharing;
 
 /// What an amendment did to one keyslot.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -40,64 +39,23 @@ impl Image {
         self.named(self.header.check_amendable())
     }
 
-    /// Judges a request and says what it comes to. Nothing is written.
-    ///
-    /// Where a secret is looked for in every keyslot, one that asks for more work than the
-    /// [limits](super::OpenOptions::limits) allow is an error: nobody knows what it opens with.
-    pub fn plan(&self, request: Request) -> Result<Plan> {
-        self.check_amendable()?;
-        let mut opens = |keyslots: &[usize], secret: &Passphrase| {
-            let outcomes = self.try_keyslots(keyslots, secret, Until::All);
-            let mut opened = Vec::new();
-            for (&keyslot, outcome) in keyslots.iter().zip(outcomes) {
-                if outcome.unwrap_or(Ok(false))? {
-                    opened.push(keyslot);
-                }
-            }
-            Ok(opened)
-        };
-        let plan = self.named(Plan::new(&self.header, request, &mut opens))?;
-        for change in plan.changes() {
-            if let PlannedChange::Add { keyslot, pbkdf, .. }
-            | PlannedChange::Replace { keyslot, pbkdf, .. } = change
-                && matches!(pbkdf.cost, Cost::Iterations(_))
-            {
-                self.named(self.settle(*keyslot, pbkdf))?;
-            }
-        }
-        Ok(plan)
-    }
-
-    /// The KDF of a new secret, which takes as long as it says if a time is asked for.
-    fn settle(&self, keyslot: usize, pbkdf: &Pbkdf) -> Result<KdfAlg> {
-        let kdf = pbkdf.settle(&self.header.template(keyslot)?);
-        let kdf = kdf.map_err(|e| e.with_hint(format!("Failed to write to keyslot {keyslot}")))?;
-        let limits = self.options.limits;
-        limits.admit_new(format_args!("the new secret of keyslot {keyslot}"), kdf)?;
-        Ok(kdf)
-    }
-
     /// Carries out a plan, durably, in an order that keeps the image openable at every instant.
     ///
-    /// The image is locked against everybody else for the time it takes ([`ErrorKind::InUse`] if
-    /// they are there first), and its header must still be the one that was planned for
-    /// ([`ErrorKind::Changed`]). All but erasing needs the volume key. After an error the text
-    /// says in which state the image is.
+    /// New keys are derived, and their cost is calibrated, before the image is locked against all
+    /// other users ([`ErrorKind::InUse`] if there are any). Then its header must still be the one
+    /// that was planned for, and its path must still lead to it ([`ErrorKind::Changed`]): both are
+    /// looked at again immediately before the first write. All but erasing needs the volume key. After
+    /// an error the text says in which state the image is.
     pub fn amend(&mut self, plan: &Plan, unlocked: Option<&Unlocked>) -> Result<Vec<Done>> {
         let result = self.try_amend(plan, unlocked);
         self.named(result)
     }
 
     fn try_amend(&mut self, plan: &Plan, unlocked: Option<&Unlocked>) -> Result<Vec<Done>> {
-        let _alone = self.lock_to_write(&plan.header)?;
-        let mut done = Vec::new();
-        let changes = plan
-            .changes()
-            .iter()
-            .map(|change| self.seal(change, unlocked, &mut done))
-            .collect::<Result<Vec<_>>>()?;
-        let lowered = self.header.lower(&changes)?;
-        self.write(lowered)?;
+        self.must_be_writable()?;
+        let (changes, done) = self.seal(plan, unlocked)?;
+        let lowered = plan.header.lower(&changes)?;
+        self.commit(&plan.header, lowered)?;
         Ok(done)
     }
 
@@ -109,10 +67,13 @@ impl Image {
     }
 
     fn try_edit(&mut self, edits: &[Edit]) -> Result<()> {
-        let _alone = self.lock_to_write(&self.header.clone())?;
-        self.header.check_amendable()?;
-        let lowered = self.header.lower_edits(edits)?;
-        self.write(lowered)
+        self.must_be_writable()?;
+        if edits.is_empty() {
+            return Ok(());
+        }
+        let header = self.header.clone();
+        header.check_amendable()?;
+        self.commit(&header, header.lower_edits(edits)?)
     }
 
     /// Writes damaged or older copies of the header again, and overwrites what an interrupted
@@ -125,90 +86,67 @@ impl Image {
     }
 
     fn try_repair(&mut self, force: bool) -> Result<bool> {
-        let _alone = self.lock_to_write(&self.header.clone())?;
-        let Some(lowered) = self.header.lower_repair(force)? else { return Ok(false) };
-        self.write(lowered)?;
+        self.must_be_writable()?;
+        let header = self.header.clone();
+        let Some(lowered) = header.lower_repair(force)? else { return Ok(false) };
+        self.commit(&header, lowered)?;
         Ok(true)
     }
 
-    /// Keeps everybody else out, and makes sure that the header is still the one `expected`.
-    fn lock_to_write(&mut self, expected: &Header) -> Result<Option<Upgrade>> {
-        if !self.options.write {
-            return Err(Error::new(ErrorKind::InvalidInput, "the image is open for reading only"));
+    /// Makes sure that an amendment of this image would find it free, without keeping it so.
+    ///
+    /// [`ErrorKind::InUse`] names who has it open.
+    pub fn check_free(&self) -> Result<()> {
+        self.must_be_writable()?;
+        match &self.file {
+            Some(file) => file.upgrade(Sharing::Amend, self.options.wait).map(drop),
+            None => Ok(()),
         }
-        let alone = match &self.file {
+    }
+
+    fn must_be_writable(&self) -> Result<()> {
+        if self.options.write {
+            return Ok(());
+        }
+        self.named(Err(Error::new(ErrorKind::InvalidInput, "the image is open for reading only")))
+    }
+
+    /// Locks the image, makes sure that its header is still the one `expected`, and writes.
+    fn commit(&mut self, expected: &Header, (stages, after): (Vec<Stage>, Header)) -> Result<()> {
+        let _alone = match &self.file {
             Some(file) => Some(file.upgrade(Sharing::Amend, self.options.wait)?),
             None => None,
         };
-        if let Some(file) = &self.file
-            && !file.is_at_its_path().map_err(|e| Error::io("find it again", e))?
-        {
-            let text = "another file has taken the image's place since it was opened";
-            return Err(Error::new(ErrorKind::Changed, text));
-        }
+        self.must_be_at_its_path("since it was opened")?;
         let header = Header::read(self.storage())?;
-        if !header.same_bytes(&self.header) {
-            // What was tried was tried on another one.
+        if !header.is_same(&self.header) {
+            // The keyslots were tried on the old header.
             lock(&self.tried).clear();
         }
         self.header = header;
-        if !self.header.same_bytes(expected) {
+        if !self.header.is_same(expected) {
             let text = "the header changed since it was looked at";
             return Err(Error::new(ErrorKind::Changed, text));
         }
-        Ok(alone)
-    }
-
-    fn write(&mut self, (stages, after): (Vec<Stage>, Header)) -> Result<()> {
         lock(&self.tried).clear();
         if let Err(error) = commit(self.storage(), &stages) {
-            // What is on the disk now is what counts for whoever goes on with this image.
+            // Later calls go by what the disk has now.
             if let Ok(header) = Header::read(self.storage()) {
                 self.header = header;
             }
             return Err(error);
         }
         self.header = after;
-        Ok(())
+        self.must_be_at_its_path("while it was changed: the file that was opened has the change")
     }
 
-    /// A planned change with its key material made.
-    fn seal(
-        &self,
-        change: &PlannedChange,
-        unlocked: Option<&Unlocked>,
-        done: &mut Vec<Done>,
-    ) -> Result<SlotChange> {
-        let seal = |keyslot: usize, secret: &Passphrase, pbkdf: Pbkdf| {
-            let template = self.header.template(keyslot)?;
-            let Some(unlocked) = unlocked else {
-                let text = format!("the volume key is needed to write keyslot {keyslot}");
-                return Err(Error::new(ErrorKind::InvalidInput, text));
-            };
-            if !template.digest.as_ref().is_some_and(|digest| unlocked.is_of(digest)) {
-                self.must_own(unlocked)?;
-                let text = format!("keyslot {keyslot} holds another key than the one unlocked");
-                return Err(Error::new(ErrorKind::InvalidInput, text));
-            }
-            let kdf = self.settle(keyslot, &pbkdf)?;
-            let Template { encryption, af_hash, .. } = template;
-            seal(&Scheme { kdf, encryption, af_hash }, unlocked.volume_key(), secret)
-        };
-        match *change {
-            PlannedChange::Add { keyslot, ref secret, pbkdf } => {
-                let sealed = seal(keyslot, secret, pbkdf)?;
-                done.push(Done::Added { keyslot, kdf: sealed.scheme.kdf });
-                Ok(SlotChange::Activate { keyslot, sealed })
-            }
-            PlannedChange::Erase { keyslot } => {
-                done.push(Done::Erased { keyslot });
-                Ok(SlotChange::Deactivate { keyslot })
-            }
-            PlannedChange::Replace { keyslot, ref secret, pbkdf, staging } => {
-                let sealed = seal(keyslot, secret, pbkdf)?;
-                done.push(Done::Replaced { keyslot, kdf: sealed.scheme.kdf });
-                Ok(SlotChange::Replace { keyslot, sealed, staging })
-            }
+    fn must_be_at_its_path(&self, when: &str) -> Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let failed = |e| Error::io("check that the path still leads to the opened file", e);
+        if file.is_at_its_path().map_err(failed)? {
+            return Ok(());
         }
+        let text = format!("another file took the image's place {when}");
+        Err(Error::new(ErrorKind::Changed, text))
     }
 }

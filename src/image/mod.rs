@@ -3,6 +3,7 @@
 mod backup;
 mod change;
 mod create;
+mod plan;
 mod restore;
 
 use std::collections::HashSet;
@@ -116,7 +117,7 @@ impl Image {
 
     /// Only where an amendment follows: nobody else has a secret kept for longer than it is used.
     fn remember(&self, keyslot: usize, secret: &Passphrase, opens: bool) {
-        if self.file.is_some() && self.options.sharing != Sharing::Amend {
+        if self.file.is_some() && !self.options.write {
             return;
         }
         let mut tried = lock(&self.tried);

@@ -14,6 +14,7 @@ use std::time::Duration;
 pub(crate) use cost::digest_iterations;
 pub use cost::{Cost, Pbkdf};
 pub use estimate::estimate;
+pub(crate) use seal::seal_with_salt;
 pub use seal::{new_digest, new_luks2_digest, seal};
 pub use search::{Candidate, Outcome, Until, search};
 pub use unlock::{Unlocked, cannot_open, opens, unlock, unlock_keyslot, wrong_secret};

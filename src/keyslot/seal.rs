@@ -15,6 +15,16 @@ use crate::secret::{Passphrase, SecretBytes, VolumeKey};
 pub fn seal(scheme: &Scheme, key: &VolumeKey, passphrase: &Passphrase) -> Result<Sealed> {
     let mut salt = [0; 32];
     random::fill(&mut salt)?;
+    seal_with_salt(scheme, salt, key, passphrase)
+}
+
+/// The same under a salt that was chosen for its keyslot.
+pub(crate) fn seal_with_salt(
+    scheme: &Scheme,
+    salt: [u8; 32],
+    key: &VolumeKey,
+    passphrase: &Passphrase,
+) -> Result<Sealed> {
     let mut derived = SecretBytes::zeroed(scheme.encryption.key_size())?;
     scheme.kdf.derive(passphrase.as_bytes(), &salt, derived.as_mut_slice())?;
     let cipher = scheme.encryption.sector_cipher(derived.as_slice())?;

@@ -212,6 +212,17 @@ impl Storage for FileStorage {
         write_zeros(self, offset, len)
     }
 
+    /// Allocates blocks for what is a hole. File systems that cannot are left as they are.
+    fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
+        let (Ok(start), Ok(count @ 1..)) = (libc::off_t::try_from(offset), len.try_into()) else {
+            return Ok(());
+        };
+        match fallocate(&self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, start, count) {
+            Err(full @ (Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG)) => Err(full.into()),
+            _ => Ok(()),
+        }
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.file.sync_data()
     }

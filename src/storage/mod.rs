@@ -53,6 +53,13 @@ pub trait Storage: Debug + Send + Sync {
         write_zeros(self, offset, len)
     }
 
+    /// Makes sure that a later write to this range does not fail for want of room, as far as that can
+    /// be had. What is in it does not change. The default does nothing.
+    fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
+        let _ = (offset, len);
+        Ok(())
+    }
+
     /// Makes all writes so far durable.
     fn sync_data(&self) -> io::Result<()>;
 
@@ -97,6 +104,10 @@ impl<T: Storage + ?Sized> Storage for Arc<T> {
 
     fn write_zeros_at(&self, offset: u64, len: u64) -> io::Result<()> {
         (**self).write_zeros_at(offset, len)
+    }
+
+    fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
+        (**self).reserve(offset, len)
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -4,6 +4,7 @@
 //! [building](Header::build) one. The bytes it was parsed from stay with it: what nobody
 //! understands (behind a string's NUL, in the UUID) is what a rewrite writes again.
 
+mod marks;
 mod raw;
 mod restore;
 mod steps;
@@ -15,8 +16,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use self::raw::{ACTIVE, HEADER_SIZE, INACTIVE, KEYSLOTS, MAGIC, RawHeader, RawKeyslot, SECTOR};
 use self::validate::validate;
 use super::{
-    Area, Digest, Kdf, Keyslot, Leftover, NewDigest, Priority, Segment, Template, material_len,
-    text,
+    Area, Digest, Kdf, Keyslot, NewDigest, Priority, Segment, Template, material_len, text,
 };
 use crate::crypto::{CipherSpec, HashAlg, KdfAlg, KdfKind, SectorCipher, af};
 use crate::error::{Error, ErrorKind, Result};
@@ -181,33 +181,6 @@ impl Header {
             hash: self.hash,
             digest: Some(self.digest()),
         }
-    }
-
-    /// What an interrupted amendment left behind by the marks it leaves in
-    /// inactive entries (see `steps.rs`).
-    pub fn leftovers(&self) -> Vec<Leftover> {
-        let slots = &self.raw.keyslots;
-        let twin = |of: usize| {
-            let same = |s: &RawKeyslot| s.state.get() == ACTIVE && s.salt == slots[of].salt;
-            (0..KEYSLOTS).find(|&i| i != of && slots[of].salt != [0; 32] && same(&slots[i]))
-        };
-        let mut found = Vec::new();
-        for (keyslot, slot) in slots.iter().enumerate() {
-            let active = slot.state.get() == ACTIVE;
-            match twin(keyslot) {
-                Some(staging) if active && keyslot < staging => {
-                    found.push(Leftover::Twins { keyslots: [keyslot, staging] });
-                }
-                Some(staging) if !active && slot.iterations.get() != 0 => {
-                    found.push(Leftover::Replace { keyslot, staging });
-                }
-                None if !active && slot.iterations.get() != 0 => {
-                    found.push(Leftover::Wipe { keyslot });
-                }
-                _ => {}
-            }
-        }
-        found
     }
 
     /// Whether the area of a keyslot is all zeros, as an erase leaves it and as it is before its

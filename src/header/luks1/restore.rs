@@ -109,16 +109,17 @@ impl Snapshot<'_, Header> {
         changes.extend(staging.iter().zip(replaced).map(|(&spare, &of)| activate(spare, of)));
         changes.extend(erased.iter().chain(replaced).map(deactivate));
         changes.extend(unwiped.iter().filter(|it| !staging.contains(it)).map(deactivate));
-        let (mut stages, mut after) = self.header.lower(&changes)?;
+        let (mut stages, mut after) = self.header.lower_marked(&changes, "")?;
         if !replaced.is_empty() {
             let mut changes: Vec<_> = replaced.iter().map(|&it| activate(it, it)).collect();
             changes.extend(staging.iter().map(deactivate));
-            let staged = format!("{} hold what is to be in {}", list(staging), list(replaced));
-            let (more, last) = after.lower(&changes)?;
-            stages.extend(more.into_iter().map(|stage| Stage {
-                on_failure: format!("{staged}; {}", stage.on_failure),
-                ..stage
-            }));
+            let done = format!(
+                "all secrets of the backup open the image, those of {} by way of {}; ",
+                list(replaced),
+                list(staging)
+            );
+            let (more, last) = after.lower_marked(&changes, &done)?;
+            stages.extend(more);
             after = last;
         }
         Ok((stages, after))
@@ -143,12 +144,15 @@ impl Header {
         let mut raw = backup.raw.clone();
         raw.keyslots.clone_from(&self.raw.keyslots);
         let sectors = self.changed_sectors(&raw);
-        let steps: Vec<_> = sectors
-            .into_iter()
-            .flat_map(|(offset, bytes)| Step::overwrite(offset as u64, &bytes.into()))
-            .collect();
-        let on_failure = "the keyslots are restored, the uuid may be or not".to_owned();
-        (!steps.is_empty()).then_some(Stage { steps, on_failure })
+        if sectors.is_empty() {
+            return None;
+        }
+        let mut steps = vec![Step::Expect { offset: 0, bytes: self.as_bytes().into() }];
+        for (offset, bytes) in sectors {
+            steps.extend(Step::overwrite(offset as u64, &bytes.into()));
+        }
+        let on_failure = "the keyslots are restored, the uuid may or may not be".to_owned();
+        Some(Stage { steps, on_failure })
     }
 }
 
@@ -197,6 +201,7 @@ impl Sorted {
             keyslot,
             sealed,
             staging,
+            is_new: false,
         }));
         changes
     }

@@ -3,46 +3,79 @@
 //! The disk promises a sector of 512 bytes whole and nothing else: between two syncs any subset
 //! of the sectors written may arrive. Hence
 //!
-//! - what is in the header now is written again and synced before anything changes: it may have
-//!   come from somebody who did not sync, or whose sync failed;
+//! - what is in the header now is written again, synced and read back before anything changes: it may
+//!   have come from a program that did not sync, or whose sync failed. Writing a sector as it is changes
+//!   nothing, whatever the disk holds;
 //! - key material is durable and read back before the entry that activates it is written;
 //! - an entry is inactive, durably, before its key material is overwritten;
 //! - keyslots are activated from the back of the header to the front and deactivated from the
 //!   front to the back, one sector at a time with a sync between: the state word of keyslot 6 is
 //!   in the sector before the rest of its entry, so it is written last, and first;
-//! - changes that fit one sector are one write: they happen all or not at all.
+//! - changes that fit one sector are one write: they happen all or not at all;
+//! - `cryptsetup` takes no lock on LUKS1, so each stage first compares the header with what the stages
+//!   before it left, and only bytes that change are written.
 //!
-//! An inactive entry with an iteration count is a mark: the keyslot's area is not overwritten yet,
-//! or, if an active keyslot has the same salt, it waits for the secret of that one. QEMU and
-//! cryptsetup ignore both words of an inactive entry.
+//! An interruption leaves one of these states, and so the argument begins again with the next
+//! amendment. `marks.rs` says how its leftovers are found.
 
 use zerocopy::IntoBytes;
 
+use super::marks::mark;
 use super::raw::{ACTIVE, HEADER_SIZE, INACTIVE, KEYSLOTS, SECTOR};
 use super::{Header, RawHeader, field};
 use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::step::list;
-use crate::header::{Edit, Scheme, Sealed, SlotChange, Stage, Staging, Step};
+use crate::header::{Edit, Leftover, Scheme, Sealed, SlotChange, Stage, Staging, Step};
 
 impl Header {
     /// The writes that make `changes`, and the header after them.
     pub(in crate::header) fn lower(&self, changes: &[SlotChange]) -> Result<(Vec<Stage>, Self)> {
         self.check_changes(changes)?;
-        let mut lowering =
-            Lowering { header: self.clone(), stages: Vec::new(), done: String::new() };
-        lowering.settle();
+        let mut lowering = Lowering::new(self);
         lowering.add_and_erase(changes)?;
         for change in changes {
-            if let SlotChange::Replace { keyslot, sealed, staging } = change {
+            if let SlotChange::Replace { keyslot, sealed, staging, .. } = change {
                 lowering.replace(*keyslot, sealed, *staging)?;
             }
         }
         Ok((lowering.stages, lowering.header))
     }
-}
 
-impl Header {
+    /// The same, where what is added was erased before: the areas are marked before the key material
+    /// comes back, because its salt is known.
+    pub(super) fn lower_marked(
+        &self,
+        changes: &[SlotChange],
+        done: &str,
+    ) -> Result<(Vec<Stage>, Self)> {
+        self.check_changes(changes)?;
+        let mut lowering = Lowering::new(self);
+        lowering.done.push_str(done);
+        let mut marked = self.raw.clone();
+        for change in changes {
+            if let SlotChange::Activate { keyslot, .. } = change {
+                mark(&mut marked, *keyslot);
+            }
+        }
+        lowering.entries(&marked, Order::FrontToBack, lowering.nothing());
+        lowering.add_and_erase(changes)?;
+        Ok((lowering.stages, lowering.header))
+    }
+
+    /// The writes that finish or take back what an interrupted amendment left.
+    pub(in crate::header) fn lower_repair(&self) -> Result<Option<(Vec<Stage>, Self)>> {
+        let leftovers = self.leftovers();
+        if leftovers.is_empty() {
+            return Ok(None);
+        }
+        let mut lowering = Lowering::new(self);
+        for leftover in leftovers {
+            lowering.repair(leftover)?;
+        }
+        Ok(Some((lowering.stages, lowering.header)))
+    }
+
     /// The writes that set the UUID, all that LUKS1 has beside its keyslots. It is in one sector.
     pub(in crate::header) fn lower_edits(&self, edits: &[Edit]) -> Result<(Vec<Stage>, Self)> {
         let mut raw = self.raw.clone();
@@ -53,10 +86,8 @@ impl Header {
             };
             raw.uuid = field(&uuid.hyphenated().to_string(), "uuid")?;
         }
-        let mut lowering =
-            Lowering { header: self.clone(), stages: Vec::new(), done: String::new() };
-        lowering.settle();
-        lowering.entries(&raw, Order::FrontToBack, "it may have happened or not");
+        let mut lowering = Lowering::new(self);
+        lowering.entries(&raw, Order::FrontToBack, "it may or may not have taken effect");
         Ok((lowering.stages, lowering.header))
     }
 }
@@ -70,16 +101,29 @@ struct Lowering {
 }
 
 impl Lowering {
-    /// The header as it was read, durably.
-    fn settle(&mut self) {
-        let bytes = self.header.as_bytes().into();
-        let steps = vec![Step::Write { offset: 0, bytes }, Step::Sync];
-        self.stage(steps, "nothing has changed");
+    fn new(header: &Header) -> Self {
+        let mut lowering = Self { header: header.clone(), stages: Vec::new(), done: String::new() };
+        lowering.settle();
+        lowering
     }
 
-    fn stage(&mut self, steps: Vec<Step>, on_failure: &str) {
+    /// The header as it was read, durably. The caller has just compared it.
+    fn settle(&mut self) {
+        let on_failure = "nothing has changed".to_owned();
+        let steps = Step::overwrite(0, &self.header.as_bytes().into()).to_vec();
+        self.stages.push(Stage { steps, on_failure });
+    }
+
+    fn stage(&mut self, steps: impl IntoIterator<Item = Step>, on_failure: &str) {
+        let expect = Step::Expect { offset: 0, bytes: self.header.as_bytes().into() };
+        let steps = [expect].into_iter().chain(steps).collect();
         let on_failure = format!("{}{on_failure}", self.done);
         self.stages.push(Stage { steps, on_failure });
+    }
+
+    /// The clause for a failure that leaves the image as the stages so far did.
+    fn nothing(&self) -> &'static str {
+        if self.done.is_empty() { "nothing has changed" } else { "nothing else has changed" }
     }
 
     /// All keyslots that only come or only go, in one commit.
@@ -93,7 +137,8 @@ impl Lowering {
         for change in changes {
             match change {
                 SlotChange::Activate { keyslot, sealed } => {
-                    self.material(*keyslot, sealed, "nothing has changed")?;
+                    let nothing = self.nothing();
+                    self.material(*keyslot, sealed, nothing)?;
                     activate(&mut added, *keyslot, sealed);
                     names.push(*keyslot);
                 }
@@ -106,14 +151,15 @@ impl Lowering {
         }
         let mut after = added.clone();
         for &keyslot in &erased {
-            deactivate(&mut after, keyslot);
+            mark(&mut after, keyslot);
         }
 
         if names.is_empty() {
             return Ok(());
         }
+        self.reserve_areas(&erased);
         let names = list(&names);
-        let unsure = format!("{names} may have changed or not, and nothing else has");
+        let unsure = format!("{names} may or may not have changed, and nothing else has");
         let sectors = self.header.changed_sectors(&after);
         if sectors.len() == 1 {
             self.entries(&after, Order::FrontToBack, &unsure);
@@ -121,9 +167,21 @@ impl Lowering {
             self.entries(&added, Order::BackToFront, &unsure);
             self.entries(&after, Order::FrontToBack, &unsure);
         }
-        self.wipe(&erased)?;
-        self.done = format!("{names} changed as asked; ");
-        Ok(())
+        self.done = format!("{}{names} changed as asked; ", self.done);
+        self.wipe(&erased)
+    }
+
+    /// So that a full disk shows before anything has changed, and not when an area is overwritten.
+    fn reserve_areas(&mut self, keyslots: &[usize]) {
+        let reserve = |&keyslot: &usize| {
+            let area = self.header.area(keyslot);
+            Step::Reserve { offset: area.offset, len: area.len as u64 }
+        };
+        let steps: Vec<_> = keyslots.iter().map(reserve).collect();
+        if !steps.is_empty() {
+            let nothing = self.nothing();
+            self.stage(steps, nothing);
+        }
     }
 
     /// Writes to the staging areas of replacements while nothing has changed yet: in a sparse
@@ -133,10 +191,53 @@ impl Lowering {
             if let SlotChange::Replace { sealed, staging: Staging::Keyslot(staging), .. } = change
                 && !self.header.keyslot(*staging).active
             {
-                self.material(*staging, sealed, "nothing has changed")?;
+                let nothing = self.nothing();
+                self.material(*staging, sealed, nothing)?;
             }
         }
         Ok(())
+    }
+
+    /// Finishes a replacement, or takes it back where the old secret is still in its keyslot.
+    fn repair(&mut self, leftover: Leftover) -> Result<()> {
+        match leftover {
+            Leftover::Wipe { keyslot } => self.wipe(&[keyslot]),
+            Leftover::Staging { staging, .. } => self.unstage(staging),
+            Leftover::Twins { keyslot, staging } => {
+                let (from, to) = (self.header.area(staging), self.header.area(keyslot));
+                let verify = Step::VerifyCopy { from: from.offset, to: to.offset, len: from.len };
+                let nothing = self.nothing();
+                self.stage([verify], nothing);
+                self.unstage(staging)
+            }
+            Leftover::Replace { keyslot, staging } => {
+                let unsure = format!(
+                    "keyslot {keyslot} is half replaced: the new secret opens keyslot {staging}"
+                );
+                let (from, to) = (self.header.area(staging), self.header.area(keyslot));
+                let (from, to, len) = (from.offset, to.offset, from.len);
+                let copy =
+                    [Step::Copy { from, to, len }, Step::Sync, Step::VerifyCopy { from, to, len }];
+                self.stage(copy, &unsure);
+                let mut replaced = self.header.raw.clone();
+                let staged = replaced.keyslots[staging].clone();
+                let slot = &mut replaced.keyslots[keyslot];
+                (slot.state, slot.iterations, slot.salt) =
+                    (ACTIVE.into(), staged.iterations, staged.salt);
+                self.entries(&replaced, Order::BackToFront, &unsure);
+                self.unstage(staging)
+            }
+            Leftover::Area(_) => Ok(()),
+        }
+    }
+
+    /// Erases a staging keyslot whose secret opens another.
+    fn unstage(&mut self, staging: usize) -> Result<()> {
+        let on_failure = format!("a copy of a secret is still in keyslot {staging}");
+        let mut unstaged = self.header.raw.clone();
+        mark(&mut unstaged, staging);
+        self.entries(&unstaged, Order::FrontToBack, &on_failure);
+        self.wipe(&[staging])
     }
 
     /// The new secret into the staging keyslot, the old one out of its keyslot, the new one into
@@ -155,26 +256,25 @@ impl Lowering {
         };
         let unsure = format!("keyslot {keyslot} is half replaced: {safe}");
         let mut waiting = self.header.raw.clone();
-        activate(&mut waiting, keyslot, sealed);
-        waiting.keyslots[keyslot].state = INACTIVE.into();
+        match staging {
+            Staging::Keyslot(_) => {
+                activate(&mut waiting, keyslot, sealed);
+                waiting.keyslots[keyslot].state = INACTIVE.into();
+            }
+            _ => mark(&mut waiting, keyslot),
+        }
+        self.reserve_areas(&[keyslot]);
         self.entries(&waiting, Order::FrontToBack, &unsure);
         self.material(keyslot, sealed, &unsure)?;
         let mut replaced = self.header.raw.clone();
         activate(&mut replaced, keyslot, sealed);
         self.entries(&replaced, Order::BackToFront, &unsure);
 
-        let replaced = format!("{}keyslot {keyslot} replaced; ", self.done);
-        let Staging::Keyslot(staging) = staging else {
-            self.done = replaced;
-            return Ok(());
-        };
-        let unsure = format!("keyslot {keyslot} is replaced, a copy is still in keyslot {staging}");
-        let mut unstaged = self.header.raw.clone();
-        deactivate(&mut unstaged, staging);
-        self.entries(&unstaged, Order::FrontToBack, &unsure);
-        self.wipe(&[staging])?;
-        self.done = replaced;
-        Ok(())
+        self.done = format!("{}keyslot {keyslot} is replaced; ", self.done);
+        match staging {
+            Staging::Keyslot(staging) => self.unstage(staging),
+            _ => Ok(()),
+        }
     }
 
     /// Key material into a keyslot's area.
@@ -186,7 +286,7 @@ impl Lowering {
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
         self.header.check_scheme(&sealed.scheme)?;
-        self.stage(Step::overwrite(area.offset, &sealed.material).to_vec(), on_failure);
+        self.stage(Step::overwrite(area.offset, &sealed.material), on_failure);
         Ok(())
     }
 
@@ -196,16 +296,10 @@ impl Lowering {
         if order == Order::BackToFront {
             sectors.reverse();
         }
-        let steps: Vec<_> = sectors
-            .into_iter()
-            .flat_map(|(offset, bytes)| {
-                [Step::Write { offset: offset as u64, bytes: bytes.into() }, Step::Sync]
-            })
-            .collect();
-        if !steps.is_empty() {
-            self.stage(steps, on_failure);
+        for (offset, bytes) in sectors {
+            self.stage(Step::overwrite(offset as u64, &bytes.clone().into()), on_failure);
+            self.header.raw.as_mut_bytes()[offset..offset + bytes.len()].copy_from_slice(&bytes);
         }
-        self.header.raw = to.clone();
     }
 
     /// Overwrites inactive keyslots; then the mark goes.
@@ -309,12 +403,4 @@ fn iterations(sealed: &Sealed) -> u32 {
         KdfAlg::Pbkdf2 { iterations, .. } => iterations,
         KdfAlg::Argon2 { .. } => 0,
     }
-}
-
-/// Inactive, and marked by an iteration count until its area is overwritten.
-fn deactivate(raw: &mut RawHeader, keyslot: usize) {
-    let slot = &mut raw.keyslots[keyslot];
-    slot.state = INACTIVE.into();
-    slot.salt = [0; 32];
-    slot.iterations = slot.iterations.get().max(1).into();
 }

@@ -79,6 +79,11 @@ impl Header {
                 digest: Some(old.digest),
             });
         }
+        self.new_template()
+    }
+
+    /// What a new keyslot is made by: the cipher of the volume, and cryptsetup's defaults.
+    pub(in crate::header) fn new_template(&self) -> Result<Template<'_>> {
         let key_size = self.volume_key_size()?;
         let digest = self.digest().map_err(unsupported)?;
         let same = self.cipher().ok().filter(|cipher| cipher.key_size() == key_size);

@@ -132,7 +132,7 @@ impl Header {
             metadata,
             cipher: Ok(cipher.clone()),
             warning: None,
-            salts: [None; 2],
+            copies: [None, None],
             is_foreign: false,
             unread: None,
         })

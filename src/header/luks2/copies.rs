@@ -5,6 +5,7 @@
 
 use std::cmp::Ordering;
 use std::io;
+use std::sync::Arc;
 
 use zerocopy::IntoBytes;
 
@@ -20,8 +21,8 @@ pub(super) struct Chosen {
     pub raw: Box<RawHeader>,
     pub metadata: Metadata,
     pub warning: Option<String>,
-    /// Those of the copies whose checksums are right
-    pub salts: [Option<[u8; 64]>; 2],
+    /// The copies whose checksums are right, byte for byte
+    pub bytes: [Option<Arc<[u8]>>; 2],
     /// Whether the image begins with something else
     pub is_foreign: bool,
     /// What is said of a copy that may well be newer, but has what this crate does not take
@@ -32,6 +33,12 @@ pub(super) struct Chosen {
 struct Whole {
     raw: Box<RawHeader>,
     json_area: Vec<u8>,
+}
+
+impl Whole {
+    fn bytes(&self) -> Arc<[u8]> {
+        [self.raw.as_bytes(), &self.json_area].concat().into()
+    }
 }
 
 /// One whose metadata is valid, too
@@ -153,7 +160,7 @@ fn choose(copies: Copies) -> Result<Chosen> {
         let metadata = metadata.map_err(|error| Bad { error, seqid })?;
         Ok::<Valid, Bad>((copy.raw, metadata))
     };
-    let salts = [0, 1].map(|i| copies[i].as_ref().ok().map(|copy| copy.raw.salt));
+    let bytes = [0, 1].map(|i| copies[i].as_ref().ok().map(Whole::bytes));
     let is_foreign = matches!(&copies[0], Err(bad) if bad.error.message() == WRONG_MAGIC);
     let [primary, secondary] = copies.map(|copy| copy.and_then(valid));
     let chosen = |which, (raw, metadata): Valid, warning| Chosen {
@@ -161,7 +168,7 @@ fn choose(copies: Copies) -> Result<Chosen> {
         raw,
         metadata,
         warning,
-        salts,
+        bytes: bytes.clone(),
         is_foreign,
         unread: None,
     };

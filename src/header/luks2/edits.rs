@@ -30,7 +30,7 @@ impl Header {
         let metadata = self.metadata.edited(self.hdr_size(), |draft| {
             edits.iter().try_for_each(|edit| draft.edit(&self.metadata, edit))
         })?;
-        writer.commit(metadata, "it may have happened or not", "it has happened")?;
+        writer.commit(metadata, "it may or may not have taken effect", "it has taken effect")?;
         writer.finish()
     }
 }

@@ -31,6 +31,8 @@ pub use metadata::{Metadata, Token};
 pub use raw::Which;
 pub use segment::{Crypt, DataSegment};
 
+use std::sync::Arc;
+
 use zerocopy::IntoBytes;
 
 use self::copies::Chosen;
@@ -49,8 +51,8 @@ pub struct Header {
     /// Cipher of the first segment
     cipher: std::result::Result<CipherSpec, String>,
     warning: Option<String>,
-    /// Of the primary and the secondary copy, where they are known
-    salts: [Option<[u8; 64]>; 2],
+    /// The primary and the secondary copy as they are on disk, where their checksums are right
+    copies: [Option<Arc<[u8]>>; 2],
     /// Whether the image begins with something else than the primary copy
     is_foreign: bool,
     /// What is said of the other copy if that may be a newer one
@@ -64,7 +66,7 @@ impl Header {
     /// the value. Nothing is written, whatever is wrong with the other copy.
     pub fn read(storage: &dyn Storage) -> Result<Self> {
         let len = storage.len().map_err(|e| Error::io("read the length", e))?;
-        let Chosen { which, raw, metadata, warning, salts, is_foreign, unread } =
+        let Chosen { which, raw, metadata, warning, bytes, is_foreign, unread } =
             copies::read(storage, len, super::STEADY_READS)?;
         let end = 2 * raw.hdr_size.get() + metadata.config().keyslots_size;
         if end > len {
@@ -72,7 +74,7 @@ impl Header {
             return Err(corrupt(text).with_hint("the image is truncated"));
         }
         let cipher = cipher_of_first_segment(&metadata);
-        Ok(Self { which, raw, metadata, cipher, warning, salts, is_foreign, unread })
+        Ok(Self { which, raw, metadata, cipher, warning, copies: bytes, is_foreign, unread })
     }
 
     /// Whether an image has a secondary copy with a right checksum, whatever it begins with.
@@ -124,6 +126,17 @@ impl Header {
     /// The binary header as it is on disk, 4096 bytes.
     pub fn as_bytes(&self) -> &[u8] {
         self.raw.as_bytes()
+    }
+
+    /// Whether both say the same of both copies.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.which == other.which
+            && self.copies == other.copies
+            && self.raw.as_bytes() == other.raw.as_bytes()
+            && self.metadata.text() == other.metadata.text()
+            && self.warning == other.warning
+            && self.is_foreign == other.is_foreign
+            && self.unread == other.unread
     }
 
     /// What is wrong with the other copy.

@@ -19,6 +19,9 @@
 //! The primary copy is at byte 0, the secondary at byte `hdr-size`. The areas of keyslots begin at
 //! byte 2 `hdr-size`.
 
+use std::mem::offset_of;
+use std::ops::Range;
+
 use zerocopy::byteorder::big_endian::{U16, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -77,6 +80,14 @@ impl Which {
         }
     }
 
+    /// The copy that this one is not.
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Primary => Self::Secondary,
+            Self::Secondary => Self::Primary,
+        }
+    }
+
     pub(super) fn magic(self) -> &'static [u8; 6] {
         match self {
             Self::Primary => b"LUKS\xba\xbe",
@@ -86,6 +97,15 @@ impl Which {
 }
 
 impl RawHeader {
+    /// Where the checksum is, in bytes from the start of a copy: all of it is in the first sector
+    pub(super) const CHECKSUM: Range<usize> =
+        offset_of!(Self, checksum)..offset_of!(Self, checksum) + 64;
+
+    /// The salt in the bytes of a copy.
+    pub(super) fn salt_of(copy: &[u8]) -> Option<[u8; 64]> {
+        Self::ref_from_prefix(copy).ok().map(|(raw, _)| raw.salt)
+    }
+
     /// The head of the copies of a new header, that are to be [sealed](Self::sealed).
     pub(super) fn blank(hdr_size: u64) -> Self {
         let mut raw = Self::new_zeroed();
@@ -175,3 +195,4 @@ pub(super) const HDR_SIZES: [u64; 9] =
     [0x4000, 0x8000, 0x1_0000, 0x2_0000, 0x4_0000, 0x8_0000, 0x10_0000, 0x20_0000, 0x40_0000];
 
 const _: () = assert!(size_of::<RawHeader>() == BINARY_SIZE);
+const _: () = assert!(RawHeader::CHECKSUM.end == 512);

@@ -8,7 +8,6 @@ use serde_json::Value;
 use zerocopy::byteorder::big_endian::U64;
 
 use super::areas::{Areas, are_apart, without};
-use super::raw::Which;
 use super::write::Writer;
 use super::{Header, Slot, keyslot};
 use crate::error::{Error, ErrorKind, Result};
@@ -81,9 +80,7 @@ impl Snapshot<'_, Header> {
     pub fn head(&self) -> Result<Vec<Step>> {
         let hdr_size = self.header.hdr_size();
         if self.header.warning.is_some() {
-            let header = self.header.with_salts()?;
-            let secondary = header.overwrite(Which::Secondary)?;
-            return Ok(secondary.into_iter().chain(header.overwrite(Which::Primary)?).collect());
+            return self.header.write_copies();
         }
         let copies = [hdr_size..2 * hdr_size, 0..hdr_size];
         let overwrite =
@@ -105,6 +102,16 @@ impl Snapshot<'_, Header> {
         }
 
         let mut writer = Writer::new(present)?;
+        let coming: Vec<_> = places.iter().filter(|place| !place.is_there).collect();
+        if !coming.is_empty() {
+            // Its salt is in the backup: key material that comes back is marked before it is there.
+            let mut marks = present.metadata.config().unwiped.clone();
+            marks.extend(coming.iter().map(|place| place.area.clone()));
+            let marked =
+                present.metadata.edited(present.hdr_size(), |draft| draft.set_unwiped(&marks))?;
+            let nothing = "nothing has changed but marks of areas to be overwritten";
+            writer.commit(marked, nothing, nothing)?;
+        }
         for Place { slot, area, .. } in places.iter().filter(|place| !place.is_there) {
             let steps = Step::overwrite(area.start, &backup.range(&slot.range()).into());
             writer.stage(steps.to_vec(), "nothing has changed");
@@ -117,10 +124,10 @@ impl Snapshot<'_, Header> {
             }
             draft.set_unwiped(&unwiped)
         })?;
-        let seqid = present.seqid().max(header.seqid());
+        let seqid = writer.header.seqid().max(header.seqid());
         writer.header.raw.clone_from(&header.raw);
         writer.header.raw.seqid = U64::new(seqid);
-        let unsure = "the header may be restored or not, and nothing else has changed";
+        let unsure = "the header may or may not be restored, and nothing else has changed";
         writer.commit(metadata, unsure, "the header is restored")?;
         writer.done.push_str("the header is restored; ");
         writer.wipe(unwiped)?;

@@ -31,7 +31,8 @@ impl Header {
             for (&(keyslot, sealed), place) in sorted.replaced.iter().zip(&arranged.replaced) {
                 match place {
                     Some((of, area)) if *of == number => {
-                        round.replaced.push((keyslot, sealed, area.clone()));
+                        let (area, is_new) = (area.clone(), sorted.new.contains(&keyslot));
+                        round.replaced.push(Replaced { keyslot, sealed, area, is_new });
                     }
                     Some(_) => {}
                     None => return Err(unfit(keyslot)),
@@ -44,7 +45,7 @@ impl Header {
             round = Round::default();
         }
         for (keyslot, sealed) in sorted.in_place {
-            writer.replace_in_place(keyslot, sealed)?;
+            writer.replace_in_place(keyslot, sealed, sorted.new.contains(&keyslot))?;
         }
         // A keyslot that is not there is erased by force: what may be left of it is overwritten.
         writer.wipe(writer.header.metadata.config().unwiped.clone())?;
@@ -64,7 +65,6 @@ impl Header {
             }
         }
         let mut writer = Writer::new(self)?;
-        writer.both(NOTHING, "the primary copy is written")?;
         writer.done.push_str("both copies of the header are written; ");
         writer.wipe(self.areas_to_wipe().to_vec())?;
         writer.finish()
@@ -100,9 +100,12 @@ impl Header {
                 }
                 (SlotChange::Deactivate { .. }, Some(_)) => sorted.erased.push(keyslot),
                 (SlotChange::Deactivate { .. }, None) => {}
-                (SlotChange::Replace { sealed, staging, .. }, Some(slot))
+                (SlotChange::Replace { sealed, staging, is_new, .. }, Some(slot))
                     if slot.key_size == key_size(sealed) =>
                 {
+                    if *is_new {
+                        sorted.new.push(keyslot);
+                    }
                     match staging {
                         Staging::Area => sorted.replaced.push((keyslot, sealed)),
                         Staging::InPlace => sorted.in_place.push((keyslot, sealed)),
@@ -123,14 +126,23 @@ struct Sorted<'a> {
     erased: Vec<usize>,
     replaced: Vec<(usize, &'a Sealed)>,
     in_place: Vec<(usize, &'a Sealed)>,
+    /// Replaced keyslots that were erased first
+    new: Vec<usize>,
 }
 
 /// Changes that are one commit.
 #[derive(Default)]
 struct Round<'a> {
     added: Vec<((usize, &'a Sealed), Range<u64>)>,
-    replaced: Vec<(usize, &'a Sealed, Range<u64>)>,
+    replaced: Vec<Replaced<'a>>,
     erased: Vec<usize>,
+}
+
+struct Replaced<'a> {
+    keyslot: usize,
+    sealed: &'a Sealed,
+    area: Range<u64>,
+    is_new: bool,
 }
 
 impl Round<'_> {
@@ -140,7 +152,7 @@ impl Round<'_> {
 
     fn names(&self) -> String {
         let added = self.added.iter().map(|((keyslot, _), _)| *keyslot);
-        let replaced = self.replaced.iter().map(|(keyslot, ..)| *keyslot);
+        let replaced = self.replaced.iter().map(|it| it.keyslot);
         let mut keyslots: Vec<_> = added.chain(replaced).chain(self.erased.clone()).collect();
         keyslots.sort_unstable();
         list(&keyslots)
@@ -152,10 +164,13 @@ impl Writer {
     fn round(&mut self, round: &Round<'_>) -> Result<()> {
         let digest = self.header.volume_key_digest()?;
         let new_areas = round.added.iter().map(|((_, sealed), area)| (*sealed, area));
-        let new_areas =
-            new_areas.chain(round.replaced.iter().map(|(_, sealed, area)| (*sealed, area)));
+        let new_areas = new_areas.chain(round.replaced.iter().map(|it| (it.sealed, &it.area)));
         let mut taken = Vec::new();
         let nothing = if self.done.is_empty() { NOTHING } else { "nothing else has changed" };
+        let freed = round.erased.iter().copied().chain(round.replaced.iter().map(|it| it.keyslot));
+        let freed: Vec<_> =
+            freed.filter_map(|keyslot| self.header.slot(keyslot).map(Slot::range)).collect();
+        self.reserve(&freed, nothing);
         for (sealed, area) in new_areas {
             // All of the area: what was there before may have been somebody's.
             let mut bytes = sealed.material.to_vec();
@@ -163,8 +178,6 @@ impl Writer {
             self.stage(Step::overwrite(area.start, &bytes.into()).to_vec(), nothing);
             taken.push(area.clone());
         }
-        let freed = round.erased.iter().chain(round.replaced.iter().map(|(keyslot, ..)| keyslot));
-        let freed = freed.filter_map(|&keyslot| self.header.slot(keyslot).map(Slot::range));
         let mut unwiped = without(&self.header.metadata.config().unwiped, &taken);
         unwiped.extend(freed);
 
@@ -172,8 +185,13 @@ impl Writer {
             for ((keyslot, sealed), area) in &round.added {
                 draft.add_keyslot(*keyslot, digest, sealed, area)?;
             }
-            for (keyslot, sealed, area) in &round.replaced {
-                draft.replace_keyslot(*keyslot, sealed, Some(area))?;
+            for Replaced { keyslot, sealed, area, is_new } in &round.replaced {
+                if *is_new {
+                    draft.remove_keyslot(*keyslot)?;
+                    draft.add_keyslot(*keyslot, digest, sealed, area)?;
+                } else {
+                    draft.replace_keyslot(*keyslot, sealed, Some(area))?;
+                }
             }
             for &keyslot in &round.erased {
                 draft.remove_keyslot(keyslot)?;
@@ -181,7 +199,7 @@ impl Writer {
             draft.set_unwiped(&unwiped)
         })?;
         let names = round.names();
-        let unsure = format!("{names} may have changed or not, and nothing else has");
+        let unsure = format!("{names} may or may not have changed, and nothing else has");
         let sure = format!("{names} changed as asked");
         self.commit(metadata, &unsure, &sure)?;
         self.done = format!("{}{sure}; ", self.done);
@@ -189,7 +207,7 @@ impl Writer {
     }
 
     /// Without a second area: no keyslot, then its key material, then the keyslot again.
-    fn replace_in_place(&mut self, keyslot: usize, sealed: &Sealed) -> Result<()> {
+    fn replace_in_place(&mut self, keyslot: usize, sealed: &Sealed, is_new: bool) -> Result<()> {
         let area = self.header.slot(keyslot).ok_or_else(|| unfit(keyslot))?.range();
         let hdr_size = self.header.hdr_size();
         let metadata = self.header.metadata.clone();
@@ -199,8 +217,16 @@ impl Writer {
             draft.remove_keyslot(keyslot)?;
             draft.set_unwiped(&unwiped)
         })?;
-        let with_it =
-            metadata.edited(hdr_size, |draft| draft.replace_keyslot(keyslot, sealed, None))?;
+        let digest = self.header.volume_key_digest()?;
+        let with_it = metadata.edited(hdr_size, |draft| {
+            if is_new {
+                draft.remove_keyslot(keyslot)?;
+                draft.add_keyslot(keyslot, digest, sealed, &area)
+            } else {
+                draft.replace_keyslot(keyslot, sealed, None)
+            }
+        })?;
+        self.reserve(std::slice::from_ref(&area), NOTHING);
         let unsure = format!("keyslot {keyslot} is half replaced: neither secret may open it");
         self.commit(without_it, &unsure, &unsure)?;
         self.stage(Step::overwrite(area.start, &sealed.material).to_vec(), &unsure);
@@ -208,6 +234,15 @@ impl Writer {
         self.commit(with_it, &unsure, &sure)?;
         self.done = format!("{}{sure}; ", self.done);
         Ok(())
+    }
+
+    /// So that a full disk shows before anything has changed, and not when an area is overwritten.
+    fn reserve(&mut self, areas: &[Range<u64>], on_failure: &str) {
+        let reserve =
+            |area: &Range<u64>| Step::Reserve { offset: area.start, len: area.end - area.start };
+        if !areas.is_empty() {
+            self.stage(areas.iter().map(reserve).collect(), on_failure);
+        }
     }
 
     /// Overwrites areas that nothing refers to; then the mark goes.

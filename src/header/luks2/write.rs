@@ -1,41 +1,83 @@
-//! The bytes of the copies of a header, and the order of their writes: at every instant one of them
-//! is whole.
+//! The bytes of the copies of a header, and the order of their writes.
 //!
-//! - What is in the secondary copy is written again and synced before anything changes, from the
-//!   copy that counts. Whatever was wrong with either, the image is good for another write then.
-//! - The primary copy is written, synced and read back before the secondary is.
-//! - Key material is in its area, durable, before a copy refers to it, and both copies have forgotten
-//!   an area before it is overwritten. `config.unwiped_areas` has it until that is done.
+//! The disk promises a sector of 512 bytes whole and nothing else: between two syncs any subset of
+//! the sectors written may arrive, and after a sync that failed the page cache may show bytes that the
+//! disk does not have. A copy has its checksum, over all of it, in its first sector. Hence *the first
+//! sector decides*: a copy whose first sector is on the disk is valid if the rest of it is that of the
+//! same write, and is otherwise invalid, whatever else arrives. Three rules follow.
+//!
+//! 1. **Both copies are in order before any key material is written** ([`Writer::new`]). The copy that
+//!    counts is written again byte for byte, synced and read back. Writing a sector as it is changes
+//!    nothing, whatever the disk holds, and makes durable what an earlier sync failed to. If the
+//!    other copy says something else, its first sector is overwritten with one whose checksum is zeros,
+//!    synced and read back. From then on no late sector can complete the header that an interrupted
+//!    amendment began, and which may refer to areas that are about to be overwritten. Then all of the
+//!    copy is written.
+//! 2. **A commit writes the primary copy, syncs and reads it back, and only then writes the secondary.**
+//!    Both were valid, so one of them always is; and a copy in work is the old one, the new one, or
+//!    invalid.
+//! 3. **Areas wait for both copies.** Key material is in its area, durable and read back, before a copy
+//!    refers to it. Both copies have forgotten an area, durably, before it is overwritten, and
+//!    `config.unwiped_areas` names it until that is done.
+//!
+//! Together: on the disk there is at every instant a valid copy, all valid copies are of the state
+//! before or after the commit in work, and the areas of both states are whole. An interruption leaves
+//! such a state, so the argument begins again with the next amendment.
 
 use std::sync::Arc;
 
 use zerocopy::IntoBytes;
 
 use super::metadata::Metadata;
-use super::raw::{BINARY_SIZE, Which};
+use super::raw::{BINARY_SIZE, RawHeader, Which};
 use super::{Header, cipher_of_first_segment};
 use crate::crypto::random;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Stage, Step};
 
-/// The writes of a change, as they come together.
+/// The writes of a change, in their order.
 pub(super) struct Writer {
-    /// The header as it is when all stages so far are done
+    /// The header after all stages so far
     pub header: Header,
+    /// Salts of the primary and the secondary copy
+    salts: [[u8; 64]; 2],
     stages: Vec<Stage>,
-    /// What is done by then, for the texts of later stages
+    /// What is done after all stages so far, for the texts of later ones
     pub done: String,
 }
 
 impl Writer {
-    /// Begins with what is there.
+    /// Begins a change by bringing both copies into order.
     pub fn new(header: &Header) -> Result<Self> {
-        let header = header.with_salts()?;
-        let mut writer = Self { header, stages: Vec::new(), done: String::new() };
+        let (header, salts) = (header.clone(), header.salts()?);
+        let mut writer = Self { header, salts, stages: Vec::new(), done: String::new() };
         let mut steps = vec![Step::Sync];
-        steps.extend(writer.header.overwrite(Which::Secondary)?);
+        steps.extend(writer.settle()?);
         writer.stage(steps, "nothing has changed");
         Ok(writer)
+    }
+
+    /// The copy that counts, and then the other.
+    fn settle(&mut self) -> Result<Vec<Step>> {
+        let which = self.header.which;
+        let Some(counting) = self.header.copy_on_disk(which) else {
+            // A header that was built, not read: there is nothing on the disk.
+            return Ok(Vec::new());
+        };
+        let mut steps = Step::overwrite(self.header.offset(which), &counting).to_vec();
+        let (other, offset) = (which.other(), self.header.offset(which.other()));
+        match self.header.copy_on_disk(other) {
+            Some(same) if self.header.warning.is_none() => {
+                steps.extend(Step::overwrite(offset, &same));
+            }
+            _ => {
+                let new = self.header.copy(other, self.salts[other as usize])?;
+                steps.extend(Step::overwrite(offset, &without_checksum(&new)));
+                steps.extend(Step::overwrite(offset, &new));
+                self.header.copies[other as usize] = Some(new);
+            }
+        }
+        Ok(steps)
     }
 
     pub fn stage(&mut self, steps: Vec<Step>, on_failure: &str) {
@@ -43,26 +85,25 @@ impl Writer {
         self.stages.push(Stage { steps, on_failure });
     }
 
-    /// Both copies with this metadata. Until the first is written, nobody knows; from then on, it
-    /// is `sure`.
+    /// Writes both copies with `metadata`. `unsure` describes a failure while the primary is
+    /// written, `sure` one after it.
     pub fn commit(&mut self, metadata: Metadata, unsure: &str, sure: &str) -> Result<()> {
         let seqid = self.header.seqid().checked_add(1).ok_or_else(|| {
-            let text = format!("the header has seqid {}, the last there is", u64::MAX);
+            let text = format!("seqid cannot grow beyond {}", u64::MAX);
             Error::new(ErrorKind::Unsupported, text)
         })?;
         self.header.raw.seqid = seqid.into();
         self.header.metadata = metadata;
         self.header.cipher = cipher_of_first_segment(&self.header.metadata);
-        self.both(unsure, sure)
+        self.write(Which::Primary, unsure)?;
+        let behind = format!("{sure}, and the secondary copy of the header is to be repaired");
+        self.write(Which::Secondary, &behind)
     }
 
-    /// Both copies as the header is.
-    pub fn both(&mut self, unsure: &str, sure: &str) -> Result<()> {
-        let primary = self.header.overwrite(Which::Primary)?;
-        self.stage(primary.to_vec(), unsure);
-        let secondary = self.header.overwrite(Which::Secondary)?;
-        let behind = format!("{sure}, and the secondary copy of the header is to be repaired");
-        self.stage(secondary.to_vec(), &behind);
+    fn write(&mut self, which: Which, on_failure: &str) -> Result<()> {
+        let bytes = self.header.copy(which, self.salts[which as usize])?;
+        self.stage(Step::overwrite(self.header.offset(which), &bytes).to_vec(), on_failure);
+        self.header.copies[which as usize] = Some(bytes);
         Ok(())
     }
 
@@ -72,38 +113,54 @@ impl Writer {
         self.header.warning = None;
         self.header.is_foreign = false;
         self.header.unread = None;
-        self.header.raw = self.header.raw.sealed(
-            Which::Primary,
-            self.header.salt(Which::Primary),
-            &self.header.json_area(),
-        )?;
+        let (salt, json_area) = (self.salts[Which::Primary as usize], self.header.json_area());
+        self.header.raw = self.header.raw.sealed(Which::Primary, salt, &json_area)?;
         Ok((self.stages, self.header))
     }
 }
 
 impl Header {
-    /// The same with a salt for each copy.
-    pub(super) fn with_salts(&self) -> Result<Self> {
-        let mut header = self.clone();
-        for salt in &mut header.salts {
-            if salt.is_none() {
-                random::fill(salt.insert([0; 64]))?;
+    /// A copy as it is to be written.
+    fn copy(&self, which: Which, salt: [u8; 64]) -> Result<Arc<[u8]>> {
+        let json_area = self.json_area();
+        let raw = self.raw.sealed(which, salt, &json_area)?;
+        Ok([raw.as_bytes(), &json_area].concat().into())
+    }
+
+    /// The writes that put both copies of this header in place of what is no header, the primary last.
+    pub(super) fn write_copies(&self) -> Result<Vec<Step>> {
+        let salts = self.salts()?;
+        let mut steps = Vec::new();
+        for which in [Which::Secondary, Which::Primary] {
+            let bytes = self.copy(which, salts[which as usize])?;
+            steps.extend(Step::overwrite(self.offset(which), &bytes));
+        }
+        Ok(steps)
+    }
+
+    /// The bytes of a copy that was read with a right checksum, or was written.
+    fn copy_on_disk(&self, which: Which) -> Option<Arc<[u8]>> {
+        self.copies[which as usize].clone()
+    }
+
+    /// The salts of both copies; a random one for a copy that is damaged.
+    fn salts(&self) -> Result<[[u8; 64]; 2]> {
+        let mut salts = [[0; 64]; 2];
+        for (salt, copy) in salts.iter_mut().zip(&self.copies) {
+            match copy.as_deref().and_then(RawHeader::salt_of) {
+                Some(known) => *salt = known,
+                None => random::fill(salt)?,
             }
         }
-        Ok(header)
+        Ok(salts)
     }
 
-    /// A copy written, durable, and read back.
-    pub(super) fn overwrite(&self, which: Which) -> Result<[Step; 3]> {
-        let json_area = self.json_area();
-        let raw = self.raw.sealed(which, self.salt(which), &json_area)?;
-        let offset = raw.hdr_offset.get();
-        let bytes: Arc<[u8]> = [raw.as_bytes(), &json_area].concat().into();
-        Ok(Step::overwrite(offset, &bytes))
-    }
-
-    fn salt(&self, which: Which) -> [u8; 64] {
-        self.salts[which as usize].unwrap_or([0; 64])
+    /// Start of a copy in bytes.
+    fn offset(&self, which: Which) -> u64 {
+        match which {
+            Which::Primary => 0,
+            Which::Secondary => self.hdr_size(),
+        }
     }
 
     /// The text, and NULs to the end.
@@ -113,3 +170,12 @@ impl Header {
         area
     }
 }
+
+/// The first sector of a copy, with zeros for a checksum: the copy is invalid, whatever follows it.
+fn without_checksum(copy: &[u8]) -> Arc<[u8]> {
+    let mut sector = copy[..SECTOR].to_vec();
+    sector[RawHeader::CHECKSUM].fill(0);
+    sector.into()
+}
+
+const SECTOR: usize = 512;

@@ -1,0 +1,98 @@
+//! Marks by which the leftovers of an interrupted amendment are found. QEMU and cryptsetup ignore the
+//! salt of an inactive entry, and a salt is random to them in an active one.
+//!
+//! - **An inactive entry whose salt is [`UNWIPED`]**: the keyslot's area is not overwritten yet. The mark
+//!   is recognised by its first 8 bytes, those of keyslot 6's salt that are in the sector of its state.
+//! - **An inactive entry with the first 8 bytes of an active keyslot's salt**: the keyslot waits for the
+//!   secret of that one, its staging keyslot.
+//! - **Two active entries with the same salt**: one is a staging copy. No two keyslots get the same
+//!   random salt.
+//! - **An active entry whose salt names another keyslot**: a staging keyslot. Half of the salt of a
+//!   [replacement](Header::salt) is random; the other half are two digests, of the index and of
+//!   the old salt of the keyslot that it replaces. If that keyslot still has the old salt, the
+//!   replacement was interrupted before the old secret went; if not, it was reused since.
+
+use super::Header;
+use super::raw::{ACTIVE, INACTIVE, KEYSLOTS, RawHeader, RawKeyslot};
+use crate::crypto::{HashAlg, random};
+use crate::error::Result;
+use crate::header::Leftover;
+
+impl Header {
+    /// The leftovers of interrupted amendments.
+    pub fn leftovers(&self) -> Vec<Leftover> {
+        let slots = &self.raw.keyslots;
+        let is_active = |&i: &usize| slots[i].state.get() == ACTIVE;
+        let active: Vec<_> = (0..KEYSLOTS).filter(is_active).collect();
+        let mut found = Vec::new();
+        for (keyslot, slot) in slots.iter().enumerate() {
+            if is_active(&keyslot) {
+                let is_twin = |&&other: &&usize| other > keyslot && slots[other].salt == slot.salt;
+                if let Some(&other) = active.iter().find(is_twin) {
+                    let is_staged = self.names(slot, other);
+                    let (keyslot, staging) =
+                        if is_staged { (other, keyslot) } else { (keyslot, other) };
+                    found.push(Leftover::Twins { keyslot, staging });
+                }
+                let is_staged = |&&of: &&usize| {
+                    of != keyslot && self.names(slot, of) && replaces(slot, &slots[of])
+                };
+                if let Some(&of) = active.iter().find(is_staged) {
+                    found.push(Leftover::Staging { keyslot: of, staging: keyslot });
+                }
+            } else if slot.salt[..8] == UNWIPED[..8] {
+                found.push(Leftover::Wipe { keyslot });
+            } else if slot.salt[..8] != [0; 8] {
+                let is_staging = |&&other: &&usize| slots[other].salt[..8] == slot.salt[..8];
+                if let Some(&staging) = active.iter().find(is_staging) {
+                    found.push(Leftover::Replace { keyslot, staging });
+                }
+            }
+        }
+        found
+    }
+
+    /// A salt for new key material of a keyslot, by which its staging keyslot can be told if it is
+    /// active and so is replaced.
+    pub(in crate::header) fn salt(&self, keyslot: usize) -> Result<[u8; 32]> {
+        let mut salt = [0; 32];
+        random::fill(&mut salt)?;
+        if let Some(old) = self.raw.keyslots.get(keyslot).filter(|it| it.state.get() == ACTIVE) {
+            let names =
+                digest(b"index", &[keyslot.to_le_bytes()[0]], &self.raw.mk_digest_salt, &salt);
+            let replaces = digest(b"old salt", &[], &old.salt, &salt);
+            salt[16..24].copy_from_slice(&names);
+            salt[24..].copy_from_slice(&replaces);
+        }
+        Ok(salt)
+    }
+
+    /// Whether the salt of an entry was made for a replacement of this keyslot.
+    fn names(&self, slot: &RawKeyslot, keyslot: usize) -> bool {
+        let index = [keyslot.to_le_bytes()[0]];
+        slot.salt[16..24] == digest(b"index", &index, &self.raw.mk_digest_salt, &slot.salt)
+    }
+}
+
+/// Whether the salt of an entry was made to replace what another one still has.
+fn replaces(slot: &RawKeyslot, old: &RawKeyslot) -> bool {
+    slot.salt[24..] == digest(b"old salt", &[], &old.salt, &slot.salt)
+}
+
+fn digest(what: &[u8], index: &[u8], salt: &[u8; 32], new: &[u8; 32]) -> [u8; 8] {
+    let digest = HashAlg::Sha256.digest(&[b"keyslot replacement ", what, index, salt, &new[..16]]);
+    let mut short = [0; 8];
+    short.copy_from_slice(&digest[..8]);
+    short
+}
+
+/// Makes a keyslot inactive, with the mark that its area is not overwritten yet.
+pub(super) fn mark(raw: &mut RawHeader, keyslot: usize) {
+    let slot = &mut raw.keyslots[keyslot];
+    slot.state = INACTIVE.into();
+    slot.iterations = 0.into();
+    slot.salt = UNWIPED;
+}
+
+/// The salt of an inactive entry whose area is not overwritten yet.
+const UNWIPED: [u8; 32] = *b"keyslot: area to be overwritten\0";
