@@ -30,7 +30,8 @@ pub enum ErrorKind {
     Changed,
     /// The header is damaged, or was made to do harm.
     Corrupt,
-    /// What was read back is not what was written.
+    /// What was read back is not what was written: the medium or the memory is faulty, or another
+    /// program wrote it.
     Differs,
     /// The file to be created exists.
     Exists,

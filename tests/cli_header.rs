@@ -91,7 +91,7 @@ fn what_json_says() {
     expected["dry-run"] = json!(false);
     assert_eq!(json(&["header", "restore", "--force"]), expected);
     let after = scene.json(&["info", "IMG"])["format-specific"]["data"].clone();
-    assert_eq!(after["seqid"], 14, "{after}");
+    assert_eq!(after["seqid"], 15, "{after}");
     assert!(after["keyslots"].to_string().contains('5'), "{after}");
 }
 

@@ -39,7 +39,7 @@ fn run(storage: &dyn Storage, step: &Step) -> Result<()> {
                 return Ok(());
             }
             let text = "another program wrote the header meanwhile";
-            Err(Error::new(ErrorKind::Changed, text))
+            Err(Error::new(ErrorKind::Differs, text))
         }
         Step::VerifyCopy { from, to, len } => {
             storage.evict(*from, *len as u64);
