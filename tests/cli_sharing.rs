@@ -103,15 +103,33 @@ fn waits_for_qemu_to_go() {
     assert_eq!(scene.opened_by("NEW"), [1]);
 }
 
+/// While a key is derived, everybody else may use the image.
 #[test]
-fn nobody_gets_in_meanwhile() {
+fn nothing_is_locked_while_a_key_is_derived() {
     let scene = Scene::new().and("OTHER", 3);
-    let before = scene.bytes();
     let mut add = scene.command(&[ADD, &["--iter-time=20000", "-q"]].concat());
     let mut add = Running::spawn(&mut add);
-    eventually("the lock of an amendment", || locks(&scene.image).len() == 4);
+    eventually("an open image", || descriptors(add.pid(), &scene.image) > 0);
+    eventually("no lock", || locks(&scene.image).is_empty());
+    scene.done(&["check", "--secret=env:OLD", "IMG"]);
+    scene.done(&["erase", "--keyslot=3", "IMG"]);
+    assert!(!add.has_ended());
+}
 
-    let holder = format!("keyslot (pid {})", add.pid());
+#[test]
+fn nobody_gets_in_meanwhile() {
+    let Some(strace) = peer("strace") else { return };
+    let scene = Scene::new().and("OTHER", 3);
+    let before = scene.bytes();
+    // It is held up at its first write.
+    let mut add = Command::new(strace);
+    add.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64"]);
+    add.args(["-e", "inject=pwrite64:delay_enter=60000000:when=1"]).arg(KEYSLOT);
+    let mut add = Running::spawn(add.args(scene.args(QUICK_ADD)).envs(SECRETS));
+    eventually("the first write", || writing(add.pid()).is_some());
+    let child = writing(add.pid()).unwrap();
+
+    let holder = format!("keyslot (pid {child})");
     for change in CHANGES {
         scene.refused(change, 5, &["Failed to get \"", &holder, "hint: "]);
     }
@@ -144,7 +162,18 @@ fn nobody_gets_in_meanwhile() {
         assert_eq!(output.status.code(), Some(1));
     }
     assert!(!add.has_ended());
-    assert!(scene.bytes() == before, "nothing is written before the key is derived");
+    assert!(scene.bytes() == before);
+}
+
+/// The child of strace that is about to write.
+fn writing(strace: u32) -> Option<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{strace}/task/{strace}/children"));
+    let children = children.unwrap_or_default();
+    let is_writing = |pid: &&str| {
+        let call = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+        call.split(' ').next() == Some(&nix::libc::SYS_pwrite64.to_string())
+    };
+    children.split(' ').find(is_writing)?.parse().ok()
 }
 
 #[test]

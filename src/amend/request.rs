@@ -9,7 +9,7 @@ use crate::secret::Passphrase;
 /// In LUKS2 they happen all or none, whatever happens, but for replacements that have to wait for
 /// each other's areas; in LUKS1 those that fit one sector of the header do. If the storage fails
 /// between others, the error says which are made.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Request {
     /// The changes; each is judged on what the ones before it leave
     pub changes: Vec<Change>,
@@ -21,7 +21,7 @@ pub struct Request {
 ///
 /// A secret that could not be had is carried as its error: it is reported when the secret is
 /// needed, after the checks that come first.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Change {
     /// A new secret into a keyslot.

@@ -1,5 +1,6 @@
 //! `keyslot add`, `erase` and `replace`: keyslots changed by people.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -241,6 +242,34 @@ impl Job {
         secret.map_err(|error| error.with_path(&self.path))
     }
 
+    /// The plan of a request, if everything that it needs is there.
+    fn plan(&self, request: Request, args: &ChangeArgs, is_unlocked: bool) -> Result<Plan> {
+        let plan = {
+            let _spinner = Spinner::start("looking for the secret's keyslots", self.quiet);
+            self.image.plan(request)?
+        };
+        if !args.force {
+            self.check_kept(&plan)?;
+        }
+        for change in plan.changes() {
+            if let PlannedChange::Add { keyslot, pbkdf, .. }
+            | PlannedChange::Replace { keyslot, pbkdf, .. } = change
+            {
+                let default = self.image.header().template(*keyslot)?.kdf;
+                check_count(pbkdf, default).map_err(|error| error.with_path(&self.path))?;
+            }
+        }
+        if plan.needs_volume_key() && !is_unlocked {
+            return Err(Error::new(ErrorKind::InvalidInput, "a secret is needed"));
+        }
+        Ok(plan)
+    }
+
+    /// Whether the path still leads to the opened file.
+    fn is_at_path(&self) -> bool {
+        self.image.file().is_some_and(|file| file.is_file(file.path()).unwrap_or(false))
+    }
+
     /// The volume key.
     pub fn unlock(&self, secret: &Passphrase) -> Result<Unlocked> {
         let _spinner = Spinner::start("unlocking", self.quiet);
@@ -291,6 +320,9 @@ impl Job {
 
 /// Plans the request, and unless it is a dry run does it. If it is to `tell`, warns before and
 /// prints what came of it.
+///
+/// Keys are derived while the image is free to others. If they change its header meanwhile, the
+/// request is planned again.
 pub fn carry_out(
     mut job: Job,
     request: Request,
@@ -299,35 +331,31 @@ pub fn carry_out(
     tell: bool,
 ) -> Outcome {
     let request = Request { force: args.force, ..request };
-    let plan = {
-        let _spinner = Spinner::start("looking for the secret's keyslots", job.quiet);
-        job.image.plan(request)?
-    };
-    if !args.force {
-        job.check_kept(&plan)?;
-    }
-    for change in plan.changes() {
-        if let PlannedChange::Add { keyslot, pbkdf, .. }
-        | PlannedChange::Replace { keyslot, pbkdf, .. } = change
-        {
-            let default = job.image.header().template(*keyslot)?.kdf;
-            check_count(pbkdf, default).map_err(|error| error.with_path(&job.path))?;
+    let mut told = HashSet::new();
+    let mut attempts = 1..=ATTEMPTS;
+    let (plan, changes) = loop {
+        let is_last = attempts.next().is_none_or(|attempt| attempt == ATTEMPTS);
+        let plan = job.plan(request.clone(), args, unlocked.is_some())?;
+        if tell && !args.quiet {
+            let damage = job.image.header().warning().map(str::to_owned);
+            for warning in damage.iter().chain(plan.warnings()) {
+                if told.insert(warning.clone()) {
+                    output::tell(&format!("warning: {}: {warning}", job.path.display()));
+                }
+            }
         }
-    }
-    if plan.needs_volume_key() && unlocked.is_none() {
-        return Err(Error::new(ErrorKind::InvalidInput, "a secret is needed").into());
-    }
-    if tell && !args.quiet {
-        let damage = job.image.header().warning().map(str::to_owned);
-        for warning in damage.iter().chain(plan.warnings()) {
-            output::tell(&format!("warning: {}: {warning}", job.path.display()));
+        if args.dry_run {
+            let changes: Vec<Value> = plan.changes().iter().map(changes::planned).collect();
+            break (plan, changes);
         }
-    }
-    let changes: Vec<Value> = if args.dry_run {
-        plan.changes().iter().map(changes::planned).collect()
-    } else {
         let _spinner = Spinner::start("writing keyslots", job.quiet);
-        job.image.amend(&plan, unlocked)?.iter().map(changes::done).collect()
+        match job.image.amend(&plan, unlocked) {
+            Err(error) if error.kind() == ErrorKind::Changed && !is_last && job.is_at_path() => {}
+            result => {
+                let changes = result?.iter().map(changes::done).collect();
+                break (plan, changes);
+            }
+        }
     };
     let text = if args.output == Output::Json {
         let result = json!({
@@ -356,3 +384,6 @@ fn erased(change: &PlannedChange) -> Option<usize> {
 
 /// No keyslot that there is
 const NEW: i64 = i64::MAX;
+
+/// How often a request is planned before it is given up because others keep changing the header.
+const ATTEMPTS: usize = 16;
