@@ -29,6 +29,7 @@ use crate::storage::Storage;
 /// The header of a LUKS image.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[allow(clippy::large_enum_variant, reason = "an image has one")]
 pub enum Header {
     /// LUKS1
     Luks1(luks1::Header),
