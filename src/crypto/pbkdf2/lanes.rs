@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use hmac::{Hmac, SimpleHmac};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::Job;
@@ -31,10 +30,9 @@ impl<Id> Lanes<Id> {
             HashAlg::Sha256 => Self::with_kernels::<Sha256>(hash, Sha256::kernels()),
             HashAlg::Sha384 => Self::with_kernels::<Sha384>(hash, Sha384::kernels()),
             HashAlg::Sha512 => Self::with_kernels::<Sha512>(hash, Sha512::kernels()),
-            other => with_digest!(other,
-                D => Self::with_kernels::<Portable<Hmac<D>>>(hash, Portable::kernels()),
-                else D => Self::with_kernels::<Portable<SimpleHmac<D>>>(hash, Portable::kernels())
-            ),
+            other => with_digest!(other, D => {
+                Self::with_kernels::<Portable<D>>(hash, Portable::kernels())
+            }),
         }
     }
 
