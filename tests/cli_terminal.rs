@@ -4,16 +4,19 @@
 
 #[path = "support/command.rs"]
 mod command;
+#[path = "support/session.rs"]
+mod session;
 mod support;
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use command::{KEYSLOT, SECRETS, Scene};
+use command::Scene;
 use nix::libc::{SIGINT, SIGTERM};
-use serde_json::{Value, json};
-use support::{eventually, peer, run_ok};
+use serde_json::json;
+use session::Session;
+use support::{eventually, run_ok};
 
 const CTRL_C: &str = "\u{3}";
 const OLD: &str = "xyzzy-zero\r";
@@ -156,39 +159,4 @@ fn a_signal_in_the_middle_of_a_derivation() {
     }
     // And nothing of its lock is left.
     scene.done(&["erase", "--force", "--keyslot", "1", "IMG"]);
-}
-
-/// A session on a terminal.
-#[derive(Debug)]
-struct Session {
-    status: i64,
-    text: String,
-}
-
-impl Session {
-    /// Types each answer when its question is there. No answer is ever echoed.
-    #[track_caller]
-    fn of(scene: &Scene, args: &[&str], steps: &[(&str, &str)]) -> Option<Self> {
-        let step = |(expect, answer): &(&str, &str)| json!({ "expect": expect, "type": answer });
-        Self::run(scene, args, &steps.iter().map(step).collect())
-    }
-
-    #[track_caller]
-    fn run(scene: &Scene, args: &[&str], steps: &Value) -> Option<Self> {
-        let python = peer("python3")?;
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/on_terminal.py");
-        let mut command = Command::new(python);
-        command.args([script, &steps.to_string(), KEYSLOT]);
-        let output = run_ok(command.args(scene.args(args)).env("TERM", "xterm").envs(SECRETS));
-        let result: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let text = result["text"].as_str().unwrap().to_owned();
-        assert!(!text.contains("xyzzy"), "a secret is echoed: {text}");
-        assert_eq!(
-            result["echo_while_typing"],
-            json!(vec![false; steps.as_array().unwrap().len()]),
-            "{result}"
-        );
-        assert_eq!(result["echo_after"], true, "{result}");
-        Some(Self { status: result["status"].as_i64().unwrap(), text })
-    }
 }

@@ -2,15 +2,23 @@
 
 use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Output, output};
 
-/// A spinner on standard error; gone when it is dropped.
-pub struct Spinner(Option<ProgressBar>);
+/// A spinner on standard error; gone, with its thread, when it is dropped.
+pub struct Spinner(Option<Shown>);
+
+struct Shown {
+    bar: ProgressBar,
+    /// None where no thread can be started: then the line stands still.
+    ticker: Option<(Sender<()>, JoinHandle<()>)>,
+}
 
 impl Spinner {
     /// Says `what` is going on, unless that is not wanted or nobody would see it.
@@ -21,16 +29,26 @@ impl Spinner {
         let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})")
             .unwrap_or_else(|_| ProgressStyle::default_spinner());
         let bar = ProgressBar::new_spinner().with_style(style).with_message(what);
-        bar.enable_steady_tick(Duration::from_millis(100));
-        Self(Some(bar))
+        bar.tick();
+        let (stop, stopped) = mpsc::channel();
+        let ticking = bar.clone();
+        let ticker = thread::Builder::new().spawn(move || {
+            while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                ticking.tick();
+            }
+        });
+        Self(Some(Shown { bar, ticker: ticker.ok().map(|thread| (stop, thread)) }))
     }
 }
 
 impl Drop for Spinner {
     fn drop(&mut self) {
-        if let Some(bar) = &self.0 {
-            bar.finish_and_clear();
+        let Some(Shown { bar, ticker }) = self.0.take() else { return };
+        if let Some((stop, thread)) = ticker {
+            drop(stop);
+            let _ = thread.join();
         }
+        bar.finish_and_clear();
     }
 }
 
@@ -153,4 +171,5 @@ fn hundredths(done: u64, len: u64) -> f64 {
     100.0 * done as f64 / len as f64
 }
 
+const TICK: Duration = Duration::from_millis(100);
 const BAR: &str = "{msg} {wide_bar} {percent}% {binary_bytes_per_sec} {eta} left";

@@ -3,6 +3,9 @@
 //! Whatever ends the question (an answer, an error, Ctrl-C, a `kill`), the terminal is given back
 //! as it was: signals that would end or stop us wait until then. After Ctrl-Z and `fg` the
 //! question is asked again.
+//!
+//! Signals are held up in the thread that asks. The kernel gives them to any other thread, so there
+//! must be none: those of key derivations and of the spinner end with what they were started for.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -13,7 +16,7 @@ use keyslot::{Error, ErrorKind, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcdrain, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
 /// Asks for `what`, on the terminal that controls this process, wherever its streams lead.
@@ -65,6 +68,9 @@ struct Hidden {
 impl Hidden {
     fn new(tty: &File) -> io::Result<Self> {
         let tty = tty.try_clone()?;
+        // In the background this stops the process until `fg`. Without it, the settings below would be
+        // those that the shell edits its own command line with.
+        tcdrain(&tty)?;
         let terminal = tcgetattr(&tty)?;
         let held_up: SigSet = SIGNALS.into_iter().collect();
         let waiting = SignalFd::with_flags(&held_up, SfdFlags::SFD_CLOEXEC)?;

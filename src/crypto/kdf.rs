@@ -1,14 +1,17 @@
 //! Key derivation: from a passphrase to the key of a keyslot, and from a volume key to its digest.
 
 use std::collections::TryReserveError;
+use std::num::NonZero;
+use std::thread;
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use rayon::slice::ParallelSliceMut;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::HashAlg;
 use super::pbkdf2::{Job, Lanes};
+use super::workers::with_workers;
 use crate::{Error, ErrorKind, Result};
 
 /// Which Argon2 (RFC 9106); LUKS2 has no Argon2d.
@@ -121,9 +124,12 @@ pub fn pbkdf2(hash: HashAlg, password: &[u8], salt: &[u8], iterations: u32, out:
 }
 
 /// Fills `out` with Argon2 1.3 (RFC 9106) of `password` and `salt`: `time` passes over `memory` KiB
-/// in `parallelism` lanes, which as many threads compute as there are.
+/// in `parallelism` lanes, each on a thread if there are as many CPUs.
 ///
-/// [`ErrorKind::OutOfMemory`] if there is no such memory. It is wiped in the end.
+/// The threads end before this returns. Where none can be started, the caller's does the work. The
+/// memory is wiped at the end.
+///
+/// [`ErrorKind::OutOfMemory`] if the memory cannot be allocated.
 pub fn argon2(
     variant: Argon2Variant,
     password: &[u8],
@@ -140,38 +146,66 @@ pub fn argon2(
         Argon2Variant::Argon2id => Algorithm::Argon2id,
     };
     let params = Params::new(memory, time, parallelism, Some(out.len())).map_err(failed)?;
-    let mut blocks = Blocks::new(params.block_count()).map_err(|error| {
-        let text = format!("cannot have the {memory} KiB of memory that Argon2 takes");
+    let blocks = Blocks::new(params.block_count()).map_err(|error| {
+        let text = format!("cannot allocate the {memory} KiB that Argon2 needs");
         Error::new(ErrorKind::OutOfMemory, text).with_source(error)
     })?;
-    Argon2::new(algorithm, Version::V0x13, params)
-        .hash_password_into_with_memory(password, salt, out, blocks.0.as_mut_slice())
-        .map_err(failed)
+    let threads = threads(parallelism, params.block_count());
+    // Other threads may need these for longer than a borrow lasts.
+    let (password, salt) = (Zeroizing::new(password.to_vec()), salt.to_vec());
+    let mut key = Zeroizing::new(vec![0; out.len()]);
+    let (result, key) = with_workers(threads, move || {
+        let mut blocks = blocks.filled();
+        let argon2 = Argon2::new(algorithm, Version::V0x13, params);
+        let blocks = blocks.0.as_mut_slice();
+        (argon2.hash_password_into_with_memory(&password, &salt, &mut key, blocks), key)
+    });
+    result.map_err(failed)?;
+    out.copy_from_slice(&key);
+    Ok(())
 }
 
-/// The memory of Argon2, which comes as zeros and is wiped in the end. By one thread that would be
-/// a fifth of the whole time, so all take part.
+/// Threads for `lanes` and for getting and wiping `blocks`: by one thread, these would be a fifth of
+/// the whole time.
+fn threads(lanes: u32, blocks: usize) -> usize {
+    let lanes = usize::try_from(lanes).unwrap_or(usize::MAX);
+    let useful = lanes.max(MEMORY_THREADS.min(blocks / BLOCKS_IN_TURN));
+    thread::available_parallelism().map_or(1, NonZero::get).min(useful)
+}
+
+/// The memory of Argon2, wiped when dropped.
 struct Blocks(Vec<Block>);
 
 impl Blocks {
+    /// Allocates `count` blocks.
     fn new(count: usize) -> std::result::Result<Self, TryReserveError> {
         let mut blocks = Vec::new();
         blocks.try_reserve_exact(count)?;
-        let zeros = (0..count).into_par_iter().with_min_len(BLOCKS_IN_TURN);
-        zeros.map(|_| Block::new()).collect_into_vec(&mut blocks);
         Ok(Self(blocks))
+    }
+
+    /// Fills all that was allocated with zeros, on all threads of the pool.
+    fn filled(mut self) -> Self {
+        let zeros = (0..self.0.capacity()).into_par_iter().with_min_len(BLOCKS_IN_TURN);
+        zeros.map(|_| Block::new()).collect_into_vec(&mut self.0);
+        self
     }
 }
 
 impl Drop for Blocks {
     fn drop(&mut self) {
-        let turns = self.0.par_chunks_mut(BLOCKS_IN_TURN);
-        turns.for_each(|blocks| blocks.iter_mut().for_each(Zeroize::zeroize));
+        // Blocks that were never filled hold nothing, and their owner may be outside of the pool.
+        if !self.0.is_empty() {
+            let turns = self.0.par_chunks_mut(BLOCKS_IN_TURN);
+            turns.for_each(|blocks| blocks.iter_mut().for_each(Zeroize::zeroize));
+        }
     }
 }
 
-/// What a thread takes at a time: 1 MiB.
+/// Blocks that a thread takes at a time: 1 MiB.
 const BLOCKS_IN_TURN: usize = 1024;
+/// Threads that fill or wipe memory at most. More would wait for the memory itself.
+const MEMORY_THREADS: usize = 4;
 
 #[cfg(test)]
 mod tests {

@@ -20,6 +20,7 @@ pub mod pbkdf2;
 pub mod random;
 mod sector;
 mod spec;
+mod workers;
 mod xts;
 
 pub use algorithm::{Cipher, CipherMode};

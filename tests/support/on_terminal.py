@@ -2,7 +2,8 @@
 
 SCRIPT is JSON, a list of steps. Each waits until the command has printed `expect` and then types
 `type` (ctrl-C is \\u0003; with `echo` it may be seen), or sends the signal `kill`. The transcript goes to standard output as JSON, with the exit status
-(negative: the signal) and whether the terminal echoed when each step was typed and at the end.
+(negative: the signal), whether the terminal echoed when each step was typed and at the end, and how
+many threads the command had at each step.
 """
 import json, os, pty, select, subprocess, sys, termios, time
 
@@ -21,7 +22,7 @@ def start():
 
 
 child = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=start)
-text, seen, echo, deadline = b"", 0, [], time.monotonic() + 30
+text, seen, echo, threads, deadline = b"", 0, [], [], time.monotonic() + 30
 
 
 def read(timeout):
@@ -38,6 +39,7 @@ for step in steps:
     while echoes() and not step.get("echo") and time.monotonic() < deadline:
         time.sleep(0.01)
     echo.append(echoes() and not step.get("echo"))
+    threads.append(len(os.listdir(f"/proc/{child.pid}/task")))
     os.write(ours, step["type"].encode())
     if "kill" in step:
         child.send_signal(step["kill"])
@@ -49,4 +51,4 @@ if child.poll() is None:
 while chunk := read(0.3):
     text += chunk
 result = {"status": child.wait(), "text": text.decode(errors="replace")}
-print(json.dumps({**result, "echo_while_typing": echo, "echo_after": echoes()}))
+print(json.dumps({**result, "echo_while_typing": echo, "echo_after": echoes(), "threads": threads}))

@@ -73,7 +73,9 @@ impl<D: Digest + Clone> HmacChain<D> {
     /// Makes `last` the HMAC of `message`.
     fn digest(&mut self, message: &[&[u8]]) {
         let mut inner = self.inner.clone();
-        message.iter().for_each(|part| inner.update(part));
+        for part in message {
+            inner.update(part);
+        }
         inner.finalize_into(&mut self.last);
         self.finish();
     }
