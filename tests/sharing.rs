@@ -89,6 +89,66 @@ fn qemu_is_refused_while_we_amend() {
     drop(held);
 }
 
+/// What QEMU takes for a guest's disk, by its storage daemon: a node above the file asks for the
+/// permissions that a disk asks for.
+#[test]
+fn alone_as_a_writer_is_what_qemus_guest_disk_is() {
+    let Some(image) = Image::luks() else { return };
+    let Some(daemon) = peer("qemu-storage-daemon") else { return };
+    let guest = || {
+        let mut command = Command::new(&daemon);
+        command
+            .arg("--blockdev")
+            .arg(format!("driver=file,node-name=file,filename={}", image.path.display()));
+        Running::spawn(command.arg("--blockdev").arg(
+            "driver=blkdebug,node-name=disk,image=file,take-child-perms.0=consistent-read,\
+             take-child-perms.1=write,unshare-child-perms.0=write",
+        ))
+    };
+    let locks = ["100 101", "201 201"];
+
+    let disk = guest();
+    eventually("locks of the guest's disk", || ofd_locks(disk.pid(), &image.path) == locks);
+    let err = image.open(Sharing::WriteAlone).unwrap_err();
+    let holder = format!("qemu-storage-da (pid {})", disk.pid());
+    assert_in_use(&err, "Failed to get \"write\" lock", &holder);
+    image.open(Sharing::WriteData).unwrap_err();
+    drop(image.open(Sharing::ReadData).unwrap());
+    drop(disk);
+
+    let held = image.open(Sharing::WriteAlone).unwrap();
+    assert_eq!(image.locks(), locks);
+    let mut second = guest();
+    assert!(!second.wait().success(), "a second disk of the same image");
+    drop(held);
+}
+
+#[test]
+fn alone_as_a_writer_is_beside_readers_of_qemu_and_no_writer() {
+    let Some(image) = Image::luks() else { return };
+    let (Some(qemu_io), Some(qemu_nbd)) = (peer("qemu-io"), peer("qemu-nbd")) else { return };
+    let read = || image.io(&qemu_io, &["-r", "-c", "read 0 512"], "");
+    let write = || image.io(&qemu_io, &["-c", "write 0 512"], "");
+
+    let held = image.open(Sharing::WriteAlone).unwrap();
+    assert!(read().status.success());
+    let refused = write();
+    assert!(!refused.status.success());
+    assert!(stderr(&refused).contains("Failed to get \"write\" lock"), "{}", stderr(&refused));
+    drop(held);
+
+    let nbd = image.nbd(&qemu_nbd, &[], "");
+    eventually("locks of qemu-nbd", || ofd_locks(nbd.pid(), &image.path) == ["100 101", "203 203"]);
+    let err = image.open(Sharing::WriteAlone).unwrap_err();
+    let holder = format!("qemu-nbd (pid {})", nbd.pid());
+    assert_in_use(&err, "Failed to get shared \"write\" lock", &holder);
+    drop(nbd);
+
+    let nbd = image.nbd(&qemu_nbd, &["-r"], "");
+    eventually("locks of qemu-nbd", || ofd_locks(nbd.pid(), &image.path) == ["100 100", "203 203"]);
+    drop(image.open(Sharing::WriteAlone).unwrap());
+}
+
 #[test]
 fn an_upgrade_goes_back_to_exactly_what_it_was() {
     let image = Image::empty();
@@ -96,6 +156,7 @@ fn an_upgrade_goes_back_to_exactly_what_it_was() {
         (Sharing::None, &[][..]),
         (Sharing::ReadData, &["100 100", "203 203"]),
         (Sharing::WriteData, &["100 101", "203 203"]),
+        (Sharing::WriteAlone, &["100 101", "201 201"]),
         (Sharing::Amend, &AMEND),
     ] {
         let storage = Arc::new(image.open(base).unwrap());
@@ -168,7 +229,7 @@ fn an_upgrade_is_refused_while_qemu_reads() {
 
 #[test]
 fn two_of_one_process_exclude_each_other() {
-    use Sharing::{Amend, None, ReadData, WriteData};
+    use Sharing::{Amend, None, ReadData, ReadStable, WriteAlone, WriteData};
 
     let image = Image::empty();
     for (held, wanted, is_granted) in [
@@ -182,6 +243,15 @@ fn two_of_one_process_exclude_each_other() {
         (Amend, ReadData, false),
         (Amend, WriteData, false),
         (Amend, Amend, false),
+        (ReadData, WriteAlone, true),
+        (WriteAlone, ReadData, true),
+        (ReadStable, WriteAlone, false),
+        (WriteAlone, ReadStable, false),
+        (WriteData, WriteAlone, false),
+        (WriteAlone, WriteData, false),
+        (WriteAlone, WriteAlone, false),
+        (Amend, WriteAlone, false),
+        (WriteAlone, Amend, false),
     ] {
         let held = image.open(held).unwrap();
         let result = image.open(wanted);

@@ -20,6 +20,7 @@ fn of_a_luks1_image() {
         (Sharing::None, false),
         (Sharing::ReadData, false),
         (Sharing::WriteData, true),
+        (Sharing::WriteAlone, true),
         (Sharing::Amend, true),
     ] {
         let image = OpenOptions::new().write(true).sharing(sharing).open(&path).unwrap();

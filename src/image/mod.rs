@@ -127,9 +127,10 @@ impl Image {
 
     /// What is in the image, decrypted.
     ///
-    /// It can be written if the image was opened for that, with [`Sharing::WriteData`] or
-    /// [`Sharing::Amend`] (or is a storage of your own), and read whatever it was opened for. With
-    /// [`Sharing::None`] nothing keeps others from changing what is being read.
+    /// It can be written if the image was opened for that, with [`Sharing::WriteAlone`],
+    /// [`Sharing::WriteData`] or [`Sharing::Amend`] (or is a storage of your own), and read whatever
+    /// it was opened for. With [`Sharing::None`] nothing keeps others from changing what is being
+    /// read.
     pub fn volume(&self, unlocked: &Unlocked) -> Result<Volume> {
         self.named(self.try_volume(unlocked))
     }
@@ -142,7 +143,7 @@ impl Image {
             .with_range_lock(Arc::clone(&self.range_lock));
         Ok(match (&self.file, self.options.sharing) {
             (None, _) => volume,
-            (Some(file), Sharing::WriteData | Sharing::Amend) => volume.with_path(file.path()),
+            (Some(file), sharing) if sharing.writes() => volume.with_path(file.path()),
             (Some(file), _) => volume.with_path(file.path()).read_only(),
         })
     }
@@ -281,8 +282,7 @@ impl OpenOptions {
     /// Opens an image: first the lock, then the header.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Image> {
         let path = path.as_ref();
-        let writes = matches!(self.sharing, Sharing::WriteData | Sharing::Amend);
-        let options = Self { write: self.write || writes, ..self.clone() };
+        let options = Self { write: self.write || self.sharing.writes(), ..self.clone() };
         let access = if options.write { Access::ReadWrite } else { Access::ReadOnly };
         let file = FileStorage::open_shared(path, access, self.sharing, self.wait)?;
         let file = Arc::new(file);

@@ -20,6 +20,7 @@
 //! | `ReadData` | `qemu-nbd --read-only` | 100, 203 | 200, 103 |
 //! | `ReadStable` | `qemu-img convert`, of its source | 100, 201, 203 | 200, 101, 103 |
 //! | `WriteData` | `qemu-nbd` | 100, 101, 203 | 200, 201, 103 |
+//! | `WriteAlone` | a guest's disk | 100, 101, 201 | 200, 201, 101 |
 //! | `Amend` | | 100, 101, 103, 200, 201, 203 | 200-204, 100-104 |
 
 use std::fmt;
@@ -38,8 +39,13 @@ pub enum Sharing {
     /// Reads the payload and keeps it from changing, as `qemu-img convert` does with its source:
     /// beside others that read.
     ReadStable,
-    /// Writes the payload, as `qemu-nbd` does.
+    /// Writes the payload beside others that write, as `qemu-nbd` does. Two programs that write
+    /// through a file system of their own corrupt it: for those there is
+    /// [`WriteAlone`](Self::WriteAlone).
     WriteData,
+    /// Writes the payload as the only writer, as QEMU does for a guest's disk: beside others that
+    /// read, and refused while another program writes.
+    WriteAlone,
     /// Changes keyslots: alone.
     Amend,
 }
@@ -54,7 +60,7 @@ impl Sharing {
         match self {
             Self::None => Permissions::NONE,
             Self::ReadData | Self::ReadStable => Permissions::CONSISTENT_READ,
-            Self::WriteData => Permissions::CONSISTENT_READ | Permissions::WRITE,
+            Self::WriteData | Self::WriteAlone => Permissions::CONSISTENT_READ | Permissions::WRITE,
             Self::Amend => Permissions::CONSISTENT_READ | Permissions::WRITE | Permissions::RESIZE,
         }
     }
@@ -65,8 +71,14 @@ impl Sharing {
             Self::None => Permissions::NONE,
             Self::ReadData | Self::WriteData => Permissions::RESIZE,
             Self::ReadStable => Permissions::WRITE | Permissions::RESIZE,
+            Self::WriteAlone => Permissions::WRITE,
             Self::Amend => Permissions::CONSISTENT_READ | Permissions::WRITE | Permissions::RESIZE,
         }
+    }
+
+    /// Whether the payload is written under it.
+    pub(crate) fn writes(self) -> bool {
+        self.uses().contains(Permissions::WRITE)
     }
 
     /// All bytes it locks, in QEMU's order.
@@ -153,6 +165,7 @@ mod tests {
             (Sharing::ReadData, &[100, 203], &[200, 103]),
             (Sharing::ReadStable, &[100, 201, 203], &[200, 101, 103]),
             (Sharing::WriteData, &[100, 101, 203], &[200, 201, 103]),
+            (Sharing::WriteAlone, &[100, 101, 201], &[200, 201, 101]),
             (
                 Sharing::Amend,
                 &[100, 101, 103, 200, 201, 203],

@@ -31,9 +31,11 @@ use crate::storage::Storage;
 /// It is as long as its segments together and does not grow. All of it is `&self`: one volume
 /// serves many threads. Of two accesses that overlap within a segment, one of which writes, one
 /// comes after the other, so nobody reads half a write and no write undoes another. That holds for
-/// all volumes of one file in this process too, but not against other programs, which an image
-/// that is shared for [writing data](crate::Sharing::WriteData) does not keep out: there, two that
-/// write into the same sector are one too many.
+/// all volumes of one file in this process too. Other programs are kept out by how the image was
+/// opened: [`Sharing::WriteAlone`](crate::Sharing::WriteAlone) admits readers and no second writer,
+/// which is what a virtual machine's disk needs.
+/// [`Sharing::WriteData`](crate::Sharing::WriteData) admits other writers, and two programs that
+/// write one sector at once corrupt it.
 ///
 /// The volume keeps the storage, and with it the locks on its file, when the image is dropped. The
 /// image's keyslots can be amended meanwhile.
@@ -45,8 +47,8 @@ use crate::storage::Storage;
 /// # let directory = tempfile::tempdir().expect("a directory");
 /// # let path = directory.path().join("image.luks");
 /// # std::fs::copy("testdata/luks1_qemu.img", &path).expect("a copy");
-/// // Shared as qemu-nbd shares it.
-/// let image = OpenOptions::new().sharing(Sharing::WriteData).open(&path)?;
+/// // Others may read it meanwhile, and none may write: what QEMU does for a guest's disk.
+/// let image = OpenOptions::new().sharing(Sharing::WriteAlone).open(&path)?;
 /// let volume = image.volume(&image.unlock(&Passphrase::new(b"hunter0")?)?)?;
 ///
 /// let mut bytes = [0; 6];
