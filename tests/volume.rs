@@ -54,6 +54,7 @@ fn segments(shapes: &[Shape]) -> (Vec<Segment>, usize) {
 enum Access {
     Read { offset: u64, len: usize },
     Write { offset: u64, bytes: Vec<u8> },
+    WriteZeros { offset: u64, len: usize },
     ReadSectors { first: u64, sectors: usize },
     WriteSectors { first: u64, sectors: usize, byte: u8 },
 }
@@ -63,6 +64,7 @@ fn accesses() -> impl Strategy<Value = Vec<Access>> {
         (0..20_000_u64, 0..9000_usize).prop_map(|(offset, len)| Access::Read { offset, len }),
         (0..20_000_u64, vec(any::<u8>(), 0..9000))
             .prop_map(|(offset, bytes)| Access::Write { offset, bytes }),
+        (0..20_000_u64, 0..9000_usize).prop_map(|(offset, len)| Access::WriteZeros { offset, len }),
         (0..40_u64, 0..17_usize)
             .prop_map(|(first, sectors)| Access::ReadSectors { first, sectors }),
         (0..40_u64, 0..17_usize, any::<u8>())
@@ -148,6 +150,16 @@ impl Model {
                     Some(plain) => {
                         result.unwrap();
                         plain.copy_from_slice(bytes);
+                    }
+                    None => is_past_the_end(result),
+                }
+            }
+            Access::WriteZeros { offset, len } => {
+                let result = volume.write_zeros_at(*offset, *len as u64);
+                match self.range(*offset, *len) {
+                    Some(plain) => {
+                        result.unwrap();
+                        plain.fill(0);
                     }
                     None => is_past_the_end(result),
                 }
@@ -328,6 +340,29 @@ fn a_storage_that_ends_early_is_an_error() {
     );
     is_past_the_end(volume.read_exact_at(&mut buf, u64::MAX));
     is_past_the_end(volume.read_sectors(u64::MAX, &mut buf));
+}
+
+/// Also what is written piece by piece: what does not fit changes nothing.
+#[test]
+fn nothing_is_written_of_what_goes_past_the_end() {
+    const LEN: u64 = 3 << 20;
+    let (_, volume, disk) = Model::new(&[(0, 3, LEN / 4096, 0, 0)]);
+    let before = disk.bytes();
+    let storage: &dyn Storage = &volume;
+    for (offset, len) in [(0, LEN + 1), (4097, LEN), (LEN, 1), (1, u64::MAX), (u64::MAX, 2)] {
+        is_past_the_end(volume.write_zeros_at(offset, len));
+        let error = storage.write_zeros_at(offset, len).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+    is_past_the_end(volume.write_all_at(&vec![0; 2 << 20], LEN / 2));
+    is_past_the_end(volume.write_sectors(LEN / 1024, &mut vec![0; 2 << 20]));
+    assert!(disk.bytes() == before);
+
+    volume.write_zeros_at(1, LEN - 2).unwrap();
+    let mut plain = vec![7; 3 << 20];
+    volume.read_exact_at(&mut plain, 0).unwrap();
+    assert!(plain[1..plain.len() - 1].iter().all(|byte| *byte == 0));
+    assert_ne!((plain[0], plain[plain.len() - 1]), (7, 0));
 }
 
 #[test]

@@ -56,7 +56,8 @@ fn read(volume: &Volume, range: Range<usize>) -> Vec<u8> {
 /// The one byte that all of `bytes` are.
 #[track_caller]
 fn uniform(bytes: &[u8]) -> u8 {
-    assert!(bytes.iter().all(|it| *it == bytes[0]), "a mixture: {bytes:?}");
+    let other = bytes.iter().position(|it| *it != bytes[0]);
+    assert!(other.is_none(), "a mixture of {}, and another byte at {other:?}", bytes[0]);
     bytes[0]
 }
 
@@ -169,6 +170,31 @@ fn no_aligned_write_is_lost_to_one_that_is_not() {
 }
 
 /// A storage that panics in the middle of a write keeps nobody waiting.
+/// However long they are: zeros are one write to others, not one for each piece.
+#[test]
+fn nobody_sees_half_of_long_zeros() {
+    const LEN: usize = 4 << 20;
+    let encryption = CipherSpec::parse("aes", "xts-plain64", 64).unwrap();
+    let segment =
+        Segment { offset: 0, len: LEN as u64, iv_tweak: 0, sector_size: 4096, encryption };
+    let (disk, key) = (Disk::new(&vec![0; LEN]), VolumeKey::random(64).unwrap());
+    let volume = Volume::new(Arc::new(disk), vec![segment], &key).unwrap();
+    let over = AtomicBool::new(false);
+    volume.write_zeros_at(0, LEN as u64).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..20 {
+                volume.write_all_at(&vec![7; LEN], 0).unwrap();
+                volume.write_zeros_at(0, LEN as u64).unwrap();
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        while !over.load(Ordering::Relaxed) {
+            uniform(&read(&volume, 0..LEN));
+        }
+    });
+}
+
 #[test]
 fn a_panic_leaves_the_volume_usable() {
     #[derive(Debug)]

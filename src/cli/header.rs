@@ -2,7 +2,6 @@
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use keyslot::header::{Backup, Fate, Header};
@@ -118,9 +117,8 @@ fn backup(args: &BackupArgs) -> Outcome {
 fn restore(args: &RestoreArgs) -> Outcome {
     let RestoreArgs { change, yes, file, image } = args;
     let asks = !change.force && !yes;
-    let wait = change.wait.map(|seconds| Duration::from_secs(seconds.into()));
     let backup = Backup::open(file)?;
-    let restoration = Restoration::open(image, backup, change.force, wait)?;
+    let restoration = Restoration::open(image, backup, change.force, &change.open_options())?;
     if asks && !change.dry_run {
         check_terminal(image)?;
     }

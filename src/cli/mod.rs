@@ -272,6 +272,7 @@ fn check_count(pbkdf: &Pbkdf, default: KdfKind) -> Result<()> {
 
 /// What every change has
 #[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 struct ChangeArgs {
     /// Say what would be done, and do nothing
     #[arg(long)]
@@ -284,6 +285,10 @@ struct ChangeArgs {
     /// Wait this long for others to be gone from the image
     #[arg(long, value_name = "SECONDS")]
     wait: Option<u32>,
+
+    /// Change a block device even while it is mounted or mapped
+    #[arg(long)]
+    busy_device: bool,
 
     /// How the result is printed
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
@@ -304,6 +309,7 @@ impl ChangeArgs {
         OpenOptions::new()
             .sharing(keyslot::Sharing::Amend)
             .wait(self.wait.map(|seconds| Duration::from_secs(seconds.into())))
+            .busy_device(self.busy_device)
             .limits(self.limits())
     }
 }

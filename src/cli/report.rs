@@ -63,7 +63,7 @@ pub fn failure(persona: Persona, asked: Output, failure: &Failure) -> ExitCode {
     let Failure { error, qemu_prefix, is_told } = failure;
     if persona == Persona::QemuImg {
         let cause = cause(error);
-        match error.source().and_then(|source| source.downcast_ref::<Conflict>()) {
+        match conflict(error) {
             Some(conflict) => {
                 output::tell(&format!("qemu-img: {qemu_prefix}{conflict}"));
                 let path = error.path().unwrap_or(Path::new("")).display();
@@ -109,6 +109,11 @@ pub fn document(error: &Error) -> Value {
     value
 }
 
+/// The lock that was refused.
+fn conflict(error: &Error) -> Option<&Conflict> {
+    error.source().and_then(|source| source.downcast_ref())
+}
+
 /// Prints an error: its line, and its hint.
 pub fn tell(error: &Error) {
     output::tell(&format!("keyslot: {error}{}", cause(error)));
@@ -121,6 +126,9 @@ pub fn tell(error: &Error) {
 fn hint(error: &Error) -> Option<String> {
     let general = match error.kind() {
         ErrorKind::Exists => Some("--force replaces it"),
+        ErrorKind::InUse if conflict(error).is_some_and(Conflict::is_claimed) => {
+            Some("unmount or close it, or use --busy-device to change it anyway")
+        }
         ErrorKind::InUse => {
             Some("stop it, or wait for it: what changes keyslots has --wait SECONDS")
         }

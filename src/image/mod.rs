@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, Keyslot};
 use crate::keyslot::{Candidate, Limits, Unlocked, Until, search, unlock, unlock_keyslot};
 use crate::secret::Passphrase;
-use crate::storage::sharing::Sharing;
+use crate::storage::sharing::{Claim, Sharing};
 use crate::storage::{Access, FileStorage, Storage};
 use crate::volume::{RangeLock, Volume};
 
@@ -52,6 +52,7 @@ pub struct OpenOptions {
     sharing: Sharing,
     write: bool,
     wait: Option<Duration>,
+    busy_device: bool,
     limits: Limits,
 }
 
@@ -248,7 +249,8 @@ impl Image {
 impl OpenOptions {
     /// Reads the header, takes no lock.
     pub fn new() -> Self {
-        Self { sharing: Sharing::None, write: false, wait: None, limits: Limits::default() }
+        let (sharing, limits) = (Sharing::None, Limits::default());
+        Self { sharing, write: false, wait: None, busy_device: false, limits }
     }
 
     /// What the image is opened for, and what others may do with it meanwhile.
@@ -272,6 +274,14 @@ impl OpenOptions {
         self
     }
 
+    /// Lets a block device be amended that is mounted or mapped. Without it, that is refused
+    /// ([`ErrorKind::InUse`]).
+    #[must_use]
+    pub fn busy_device(mut self, busy_device: bool) -> Self {
+        self.busy_device = busy_device;
+        self
+    }
+
     /// How much work the header may ask for.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
@@ -284,13 +294,20 @@ impl OpenOptions {
         let path = path.as_ref();
         let options = Self { write: self.write || self.sharing.writes(), ..self.clone() };
         let access = if options.write { Access::ReadWrite } else { Access::ReadOnly };
-        let file = FileStorage::open_shared(path, access, self.sharing, self.wait)?;
+        let file = FileStorage::open_claimed(path, access, self.claim())?;
         let file = Arc::new(file);
         let header = Header::read(file.as_ref()).map_err(|e| e.with_path(PathBuf::from(path)))?;
         let storage: Arc<dyn Storage> = Arc::<FileStorage>::clone(&file);
         let id = file.id().map_err(|e| Error::io("look at the file", e).with_path(path))?;
         let (range_lock, tried) = (RangeLock::of(id), Mutex::default());
         Ok(Image { storage, file: Some(file), header, options, range_lock, tried })
+    }
+}
+
+impl OpenOptions {
+    fn claim(&self) -> Claim {
+        let Self { sharing, wait, busy_device, .. } = *self;
+        Claim { sharing, wait, busy_device }
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::OpenOptions;
 use crate::amend::commit;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Backup, Fate, Header, Lowered, lower_restore};
@@ -32,7 +32,7 @@ enum Present {
 
 impl Restoration {
     /// Locks an image as an amendment does, and says what the backup would do to it. Nothing is
-    /// written. For others to be gone it waits as long as `wait`.
+    /// written. Of `options`, the wait for others and whether a block device may be busy count.
     ///
     /// [`ErrorKind::Refused`] if it is not the image that the backup was made of, and
     /// [`ErrorKind::NoFreeKeyslot`] if it can only be done in a way that an interruption would make
@@ -42,10 +42,11 @@ impl Restoration {
         path: impl AsRef<Path>,
         backup: Backup,
         force: bool,
-        wait: Option<Duration>,
+        options: &OpenOptions,
     ) -> Result<Self> {
         let path = path.as_ref();
-        let file = FileStorage::open_shared(path, Access::ReadWrite, Sharing::Amend, wait)?;
+        let claim = options.clone().sharing(Sharing::Amend).claim();
+        let file = FileStorage::open_claimed(path, Access::ReadWrite, claim)?;
         let is_same = backup.path().is_some_and(|backup| file.is_file(backup).unwrap_or(false));
         if is_same {
             let text = "the backup and the image are the same file";

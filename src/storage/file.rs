@@ -2,7 +2,7 @@
 //!
 //! Everything goes through one descriptor that lives as long as the [`FileStorage`], because what
 //! it lets others do meanwhile ([`sharing`](super::sharing)) belongs to it: the locks are those of
-//! the open file description, and closing the descriptor is what gives them up.
+//! the open file description, and closing the last descriptor of it is what gives them up.
 
 use std::fmt;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -17,8 +17,9 @@ use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use nix::libc;
 use nix::unistd::{Whence, lseek};
 
+use super::patience::Patience;
 use super::sharing::Held;
-use super::{Storage, write_zeros};
+use super::{Storage, lease, write_zeros};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A regular file or a block device, read and written at offsets.
@@ -46,12 +47,26 @@ impl FileStorage {
     /// What is neither a regular file nor a block device is refused
     /// ([`ErrorKind::InvalidInput`]) and, as far as the system lets one know before, not opened:
     /// opening a FIFO can hang, opening some character devices does things.
+    ///
+    /// A file under another program's lease (as a Samba server takes one, or an NFS server for a
+    /// delegation) is opened once that is given back. The system asks for it back, and takes it
+    /// away after `/proc/sys/fs/lease-break-time` seconds.
     pub fn open(path: impl AsRef<Path>, access: Access) -> Result<Self> {
-        let path = path.as_ref();
-        Self::open_inner(path, access).map_err(|err| err.with_path(path))
+        Self::open_within(path.as_ref(), access, None)
     }
 
-    fn open_inner(path: &Path, access: Access) -> Result<Self> {
+    /// The same, waiting for a lease as long as `patience` lasts, where that is limited.
+    pub(super) fn open_within(
+        path: &Path,
+        access: Access,
+        patience: Option<&mut Patience>,
+    ) -> Result<Self> {
+        let mut unlimited = Patience::new(Some(lease::break_time()));
+        let patience = patience.unwrap_or(&mut unlimited);
+        Self::open_inner(path, access, patience).map_err(|err| err.with_path(path))
+    }
+
+    fn open_inner(path: &Path, access: Access, patience: &mut Patience) -> Result<Self> {
         let what = match access {
             Access::ReadOnly => "open it for reading",
             Access::ReadWrite => "open it for writing",
@@ -59,13 +74,21 @@ impl FileStorage {
         let failed = |err| Error::io(what, err);
 
         check_type(&fs::metadata(path).map_err(failed)?)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(access == Access::ReadWrite)
-            // std adds O_CLOEXEC. Should the path have become a FIFO since, this does not hang.
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(path)
-            .map_err(failed)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(access == Access::ReadWrite);
+        // std adds O_CLOEXEC. Should the path have become a FIFO since, this does not hang.
+        options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+        let file = loop {
+            match options.open(path) {
+                // The holder of the lease has been asked for it.
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
+                    if !patience.pause() {
+                        return Err(lease::in_use(path));
+                    }
+                }
+                file => break file.map_err(failed)?,
+            }
+        };
         let metadata = file.metadata().map_err(failed)?;
         check_type(&metadata)?;
 

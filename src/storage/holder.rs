@@ -15,7 +15,7 @@
 //! For the moment between the fork and the exec of a child, it may name the child too.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
@@ -40,6 +40,8 @@ pub(super) enum Lock {
     Bytes(Vec<off_t>),
     /// `flock(2)`.
     Flock,
+    /// A lease (`fcntl(2)`, `F_SETLEASE`), or a delegation.
+    Lease,
 }
 
 /// How many descriptors of all processes together are looked at. It takes some microseconds each.
@@ -51,8 +53,17 @@ const MAX_FDINFO: u64 = 64 * 1024;
 /// The processes that hold `lock` on the file otherwise than by `file` itself, by pid.
 pub(super) fn holders(file: &File, lock: &Lock) -> Vec<Holder> {
     let Ok(metadata) = file.metadata() else { return Vec::new() };
-    let inode = (metadata.dev(), metadata.ino());
     let own = (process::id(), file.as_raw_fd().unsigned_abs());
+    find(&metadata, lock, Some(own))
+}
+
+/// The processes that hold `lock` on a file, by pid.
+pub(super) fn holders_of(file: &Metadata, lock: &Lock) -> Vec<Holder> {
+    find(file, lock, None)
+}
+
+fn find(file: &Metadata, lock: &Lock, own: Option<(u32, u32)>) -> Vec<Holder> {
+    let inode = (file.dev(), file.ino());
     let mut left = MAX_DESCRIPTORS;
 
     let mut holders: Vec<_> = numbers(Path::new("/proc"))
@@ -62,7 +73,7 @@ pub(super) fn holders(file: &File, lock: &Lock) -> Vec<Holder> {
                     left = left.saturating_sub(1);
                     left > 0
                 })
-                .any(|fd| (pid, fd) != own && holds(pid, fd, inode, lock))
+                .any(|fd| Some((pid, fd)) != own && holds(pid, fd, inode, lock))
         })
         .filter_map(Holder::of)
         .collect();
@@ -85,7 +96,7 @@ impl Lock {
         let Some(line) = line.strip_prefix("lock:") else { return false };
         let mut words = line.split_whitespace().skip(1); // its ordinal
         match (self, words.next()) {
-            (Self::Flock, Some("FLOCK")) => true,
+            (Self::Flock, Some("FLOCK")) | (Self::Lease, Some("LEASE" | "DELEG")) => true,
             (Self::Bytes(bytes), Some("OFDLCK" | "POSIX")) => {
                 // ADVISORY, READ or WRITE, pid, device and inode
                 let mut range = words.skip(4);
@@ -138,6 +149,9 @@ mod tests {
     #[test]
     fn reads_lock_lines() {
         let bytes = Lock::Bytes(vec![101, 203]);
+        let is_lease =
+            Lock::Lease.is_in("lock:\t1: LEASE  BREAKING  READ 4711 fe:00:10010760 0 EOF");
+        assert!(is_lease && !Lock::Lease.is_in("lock:\t1: FLOCK  ADVISORY  WRITE 1 fe:00:1 0 EOF"));
         for (line, is_bytes, is_flock) in [
             ("lock:\t1: OFDLCK ADVISORY  READ -1 fe:00:10010760 100 101", true, false),
             ("lock:\t1: OFDLCK ADVISORY  READ -1 fe:00:10010760 100 100", false, false),

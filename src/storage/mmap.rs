@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 
-use super::{Access, FileStorage, Storage};
+use super::{Access, FileStorage, Storage, write_zeros};
 use crate::error::{Error, Result};
 
 /// A file or block device, mapped as it was long when it was mapped.
@@ -141,6 +141,14 @@ impl Storage for MmapStorage {
         Ok(())
     }
 
+    /// Past the end it fails as [`write_all_at`](Self::write_all_at) does, and writes nothing.
+    fn write_zeros_at(&self, offset: u64, len: u64) -> io::Result<()> {
+        if offset.checked_add(len).is_none_or(|end| end > self.len as u64) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        write_zeros(self, offset, len)
+    }
+
     /// msync(2), then fdatasync(2). To Linux they are the same, on the pages of the mapping or of
     /// the whole file; POSIX has the first for what was written through the mapping, and the second
     /// for what finds it again, where that went into holes.
@@ -230,6 +238,10 @@ mod tests {
             for error in [read, written] {
                 assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
             }
+        }
+        for (offset, len) in [(93, 8), (0, 1 << 21), (100, 1), (1, u64::MAX)] {
+            let error = storage.write_zeros_at(offset, len).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         }
         storage.read_exact_at(&mut [], 100).unwrap();
         storage.read_exact_at(&mut [], 99).unwrap();

@@ -4,10 +4,14 @@
 //! threads. [`FileStorage`] is the one over `pread` and `pwrite`, [`MmapStorage`] the one over `mmap`;
 //! [`sharing`] is what an opened file lets others do with it meanwhile.
 
+mod device;
 mod file;
 mod holder;
+mod lease;
 mod mmap;
 mod new_file;
+mod ofd;
+mod patience;
 mod permission;
 pub mod sharing;
 

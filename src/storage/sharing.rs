@@ -13,23 +13,34 @@
 //! reader that is itself ready to share everything.
 //!
 //! cryptsetup knows none of this. It holds `flock(2)` on an image file while it writes a LUKS2
-//! header, and [`Sharing::Amend`] takes that too.
+//! header, and [`Sharing::Amend`] takes that too. For a block device cryptsetup locks a file in
+//! `/run/cryptsetup` instead; there [`Sharing::Amend`] takes both, and claims the device, so that
+//! it is neither mounted nor mapped meanwhile.
+//!
+//! # Forks
+//!
+//! After a `fork(2)` parent and child share the open file description, and so its locks: neither
+//! excludes the other, and what was taken at the opening is held until both have closed the file.
+//! An [`Upgrade`] ends when the process that took it drops it; the copy in the other process
+//! changes nothing. A child that is about to `exec` shares them too, so a lock that is refused is
+//! asked for again for a tenth of a second, also without a wait.
 
 use std::fmt;
 use std::fs::TryLockError;
 use std::path::Path;
+use std::process;
 use std::sync::{Arc, MutexGuard, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::libc::{self, c_int, c_short, off_t};
+use nix::libc::off_t;
 
+use super::device::{self, Busy, Device};
 pub use super::holder::Holder;
 use super::holder::{Lock, holders};
+use super::patience::Patience;
 pub use super::permission::{Permissions, Sharing};
-use super::{Access, FileStorage};
+use super::{Access, FileStorage, ofd};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A lock was refused, as QEMU says it. This is the [source](std::error::Error::source) of an
@@ -40,6 +51,17 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct Conflict {
     text: String,
     holders: Vec<Holder>,
+    is_claimed: bool,
+}
+
+/// What an opened file is held with.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Claim {
+    pub sharing: Sharing,
+    /// How long to wait for others
+    pub wait: Option<Duration>,
+    /// A block device may be mounted or mapped
+    pub busy_device: bool,
 }
 
 /// A file held with more than it was opened with, until this is dropped.
@@ -47,30 +69,39 @@ pub struct Conflict {
 #[must_use = "the file goes back to what it was opened with as soon as this is dropped"]
 pub struct Upgrade {
     storage: Arc<FileStorage>,
-    taken: Taken,
+    /// None once it is given back
+    taken: Option<Taken>,
+    owner: u32,
 }
 
 impl FileStorage {
     /// Opens an existing file and holds `sharing` until it is closed.
     ///
     /// While others are in the way this tries again until `wait` has passed, and then fails with
-    /// [`ErrorKind::InUse`], naming them. A file system without such locks is an error too.
+    /// [`ErrorKind::InUse`], naming them. A file system without such locks is an error too. With
+    /// [`Sharing::Amend`], so is a block device that is mounted or mapped.
     pub fn open_shared(
         path: impl AsRef<Path>,
         access: Access,
         sharing: Sharing,
         wait: Option<Duration>,
     ) -> Result<Self> {
-        let start = Instant::now();
+        Self::open_claimed(path.as_ref(), access, Claim { sharing, wait, busy_device: false })
+    }
+
+    pub(crate) fn open_claimed(path: &Path, access: Access, claim: Claim) -> Result<Self> {
+        let Claim { sharing, wait, busy_device } = claim;
+        let mut patience = Patience::new(wait);
         loop {
-            let storage = Self::open(path.as_ref(), access)?;
-            storage.retry(start, wait, |held| {
-                storage.take(sharing, Sharing::None)?;
+            let storage = Self::open_within(path, access, wait.map(|_| &mut patience))?;
+            storage.held().shares_device = busy_device;
+            storage.retry(&mut patience, |held| {
+                held.taken = storage.take(sharing, held)?;
                 held.base = sharing;
                 Ok(())
             })?;
             // Who held it may have replaced it: then this is a lock on a file without a name.
-            let failed = |err| Error::io("find it again", err).with_path(storage.path());
+            let failed = |err| Error::io(FIND_AGAIN, err).with_path(storage.path());
             if storage.is_at_its_path().map_err(failed)? {
                 return Ok(storage);
             }
@@ -83,16 +114,16 @@ impl FileStorage {
     /// One upgrade at a time: a second one waits, or fails, as it would for another process. A
     /// refused upgrade leaves everything as it was.
     pub fn upgrade(self: &Arc<Self>, sharing: Sharing, wait: Option<Duration>) -> Result<Upgrade> {
-        let taken = self.retry(Instant::now(), wait, |held| {
+        let taken = self.retry(&mut Patience::new(wait), |held| {
             if held.upgraded.is_some() {
                 let text = "Failed to upgrade the lock".into();
                 return Err(Refusal::Busy(text, Obstacle::Ourselves));
             }
-            let taken = self.take(sharing, held.base)?;
+            let taken = self.take(sharing, held)?;
             held.upgraded = Some(sharing);
             Ok(taken)
         })?;
-        Ok(Upgrade { storage: Arc::clone(self), taken })
+        Ok(Upgrade { storage: Arc::clone(self), taken: Some(taken), owner: process::id() })
     }
 
     /// What this file is held with at present.
@@ -112,18 +143,12 @@ impl Upgrade {
 impl Drop for Upgrade {
     fn drop(&mut self) {
         let mut held = self.storage.held();
-        self.storage.give_back(&self.taken, held.base);
+        if let Some(taken) = self.taken.take()
+            && self.owner == process::id()
+        {
+            self.storage.give_back(taken, held.base);
+        }
         held.upgraded = None;
-    }
-}
-
-impl Drop for FileStorage {
-    fn drop(&mut self) {
-        // Closing would do, but for a child that another thread is just about to start: until
-        // its exec it has all our descriptors.
-        let held = std::mem::take(&mut *self.held());
-        let flock = held.base == Sharing::Amend;
-        self.give_back(&Taken { bytes: held.base.locks().collect(), flock }, Sharing::None);
     }
 }
 
@@ -131,6 +156,24 @@ impl Conflict {
     /// The processes in the way, by pid. It is empty if we may not see them.
     pub fn holders(&self) -> &[Holder] {
         &self.holders
+    }
+
+    /// Whether it is a block device that the system uses: it is mounted, or mapped.
+    pub fn is_claimed(&self) -> bool {
+        self.is_claimed
+    }
+
+    pub(super) fn new(text: impl Into<String>, holders: Vec<Holder>) -> Self {
+        Self { text: text.into(), holders, is_claimed: false }
+    }
+
+    /// The error that names them, or at least says `verb` of another process.
+    pub(super) fn into_error(self, verb: &str) -> Error {
+        let names = match &self.holders[..] {
+            [] => "another process".into(),
+            holders => holders.iter().map(Holder::to_string).collect::<Vec<_>>().join(", "),
+        };
+        Error::new(ErrorKind::InUse, format!("{self}: {verb} {names}")).with_source(self)
     }
 }
 
@@ -146,14 +189,19 @@ impl std::error::Error for Conflict {}
 #[derive(Debug, Default)]
 pub(super) struct Held {
     base: Sharing,
+    /// What that took
+    taken: Taken,
     upgraded: Option<Sharing>,
+    /// A block device that is mounted or mapped is no obstacle.
+    shares_device: bool,
 }
 
 /// What was locked and was not before.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Taken {
     bytes: Vec<off_t>,
     flock: bool,
+    device: Option<Device>,
 }
 
 /// Why one attempt failed.
@@ -165,55 +213,70 @@ enum Refusal {
 
 enum Obstacle {
     Lock(Lock),
+    Device(Busy),
     Ourselves,
 }
+
+pub(super) const FIND_AGAIN: &str = "find it again";
 
 impl FileStorage {
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Attempts until it is not refused, or `wait` has passed since `start`.
+    /// Attempts until it is not refused, or patience is at its end.
     fn retry<T>(
         &self,
-        start: Instant,
-        wait: Option<Duration>,
+        patience: &mut Patience,
         attempt: impl Fn(&mut Held) -> std::result::Result<T, Refusal>,
     ) -> Result<T> {
-        let mut pause = Duration::from_millis(10);
         loop {
             let (text, obstacle) = match attempt(&mut self.held()) {
                 Ok(taken) => return Ok(taken),
                 Err(Refusal::Failed(err)) => return Err(err.with_path(self.path())),
                 Err(Refusal::Busy(text, obstacle)) => (text, obstacle),
             };
-            let left = wait.unwrap_or_default().saturating_sub(start.elapsed());
-            if left.is_zero() {
+            if !patience.pause() {
                 return Err(self.in_use(text, &obstacle));
             }
-            thread::sleep(pause.min(left));
-            pause = (pause * 2).min(Duration::from_millis(100));
         }
     }
 
-    /// Locks and then tests, and undoes that if it is refused. `base` is what is held already.
-    fn take(&self, sharing: Sharing, base: Sharing) -> std::result::Result<Taken, Refusal> {
-        let mut taken = Taken { bytes: Vec::new(), flock: false };
+    /// Locks and then tests, and undoes that if it is refused. `held` is what is held already.
+    fn take(&self, sharing: Sharing, held: &Held) -> std::result::Result<Taken, Refusal> {
+        let base = held.base;
+        let mut taken = Taken::default();
         let result = self.take_bytes(sharing, base, &mut taken.bytes).and_then(|()| {
             // flock comes last: on NFS it is a lock on all bytes.
             if sharing == Sharing::Amend && base != Sharing::Amend {
                 self.take_flock()?;
                 taken.flock = true;
+                if self.is_block_device() {
+                    taken.device = Some(self.take_device(held.shares_device)?);
+                }
             }
             Ok(())
         });
         match result {
             Ok(()) => Ok(taken),
             Err(refusal) => {
-                self.give_back(&taken, base);
+                self.give_back(taken, base);
                 Err(refusal)
             }
         }
+    }
+
+    fn take_device(&self, shares_claim: bool) -> std::result::Result<Device, Refusal> {
+        let busy = match device::hold(&self.file, self.path(), shares_claim) {
+            Ok(Ok(device)) => return Ok(device),
+            Ok(Err(busy)) => busy,
+            Err(error) => return Err(Refusal::Failed(error)),
+        };
+        let text = match &busy {
+            Busy::Locked(_) => "Failed to lock the device",
+            Busy::Claimed(_) => "Failed to open the device exclusively",
+        };
+        Err(Refusal::Busy(text.into(), Obstacle::Device(busy)))
     }
 
     fn take_bytes(
@@ -223,26 +286,26 @@ impl FileStorage {
         taken: &mut Vec<off_t>,
     ) -> std::result::Result<(), Refusal> {
         for byte in sharing.locks().filter(|byte| !base.locks().any(|held| held == *byte)) {
-            match self.set_lock(libc::F_RDLCK, byte) {
+            match ofd::lock(&self.file, byte) {
                 Ok(()) => taken.push(byte),
                 Err(Errno::EAGAIN | Errno::EACCES) => {
                     let lock = Obstacle::Lock(Lock::Bytes(vec![byte]));
                     return Err(Refusal::Busy(format!("Failed to lock byte {byte}"), lock));
                 }
-                Err(errno) => return Err(Refusal::Failed(no_lock(byte, errno))),
+                Err(errno) => return Err(Refusal::Failed(ofd::impossible(byte, errno))),
             }
         }
 
         let mut first = None;
         let mut conflicting = Vec::new();
         for (byte, text) in sharing.tests() {
-            match self.is_locked_by_another(byte) {
+            match ofd::is_locked_by_another(&self.file, byte) {
                 Ok(true) => {
                     first.get_or_insert(text);
                     conflicting.push(byte);
                 }
                 Ok(false) => {}
-                Err(errno) => return Err(Refusal::Failed(no_lock(byte, errno))),
+                Err(errno) => return Err(Refusal::Failed(ofd::impossible(byte, errno))),
             }
         }
         match first {
@@ -261,37 +324,17 @@ impl FileStorage {
     }
 
     /// Back to `base`. What cannot be given back now is when the file is closed.
-    fn give_back(&self, taken: &Taken, base: Sharing) {
+    fn give_back(&self, taken: Taken, base: Sharing) {
+        drop(taken.device);
         if taken.flock {
             let _ = self.file.unlock();
             // On NFS that was all bytes, those of the base with them.
             for byte in base.locks() {
-                let _ = self.set_lock(libc::F_RDLCK, byte);
+                let _ = ofd::lock(&self.file, byte);
             }
         }
         for byte in &taken.bytes {
-            let _ = self.set_lock(libc::F_UNLCK, *byte);
-        }
-    }
-
-    fn set_lock(&self, kind: c_int, byte: off_t) -> nix::Result<()> {
-        let lock = byte_lock(kind, byte);
-        loop {
-            match fcntl(&self.file, FcntlArg::F_OFD_SETLK(&lock)) {
-                Err(Errno::EINTR) => {}
-                result => return result.map(drop),
-            }
-        }
-    }
-
-    /// Whether a write lock, which nobody takes, would be refused.
-    fn is_locked_by_another(&self, byte: off_t) -> nix::Result<bool> {
-        loop {
-            let mut lock = byte_lock(libc::F_WRLCK, byte);
-            match fcntl(&self.file, FcntlArg::F_OFD_GETLK(&mut lock)) {
-                Err(Errno::EINTR) => {}
-                result => return result.map(|_| c_int::from(lock.l_type) != libc::F_UNLCK),
-            }
+            let _ = ofd::unlock(&self.file, *byte);
         }
     }
 
@@ -300,38 +343,21 @@ impl FileStorage {
         let (holders, verb) = match obstacle {
             Obstacle::Lock(lock @ Lock::Bytes(_)) => (holders(&self.file, lock), "in use by"),
             Obstacle::Lock(lock) => (holders(&self.file, lock), "locked by"),
-            Obstacle::Ourselves => {
-                (Holder::of(std::process::id()).into_iter().collect(), "in use by")
-            }
+            Obstacle::Device(Busy::Locked(file)) => (holders(file, &Lock::Flock), "locked by"),
+            Obstacle::Device(Busy::Claimed(users)) => return self.claimed(text, users),
+            Obstacle::Ourselves => (Holder::of(process::id()).into_iter().collect(), "in use by"),
         };
-        let names = match &holders[..] {
-            [] => "another process".into(),
-            holders => holders.iter().map(Holder::to_string).collect::<Vec<_>>().join(", "),
+        Conflict::new(text, holders).into_error(verb).with_path(self.path())
+    }
+
+    /// The error that says what a device is used for.
+    fn claimed(&self, text: String, users: &[String]) -> Error {
+        let users = match users {
+            [] => "in use by the system".into(),
+            users => users.join(", "),
         };
-        Error::new(ErrorKind::InUse, format!("{text}: {verb} {names}"))
+        Error::new(ErrorKind::InUse, format!("{text}: {users}"))
             .with_path(self.path())
-            .with_source(Conflict { text, holders })
-    }
-}
-
-fn byte_lock(kind: c_int, byte: off_t) -> libc::flock {
-    #[allow(clippy::cast_possible_truncation, reason = "F_* and SEEK_SET are less than 8")]
-    libc::flock {
-        l_type: kind as c_short,
-        l_whence: libc::SEEK_SET as c_short,
-        l_start: byte,
-        l_len: 1,
-        l_pid: 0, // as OFD locks demand
-    }
-}
-
-/// Not refused, but impossible.
-fn no_lock(byte: off_t, errno: Errno) -> Error {
-    match errno {
-        Errno::EINVAL | Errno::ENOLCK | Errno::ENOSYS | Errno::EOPNOTSUPP => {
-            Error::io("lock the file, its file system has no OFD locks", errno.into())
-                .with_hint("copy the image to a file system that has them, a local one")
-        }
-        errno => Error::io(format_args!("lock byte {byte}"), errno.into()),
+            .with_source(Conflict { text, holders: Vec::new(), is_claimed: true })
     }
 }

@@ -17,7 +17,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use part::Part;
+use part::{Part, Plain};
 pub(crate) use range_lock::RangeLock;
 
 use crate::crypto::SectorCipher;
@@ -147,7 +147,8 @@ impl Volume {
     /// Past the end it fails, with an [`io::ErrorKind::UnexpectedEof`] as its source, and reads
     /// nothing. After another error `buf` may hold anything, also what is encrypted still.
     pub fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        let result = self.within("read", offset, buf.len()).and_then(|()| self.read(buf, offset));
+        let len = buf.len() as u64;
+        let result = self.within("read", offset, len).and_then(|()| self.read(buf, offset));
         self.named(result)
     }
 
@@ -158,23 +159,20 @@ impl Volume {
     /// `buf` in its first and last sector are what they were, unless a sector has more than the 512
     /// bytes that a [`Storage`] writes whole and the storage failed in the middle of it.
     pub fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        let result = self.may_write().and_then(|()| self.within("write", offset, buf.len()));
-        self.named(result.and_then(|()| {
-            let mut rest = buf;
-            for part in self.parts(offset, buf.len()) {
-                let (now, later) = rest.split_at(part.len);
-                part.write(now)?;
-                rest = later;
-            }
-            Ok(())
-        }))
+        self.named(self.write("write", Plain::Bytes(buf), offset))
+    }
+
+    /// Writes `len` zeros at byte `offset`, encrypted like any other bytes: as
+    /// [`write_all_at`](Self::write_all_at) with as many.
+    pub fn write_zeros_at(&self, offset: u64, len: u64) -> Result<()> {
+        self.named(self.write("write zeros to", Plain::Zeros(len), offset))
     }
 
     /// Fills `buf` with whole sectors, from the one with the number `first_sector` on, in units of
     /// 512 bytes: as [`read_exact_at`](Self::read_exact_at), but what is not aligned to the sectors
     /// of its segment is refused.
     pub fn read_sectors(&self, first_sector: u64, buf: &mut [u8]) -> Result<()> {
-        let result = self.aligned("read", first_sector, buf.len());
+        let result = self.aligned("read", first_sector, buf.len() as u64);
         self.named(result.and_then(|offset| self.read(buf, offset)))
     }
 
@@ -185,11 +183,12 @@ impl Volume {
     /// `buf` is encrypted in place. **It holds ciphertext afterwards**, and after an error
     /// ciphertext up to some sector, unless that error was in the arguments.
     pub fn write_sectors(&self, first_sector: u64, buf: &mut [u8]) -> Result<()> {
-        let result = self.may_write().and_then(|()| self.aligned("write", first_sector, buf.len()));
+        let result =
+            self.may_write().and_then(|()| self.aligned("write", first_sector, buf.len() as u64));
         self.named(result.and_then(|offset| {
             let mut rest = &mut buf[..];
-            for part in self.parts(offset, rest.len()) {
-                let (now, later) = rest.split_at_mut(part.len);
+            for part in self.parts(offset, rest.len() as u64) {
+                let (now, later) = rest.split_at_mut(part.buf_len());
                 part.write_in_place(now)?;
                 rest = later;
             }
@@ -202,11 +201,23 @@ impl Volume {
         self.named(self.storage.sync_data().map_err(|error| Error::io("sync the volume", error)))
     }
 
+    fn write(&self, verb: &str, data: Plain<'_>, offset: u64) -> Result<()> {
+        self.may_write()?;
+        self.within(verb, offset, data.len())?;
+        let mut rest = data;
+        for part in self.parts(offset, data.len()) {
+            let (now, later) = rest.split_at(part.len);
+            part.write(now)?;
+            rest = later;
+        }
+        Ok(())
+    }
+
     /// What is within the volume.
     fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let mut rest = buf;
-        for part in self.parts(offset, rest.len()) {
-            let (now, later) = rest.split_at_mut(part.len);
+        for part in self.parts(offset, rest.len() as u64) {
+            let (now, later) = rest.split_at_mut(part.buf_len());
             part.read(now)?;
             rest = later;
         }
@@ -214,13 +225,13 @@ impl Volume {
     }
 
     /// The parts of a range within the volume, each in one segment.
-    fn parts(&self, offset: u64, len: usize) -> impl Iterator<Item = Part<'_>> {
+    fn parts(&self, offset: u64, len: u64) -> impl Iterator<Item = Part<'_>> {
         let first = self.extents.partition_point(|it| it.start + it.segment.len <= offset);
         let mut left = len;
         let extents = self.extents[first..].iter().filter(|it| it.segment.len > 0);
         extents.map_while(move |Extent { start, segment, cipher }| {
             let at = offset.max(*start) - start;
-            let here = usize::try_from(segment.len - at).map_or(left, |here| here.min(left));
+            let here = left.min(segment.len.saturating_sub(at));
             let part = Part {
                 storage: self.storage.as_ref(),
                 range_lock: &self.range_lock,
@@ -244,8 +255,8 @@ impl Volume {
         Err(Error::new(ErrorKind::InvalidInput, text))
     }
 
-    fn within(&self, verb: &str, offset: u64, len: usize) -> Result<()> {
-        let end = offset.checked_add(len as u64);
+    fn within(&self, verb: &str, offset: u64, len: u64) -> Result<()> {
+        let end = offset.checked_add(len);
         if end.is_some_and(|end| end <= self.len) {
             return Ok(());
         }
@@ -257,7 +268,7 @@ impl Volume {
     }
 
     /// The byte that a sector begins at, if `len` bytes from it are whole sectors of the volume.
-    fn aligned(&self, verb: &str, first_sector: u64, len: usize) -> Result<u64> {
+    fn aligned(&self, verb: &str, first_sector: u64, len: u64) -> Result<u64> {
         let offset = first_sector.saturating_mul(SectorCipher::SECTOR_SIZE as u64);
         self.within(verb, offset, len)?;
         match self.parts(offset, len).find(|part| !part.is_aligned()) {
@@ -305,6 +316,10 @@ impl Storage for Volume {
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         Self::write_all_at(self, buf, offset).map_err(into_io)
+    }
+
+    fn write_zeros_at(&self, offset: u64, len: u64) -> io::Result<()> {
+        Self::write_zeros_at(self, offset, len).map_err(into_io)
     }
 
     fn sync_data(&self) -> io::Result<()> {

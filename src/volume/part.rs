@@ -20,7 +20,15 @@ pub(super) struct Part<'a> {
     pub start: u64,
     /// Where the part begins in the segment
     pub at: u64,
-    pub len: usize,
+    pub len: u64,
+}
+
+/// Bytes to be written.
+#[derive(Clone, Copy)]
+pub(super) enum Plain<'a> {
+    Bytes(&'a [u8]),
+    /// So many zeros
+    Zeros(u64),
 }
 
 impl Part<'_> {
@@ -46,30 +54,28 @@ impl Part<'_> {
         Ok(())
     }
 
-    /// Writes `buf`, which is as long as the part.
-    pub fn write(&self, buf: &[u8]) -> Result<()> {
+    /// Writes `data`, which is as long as the part: to others at once, however long it is.
+    pub fn write(&self, data: Plain<'_>) -> Result<()> {
         let _exclusive = self.range_lock.exclusive(self.locked());
-        let (head, rest) = buf.split_at(self.head());
-        let (middle, tail) = rest.split_at(rest.len() - rest.len() % self.sector_size());
+        let (head, rest) = data.split_at(self.head() as u64);
+        let (middle, tail) = rest.split_at(rest.len() - rest.len() % self.sector_size() as u64);
 
         // Both are read before anything is written, so that what cannot be read changes nothing.
         let head = self.merge(self.at, head)?;
-        let tail = self.merge(self.at + (buf.len() - tail.len()) as u64, tail)?;
-        let whole = |sector: &Option<Sector>| sector.as_ref().map_or(0, |_| self.sector_size());
-        let len = whole(&head) + middle.len() + whole(&tail);
+        let tail = self.merge(self.at + self.len - tail.len(), tail)?;
+        let (head, tail) = (bytes(head.as_ref()), bytes(tail.as_ref()));
+        let len = (head.len() + tail.len()) as u64 + middle.len();
 
         // What is written is gathered here, encrypted: the caller's bytes stay as they are.
-        let mut scratch = vec![0; len.min(SCRATCH)];
+        let mut scratch = vec![0; usize::try_from(len).map_or(SCRATCH, |len| len.min(SCRATCH))];
         let mut at = self.locked().start - self.segment.offset;
         let mut filled = 0;
-        for plaintext in [bytes(head.as_ref()), middle, bytes(tail.as_ref())] {
+        for plaintext in [Plain::Bytes(head), middle, Plain::Bytes(tail)] {
             let mut rest = plaintext;
-            while !rest.is_empty() {
-                let free = &mut scratch[filled..];
-                let (now, later) = rest.split_at(rest.len().min(free.len()));
+            while rest.len() > 0 {
+                let (now, later) = rest.split_at((scratch.len() - filled) as u64);
                 let first = self.segment.iv_sector(at + filled as u64);
-                self.cipher.encrypt_to(first, now, &mut free[..now.len()]);
-                filled += now.len();
+                filled += now.encrypt_to(self.cipher, first, &mut scratch[filled..]);
                 rest = later;
                 if filled == scratch.len() {
                     self.write_encrypted(at, &scratch)?;
@@ -92,16 +98,21 @@ impl Part<'_> {
         self.write_encrypted(self.at, buf)
     }
 
+    /// Length of the part of a buffer that it is of.
+    pub fn buf_len(&self) -> usize {
+        usize::try_from(self.len).expect("it is no longer than the buffer")
+    }
+
     /// Whether it is whole sectors.
     pub fn is_aligned(&self) -> bool {
-        self.within_sector(self.at) == 0 && self.len.is_multiple_of(self.sector_size())
+        self.within_sector(self.at) == 0 && self.len.is_multiple_of(self.sector_size() as u64)
     }
 
     /// The sectors it touches, as bytes of the storage: volumes that share a lock may divide the
     /// same storage differently.
     fn locked(&self) -> std::ops::Range<u64> {
         let sector_size = self.sector_size() as u64;
-        let end = (self.at + self.len as u64).next_multiple_of(sector_size);
+        let end = (self.at + self.len).next_multiple_of(sector_size);
         self.segment.offset + self.at - self.at % sector_size..self.segment.offset + end
     }
 
@@ -109,17 +120,20 @@ impl Part<'_> {
     fn head(&self) -> usize {
         match self.within_sector(self.at) {
             0 => 0,
-            skipped => (self.sector_size() - skipped).min(self.len),
+            skipped => {
+                let whole = self.sector_size() - skipped;
+                usize::try_from(self.len).map_or(whole, |len| whole.min(len))
+            }
         }
     }
 
     /// The sector around byte `at` of the segment with `plaintext` put there, if there is any.
-    fn merge(&self, at: u64, plaintext: &[u8]) -> Result<Option<Sector>> {
-        if plaintext.is_empty() {
+    fn merge(&self, at: u64, plaintext: Plain<'_>) -> Result<Option<Sector>> {
+        if plaintext.len() == 0 {
             return Ok(None);
         }
         let mut sector = self.read_sector(at)?;
-        sector[self.within_sector(at)..][..plaintext.len()].copy_from_slice(plaintext);
+        plaintext.copy_to(&mut sector[self.within_sector(at)..]);
         Ok(Some(sector))
     }
 
@@ -162,6 +176,51 @@ impl Part<'_> {
     }
 }
 
+impl Plain<'_> {
+    pub fn len(self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Zeros(len) => len,
+        }
+    }
+
+    /// The first `len` bytes, or all if there are not so many, and the rest.
+    pub fn split_at(self, len: u64) -> (Self, Self) {
+        match self {
+            Self::Bytes(bytes) => {
+                let len = usize::try_from(len).map_or(bytes.len(), |len| len.min(bytes.len()));
+                let (now, later) = bytes.split_at(len);
+                (Self::Bytes(now), Self::Bytes(later))
+            }
+            Self::Zeros(all) => (Self::Zeros(all.min(len)), Self::Zeros(all.saturating_sub(len))),
+        }
+    }
+
+    /// Copies it to the beginning of `out`, which has room for it.
+    fn copy_to(self, out: &mut [u8]) {
+        match self {
+            Self::Bytes(bytes) => out[..bytes.len()].copy_from_slice(bytes),
+            Self::Zeros(len) => beginning(out, len).fill(0),
+        }
+    }
+
+    /// Encrypts it to the beginning of `out`, which has room for it, and says how long it is.
+    fn encrypt_to(self, cipher: &SectorCipher, first: u64, out: &mut [u8]) -> usize {
+        match self {
+            Self::Bytes(bytes) => {
+                cipher.encrypt_to(first, bytes, &mut out[..bytes.len()]);
+                bytes.len()
+            }
+            Self::Zeros(len) => {
+                let out = beginning(out, len);
+                out.fill(0);
+                cipher.encrypt(first, out);
+                out.len()
+            }
+        }
+    }
+}
+
 /// Reads whole sectors of 512 bytes. Where the storage ends in the middle of one, the rest of it
 /// reads as zeros, as with QEMU.
 fn read_padded(storage: &dyn Storage, buf: &mut [u8], offset: u64) -> io::Result<()> {
@@ -180,6 +239,11 @@ fn read_padded(storage: &dyn Storage, buf: &mut [u8], offset: u64) -> io::Result
     storage.read_exact_at(there, offset)?;
     missing.fill(0);
     Ok(())
+}
+
+fn beginning(out: &mut [u8], len: u64) -> &mut [u8] {
+    let len = usize::try_from(len).expect("there is room for it");
+    &mut out[..len]
 }
 
 fn bytes(sector: Option<&Sector>) -> &[u8] {

@@ -102,7 +102,7 @@ impl<'a> Side<'a> {
         match self.data {
             Data::Volume(volume) => {
                 let sector = at / SectorCipher::SECTOR_SIZE as u64;
-                if volume.aligned("write", sector, len).is_ok() {
+                if volume.aligned("write", sector, len as u64).is_ok() {
                     volume.write_sectors(sector, buf)
                 } else {
                     volume.write_all_at(buf, at)
@@ -118,9 +118,10 @@ impl<'a> Side<'a> {
         let (at, len) = (range.start, range.end - range.start);
         match self.data {
             Data::Volume(volume) => volume.write_zeros_at(at, len),
-            Data::Raw { storage, .. } => storage.write_zeros_at(at, len),
+            Data::Raw { storage, .. } => storage
+                .write_zeros_at(at, len)
+                .map_err(|e| self.failed(format_args!("write {len} zeros at byte {at}"), e)),
         }
-        .map_err(|e| self.failed(format_args!("write {len} zeros at byte {at}"), e))
     }
 
     /// The error, with the file's name.

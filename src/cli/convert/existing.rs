@@ -1,13 +1,9 @@
 //! A target that exists (`-n`).
 
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::Path;
 
 use keyslot::storage::{Access, FileStorage, Storage};
 use keyslot::{Error, ErrorKind, OpenOptions, Result, Sharing};
-use nix::libc;
 
 use super::super::image_spec::ImageSpec;
 use super::super::limits;
@@ -18,13 +14,13 @@ use super::source::Source;
 use super::target::{Data, Opened};
 use super::{Job, invalid};
 
-/// Opens a target that exists, for nobody else.
+/// Opens a target that exists, locked as an amendment locks an image.
 pub fn existing(
     name: &OsString,
     source: &Source,
     len: u64,
     job: &Job<'_>,
-) -> std::result::Result<(Data, Option<File>), Failure> {
+) -> std::result::Result<Data, Failure> {
     let args = job.args;
     let format = match &args.output_format {
         Some(format) => Some(format.as_str()),
@@ -47,9 +43,8 @@ pub fn existing(
     if !refusal.is_empty() {
         return Err(opening(invalid(refusal)));
     }
-    let device = device(&spec.path).map_err(opening)?;
     if spec.driver.as_deref() == Some("raw") {
-        return Ok((existing_raw(&spec, len, job).map_err(opening)?, device));
+        return existing_raw(&spec, len, job).map_err(opening);
     }
     no_header(job)?;
     let (id, source) = (spec.key_secret.as_deref(), args.new_secret.as_ref());
@@ -64,18 +59,7 @@ pub fn existing(
         let (keyslot, volume) = (unlocked.keyslot(), image.volume(&unlocked)?);
         Ok(Data::Luks(Box::new(Opened { image, keyslot, volume })))
     };
-    Ok((unlocked().map_err(opening)?, device))
-}
-
-/// Opens a block device so that nobody can mount it or build upon it, and nobody has (open(2): what
-/// `O_EXCL` means for one).
-fn device(path: &Path) -> Result<Option<File>> {
-    if !fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_block_device()) {
-        return Ok(None);
-    }
-    let mut options = fs::OpenOptions::new();
-    let device = options.read(true).write(true).custom_flags(libc::O_EXCL).open(path);
-    device.map(Some).map_err(|e| Error::io("open the device for nobody else", e))
+    unlocked().map_err(opening)
 }
 
 fn existing_raw(spec: &ImageSpec, len: u64, job: &Job<'_>) -> Result<Data> {

@@ -1,7 +1,6 @@
 //! The image that is written: a new one, or one that exists (`-n`).
 
 use std::ffi::OsString;
-use std::fs::File;
 
 use keyslot::options::Options;
 use keyslot::storage::{FileStorage, NewFile, Storage};
@@ -25,9 +24,6 @@ pub struct Target {
     prefix: String,
     /// What opens a new one
     secret: Option<Passphrase>,
-    /// Keeps a block device from being mounted
-    #[expect(dead_code, reason = "it is held")]
-    device: Option<File>,
 }
 
 pub enum Data {
@@ -58,8 +54,8 @@ impl Target {
         let format = job.args.output_format.as_deref().unwrap_or("raw");
         let prefix = format!("{shown}: error while converting {format}");
         if job.args.no_create {
-            let (data, device) = existing(name, source, len, job)?;
-            return Ok(Self { shown, data, prefix, secret: None, device });
+            let data = existing(name, source, len, job)?;
+            return Ok(Self { shown, data, prefix, secret: None });
         }
         let version = version(format, job.persona)?;
         let path = new_path(name, job.persona)?;
@@ -73,7 +69,7 @@ impl Target {
             Some(version) => new_luks(version, &path, len, options, job).map_err(named)?,
             None => (new_raw(&path, len, options, job).map_err(named)?, None),
         };
-        Ok(Self { shown, data, prefix, secret, device: None })
+        Ok(Self { shown, data, prefix, secret })
     }
 
     /// The result for JSON.
