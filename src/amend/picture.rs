@@ -14,6 +14,8 @@ pub(super) type Opens<'a> = dyn FnMut(&[usize], &Passphrase) -> Result<Vec<usize
 /// The keyslots as they will be after the changes so far.
 pub(super) struct Picture<'a> {
     pub slots: Vec<Slot>,
+    /// Keyslots that cannot be changed because their entries are damaged, and their faults
+    pub damaged: &'a [(usize, &'a str)],
     /// What is in them
     pub occupants: Vec<Option<Occupant>>,
     /// Inactive keyslots to overwrite all the same
@@ -194,10 +196,19 @@ impl Picture<'_> {
 
     fn in_range(&self, number: i64, shown: i64) -> Result<usize> {
         let count = self.slots.len();
-        usize::try_from(number).ok().filter(|&keyslot| keyslot < count).ok_or_else(|| {
-            let last = count - 1;
-            invalid(format!("Invalid keyslot {shown} specified, must be between 0 and {last}"))
-        })
+        let keyslot =
+            usize::try_from(number).ok().filter(|&keyslot| keyslot < count).ok_or_else(|| {
+                let last = count - 1;
+                invalid(format!("Invalid keyslot {shown} specified, must be between 0 and {last}"))
+            })?;
+        match self.damaged.iter().find(|(other, _)| *other == keyslot) {
+            Some((_, why)) => {
+                let text = format!("the entry of keyslot {keyslot} is damaged: {why}");
+                Err(Error::new(ErrorKind::Corrupt, text)
+                    .with_hint("'keyslot repair' puts the entry right"))
+            }
+            None => Ok(keyslot),
+        }
     }
 
     fn is_active(&self, keyslot: usize) -> bool {

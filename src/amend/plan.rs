@@ -71,9 +71,13 @@ impl Plan {
     /// are active there open with a secret.
     pub(crate) fn new(header: &Header, request: Request, opens: &mut Opens<'_>) -> Result<Self> {
         let before = header.occupants();
-        let slots = before.iter().map(|it| if it.is_some() { Slot::Old } else { Slot::Free });
+        let damaged = header.damaged();
+        let is_damaged = |keyslot| damaged.iter().any(|(other, _)| *other == keyslot);
+        let is_free = |keyslot: usize| before[keyslot].is_none() && !is_damaged(keyslot);
+        let slots = (0..before.len()).map(|it| if is_free(it) { Slot::Free } else { Slot::Old });
         let mut picture = Picture {
             slots: slots.collect(),
+            damaged: &damaged,
             occupants: before.clone(),
             rewipe: Vec::new(),
             leftovers: header.leftovers(),
@@ -89,7 +93,8 @@ impl Plan {
         let before: Vec<_> = before.iter().map(Option::is_some).collect();
         let mut plan = Self::between(header, &before, slots, &rewipe, request.force)?;
         if has_searched {
-            plan.warnings.extend(header.unusable().into_iter().map(|(keyslot, why)| {
+            let untried = header.unusable().into_iter().chain(damaged);
+            plan.warnings.extend(untried.map(|(keyslot, why)| {
                 format!("keyslot {keyslot} was not tried, the secret may open it: {why}")
             }));
         }

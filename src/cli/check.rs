@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use keyslot::header::luks2::Token;
-use keyslot::header::{Header, Leftover, Priority};
+use keyslot::header::{Header, Leftover, Priority, luks1};
 use keyslot::keyslot::{Until, cannot_open, wrong_secret};
 use keyslot::secret::Passphrase;
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
@@ -150,18 +150,36 @@ fn check(path: &Path, image: &Image, tried: Option<Tried>, first: bool) -> Resul
     for (index, why) in header.unusable() {
         keyslots.push(json!({ "keyslot": index, "active": true, "unusable": why }));
     }
+    let usable: Vec<_> = image.keyslots().map(|keyslot| keyslot.index).collect();
+    let entries = header.luks1().into_iter().flat_map(luks1::Header::entries);
+    for entry in entries.filter(|it| !it.active && !usable.contains(&it.index)) {
+        let index = entry.index;
+        keyslots.push(match entry.damage {
+            Some(why) => json!({ "keyslot": index, "active": false, "damage": why }),
+            None => json!({ "keyslot": index, "active": false, "blank": image.is_blank(index)? }),
+        });
+    }
     keyslots.sort_by_key(|keyslot| keyslot["keyslot"].as_u64());
+    let hash = header.digest().map(|digest| digest.hash.name().to_owned());
     let mut document = json!({
         "filename": path.to_string_lossy(),
         "format": Version::of_header(header).format(),
-        "cipher": header.cipher().map(|it| format!("{}-{}", it.cipher_name(), it.cipher_mode())),
-        "key-bits": header.cipher().map(|cipher| 8 * cipher.key_size()),
-        "hash": header.digest().map(|digest| digest.hash.name()),
+        "cipher": header.cipher_text(),
+        "key-bits": header.key_size().map(|size| 8 * size),
+        "hash": hash.or_else(|| Some(header.luks1()?.hash_text())),
         "keyslots": keyslots,
         "leftovers": header.leftovers().into_iter().map(leftover).collect::<Vec<_>>(),
     });
     if let Some(warning) = header.warning() {
         document["warning"] = json!(warning);
+    }
+    let weaknesses = header.weaknesses();
+    if !weaknesses.is_empty() {
+        document["weaknesses"] = json!(weaknesses);
+    }
+    let len = image.storage().len().map_err(|e| Error::io("read the length", e))?;
+    if header.payload_offset() > len {
+        document["payload-missing"] = json!(true);
     }
     if let Some(tried) = tried {
         document["secret-opens"] = json!(opened(image, tried, first)?);
@@ -200,9 +218,14 @@ fn opened(image: &Image, tried: Tried, first: bool) -> Result<Vec<usize>> {
     if first {
         opened.truncate(1);
     }
+    let named = |error: Error| match image.file() {
+        Some(file) => error.with_path(file.path()),
+        None => error,
+    };
+    image.header().check_supported().map_err(named)?;
     if let (None, Some((index, why))) = (image.keyslots().next(), image.header().unusable().first())
     {
-        return Err(cannot_open(*index, why));
+        return Err(named(cannot_open(*index, why)));
     }
     match over_limit {
         Some(error) if opened.is_empty() => Err(error),
@@ -236,7 +259,9 @@ pub fn leftover(leftover: Leftover) -> Value {
 
 /// What there is to say of a keyslot.
 fn keyslot(slot: &Value) -> String {
-    let mut text = if let Some(why) = slot["unusable"].as_str() {
+    let mut text = if let Some(why) = slot["damage"].as_str() {
+        format!("inactive, its entry is damaged: {why}; 'keyslot repair' puts it right")
+    } else if let Some(why) = slot["unusable"].as_str() {
         format!("cannot be opened: {why}")
     } else if let Some(kdf) = kdf(slot) {
         format!("active, {kdf}")
@@ -261,18 +286,28 @@ fn keyslot(slot: &Value) -> String {
 fn text(format: &str, document: &Value) -> String {
     let string = |key: &str| document[key].as_str().unwrap_or("unknown");
     let bits = document["key-bits"].as_u64().map(|bits| format!("{bits}-bit"));
+    let list = |key: &str| document[key].as_array().map(Vec::as_slice).unwrap_or_default();
+    let is_damaged = list("keyslots").iter().any(|slot| slot["damage"].is_string());
+    let is_sound = list("weaknesses").is_empty() && !is_damaged;
     let mut lines = vec![format!(
-        "{}: sound {format} header, {}, {} key, {}",
+        "{}: {}{format} header, {}, {} key, {}",
         string("filename"),
+        if is_sound { "sound " } else { "" },
         string("cipher"),
         bits.as_deref().unwrap_or("unknown"),
         string("hash"),
     )];
-    let list = |key: &str| document[key].as_array().map(Vec::as_slice).unwrap_or_default();
     for slot in list("keyslots") {
         lines.push(format!("keyslot {}: {}", slot["keyslot"], keyslot(slot)));
     }
     lines.extend(document["warning"].as_str().map(|warning| format!("warning: {warning}")));
+    for weakness in list("weaknesses") {
+        lines.extend(weakness.as_str().map(|weakness| format!("warning: {weakness}")));
+    }
+    if document["payload-missing"] == json!(true) {
+        let text = "note: the file ends before the payload: a header backup or a truncated image";
+        lines.push(text.to_owned());
+    }
     for left in list("leftovers") {
         let (keyslot, staging) = (&left["keyslot"], &left["staging"]);
         lines.push(match left["kind"].as_str() {

@@ -88,12 +88,13 @@ impl Persona {
         }
     }
 
-    /// Refuses a format that qemu-img does not have, in its words.
+    /// Refuses a format that qemu-img does not have, and what it refuses in a header, in its words.
     fn admit(self, image: &Image) -> Result<()> {
-        if self == Self::Keyslot || image.header().luks2().is_none() {
-            return Ok(());
+        match image.header().luks1() {
+            _ if self == Self::Keyslot => Ok(()),
+            Some(header) => header.check_strictly(),
+            None => Err(Error::new(ErrorKind::Unsupported, "LUKS version 2 is not supported")),
         }
-        Err(Error::new(ErrorKind::Unsupported, "LUKS version 2 is not supported"))
     }
 }
 

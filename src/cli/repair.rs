@@ -10,8 +10,8 @@ use super::check::leftover;
 use super::progress::Spinner;
 use super::{ChangeArgs, Outcome, Output, output, qemu_format};
 
-/// Repair what check reports: a damaged or older copy of a LUKS2 header, and key material that an
-/// interrupted amendment did not overwrite
+/// Repair what check reports: a damaged or older copy of a LUKS2 header, a damaged entry of an unused
+/// LUKS1 keyslot, and key material that an interrupted amendment did not overwrite
 #[derive(Args)]
 pub struct RepairArgs {
     #[command(flatten)]
@@ -25,20 +25,26 @@ pub struct RepairArgs {
 pub fn run(args: &RepairArgs) -> Outcome {
     let RepairArgs { change, image: path } = args;
     let mut image = change.open_options().open(path)?;
-    let found: Vec<String> = image.header().warning().map(str::to_owned).into_iter().collect();
+    let mut found: Vec<String> = image.header().warning().map(str::to_owned).into_iter().collect();
+    let damaged = image.header().damaged();
+    let damaged: Vec<_> = damaged.into_iter().map(|(it, why)| (it, why.to_owned())).collect();
     let leftovers = image.header().leftovers();
     // What an unknown requirement means is not known, so its areas are left alone.
     let has_unknown =
         image.header().luks2().is_some_and(|it| !it.metadata().config().requirements.is_empty());
     let (left, leftovers) =
         if has_unknown { (leftovers, Vec::new()) } else { (Vec::new(), leftovers) };
-    let repaired = if change.dry_run {
+    let after = if change.dry_run {
         let lowered = image.header().lower_repair(change.force);
-        lowered.map_err(|error| error.with_path(path))?.is_some()
+        lowered.map_err(|error| error.with_path(path))?.map(|(_, after)| after)
     } else {
         let _spinner = Spinner::start("writing the header", change.quiet);
-        image.repair(change.force)?
+        image.repair(change.force)?.then(|| image.header().clone())
     };
+    let repaired = after.is_some();
+    let still: Vec<_> = after.iter().flat_map(|after| after.damaged()).map(|it| it.0).collect();
+    let mended = damaged.iter().filter(|(index, _)| repaired && !still.contains(index));
+    found.extend(mended.map(|(index, why)| format!("keyslot {index} is inactive again: {why}")));
     let text = if change.output == Output::Json {
         let listed =
             |list: &[Leftover]| -> Vec<Value> { list.iter().copied().map(leftover).collect() };

@@ -117,6 +117,12 @@ impl HashAlg {
         })
     }
 
+    /// The algorithm that a header names, in capitals or not: cryptsetup takes both.
+    pub fn parse_any_case(name: &str) -> Result<Self> {
+        let is_it = |alg: &Self| alg.name().eq_ignore_ascii_case(name);
+        Self::ALL.iter().copied().find(is_it).map_or_else(|| Self::parse(name), Ok)
+    }
+
     /// The name in a header's hash specification.
     pub fn name(self) -> &'static str {
         match self {
@@ -193,6 +199,14 @@ mod tests {
             assert!(digest.starts_with(&expected), "{name}: {digest:02x?}");
             assert_eq!(alg.digest_size(), digest.len());
         }
+    }
+
+    #[test]
+    fn a_header_may_name_a_hash_in_capitals() {
+        assert_eq!(HashAlg::parse_any_case("SHA256").unwrap(), HashAlg::Sha256);
+        assert_eq!(HashAlg::parse_any_case("Blake2b-512").unwrap(), HashAlg::Blake2b512);
+        let error = HashAlg::parse_any_case("SHA-256").unwrap_err();
+        assert_eq!(error.message(), "Hash algorithm 'SHA-256' not supported");
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl CipherSpec {
             }
         };
         let (ivgen, hash) = match ivgen.map(|ivgen| ivgen.split_once(':').ok_or(ivgen)) {
-            Some(Ok((ivgen, hash))) => (Some(ivgen), Some(HashAlg::parse(hash)?)),
+            Some(Ok((ivgen, hash))) => (Some(ivgen), Some(HashAlg::parse_any_case(hash)?)),
             Some(Err(ivgen)) => (Some(ivgen), None),
             None => (None, None),
         };
@@ -104,7 +104,7 @@ impl CipherSpec {
         self.cipher.name()
     }
 
-    /// The header's `cipher-mode`: what [`parse`](Self::parse) was given.
+    /// The header's `cipher-mode`: what [`parse`](Self::parse) was given, its hash in lower case.
     pub fn cipher_mode(&self) -> String {
         let mut text = self.mode.name().to_owned();
         if let Some(ivgen) = self.ivgen {

@@ -1,6 +1,6 @@
 //! What a change has to know of a header, and the writes that make it, whatever the format.
 
-use super::{Edit, Header, HeldKey, Keyslot, Occupant, SlotChange, Stage, Staging, Template};
+use super::{Edit, Header, HeldKey, Occupant, SlotChange, Stage, Staging, Template};
 use crate::crypto::{KdfKind, random};
 #[cfg(doc)]
 use crate::error::ErrorKind;
@@ -19,9 +19,9 @@ impl Header {
     pub fn occupants(&self) -> Vec<Option<Occupant>> {
         match self {
             Self::Luks1(header) => {
-                let occupant = Occupant { key: HeldKey::Volume, is_usable: true };
-                let occupant = |keyslot: Keyslot<'_>| keyslot.active.then_some(occupant);
-                header.keyslots().map(occupant).collect()
+                let is_usable = header.check_supported().is_ok();
+                let occupant = Occupant { key: HeldKey::Volume, is_usable };
+                header.entries().map(|entry| entry.active.then_some(occupant)).collect()
             }
             Self::Luks2(header) => header.occupants(),
         }
@@ -30,7 +30,7 @@ impl Header {
     /// What a new key in this keyslot is made by: the keyslot's own parameters where it has some.
     pub fn template(&self, keyslot: usize) -> Result<Template<'_>> {
         match self {
-            Self::Luks1(header) => Ok(header.template()),
+            Self::Luks1(header) => header.template(),
             Self::Luks2(header) => header.template(keyslot),
         }
     }
@@ -38,7 +38,7 @@ impl Header {
     /// What a new key in a keyslot that is not in use is made by.
     pub fn new_template(&self) -> Result<Template<'_>> {
         match self {
-            Self::Luks1(header) => Ok(header.template()),
+            Self::Luks1(header) => header.template(),
             Self::Luks2(header) => header.new_template(),
         }
     }
@@ -116,13 +116,14 @@ impl Header {
     /// The writes that bring a header into order, and overwrite what an interruption left, where
     /// there is something to do; and the header after them.
     ///
-    /// [`ErrorKind::Refused`] if the image begins with something else and it is not forced.
+    /// [`ErrorKind::Refused`] if the image begins with something else, or if a damaged keyslot may
+    /// have been active, and it is not forced.
     pub fn lower_repair(&self, force: bool) -> Result<Option<(Vec<Stage>, Self)>> {
         let wraps = |(stages, after)| (stages, Self::Luks2(after));
         match self {
             Self::Luks1(header) => {
                 let wraps = |(stages, after)| (stages, Self::Luks1(after));
-                Ok(header.lower_repair()?.map(wraps))
+                Ok(header.lower_repair(force)?.map(wraps))
             }
             Self::Luks2(header)
                 if header.warning().is_none() && header.areas_to_wipe().is_empty() =>

@@ -125,7 +125,7 @@ impl Header {
     }
 
     /// The keyslots, by index: all eight of LUKS1, and of LUKS2 those that there are. Without
-    /// those that cannot be [used](Self::unusable).
+    /// those that cannot be [used](Self::unusable) and those that are [damaged](Self::damaged).
     pub fn keyslots(&self) -> impl ExactSizeIterator<Item = Keyslot<'_>> {
         let keyslots: Vec<_> = match self {
             Self::Luks1(header) => header.keyslots().collect(),
@@ -142,15 +142,34 @@ impl Header {
     /// The keyslots that this crate cannot open, by index, and why.
     pub fn unusable(&self) -> Vec<(usize, &str)> {
         match self {
-            Self::Luks1(_) => Vec::new(),
+            Self::Luks1(header) => header.unusable(),
             Self::Luks2(header) => header.unusable().collect(),
+        }
+    }
+
+    /// LUKS1: keyslots whose entries are damaged, by index, and their faults. They are not active.
+    pub fn damaged(&self) -> Vec<(usize, &str)> {
+        match self {
+            Self::Luks1(header) => header.damaged().collect(),
+            Self::Luks2(_) => Vec::new(),
+        }
+    }
+
+    /// Refuses a header whose keyslots this crate cannot open for their cipher or hash, which a
+    /// LUKS1 header has one of.
+    ///
+    /// [`ErrorKind::Unsupported`]
+    pub fn check_supported(&self) -> Result<()> {
+        match self {
+            Self::Luks1(header) => header.check_supported(),
+            Self::Luks2(_) => Ok(()),
         }
     }
 
     /// What a candidate for the volume key is checked against, if that is anything known.
     pub fn digest(&self) -> Option<Digest<'_>> {
         match self {
-            Self::Luks1(header) => Some(header.digest()),
+            Self::Luks1(header) => header.digest(),
             Self::Luks2(header) => header.digest().ok(),
         }
     }
@@ -166,9 +185,42 @@ impl Header {
     /// Cipher of the payload; of LUKS2 that of its first segment, if it is any known.
     pub fn cipher(&self) -> Option<&CipherSpec> {
         match self {
-            Self::Luks1(header) => Some(header.cipher()),
+            Self::Luks1(header) => header.cipher(),
             Self::Luks2(header) => header.cipher().ok(),
         }
+    }
+
+    /// Cipher of the payload as the header names it, whether or not it is supported; of LUKS2 that
+    /// of its first encrypted segment.
+    pub fn cipher_text(&self) -> Option<String> {
+        match self {
+            Self::Luks1(header) => Some(header.cipher_text()),
+            Self::Luks2(header) => header.ciphers().next().map(|(_, cipher)| cipher.to_owned()),
+        }
+    }
+
+    /// Length of the volume key in bytes, if it is known.
+    pub fn key_size(&self) -> Option<usize> {
+        match self {
+            Self::Luks1(header) => Some(header.key_size()),
+            Self::Luks2(header) => header.volume_key_size().ok(),
+        }
+    }
+
+    /// Ciphers of the payload that do not keep it secret, with the place that names each.
+    pub fn weaknesses(&self) -> Vec<String> {
+        let named: Vec<_> = match self {
+            Self::Luks1(header) => vec![("the payload".to_owned(), header.cipher_text())],
+            Self::Luks2(header) => header
+                .ciphers()
+                .map(|(number, cipher)| (format!("segment {number}"), cipher.to_owned()))
+                .collect(),
+        };
+        let weakness = |(place, cipher): (String, String)| {
+            let shown = cipher.escape_debug();
+            weakness(&cipher).map(|why| format!("{place} has the cipher {shown}: {why}"))
+        };
+        named.into_iter().filter_map(weakness).collect()
     }
 
     /// Start of the encrypted data in bytes.
@@ -191,7 +243,7 @@ impl Header {
     /// opened; `None` if the storage does not have them.
     pub fn volume_len(&self, storage_len: u64) -> Option<u64> {
         match self {
-            Self::Luks1(header) => Some(header.segment(storage_len).ok()?.len),
+            Self::Luks1(header) => header.payload_len(storage_len).ok(),
             Self::Luks2(header) => header.volume_len(storage_len),
         }
     }
@@ -209,6 +261,14 @@ impl Header {
         match self {
             Self::Luks1(_) => None,
             Self::Luks2(header) => header.warning(),
+        }
+    }
+
+    /// What is particular to LUKS1, to show it.
+    pub fn luks1(&self) -> Option<&luks1::Header> {
+        match self {
+            Self::Luks1(header) => Some(header),
+            Self::Luks2(_) => None,
         }
     }
 
@@ -237,6 +297,17 @@ impl Header {
             _ => false,
         }
     }
+}
+
+/// Why a cipher does not keep data secret.
+fn weakness(cipher: &str) -> Option<&'static str> {
+    let cipher = cipher.to_ascii_lowercase();
+    if cipher.contains("null-") || cipher.contains("cipher_null") || cipher == "null" {
+        return Some("nothing is encrypted");
+    }
+    let mode = cipher.split('-').nth(1);
+    let is_ecb = mode == Some("ecb") || cipher.contains("ecb(");
+    is_ecb.then_some("equal blocks of data stay equal when they are encrypted")
 }
 
 /// The characters of a NUL padded field. What would not print on one line is replaced.

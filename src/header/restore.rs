@@ -108,7 +108,11 @@ fn differences(now: &Header, then: &Header) -> Vec<String> {
         (one.hash, one.iterations, one.salt, one.value)
             == (other.hash, other.iterations, other.salt, other.value)
     };
-    if !now.digest().zip(then.digest()).is_some_and(same) {
+    let has_same_digest = match (now, then) {
+        (Header::Luks1(now), Header::Luks1(then)) => now.has_same_digest(then),
+        _ => now.digest().zip(then.digest()).is_some_and(same),
+    };
+    if !has_same_digest {
         found.push("the backup has the digest of another volume key".to_owned());
     }
     let (payload, other) = (now.payload_offset(), then.payload_offset());
@@ -136,9 +140,19 @@ fn replace(
         (Header::Luks1(now), Header::Luks1(then)) if is_same_volume => {
             let (now, then) =
                 (Snapshot { header: now, bytes }, Snapshot { header: then, bytes: other });
-            let (stages, warning) = now.lower_restore(&then, force)?;
-            warnings.extend(warning);
-            return Ok(stages);
+            match now.lower_restore(&then, force) {
+                // Without the cipher no keyslot can be written, but the whole header can.
+                Err(error) if error.kind() == ErrorKind::Unsupported => {
+                    if !force {
+                        return Err(error.with_hint("use --force to overwrite the header in place"));
+                    }
+                }
+                result => {
+                    let (stages, warning) = result?;
+                    warnings.extend(warning);
+                    return Ok(stages);
+                }
+            }
         }
         (Header::Luks2(now), Header::Luks2(then)) if now.has_same_places(then) => {
             let (now, then) =

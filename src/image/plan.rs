@@ -17,6 +17,7 @@ impl Image {
     pub fn plan(&self, request: Request) -> Result<Plan> {
         self.check_amendable()?;
         let mut opens = |keyslots: &[usize], secret: &Passphrase| {
+            self.header.check_supported()?;
             let outcomes = self.try_keyslots(keyslots, secret, Until::All);
             let mut opened = Vec::new();
             for (&keyslot, outcome) in keyslots.iter().zip(outcomes) {

@@ -48,6 +48,7 @@ pub fn unlock_keyslot(
     passphrase: &Passphrase,
     limits: Limits,
 ) -> Result<Unlocked> {
+    header.check_supported()?;
     let Some(keyslot) = header.keyslot(index).filter(|keyslot| keyslot.active) else {
         return Err(match header.unusable().into_iter().find(|(other, _)| *other == index) {
             Some((_, why)) => cannot_open(index, why),
@@ -74,6 +75,7 @@ pub fn unlock(
     passphrase: &Passphrase,
     limits: Limits,
 ) -> Result<Unlocked> {
+    header.check_supported()?;
     let is_tried = |keyslot: &Keyslot<'_>| {
         keyslot.active && keyslot.is_bound && keyslot.priority != Priority::Ignore
     };
@@ -106,7 +108,8 @@ fn nothing_opens(header: &Header, passphrase: &Passphrase) -> Error {
         return cannot_open(*index, why);
     }
     let error = wrong_secret("Invalid password, cannot unlock any keyslot", passphrase);
-    match header.unusable().first() {
+    let untried = header.unusable().into_iter().chain(header.damaged()).next();
+    match untried {
         Some((index, why)) if error.hint().is_none() => {
             error.with_hint(format!("keyslot {index} was not tried: {why}"))
         }

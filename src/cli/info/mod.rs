@@ -5,8 +5,8 @@ mod luks2;
 use std::ffi::OsString;
 
 use clap::Args;
-use keyslot::crypto::KdfAlg;
-use keyslot::header::Header;
+use keyslot::crypto::CipherSpec;
+use keyslot::header::{Header, luks1};
 use keyslot::keyslot::estimate;
 use keyslot::secret::Passphrase;
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
@@ -174,7 +174,7 @@ fn describe(image: &Image, spec: &ImageSpec) -> Result<Value> {
     let header = image.header();
     let (format, data) = match header.luks2() {
         Some(header) => ("luks2", luks2::format_specific(header)),
-        None => ("luks", format_specific(header)),
+        None => ("luks", header.luks1().map_or(Value::Null, format_specific)),
     };
     Ok(json!({
         "children": [{
@@ -208,11 +208,8 @@ fn metadata(header: &Header) -> Result<String> {
 }
 
 /// That of a LUKS1 header.
-fn format_specific(header: &Header) -> Value {
-    let (Some(cipher), Some(digest)) = (header.cipher(), header.digest()) else {
-        return Value::Null;
-    };
-    let mode = cipher.cipher_mode();
+fn format_specific(header: &luks1::Header) -> Value {
+    let mode = header.cipher_mode();
     let (chain, ivgen) = mode.split_once('-').unwrap_or((&mode, "null"));
     let (ivgen, ivgen_hash) = match ivgen.split_once(':') {
         Some((ivgen, hash)) => (ivgen, Some(hash)),
@@ -221,26 +218,29 @@ fn format_specific(header: &Header) -> Value {
     let mut data = Map::new();
     let mut put = |key: &str, value: Value| data.insert(key.to_owned(), value);
     put("ivgen-alg", json!(ivgen));
-    put("detached-header", json!(false));
-    put("hash-alg", json!(digest.hash.name()));
-    put("cipher-alg", json!(cipher.algorithm()));
+    put("detached-header", json!(header.is_detached()));
+    put("hash-alg", json!(header.hash_text()));
+    let algorithm = header.cipher().map(CipherSpec::algorithm);
+    put("cipher-alg", json!(algorithm.unwrap_or_else(|| header.cipher_name())));
     put("uuid", json!(header.uuid()));
     if let Some(hash) = ivgen_hash.filter(|_| ivgen == "essiv") {
         put("ivgen-hash-alg", json!(hash));
     }
     put("cipher-mode", json!(chain));
-    let slots = header.keyslots().map(|keyslot| {
-        let KdfAlg::Pbkdf2 { iterations, .. } = keyslot.kdf.alg else { return Value::Null };
-        let offset = keyslot.area.offset;
-        if keyslot.active {
-            json!({ "active": true, "iters": iterations, "key-offset": offset, "stripes": keyslot.stripes })
+    let slots = header.entries().map(|entry| {
+        let luks1::Entry { iterations, offset, stripes, .. } = entry;
+        if let Some(why) = entry.damage {
+            return json!({ "active": false, "key-offset": offset, "damage": why });
+        }
+        if entry.active {
+            json!({ "active": true, "iters": iterations, "key-offset": offset, "stripes": stripes })
         } else {
             json!({ "active": false, "key-offset": offset })
         }
     });
     put("slots", slots.collect());
     put("payload-offset", json!(header.payload_offset()));
-    put("master-key-iters", json!(digest.iterations));
+    put("master-key-iters", json!(header.digest_iterations()));
     Value::Object(data)
 }
 
@@ -248,7 +248,10 @@ fn format_specific(header: &Header) -> Value {
 fn text(document: &Value) -> String {
     let string = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let bytes = |value: &Value| value.as_u64().unwrap_or_default();
-    let virtual_size = bytes(&document["virtual-size"]);
+    let virtual_size = match document["virtual-size"].as_u64() {
+        Some(len) => format!("{} ({len} bytes)", size(len)),
+        None => "unavailable".to_owned(),
+    };
     let length = bytes(&document["children"][0]["info"]["virtual-size"]);
     let disk_size = size(bytes(&document["actual-size"]));
     let name = string(&document["filename"]);
@@ -272,7 +275,7 @@ fn text(document: &Value) -> String {
     format!(
         "image: {name}\n\
          file format: {}\n\
-         virtual size: {} ({virtual_size} bytes)\n\
+         virtual size: {virtual_size}\n\
          disk size: {disk_size}\n\
          encrypted: yes\n\
          Format specific information:\n{}\
@@ -283,7 +286,6 @@ fn text(document: &Value) -> String {
              disk size: {disk_size}\n\
          {opens}{estimates}",
         string(&document["format"]),
-        size(virtual_size),
         human(&without_metadata(&document["format-specific"]["data"]), 1),
         size(length),
     )

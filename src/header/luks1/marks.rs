@@ -40,6 +40,8 @@ impl Header {
                 if let Some(&of) = active.iter().find(is_staged) {
                     found.push(Leftover::Staging { keyslot: of, staging: keyslot });
                 }
+            } else if self.is_damaged(keyslot) {
+                // Its area may be anywhere.
             } else if slot.salt[..8] == UNWIPED[..8] {
                 found.push(Leftover::Wipe { keyslot });
             } else if slot.salt[..8] != [0; 8] {

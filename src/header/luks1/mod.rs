@@ -4,17 +4,19 @@
 //! [building](Header::build) one. The bytes it was parsed from stay with it: what nobody
 //! understands (behind a string's NUL, in the UUID) is what a rewrite writes again.
 
+mod entries;
 mod marks;
 mod raw;
 mod restore;
 mod steps;
 mod validate;
 
+pub use self::entries::Entry;
 pub(super) use self::restore::HEAD;
 use zerocopy::{FromBytes, IntoBytes};
 
 use self::raw::{ACTIVE, HEADER_SIZE, INACTIVE, KEYSLOTS, MAGIC, RawHeader, RawKeyslot, SECTOR};
-use self::validate::validate;
+use self::validate::{DETACHED, Fault, Meaning, validate};
 use super::{
     Area, Digest, Kdf, Keyslot, NewDigest, Priority, Segment, Template, material_len, text,
 };
@@ -26,8 +28,7 @@ use crate::storage::Storage;
 #[derive(Clone)]
 pub struct Header {
     raw: RawHeader,
-    cipher: CipherSpec,
-    hash: HashAlg,
+    meaning: Meaning,
 }
 
 impl Header {
@@ -47,7 +48,7 @@ impl Header {
             });
         };
         let meaning = validate(&raw, image_len)?;
-        Ok(Self { raw, cipher: meaning.cipher, hash: meaning.hash })
+        Ok(Self { raw, meaning })
     }
 
     /// A header without an active keyslot, laid out as QEMU does: key material from byte 4096 on,
@@ -84,8 +85,10 @@ impl Header {
             uuid: field(uuid, "uuid")?,
             keyslots: [0, 1, 2, 3, 4, 5, 6, 7].map(slot),
         };
-        validate(&raw, u64::MAX)?;
-        Ok(Self { raw, cipher, hash })
+        let Meaning { damage, .. } = validate(&raw, u64::MAX)?;
+        let header = Self { raw, meaning: Meaning { cipher: Ok(cipher), hash: Ok(hash), damage } };
+        header.check_strictly()?;
+        Ok(header)
     }
 
     /// The header's 592 bytes as they are on disk.
@@ -93,14 +96,20 @@ impl Header {
         self.raw.as_bytes()
     }
 
-    /// Cipher, mode and IV generator, of key material and payload alike.
-    pub fn cipher(&self) -> &CipherSpec {
-        &self.cipher
+    /// Cipher, mode and IV generator, of key material and payload alike; `None` if unsupported.
+    pub fn cipher(&self) -> Option<&CipherSpec> {
+        self.meaning.cipher.as_ref().ok()
     }
 
-    /// Hash of PBKDF2, of the anti-forensic split and of the digest.
-    pub fn hash(&self) -> HashAlg {
-        self.hash
+    /// Hash of PBKDF2, of the anti-forensic split and of the digest; `None` if unsupported.
+    pub fn hash(&self) -> Option<HashAlg> {
+        self.meaning.hash.as_ref().ok().copied()
+    }
+
+    /// Both of them, or the error of the one that is unsupported.
+    fn scheme(&self) -> Result<(&CipherSpec, HashAlg)> {
+        let cipher = self.meaning.cipher.as_ref().map_err(Fault::error)?;
+        Ok((cipher, *self.meaning.hash.as_ref().map_err(Fault::error)?))
     }
 
     /// Start of the encrypted data in bytes.
@@ -112,14 +121,24 @@ impl Header {
     ///
     /// As with QEMU the last sector counts even if the storage ends in the middle of it.
     pub(super) fn segment(&self, storage_len: u64) -> Result<Segment> {
-        let offset = self.payload_offset();
-        let end = storage_len.checked_next_multiple_of(SECTOR);
-        let Some(len) = end.and_then(|end| end.checked_sub(offset)) else {
-            let text = format!("no payload from byte {offset} on in {storage_len} bytes");
-            return Err(Error::new(ErrorKind::Corrupt, text).with_hint("the image is truncated"));
-        };
-        let (sector_size, encryption) = (SectorCipher::SECTOR_SIZE, self.cipher.clone());
+        let encryption = self.scheme()?.0.clone();
+        let (offset, sector_size) = (self.payload_offset(), SectorCipher::SECTOR_SIZE);
+        let len = self.payload_len(storage_len)?;
         Ok(Segment { offset, len, iv_tweak: 0, sector_size, encryption })
+    }
+
+    /// Length of the encrypted data in bytes, whether or not its cipher is supported.
+    pub(super) fn payload_len(&self, storage_len: u64) -> Result<u64> {
+        let offset = self.payload_offset();
+        if offset == DETACHED {
+            let text = "the header is detached: its payload is in another file";
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
+        let end = storage_len.checked_next_multiple_of(SECTOR);
+        end.and_then(|end| end.checked_sub(offset)).ok_or_else(|| {
+            let text = format!("no payload from byte {offset} on in {storage_len} bytes");
+            Error::new(ErrorKind::Corrupt, text).with_hint("the image is truncated")
+        })
     }
 
     /// The UUID as it is written, at most 40 characters.
@@ -127,84 +146,93 @@ impl Header {
         text(&self.raw.uuid)
     }
 
-    /// What a candidate for the volume key is checked against.
-    pub fn digest(&self) -> Digest<'_> {
-        Digest {
-            hash: self.hash,
+    /// Digest that a candidate for the volume key is checked against; `None` with an unsupported
+    /// hash.
+    pub fn digest(&self) -> Option<Digest<'_>> {
+        Some(Digest {
+            hash: self.hash()?,
             iterations: self.raw.mk_digest_iterations.get(),
             salt: &self.raw.mk_digest_salt,
             value: &self.raw.mk_digest,
+        })
+    }
+
+    /// The keyslot of an index below 8, if it can be used.
+    pub(super) fn keyslot(&self, index: usize) -> Option<Keyslot<'_>> {
+        if self.is_damaged(index) {
+            return None;
         }
-    }
-
-    /// All eight keyslots, by index.
-    pub fn keyslots(&self) -> impl ExactSizeIterator<Item = Keyslot<'_>> {
-        (0..KEYSLOTS).map(|i| self.keyslot(i))
-    }
-
-    /// The keyslot of an index below 8.
-    pub(super) fn keyslot(&self, index: usize) -> Keyslot<'_> {
+        let (encryption, hash) = self.scheme().ok()?;
         let slot = &self.raw.keyslots[index];
-        Keyslot {
+        Some(Keyslot {
             index,
             active: slot.state.get() == ACTIVE,
             priority: Priority::Normal,
             kdf: Kdf {
-                alg: KdfAlg::Pbkdf2 { hash: self.hash, iterations: slot.iterations.get() },
+                alg: KdfAlg::Pbkdf2 { hash, iterations: slot.iterations.get() },
                 salt: &slot.salt,
             },
-            key_size: self.cipher.key_size(),
+            key_size: encryption.key_size(),
             area: self.area(index),
-            encryption: &self.cipher,
-            af_hash: self.hash,
+            encryption,
+            af_hash: hash,
             stripes: slot.stripes.get(),
-            digest: self.digest(),
+            digest: self.digest()?,
             is_bound: true,
-        }
+        })
     }
 
+    /// The area of a keyslot that is not damaged.
     fn area(&self, index: usize) -> Area {
         Area {
             offset: u64::from(self.raw.keyslots[index].key_material_offset.get()) * SECTOR,
-            len: (self.cipher.key_size() * af::STRIPES as usize)
-                .next_multiple_of(SectorCipher::SECTOR_SIZE),
+            len: usize::try_from(material_len(self.raw.key_bytes.get())).unwrap_or(usize::MAX),
         }
     }
 
     /// What a key in any of its keyslots is made by.
-    pub(super) fn template(&self) -> Template<'_> {
-        Template {
-            encryption: self.cipher.clone(),
-            af_hash: self.hash,
-            key_size: self.cipher.key_size(),
+    pub(super) fn template(&self) -> Result<Template<'_>> {
+        let (encryption, hash) = self.scheme()?;
+        Ok(Template {
+            encryption: encryption.clone(),
+            af_hash: hash,
+            key_size: encryption.key_size(),
             kdf: KdfKind::Pbkdf2,
-            hash: self.hash,
-            digest: Some(self.digest()),
-        }
+            hash,
+            digest: self.digest(),
+        })
     }
 
     /// Whether the area of a keyslot is all zeros, as an erase leaves it and as it is before its
     /// first use in an image that QEMU or keyslot made.
     pub(super) fn is_blank(&self, index: usize, storage: &dyn Storage) -> Result<bool> {
-        if index >= KEYSLOTS {
+        if index >= KEYSLOTS || self.is_damaged(index) {
             let text = format!("there is no keyslot {index}");
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
-        let area = self.area(index);
-        let mut bytes = vec![0; area.len];
-        storage
-            .read_exact_at(&mut bytes, area.offset)
-            .map_err(|e| Error::io(format_args!("read the area of keyslot {index}"), e))?;
-        Ok(bytes.iter().all(|&byte| byte == 0))
+        let Area { offset, len } = self.area(index);
+        let mut piece = [0; 4096];
+        let mut done = 0;
+        while done < len {
+            let piece = &mut piece[..(len - done).min(4096)];
+            storage
+                .read_exact_at(piece, offset + done as u64)
+                .map_err(|e| Error::io(format_args!("read the area of keyslot {index}"), e))?;
+            if piece.iter().any(|&byte| byte != 0) {
+                return Ok(false);
+            }
+            done += piece.len();
+        }
+        Ok(true)
     }
 }
 
 impl std::fmt::Debug for Header {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let active: Vec<_> = self.keyslots().filter(|k| k.active).map(|k| k.index).collect();
+        let active: Vec<_> = (0..KEYSLOTS).filter(|&index| self.is_active(index)).collect();
         f.debug_struct("Header")
-            .field("cipher", &self.cipher)
-            .field("hash", &self.hash)
+            .field("cipher", &self.cipher_text())
+            .field("hash", &self.hash_text())
             .field("uuid", &self.uuid())
             .field("active", &active)
             .finish_non_exhaustive()

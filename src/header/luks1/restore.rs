@@ -6,7 +6,8 @@ use std::ops::Range;
 use zerocopy::IntoBytes;
 
 use super::raw::{HEADER_SIZE, KEYSLOTS, SECTOR};
-use super::{ALIGNMENT, Header, Keyslot};
+use super::{ALIGNMENT, Area, Header};
+use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::backup::Snapshot;
 use crate::header::step::list;
@@ -15,9 +16,10 @@ use crate::header::{Leftover, Scheme, Sealed, SlotChange, Stage, Staging, Step};
 impl Header {
     /// Where the last area ends, rounded up, but before the payload.
     pub(in crate::header) fn end(&self) -> u64 {
-        let ends = self.keyslots().map(|slot| range(&slot).end);
+        let sound = (0..KEYSLOTS).filter(|&index| !self.is_damaged(index));
+        let ends = sound.map(|index| range(self.area(index)).end);
         let end = ends.max().unwrap_or_default().next_multiple_of(ALIGNMENT);
-        end.min(self.payload_offset())
+        if self.is_detached() { end } else { end.min(self.payload_offset()) }
     }
 
     /// In what it is not the header of the same volume, with the same places for keyslots, beside
@@ -25,17 +27,18 @@ impl Header {
     pub(in crate::header) fn differences(&self, backup: &Self) -> Vec<String> {
         let mut found = Vec::new();
         let cipher = |header: &Self| {
-            let (cipher, hash) = (header.cipher(), header.hash().name());
-            let (name, mode) = (cipher.cipher_name(), cipher.cipher_mode());
-            format!("{name}-{mode} with a key of {} bytes, {hash}", cipher.key_size())
+            let (cipher, hash) = (header.cipher_text(), header.hash_text());
+            format!("{cipher} with a key of {} bytes, {hash}", header.key_size())
         };
         let (now, then) = (cipher(self), cipher(backup));
         if now != then {
             found.push(format!("the cipher is {now}, in the backup {then}"));
         }
-        let differs = |&i: &usize| self.keyslot(i).area != backup.keyslot(i).area;
-        if let Some(keyslot) = (0..KEYSLOTS).find(differs) {
-            let (now, then) = (self.keyslot(keyslot).area, backup.keyslot(keyslot).area);
+        let damaged = self.damaged().chain(backup.damaged()).next();
+        found.extend(damaged.map(|(index, why)| format!("keyslot {index} is damaged: {why}")));
+        let differs = |&i: &usize| self.area(i) != backup.area(i);
+        if let Some(keyslot) = (0..KEYSLOTS).find(differs).filter(|_| damaged.is_none()) {
+            let (now, then) = (self.area(keyslot), backup.area(keyslot));
             found.push(format!(
                 "the area of keyslot {keyslot} is at byte {}, in the backup at byte {}",
                 now.offset, then.offset
@@ -46,17 +49,18 @@ impl Header {
 
     /// The areas of active keyslots.
     pub(in crate::header) fn used(&self) -> Vec<Range<u64>> {
-        self.keyslots().filter(|slot| slot.active).map(|slot| range(&slot)).collect()
+        let active = (0..KEYSLOTS).filter(|&index| self.is_active(index));
+        active.map(|index| range(self.area(index))).collect()
     }
 }
 
 impl Snapshot<'_, Header> {
     /// Whether a keyslot that is active in both is the same in both.
     pub fn has_same_keyslot(&self, backup: &Self, index: usize) -> bool {
-        let (now, then) = (self.header.keyslot(index), backup.header.keyslot(index));
+        let (now, then) = (self.header.area(index), backup.header.area(index));
         let (entry, other) = (&self.header.raw.keyslots[index], &backup.header.raw.keyslots[index]);
         entry.as_bytes() == other.as_bytes()
-            && self.range(&range(&now)) == backup.range(&range(&then))
+            && self.range(&range(now)) == backup.range(&range(then))
     }
 
     /// The header's sectors as they are, the one with the magic last.
@@ -81,7 +85,7 @@ impl Snapshot<'_, Header> {
             self.lower_by_way_of_spares(backup, &sorted)?
         } else if force {
             warnings.push(sorted.warning());
-            self.header.lower(&sorted.one_by_one(backup))?
+            self.header.lower(&sorted.one_by_one(backup)?)?
         } else {
             let (count, replaced) = (spares.len(), list(replaced));
             let text = format!("{count} free keyslots are too few to replace {replaced} safely");
@@ -100,18 +104,21 @@ impl Snapshot<'_, Header> {
         sorted: &Sorted,
     ) -> Result<(Vec<Stage>, Header)> {
         let Sorted { added, erased, replaced, spares, unwiped } = sorted;
-        let activate =
-            |keyslot: usize, of: usize| SlotChange::Activate { keyslot, sealed: backup.sealed(of) };
+        let activate = |keyslot: usize, of: usize| -> Result<_> {
+            Ok(SlotChange::Activate { keyslot, sealed: backup.sealed(of)? })
+        };
         let deactivate = |&keyslot: &usize| SlotChange::Deactivate { keyslot };
         let staging = &spares[..replaced.len()];
 
-        let mut changes: Vec<_> = added.iter().map(|&it| activate(it, it)).collect();
-        changes.extend(staging.iter().zip(replaced).map(|(&spare, &of)| activate(spare, of)));
+        let arriving = added.iter().map(|&it| activate(it, it));
+        let staged = staging.iter().zip(replaced).map(|(&spare, &of)| activate(spare, of));
+        let mut changes = arriving.chain(staged).collect::<Result<Vec<_>>>()?;
         changes.extend(erased.iter().chain(replaced).map(deactivate));
         changes.extend(unwiped.iter().filter(|it| !staging.contains(it)).map(deactivate));
         let (mut stages, mut after) = self.header.lower_marked(&changes, "")?;
         if !replaced.is_empty() {
-            let mut changes: Vec<_> = replaced.iter().map(|&it| activate(it, it)).collect();
+            let back = replaced.iter().map(|&it| activate(it, it));
+            let mut changes = back.collect::<Result<Vec<_>>>()?;
             changes.extend(staging.iter().map(deactivate));
             let done = format!(
                 "all secrets of the backup open the image, those of {} by way of {}; ",
@@ -126,15 +133,13 @@ impl Snapshot<'_, Header> {
     }
 
     /// What is in an active keyslot, to be written to any.
-    fn sealed(&self, index: usize) -> Sealed {
-        let slot = self.header.keyslot(index);
-        let scheme = Scheme {
-            kdf: slot.kdf.alg,
-            encryption: slot.encryption.clone(),
-            af_hash: slot.af_hash,
-        };
-        let salt = self.header.raw.keyslots[index].salt;
-        Sealed { scheme, salt, key_size: slot.key_size, material: self.range(&range(&slot)).into() }
+    fn sealed(&self, index: usize) -> Result<Sealed> {
+        let (encryption, af_hash) = self.header.scheme()?;
+        let slot = &self.header.raw.keyslots[index];
+        let kdf = KdfAlg::Pbkdf2 { hash: af_hash, iterations: slot.iterations.get() };
+        let scheme = Scheme { kdf, encryption: encryption.clone(), af_hash };
+        let material = self.range(&range(self.header.area(index))).into();
+        Ok(Sealed { scheme, salt: slot.salt, key_size: encryption.key_size(), material })
     }
 }
 
@@ -170,7 +175,7 @@ struct Sorted {
 impl Sorted {
     fn new(present: &Snapshot<'_, Header>, backup: &Snapshot<'_, Header>) -> Self {
         let all = |now: bool, then: bool| -> Vec<usize> {
-            let is = |header: &Header, i| header.keyslot(i).active;
+            let is = |header: &Header, i| header.is_active(i);
             let fits = |&i: &usize| is(present.header, i) == now && is(backup.header, i) == then;
             (0..KEYSLOTS).filter(fits).collect()
         };
@@ -186,24 +191,18 @@ impl Sorted {
     }
 
     /// Without enough spare keyslots: those that are replaced, each by way of the same one.
-    fn one_by_one(&self, backup: &Snapshot<'_, Header>) -> Vec<SlotChange> {
+    fn one_by_one(&self, backup: &Snapshot<'_, Header>) -> Result<Vec<SlotChange>> {
         let staging = self.staging().map_or(Staging::InPlace, Staging::Keyslot);
-        let sealed = |keyslot| (keyslot, backup.sealed(keyslot));
-        let mut changes: Vec<_> = self
-            .added
-            .iter()
-            .map(|&keyslot| sealed(keyslot))
-            .map(|(keyslot, sealed)| SlotChange::Activate { keyslot, sealed })
-            .collect();
+        let mut changes = Vec::new();
+        for &keyslot in &self.added {
+            changes.push(SlotChange::Activate { keyslot, sealed: backup.sealed(keyslot)? });
+        }
         changes.extend(self.erased.iter().map(|&keyslot| SlotChange::Deactivate { keyslot }));
-        let replaced = self.replaced.iter().map(|&keyslot| sealed(keyslot));
-        changes.extend(replaced.map(|(keyslot, sealed)| SlotChange::Replace {
-            keyslot,
-            sealed,
-            staging,
-            is_new: false,
-        }));
-        changes
+        for &keyslot in &self.replaced {
+            let sealed = backup.sealed(keyslot)?;
+            changes.push(SlotChange::Replace { keyslot, sealed, staging, is_new: false });
+        }
+        Ok(changes)
     }
 
     fn staging(&self) -> Option<usize> {
@@ -223,8 +222,8 @@ impl Sorted {
     }
 }
 
-fn range(slot: &Keyslot<'_>) -> Range<u64> {
-    slot.area.offset..slot.area.offset + slot.area.len as u64
+fn range(area: Area) -> Range<u64> {
+    area.offset..area.offset + area.len as u64
 }
 
 /// Where key material can begin

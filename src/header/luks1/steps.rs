@@ -63,13 +63,23 @@ impl Header {
         Ok((lowering.stages, lowering.header))
     }
 
-    /// The writes that finish or take back what an interrupted amendment left.
-    pub(in crate::header) fn lower_repair(&self) -> Result<Option<(Vec<Stage>, Self)>> {
+    /// The writes that finish or take back what an interrupted amendment left, and put damaged
+    /// entries right.
+    pub(in crate::header) fn lower_repair(
+        &self,
+        force: bool,
+    ) -> Result<Option<(Vec<Stage>, Self)>> {
         let leftovers = self.leftovers();
-        if leftovers.is_empty() {
+        let mended = self.mend(force)?;
+        if leftovers.is_empty() && mended.is_none() {
             return Ok(None);
         }
         let mut lowering = Lowering::new(self);
+        if let Some(mended) = mended {
+            lowering.entries(&mended.raw, Order::FrontToBack, "some entries may be repaired");
+            lowering.header.meaning = mended.meaning;
+            lowering.done.push_str("damaged entries are repaired; ");
+        }
         for leftover in leftovers {
             lowering.repair(leftover)?;
         }
@@ -189,7 +199,7 @@ impl Lowering {
     fn reserve(&mut self, changes: &[SlotChange]) -> Result<()> {
         for change in changes {
             if let SlotChange::Replace { sealed, staging: Staging::Keyslot(staging), .. } = change
-                && !self.header.keyslot(*staging).active
+                && !self.header.is_active(*staging)
             {
                 let nothing = self.nothing();
                 self.material(*staging, sealed, nothing)?;
@@ -339,13 +349,16 @@ impl Header {
                 }
             };
             let unfit = |staging| match staging {
-                Staging::Keyslot(staging) => staging == keyslot || staging >= KEYSLOTS,
+                Staging::Keyslot(staging) => {
+                    staging == keyslot || staging >= KEYSLOTS || self.is_damaged(staging)
+                }
                 Staging::InPlace => false,
                 Staging::Area => true,
             };
             let twice = touched.get_mut(keyslot).is_none_or(|it| std::mem::replace(it, true));
             if twice
-                || active.is_some_and(|active| active != self.keyslot(keyslot).active)
+                || self.is_damaged(keyslot)
+                || active.is_some_and(|active| active != self.is_active(keyslot))
                 || staging.is_some_and(unfit)
             {
                 let text = format!("the change of keyslot {keyslot} does not fit the header");
@@ -359,11 +372,13 @@ impl Header {
     /// PBKDF2, and with an iteration count of 0 it would be refused as a whole.
     fn check_scheme(&self, scheme: &Scheme) -> Result<()> {
         let Scheme { kdf, encryption, af_hash } = scheme;
-        let fits = matches!(*kdf, KdfAlg::Pbkdf2 { hash, iterations } if hash == self.hash && iterations > 0);
-        if fits && *encryption == self.cipher && *af_hash == self.hash {
+        let (cipher, own) = self.scheme()?;
+        let fits =
+            matches!(*kdf, KdfAlg::Pbkdf2 { hash, iterations } if hash == own && iterations > 0);
+        if fits && encryption == cipher && *af_hash == own {
             return Ok(());
         }
-        let text = format!("a keyslot of this LUKS1 header cannot have {kdf:?}");
+        let text = format!("a keyslot of this LUKS1 header cannot have {}", kdf.kind().name());
         Err(Error::new(ErrorKind::InvalidInput, text))
     }
 

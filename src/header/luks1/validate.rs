@@ -1,19 +1,58 @@
-//! What a LUKS1 header must satisfy before any of its numbers is used.
+//! The checks of a LUKS1 header, made before any of its numbers is used.
 //!
 //! The checks are QEMU's, in its order and with its texts (`qcrypto_block_luks_check_header` and
-//! what follows it), in 64-bit arithmetic; then what QEMU leaves out: the end of the file. Two
-//! are cryptsetup's instead, so that images of its first versions open: key material may begin
-//! at sector 2, and areas are as long as their material, not rounded up to 4096 bytes.
+//! the functions called after it), in 64-bit arithmetic; then the end of the file, which QEMU leaves
+//! out. Two are cryptsetup's instead, so that images of its first versions open: key material may
+//! begin at sector 2, and areas are as long as their material, not rounded up to 4096 bytes.
+//!
+//! Three faults do not refuse the header as a whole, because the rest of it is usable:
+//!
+//! - an entry that is not active and not valid, which cryptsetup ignores until it needs the
+//!   keyslot: partition tools write a disk signature at bytes 440 and 510;
+//! - a cipher or hash that this crate does not have;
+//! - a payload that is not in the file: a header backup, or a detached header (payload offset 0).
 
-use super::raw::{ACTIVE, HEADER_SIZE, INACTIVE, MAGIC, RawHeader, SECTOR};
+use super::raw::{ACTIVE, HEADER_SIZE, INACTIVE, KEYSLOTS, MAGIC, RawHeader, SECTOR};
 use crate::crypto::{CipherSpec, HashAlg, af};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{material_len, text};
 
-/// What the strings of a valid header say.
+/// Meaning of a valid header's fields.
+#[derive(Clone)]
 pub(super) struct Meaning {
-    pub cipher: CipherSpec,
-    pub hash: HashAlg,
+    pub cipher: std::result::Result<CipherSpec, Fault>,
+    pub hash: std::result::Result<HashAlg, Fault>,
+    /// Faults of entries that are not active
+    pub damage: [Option<Fault>; KEYSLOTS],
+}
+
+/// An error that concerns one item of the header and is reported when the item is needed.
+#[derive(Clone, Debug)]
+pub(super) struct Fault {
+    kind: ErrorKind,
+    pub text: String,
+    hint: Option<String>,
+}
+
+impl Fault {
+    fn corrupt(text: impl Into<String>, hint: impl Into<Option<String>>) -> Self {
+        Self { kind: ErrorKind::Corrupt, text: text.into(), hint: hint.into() }
+    }
+
+    pub fn error(&self) -> Error {
+        let error = Error::new(self.kind, &*self.text);
+        match &self.hint {
+            Some(hint) => error.with_hint(&**hint),
+            None => error,
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        let hint = error.hint().map(str::to_owned);
+        Self { kind: error.kind(), text: error.message().to_owned(), hint }
+    }
 }
 
 /// Checks `raw`, the header of an image of `image_len` bytes.
@@ -31,77 +70,123 @@ pub(super) fn validate(raw: &RawHeader, image_len: u64) -> Result<Meaning> {
     terminated(&raw.hash_spec, "hash spec")?;
 
     let payload = u64::from(raw.payload_offset.get());
-    if payload < FIRST_PAYLOAD_SECTOR {
-        let error = corrupt("LUKS payload is overlapping with the header");
-        return Err(match payload {
-            0 => error.with_hint("payload offset 0 marks a detached header; its image is needed"),
-            _ => error.with_hint(format!("it begins at sector {payload}")),
-        });
+    if payload != DETACHED && payload < FIRST_PAYLOAD_SECTOR {
+        let error = corrupt(OVERLAPPING_PAYLOAD);
+        return Err(error.with_hint(format!("it begins at sector {payload}")));
     }
     if raw.mk_digest_iterations.get() == 0 {
         return Err(corrupt("LUKS key iteration count is zero"));
     }
-    keyslots(raw, payload)?;
+    let damage = keyslots(raw, payload, image_len)?;
 
-    let (name, mode, key_bytes) =
-        (text(&raw.cipher_name), text(&raw.cipher_mode), raw.key_bytes.get());
-    let cipher = CipherSpec::parse(&name, &mode, usize::try_from(key_bytes).unwrap_or(usize::MAX))
-        .map_err(|e| e.with_hint(format!("it is {name}-{mode} with a key of {key_bytes} bytes")))?;
-    let hash = HashAlg::parse(&text(&raw.hash_spec))?;
-
-    let payload_byte = payload * SECTOR;
-    if payload_byte > image_len {
-        return Err(corrupt(format!(
-            "payload offset {payload_byte} is beyond the end of the image ({image_len} bytes)"
-        ))
-        .with_hint("the image is truncated"));
+    let cipher = cipher(raw);
+    // With a wrong key size all areas seem to overlap.
+    if let (Err(_), Some(fault)) = (&cipher, damage.iter().flatten().next()) {
+        return Err(fault.error());
     }
-    Ok(Meaning { cipher, hash })
+    let cipher = tolerate(cipher)?;
+    let hash = tolerate(HashAlg::parse_any_case(&text(&raw.hash_spec)))?;
+    match &cipher {
+        Err(fault) if !KEY_BYTES.contains(&raw.key_bytes.get()) => return Err(fault.error()),
+        _ => {}
+    }
+    Ok(Meaning { cipher, hash, damage })
 }
 
-fn keyslots(raw: &RawHeader, payload: u64) -> Result<()> {
+fn cipher(raw: &RawHeader) -> Result<CipherSpec> {
+    let (name, mode, key_bytes) =
+        (text(&raw.cipher_name), text(&raw.cipher_mode), raw.key_bytes.get());
+    CipherSpec::parse(&name, &mode, usize::try_from(key_bytes).unwrap_or(usize::MAX))
+        .map_err(|e| e.with_hint(format!("it is {name}-{mode} with a key of {key_bytes} bytes")))
+}
+
+/// Keeps an unsupported item for later; any other error is the header's.
+fn tolerate<T>(result: Result<T>) -> Result<std::result::Result<T, Fault>> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Err(error.into())),
+        other => other.map(Ok),
+    }
+}
+
+/// Faults of the entries that are not active. A fault of an active one is the header's.
+fn keyslots(raw: &RawHeader, payload: u64, image_len: u64) -> Result<[Option<Fault>; KEYSLOTS]> {
     let sectors = material_len(raw.key_bytes.get()) / SECTOR;
     let start = |i: usize| u64::from(raw.keyslots[i].key_material_offset.get());
-
-    for (i, slot) in raw.keyslots.iter().enumerate() {
-        let stripes = slot.stripes.get();
-        if stripes != af::STRIPES {
-            let wanted = af::STRIPES;
-            return Err(corrupt(format!(
-                "Keyslot {i} is corrupted (stripes {stripes} != {wanted})"
-            )));
+    let is_active = |i: usize| raw.keyslots[i].state.get() == ACTIVE;
+    let own: [_; KEYSLOTS] = std::array::from_fn(|i| own_fault(raw, i, payload));
+    let mut damage = own.clone();
+    for i in 0..KEYSLOTS {
+        if let (true, Some(fault)) = (is_active(i), &own[i]) {
+            return Err(fault.error());
         }
-        let state = slot.state.get();
-        if state != ACTIVE && state != INACTIVE {
-            return Err(corrupt(format!("Keyslot {i} state (active/disable) is corrupted"))
-                .with_hint(format!("its state is {state:#010x}")));
-        }
-        if state == ACTIVE && slot.iterations.get() == 0 {
-            return Err(corrupt(format!("Keyslot {i} iteration count is zero")));
-        }
-        if start(i) < FIRST_MATERIAL_SECTOR {
-            return Err(corrupt(format!("Keyslot {i} is overlapping with the LUKS header"))
-                .with_hint(format!("its key material begins at sector {}", start(i))));
-        }
-        if start(i) + sectors > payload {
-            return Err(corrupt(format!("Keyslot {i} is overlapping with the encrypted payload"))
-                .with_hint(format!(
-                    "its key material is {sectors} sectors from sector {} on, the payload begins at sector {payload}",
-                    start(i)
-                )));
-        }
-        for j in i + 1..raw.keyslots.len() {
-            if start(i) < start(j) + sectors && start(j) < start(i) + sectors {
-                return Err(corrupt(format!("Keyslots {i} and {j} are overlapping in the header"))
-                    .with_hint(format!(
-                        "their key material is {sectors} sectors from sector {} and from sector {} on",
-                        start(i),
-                        start(j)
-                    )));
+        for j in i + 1..KEYSLOTS {
+            let apart = start(i) >= start(j) + sectors || start(j) >= start(i) + sectors;
+            if apart || own[i].is_some() || own[j].is_some() {
+                continue;
+            }
+            let fault = Fault::corrupt(
+                format!("Keyslots {i} and {j} are overlapping in the header"),
+                format!(
+                    "their key material is {sectors} sectors from sector {} and from sector {} on",
+                    start(i),
+                    start(j)
+                ),
+            );
+            if is_active(i) && is_active(j) {
+                return Err(fault.error());
+            }
+            for it in [i, j].into_iter().filter(|&it| !is_active(it)) {
+                damage[it].get_or_insert_with(|| fault.clone());
             }
         }
     }
-    Ok(())
+    for (i, damage) in damage.iter_mut().enumerate() {
+        let end = (start(i) + sectors) * SECTOR;
+        if damage.is_none() && end > image_len {
+            let fault = Fault::corrupt(
+                format!("Keyslot {i} ends at byte {end}, the image at byte {image_len}"),
+                "the image is truncated".to_owned(),
+            );
+            if is_active(i) {
+                return Err(fault.error());
+            }
+            *damage = Some(fault);
+        }
+    }
+    Ok(damage)
+}
+
+/// The fault of an entry, other entries aside.
+fn own_fault(raw: &RawHeader, i: usize, payload: u64) -> Option<Fault> {
+    let slot = &raw.keyslots[i];
+    let sectors = material_len(raw.key_bytes.get()) / SECTOR;
+    let (stripes, state) = (slot.stripes.get(), slot.state.get());
+    let start = u64::from(slot.key_material_offset.get());
+    if stripes != af::STRIPES {
+        let wanted = af::STRIPES;
+        let text = format!("Keyslot {i} is corrupted (stripes {stripes} != {wanted})");
+        return Some(Fault::corrupt(text, None));
+    }
+    if state != ACTIVE && state != INACTIVE {
+        let text = format!("Keyslot {i} state (active/disable) is corrupted");
+        return Some(Fault::corrupt(text, format!("its state is {state:#010x}")));
+    }
+    if state == ACTIVE && slot.iterations.get() == 0 {
+        return Some(Fault::corrupt(format!("Keyslot {i} iteration count is zero"), None));
+    }
+    if start < FIRST_MATERIAL_SECTOR {
+        let text = format!("Keyslot {i} is overlapping with the LUKS header");
+        let hint = format!("its key material begins at sector {start}");
+        return Some(Fault::corrupt(text, hint));
+    }
+    if payload != DETACHED && start + sectors > payload {
+        let text = format!("Keyslot {i} is overlapping with the encrypted payload");
+        let hint = format!(
+            "its key material is {sectors} sectors from sector {start} on, the payload begins at sector {payload}"
+        );
+        return Some(Fault::corrupt(text, hint));
+    }
+    None
 }
 
 fn terminated(field: &[u8], what: &str) -> Result<()> {
@@ -115,7 +200,13 @@ fn corrupt(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::Corrupt, text)
 }
 
+/// QEMU's text for a payload offset of 0, too, which is cryptsetup's mark of a detached header.
+pub(super) const OVERLAPPING_PAYLOAD: &str = "LUKS payload is overlapping with the header";
+/// The payload offset of a detached header.
+pub(super) const DETACHED: u64 = 0;
 /// The header and 8 sectors' alignment, as QEMU wants of the payload.
 const FIRST_PAYLOAD_SECTOR: u64 = 8;
 /// The first sector behind the header's 592 bytes.
-const FIRST_MATERIAL_SECTOR: u64 = (HEADER_SIZE as u64).div_ceil(SECTOR);
+pub(super) const FIRST_MATERIAL_SECTOR: u64 = (HEADER_SIZE as u64).div_ceil(SECTOR);
+/// Length in bytes of the volume key of an unsupported cipher (the end is cryptsetup's limit).
+const KEY_BYTES: std::ops::RangeInclusive<u32> = 1..=512;

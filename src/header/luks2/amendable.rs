@@ -123,7 +123,7 @@ impl Header {
     }
 
     /// Length in bytes of the volume key: only its keyslots say.
-    fn volume_key_size(&self) -> Result<usize> {
+    pub(in crate::header) fn volume_key_size(&self) -> Result<usize> {
         match super::key_size(&self.metadata, self.first_segment()) {
             0 => {
                 Err(Error::new(ErrorKind::Unsupported, "no keyslot holds the volume key any more"))

@@ -1,0 +1,196 @@
+//! Entries of the header as they are written, the damaged ones included, and their repair.
+//!
+//! A damaged entry is one that is not active and fails a check (`validate.rs`). Its keyslot is
+//! neither opened, nor written, nor wiped: its area may be anywhere. [`Header::mend`] puts the
+//! entry back where the other entries say that it belongs, inactive, as cryptsetup's repair does.
+
+use super::raw::{ACTIVE, INACTIVE, KEYSLOTS, RawHeader, RawKeyslot, SECTOR};
+use super::validate::{FIRST_MATERIAL_SECTOR, OVERLAPPING_PAYLOAD, validate};
+use super::{ALIGNMENT, Header, Keyslot};
+use crate::crypto::af;
+use crate::error::{Error, ErrorKind, Result};
+use crate::header::{material_len, text};
+
+/// Entry of a keyslot, as it is written.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Entry {
+    /// Index of the keyslot
+    pub index: usize,
+    /// Whether it holds a key
+    pub active: bool,
+    /// Iteration count of PBKDF2
+    pub iterations: u32,
+    /// Start of the key material in bytes
+    pub offset: u64,
+    /// Anti-forensic stripes
+    pub stripes: u32,
+    /// Fault of the entry; its other fields are not to be relied on then
+    pub damage: Option<String>,
+}
+
+impl Header {
+    /// All eight entries, by index.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = Entry> {
+        (0..KEYSLOTS).map(|index| {
+            let slot = &self.raw.keyslots[index];
+            Entry {
+                index,
+                active: self.is_active(index),
+                iterations: slot.iterations.get(),
+                offset: u64::from(slot.key_material_offset.get()) * SECTOR,
+                stripes: slot.stripes.get(),
+                damage: self.meaning.damage[index].as_ref().map(|fault| fault.text.clone()),
+            }
+        })
+    }
+
+    /// The header's `cipher-name`, as it is written.
+    pub fn cipher_name(&self) -> String {
+        text(&self.raw.cipher_name)
+    }
+
+    /// The header's `cipher-mode`, as it is written.
+    pub fn cipher_mode(&self) -> String {
+        text(&self.raw.cipher_mode)
+    }
+
+    /// Both of them: `aes-xts-plain64`.
+    pub fn cipher_text(&self) -> String {
+        format!("{}-{}", self.cipher_name(), self.cipher_mode())
+    }
+
+    /// The header's `hash-spec`, as it is written.
+    pub fn hash_text(&self) -> String {
+        text(&self.raw.hash_spec)
+    }
+
+    /// Length of the volume key in bytes.
+    pub fn key_size(&self) -> usize {
+        usize::try_from(self.raw.key_bytes.get()).unwrap_or(usize::MAX)
+    }
+
+    /// Iteration count of the volume key's digest.
+    pub fn digest_iterations(&self) -> u32 {
+        self.raw.mk_digest_iterations.get()
+    }
+
+    /// Whether the payload is in another file: payload offset 0.
+    pub fn is_detached(&self) -> bool {
+        self.payload_offset() == 0
+    }
+
+    /// Refuses a cipher or hash that this crate does not have.
+    ///
+    /// [`ErrorKind::Unsupported`]
+    pub fn check_supported(&self) -> Result<()> {
+        self.scheme().map(|_| ())
+    }
+
+    /// Refuses what QEMU refuses in its words: any fault, whether or not it matters here.
+    pub fn check_strictly(&self) -> Result<()> {
+        if self.is_detached() {
+            return Err(Error::new(ErrorKind::Corrupt, OVERLAPPING_PAYLOAD));
+        }
+        match self.meaning.damage.iter().flatten().next() {
+            Some(fault) => Err(fault.error()),
+            None => self.check_supported(),
+        }
+    }
+
+    /// The keyslots whose entries are damaged, and their faults.
+    pub fn damaged(&self) -> impl Iterator<Item = (usize, &str)> {
+        let faults = self.meaning.damage.iter().enumerate();
+        faults.filter_map(|(index, fault)| Some((index, fault.as_ref()?.text.as_str())))
+    }
+
+    /// The active keyslots, if this crate cannot open them, and the reason.
+    pub(in crate::header) fn unusable(&self) -> Vec<(usize, &str)> {
+        let fault = self.meaning.cipher.as_ref().err().or(self.meaning.hash.as_ref().err());
+        let Some(fault) = fault else { return Vec::new() };
+        let active = (0..KEYSLOTS).filter(|&index| self.is_active(index));
+        active.map(|index| (index, fault.text.as_str())).collect()
+    }
+
+    pub(in crate::header) fn is_active(&self, index: usize) -> bool {
+        self.raw.keyslots[index].state.get() == ACTIVE
+    }
+
+    /// Whether the keyslot's area can be relied on.
+    pub(super) fn is_damaged(&self, index: usize) -> bool {
+        self.meaning.damage[index].is_some()
+    }
+
+    /// Whether both headers have the same digest of the volume key, by the same hash.
+    pub(in crate::header) fn has_same_digest(&self, other: &Self) -> bool {
+        let digest = |raw: &RawHeader| {
+            (raw.mk_digest, raw.mk_digest_salt, raw.mk_digest_iterations, raw.key_bytes)
+        };
+        let same_hash = self.hash_text().eq_ignore_ascii_case(&other.hash_text());
+        same_hash && digest(&self.raw) == digest(&other.raw)
+    }
+
+    /// The header with its damaged entries inactive and in their places; `None`, if there are none.
+    ///
+    /// [`ErrorKind::Refused`] for an entry whose state is neither active nor inactive, without
+    /// `force`; [`ErrorKind::Corrupt`] if the place of one cannot be told.
+    pub(super) fn mend(&self, force: bool) -> Result<Option<Self>> {
+        let mut raw = self.raw.clone();
+        // That an area is not in the file is no damage of the entry.
+        let damage = validate(&raw, u64::MAX)?.damage;
+        let damaged = damage.iter().enumerate().filter_map(|(i, it)| Some((i, &it.as_ref()?.text)));
+        let damaged: Vec<_> = damaged.collect();
+        if damaged.is_empty() {
+            return Ok(None);
+        }
+        for &(index, why) in &damaged {
+            let state = raw.keyslots[index].state.get();
+            if state != INACTIVE && !force {
+                let text = format!("{why}: keyslot {index} may have been active");
+                return Err(Error::new(ErrorKind::Refused, text)
+                    .with_hint("'keyslot repair --force' makes it inactive"));
+            }
+        }
+        let places = self.places();
+        for &(index, why) in &damaged {
+            let offset = places.map(|(first, step)| first + step * index as u64);
+            let offset = offset.and_then(|offset| u32::try_from(offset).ok());
+            let offset = offset.ok_or_else(|| {
+                Error::new(ErrorKind::Corrupt, format!("{why}: its place cannot be told"))
+            })?;
+            raw.keyslots[index] = RawKeyslot {
+                state: INACTIVE.into(),
+                iterations: 0.into(),
+                salt: [0; 32],
+                key_material_offset: offset.into(),
+                stripes: af::STRIPES.into(),
+            };
+        }
+        let meaning = validate(&raw, u64::MAX)?;
+        if let Some(fault) = meaning.damage.iter().flatten().next() {
+            return Err(fault.error());
+        }
+        Ok(Some(Self { raw, meaning }))
+    }
+
+    /// First sector of keyslot 0, and sectors from one keyslot to the next, as all sound entries
+    /// have them: aligned as QEMU and cryptsetup do, or one area right behind the other.
+    fn places(&self) -> Option<(u64, u64)> {
+        let len = material_len(self.raw.key_bytes.get());
+        let sound: Vec<_> = (0..KEYSLOTS).filter(|&index| !self.is_damaged(index)).collect();
+        let offset = |index: usize| u64::from(self.raw.keyslots[index].key_material_offset.get());
+        let steps = [len.next_multiple_of(ALIGNMENT) / SECTOR, len / SECTOR];
+        let firsts = [ALIGNMENT / SECTOR, FIRST_MATERIAL_SECTOR];
+        let mut layouts = firsts.into_iter().flat_map(|first| steps.map(|step| (first, step)));
+        layouts.find(|(first, step)| {
+            sound.iter().all(|&index| offset(index) == first + step * index as u64)
+        })
+    }
+}
+
+impl Header {
+    /// All keyslots but those with a damaged entry, by index; none with an unsupported cipher.
+    pub fn keyslots(&self) -> impl Iterator<Item = Keyslot<'_>> {
+        (0..KEYSLOTS).filter_map(|index| self.keyslot(index))
+    }
+}
