@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::Args;
 use keyslot::amend::{Change, HELP, Request};
 use keyslot::options::Options;
-use keyslot::{Error, ErrorKind};
+use keyslot::{Error, ErrorKind, Image};
 
 use super::edit::{Job, carry_out};
 use super::image_spec::{ImageSpec, check_driver};
@@ -83,12 +83,22 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
     let progress = Percent::new(args.progress && !args.change.quiet, args.change.output);
 
     let spec = ImageSpec::parse(image, args.image_opts, args.format.as_deref())?;
-    let opening = |error: Error| Failure::opening(&spec.shown)(error.with_path(&spec.path));
+    let opening = |error: Error| Failure::amending(&spec.shown)(error.with_path(&spec.path));
+    spec.check_persona(persona).map_err(opening)?;
     if spec.force_share && !spec.read_only {
         return Err(opening(invalid("force-share=on can only be used with read-only images")));
     }
     if spec.unlocked {
         return Err(opening(invalid("file.locking=off is refused: the image is always locked")));
+    }
+    let (path, format) = (&spec.path, spec.driver.as_deref());
+    if spec.key_secret.is_none() && persona.guesses_raw(&Image::open(path), format) {
+        let path = path.display();
+        output::tell(&format!(
+            "WARNING: Image format was not specified for '{path}' and probing guessed raw."
+        ));
+        RAW_IS_DANGEROUS.iter().copied().for_each(output::tell);
+        return Err(not_amendable().into());
     }
     let job = match Job::open(&spec.path, &args.change, persona) {
         _ if spec.driver.as_deref() == Some("raw") => return Err(not_amendable().into()),
@@ -123,6 +133,7 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
     progress.begin();
     // qemu-img says nothing of what it did.
     carry_out(job, request, Some(&unlocked), &args.change, persona == Persona::Keyslot)
+        .map_err(|failure| failure.while_amending(&spec.shown))
 }
 
 /// Whether what is wrong with the image comes after what is wrong with its secret: QEMU looks the
@@ -148,6 +159,12 @@ fn help(format: Option<&str>) -> Outcome {
     }
     Ok(())
 }
+
+/// The rest of QEMU's warning
+const RAW_IS_DANGEROUS: [&str; 2] = [
+    "         Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.",
+    "         Specify the 'raw' format explicitly to remove the restrictions.",
+];
 
 fn not_amendable() -> Error {
     let text = "Format driver 'raw' does not support option amendment";

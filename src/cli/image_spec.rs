@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use keyslot::options::{Options, boolean};
 use keyslot::{Error, ErrorKind, Result};
 
+use super::Persona;
 use super::qemu_format;
 use super::report::Failure;
 
@@ -38,6 +39,14 @@ impl ImageSpec {
         let mut spec = Self::read(name, image_opts, format).map_err(Failure::opening(&shown))?;
         spec.shown = shown;
         Ok(spec)
+    }
+
+    /// Refuses the name of a format that qemu-img does not have, under its name.
+    pub fn check_persona(&self, persona: Persona) -> Result<()> {
+        match self.driver.as_deref() {
+            Some("luks2") if persona == Persona::QemuImg => Err(invalid("Unknown driver 'luks2'")),
+            _ => Ok(()),
+        }
     }
 
     /// The name under which qemu-img reports the image: with what a file name cannot say.

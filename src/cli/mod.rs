@@ -88,6 +88,20 @@ impl Persona {
         }
     }
 
+    /// Whether an existing file is replaced without a word, as qemu-img does.
+    fn overwrites(self, force: bool) -> bool {
+        force || self == Self::QemuImg
+    }
+
+    /// Whether the image is raw to qemu-img, if its format was not said.
+    fn guesses_raw(self, image: &Result<Image>, format: Option<&str>) -> bool {
+        let is_other = match image {
+            Ok(image) => image.header().luks2().is_some(),
+            Err(error) => error.kind() == ErrorKind::NotLuks,
+        };
+        self == Self::QemuImg && format.is_none() && is_other
+    }
+
     /// Refuses a format that qemu-img does not have, and what it refuses in a header, in its words.
     fn admit(self, image: &Image) -> Result<()> {
         match image.header().luks1() {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind as ClapKind};
-use keyslot::storage::sharing::Conflict;
+use keyslot::storage::sharing::{Conflict, Permissions};
 use keyslot::{Error, ErrorKind};
 use serde_json::{Value, json};
 
@@ -18,6 +18,8 @@ pub struct Failure {
     error: Error,
     qemu_prefix: String,
     is_told: bool,
+    /// Whether the image was opened to be amended, which qemu-img does in two steps
+    is_amend: bool,
 }
 
 impl Failure {
@@ -37,6 +39,20 @@ impl Failure {
         Self::prefixed(format!("{shown}: "))
     }
 
+    /// The same of an image that was opened to be amended.
+    pub fn amending(shown: &str) -> impl Fn(Error) -> Self {
+        let opening = Self::opening(shown);
+        move |error| Self { is_amend: true, ..opening(error) }
+    }
+
+    /// The same failure, of an amendment that others keep from the image.
+    pub fn while_amending(self, shown: &str) -> Self {
+        match self.error.kind() {
+            ErrorKind::InUse => Self::amending(shown)(self.error),
+            _ => self,
+        }
+    }
+
     /// A failure that has been [told](tell) already, and is an exit status and no more.
     pub fn told(error: Error) -> Self {
         Self { is_told: true, ..Self::from(error) }
@@ -48,24 +64,29 @@ impl Failure {
     }
 
     fn prefixed(qemu_prefix: String) -> impl Fn(Error) -> Self {
-        move |error| Self { error, qemu_prefix: qemu_prefix.clone(), is_told: false }
+        move |error| Self { qemu_prefix: qemu_prefix.clone(), ..Self::from(error) }
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, qemu_prefix: String::new(), is_told: false }
+        Self { error, qemu_prefix: String::new(), is_told: false, is_amend: false }
     }
 }
 
 /// Prints a failure, as JSON too where that was asked for, and says the exit status.
 pub fn failure(persona: Persona, asked: Output, failure: &Failure) -> ExitCode {
-    let Failure { error, qemu_prefix, is_told } = failure;
+    let Failure { error, qemu_prefix, is_told, is_amend } = failure;
     if persona == Persona::QemuImg {
         let cause = cause(error);
         match conflict(error) {
             Some(conflict) => {
-                output::tell(&format!("qemu-img: {qemu_prefix}{conflict}"));
+                let text = match amend_words(conflict).filter(|_| *is_amend) {
+                    Some((true, text)) => format!("{qemu_prefix}{text}"),
+                    Some((false, text)) => text,
+                    None => format!("{qemu_prefix}{conflict}"),
+                };
+                output::tell(&format!("qemu-img: {text}"));
                 let path = error.path().unwrap_or(Path::new("")).display();
                 output::tell(&format!("Is another process using the image [{path}]?"));
             }
@@ -143,6 +164,10 @@ fn hint(error: &Error) -> Option<String> {
 
 /// Prints what is wrong with the arguments, or the help that was asked for.
 pub fn usage(persona: Persona, arguments: &[OsString], error: &clap::Error) -> ExitCode {
+    if error.kind() == ClapKind::DisplayVersion && persona == Persona::QemuImg {
+        let _ = output::print(QEMU_VERSION);
+        return ExitCode::SUCCESS;
+    }
     if matches!(error.kind(), ClapKind::DisplayHelp | ClapKind::DisplayVersion) {
         let _ = error.print();
         return ExitCode::SUCCESS;
@@ -287,6 +312,18 @@ fn qemu_words(error: &Error) -> String {
     }
 }
 
+/// What `qemu-img amend` says of a conflict, and whether it does so while it opens the image: it
+/// opens it to read and write, and keeps others from both in a second step.
+fn amend_words(conflict: &Conflict) -> Option<(bool, String)> {
+    let names = [(Permissions::CONSISTENT_READ, "consistent read"), (Permissions::WRITE, "write")];
+    let first = |taken: Permissions| names.iter().find(|(it, _)| taken.contains(*it));
+    if let Some((_, name)) = first(conflict.refused()) {
+        return Some((true, format!("Failed to get \"{name}\" lock")));
+    }
+    let (_, name) = first(conflict.used())?;
+    Some((false, format!("Failed to get shared \"{name}\" lock")))
+}
+
 /// Whether qemu-img prints this line too.
 fn is_from_qemu(hint: &str) -> bool {
     const QEMU_HINTS: [&str; 5] = [
@@ -298,6 +335,10 @@ fn is_from_qemu(hint: &str) -> bool {
     ];
     QEMU_HINTS.iter().any(|start| hint.starts_with(start))
 }
+
+/// The version of qemu-img whose options and texts these are: scripts decide by it.
+const QEMU_VERSION: &str =
+    concat!("qemu-img version 10.0.2 (keyslot ", env!("CARGO_PKG_VERSION"), ")\n");
 
 const QEMU_FAILED: &str = "Failed to write to keyslot ";
 const QEMU_TRY: &str = "Try 'qemu-img ";

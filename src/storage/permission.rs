@@ -127,6 +127,15 @@ impl Permissions {
         self.0 & other.0 == other.0
     }
 
+    /// Those whose bytes these are: used, and not shared.
+    pub(super) fn of_bytes(bytes: &[off_t]) -> (Self, Self) {
+        let of = |base| {
+            let is_one = |i: &u8| bytes.contains(&(base + off_t::from(*i)));
+            (0..5).filter(is_one).fold(Self::NONE, |set, i| set | Self(1 << i))
+        };
+        (of(USED), of(UNSHARED))
+    }
+
     /// The number and QEMU's name of each.
     fn each(self) -> impl Iterator<Item = (off_t, &'static str)> {
         (0..).zip(NAMES).filter(move |(i, _)| self.contains(Self(1 << i)))
@@ -176,6 +185,13 @@ mod tests {
             let tested = sharing.tests().map(|(byte, _)| byte);
             assert_eq!(tested.collect::<Vec<_>>(), tests, "{sharing:?}");
         }
+    }
+
+    #[test]
+    fn bytes_are_permissions() {
+        let (used, refused) = Permissions::of_bytes(&[203, 100, 101]);
+        assert_eq!(used, Permissions::CONSISTENT_READ | Permissions::WRITE);
+        assert_eq!(refused, Permissions::RESIZE);
     }
 
     #[test]

@@ -47,10 +47,12 @@ use crate::error::{Error, ErrorKind, Result};
 /// [`ErrorKind::InUse`] error.
 ///
 /// [`fmt::Display`] is QEMU's own text, `Failed to get "write" lock`, to the letter.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Conflict {
     text: String,
     holders: Vec<Holder>,
+    used: Permissions,
+    refused: Permissions,
     is_claimed: bool,
 }
 
@@ -153,6 +155,16 @@ impl Drop for Upgrade {
 }
 
 impl Conflict {
+    /// Permissions in the way that others use.
+    pub fn used(&self) -> Permissions {
+        self.used
+    }
+
+    /// Permissions in the way that others do not share.
+    pub fn refused(&self) -> Permissions {
+        self.refused
+    }
+
     /// The processes in the way, by pid. It is empty if we may not see them.
     pub fn holders(&self) -> &[Holder] {
         &self.holders
@@ -164,7 +176,7 @@ impl Conflict {
     }
 
     pub(super) fn new(text: impl Into<String>, holders: Vec<Holder>) -> Self {
-        Self { text: text.into(), holders, is_claimed: false }
+        Self { text: text.into(), holders, ..Self::default() }
     }
 
     /// The error that names them, or at least says `verb` of another process.
@@ -344,20 +356,26 @@ impl FileStorage {
             Obstacle::Lock(lock @ Lock::Bytes(_)) => (holders(&self.file, lock), "in use by"),
             Obstacle::Lock(lock) => (holders(&self.file, lock), "locked by"),
             Obstacle::Device(Busy::Locked(file)) => (holders(file, &Lock::Flock), "locked by"),
-            Obstacle::Device(Busy::Claimed(users)) => return self.claimed(text, users),
+            Obstacle::Device(Busy::Claimed(users)) => return self.claimed(&text, users),
             Obstacle::Ourselves => (Holder::of(process::id()).into_iter().collect(), "in use by"),
         };
-        Conflict::new(text, holders).into_error(verb).with_path(self.path())
+        let (used, refused) = match obstacle {
+            Obstacle::Lock(Lock::Bytes(bytes)) => Permissions::of_bytes(bytes),
+            _ => Default::default(),
+        };
+        let conflict = Conflict { used, refused, ..Conflict::new(text, holders) };
+        conflict.into_error(verb).with_path(self.path())
     }
 
     /// The error that says what a device is used for.
-    fn claimed(&self, text: String, users: &[String]) -> Error {
+    fn claimed(&self, text: &str, users: &[String]) -> Error {
         let users = match users {
             [] => "in use by the system".into(),
             users => users.join(", "),
         };
+        let conflict = Conflict { is_claimed: true, ..Conflict::new(text, Vec::new()) };
         Error::new(ErrorKind::InUse, format!("{text}: {users}"))
             .with_path(self.path())
-            .with_source(Conflict { text, holders: Vec::new(), is_claimed: true })
+            .with_source(conflict)
     }
 }

@@ -15,6 +15,7 @@ use keyslot::{Error, ErrorKind, Result};
 use serde_json::Value;
 
 use self::source::Source;
+pub use self::source::other_format;
 use self::target::Target;
 use super::create::LuksArgs;
 use super::progress::Progress;

@@ -74,10 +74,12 @@ pub fn new_luks(
     job: &Job<'_>,
 ) -> Result<(Data, Option<Passphrase>)> {
     let Job { args, secrets, persona } = *job;
+    let overwrite = persona.overwrites(args.force);
     let create = create::create_options(version, options, &args.kdf, &args.luks, args.force)?;
+    let create = create.overwrite(overwrite);
     create.check(len)?;
     // What stands against the target's name is found before a person is asked for a secret.
-    drop(Place::new(path, args.force)?);
+    drop(Place::new(path, overwrite)?);
     let source = args.new_secret.as_ref();
     let secret = create::new_secret(options, source, secrets, args.force, persona)?;
     if !args.quiet {
@@ -97,7 +99,8 @@ pub fn new_raw(path: &Path, len: u64, options: &Options, job: &Job<'_>) -> Resul
         // All of it is going to be written.
         space = Preallocation::Falloc;
     }
-    let file = Place::new(path, job.args.force)?.create(len, space)?;
+    let overwrite = job.persona.overwrites(job.args.force);
+    let file = Place::new(path, overwrite)?.create(len, space)?;
     Ok(Data::NewRaw(Box::new(file)))
 }
 

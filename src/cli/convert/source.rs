@@ -11,7 +11,7 @@ use super::super::image_spec::ImageSpec;
 use super::super::limits;
 use super::super::report::Failure;
 use super::super::secrets::not_both;
-use super::{Job, invalid};
+use super::{Job, Persona, invalid};
 
 /// The source, open until the end.
 pub struct Source {
@@ -80,6 +80,7 @@ impl Source {
 }
 
 fn open(spec: &ImageSpec, sharing: Sharing, job: &Job<'_>) -> Result<Data> {
+    spec.check_persona(job.persona)?;
     let secret = job.args.secret.as_ref();
     let raw = || FileStorage::open_shared(&spec.path, Access::ReadOnly, sharing, None);
     if spec.driver.as_deref() == Some("raw") {
@@ -89,7 +90,12 @@ fn open(spec: &ImageSpec, sharing: Sharing, job: &Job<'_>) -> Result<Data> {
         };
     }
     let options = OpenOptions::new().sharing(sharing).limits(limits(job.args.force));
-    let image = match options.open(&spec.path) {
+    let opened = options.open(&spec.path);
+    if spec.key_secret.is_none() && job.persona.guesses_raw(&opened, spec.driver.as_deref()) {
+        drop(opened);
+        return raw_unless_other(raw()?);
+    }
+    let image = match opened {
         // Nobody said what it is, nor that it has a secret.
         Err(error)
             if error.kind() == ErrorKind::NotLuks
@@ -97,19 +103,25 @@ fn open(spec: &ImageSpec, sharing: Sharing, job: &Job<'_>) -> Result<Data> {
                 && spec.key_secret.is_none()
                 && secret.is_none() =>
         {
-            let file = raw()?;
-            return match other_format(&file) {
-                Some(format) => Err(other(format)),
-                None => Ok(Data::Raw(file)),
-            };
+            return raw_unless_other(raw()?);
         }
         image => image?,
     };
-    job.persona.admit(&image)?;
     let (id, what) = (spec.key_secret.as_deref(), "Passphrase of the source");
-    let secret = job.secrets.opening(id, secret, "--secret", what, job.persona)?;
+    let look_up = || job.secrets.opening(id, secret, "--secret", what, job.persona);
+    // QEMU looks the secret up before it reads the header.
+    let early = (job.persona == Persona::QemuImg).then(look_up).transpose()?;
+    job.persona.admit(&image)?;
+    let secret = early.map_or_else(look_up, Ok)?;
     let volume = image.volume(&image.unlock(&secret)?)?;
     Ok(Data::Luks(Box::new((image, volume))))
+}
+
+fn raw_unless_other(file: FileStorage) -> Result<Data> {
+    match other_format(&file) {
+        Some(format) => Err(other(format)),
+        None => Ok(Data::Raw(file)),
+    }
 }
 
 fn other(format: &str) -> Error {
@@ -119,7 +131,7 @@ fn other(format: &str) -> Error {
 }
 
 /// What a file is that QEMU would not take for a raw image.
-fn other_format(file: &FileStorage) -> Option<&'static str> {
+pub fn other_format(file: &FileStorage) -> Option<&'static str> {
     const MAGICS: [(usize, &[u8], &str); 8] = [
         (0, b"COWD", "vmdk"),
         (0, b"KDMV", "vmdk"),

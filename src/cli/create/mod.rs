@@ -113,7 +113,7 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
         return Err(named(invalid(KDF_TWICE)));
     }
     let create = create_options(version, &options, &args.kdf, &args.luks, args.force);
-    let create = create.map_err(named)?;
+    let create = create.map_err(named)?.overwrite(persona.overwrites(args.force));
     create.check(size).map_err(named)?;
     let secret = new_secret(&options, args.new_secret.as_ref(), &secrets, args.force, persona)
         .map_err(named)?;
@@ -233,8 +233,7 @@ pub(super) fn create_options(
         .hash(cipher::hash(options, luks)?)
         .pbkdf(pbkdf)
         .preallocation(preallocation(options)?)
-        .limits(limits(force))
-        .overwrite(force);
+        .limits(limits(force));
     if let Some(uuid) = luks.uuid()? {
         create = create.uuid(uuid);
     }

@@ -1,6 +1,7 @@
 //! `keyslot info`: what the header says, as `qemu-img info` prints it.
 
 mod luks2;
+mod raw;
 
 use std::ffi::OsString;
 
@@ -111,6 +112,14 @@ fn show(
 ) -> std::result::Result<Option<Error>, Failure> {
     let spec = ImageSpec::parse(name, args.image_opts, args.format.as_deref())?;
     let opening = Failure::opening(&spec.shown);
+    spec.check_persona(persona).map_err(&opening)?;
+    if persona == Persona::QemuImg
+        && secret.is_none()
+        && let Some(document) = raw::describe(&spec, persona).map_err(&opening)?
+    {
+        output::print(&shown(&document, gap, args))?;
+        return Ok(None);
+    }
     if spec.driver.as_deref() == Some("raw") {
         let text = "a raw image has no keyslots to show";
         return Err(opening(Error::new(ErrorKind::Unsupported, text)));
@@ -142,13 +151,18 @@ fn show(
         let estimates = estimates(&image).map_err(|error| error.with_path(&spec.path))?;
         document["estimates"] = estimates;
     }
-    output::print(&match args.output {
-        Output::Human => format!("{gap}{}", text(&document)),
-        // A chain is a list, if only of one.
-        Output::Json if args.backing_chain => json(&Value::Array(vec![document])) + "\n",
-        Output::Json => json(&document) + "\n",
-    })?;
+    output::print(&shown(&document, gap, args))?;
     Ok(wrong)
+}
+
+/// The document as it is asked for.
+fn shown(document: &Value, gap: &str, args: &InfoArgs) -> String {
+    match args.output {
+        Output::Human => format!("{gap}{}", text(document)),
+        // A chain is a list, if only of one.
+        Output::Json if args.backing_chain => json(&Value::Array(vec![document.clone()])) + "\n",
+        Output::Json => json(document) + "\n",
+    }
 }
 
 /// How long an opening takes, of each active keyslot.
@@ -177,18 +191,7 @@ fn describe(image: &Image, spec: &ImageSpec) -> Result<Value> {
         None => ("luks", header.luks1().map_or(Value::Null, format_specific)),
     };
     Ok(json!({
-        "children": [{
-            "name": "file",
-            "info": {
-                "children": [],
-                "virtual-size": len,
-                "filename": spec.path.to_string_lossy(),
-                "format": "file",
-                "actual-size": disk_size,
-                "format-specific": { "type": "file", "data": {} },
-                "dirty-flag": false,
-            },
-        }],
+        "children": [file_node(spec, len, disk_size)],
         "virtual-size": header.volume_len(len),
         "filename": spec.qemu_name(),
         "format": format,
@@ -197,6 +200,22 @@ fn describe(image: &Image, spec: &ImageSpec) -> Result<Value> {
         "encrypted": true,
         "dirty-flag": false,
     }))
+}
+
+/// The file below the format.
+fn file_node(spec: &ImageSpec, len: u64, disk_size: u64) -> Value {
+    json!({
+        "name": "file",
+        "info": {
+            "children": [],
+            "virtual-size": len,
+            "filename": spec.path.to_string_lossy(),
+            "format": "file",
+            "actual-size": disk_size,
+            "format-specific": { "type": "file", "data": {} },
+            "dirty-flag": false,
+        },
+    })
 }
 
 /// The metadata alone.
@@ -272,13 +291,17 @@ fn text(document: &Value) -> String {
             [format!("keyslot {keyslot} opens in about {ms} ms on this machine\n")]
         })
         .collect();
+    // A raw image has none.
+    let specific = document.get("format-specific").map_or(String::new(), |specific| {
+        let data = human(&without_metadata(&specific["data"]), 1);
+        format!("encrypted: yes\nFormat specific information:\n{data}")
+    });
     format!(
         "image: {name}\n\
          file format: {}\n\
          virtual size: {virtual_size}\n\
          disk size: {disk_size}\n\
-         encrypted: yes\n\
-         Format specific information:\n{}\
+         {specific}\
          Child node '/file':\n    \
              filename: {filename}\n    \
              protocol type: file\n    \
@@ -286,7 +309,6 @@ fn text(document: &Value) -> String {
              disk size: {disk_size}\n\
          {opens}{estimates}",
         string(&document["format"]),
-        human(&without_metadata(&document["format-specific"]["data"]), 1),
         size(length),
     )
 }
