@@ -196,7 +196,7 @@ fn says_state(text: &str) -> bool {
         "may or may not have changed, and nothing else has",
         "is unchanged",
         "half replaced: the new secret opens keyslot",
-        "is replaced; a copy of a secret is still in keyslot",
+        "is replaced; a copy of a secret may still be in keyslot",
         "but old key material may be left on the medium",
         "only a mark is left to clear",
     ]

@@ -189,6 +189,15 @@ impl fmt::Debug for Step {
     }
 }
 
+/// What waits for later stages, as a clause after others: `; keyslot 3 is unchanged`. Nothing for none.
+pub(super) fn unchanged(keyslots: &[usize]) -> String {
+    match keyslots {
+        [] => String::new(),
+        [_] => format!("; {} is unchanged", list(keyslots)),
+        _ => format!("; {} are unchanged", list(keyslots)),
+    }
+}
+
 /// `keyslot 3`, `keyslots 1, 4`
 pub(super) fn list(keyslots: &[usize]) -> String {
     let numbers: Vec<_> = keyslots.iter().map(ToString::to_string).collect();

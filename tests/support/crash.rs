@@ -10,7 +10,18 @@ use std::collections::BTreeMap;
 use super::memory::Op;
 
 /// Calls `visit` with each state that a crash during `log` can leave of `before`; says how many.
-pub fn states(before: &[u8], log: &[Op], mut visit: impl FnMut(&[u8])) -> usize {
+pub fn states(before: &[u8], log: &[Op], visit: impl FnMut(&[u8])) -> usize {
+    states_up_to(ALL_SUBSETS, before, log, visit)
+}
+
+/// The same, where of more than `subsets` subsets only some are visited: a few prefixes of the writes,
+/// and what follows each.
+pub fn states_up_to(
+    subsets: usize,
+    before: &[u8],
+    log: &[Op],
+    mut visit: impl FnMut(&[u8]),
+) -> usize {
     let mut durable = before.to_vec();
     let mut pending = Vec::new();
     let mut count = 0;
@@ -18,7 +29,7 @@ pub fn states(before: &[u8], log: &[Op], mut visit: impl FnMut(&[u8])) -> usize 
         match op {
             Op::Write { offset, bytes } => pending.push((*offset, bytes.as_slice())),
             Op::Sync => {
-                count += since_sync(&durable, &pending, &mut visit);
+                count += since_sync(subsets, &durable, &pending, &mut visit);
                 for (offset, bytes) in pending.drain(..) {
                     durable[offset..offset + bytes.len()].copy_from_slice(bytes);
                 }
@@ -29,7 +40,17 @@ pub fn states(before: &[u8], log: &[Op], mut visit: impl FnMut(&[u8])) -> usize 
 }
 
 /// Of these states those that what was written after the last sync can leave.
-pub fn last_states(before: &[u8], log: &[Op], mut visit: impl FnMut(&[u8])) -> usize {
+pub fn last_states(before: &[u8], log: &[Op], visit: impl FnMut(&[u8])) -> usize {
+    last_states_up_to(ALL_SUBSETS, before, log, visit)
+}
+
+/// The same of some subsets only.
+pub fn last_states_up_to(
+    subsets: usize,
+    before: &[u8],
+    log: &[Op],
+    mut visit: impl FnMut(&[u8]),
+) -> usize {
     let last = log.iter().rposition(|op| matches!(op, Op::Sync)).map_or(0, |last| last + 1);
     let (durable, pending) = log.split_at(last);
     let mut state = before.to_vec();
@@ -38,7 +59,7 @@ pub fn last_states(before: &[u8], log: &[Op], mut visit: impl FnMut(&[u8])) -> u
             state[*offset..offset + bytes.len()].copy_from_slice(bytes);
         }
     }
-    states(&state, pending, &mut visit)
+    states_up_to(subsets, &state, pending, &mut visit)
 }
 
 /// A sector as one of the writes left it.
@@ -47,7 +68,12 @@ struct Version {
     bytes: Vec<u8>,
 }
 
-fn since_sync(durable: &[u8], writes: &[(usize, &[u8])], visit: &mut impl FnMut(&[u8])) -> usize {
+fn since_sync(
+    subsets: usize,
+    durable: &[u8],
+    writes: &[(usize, &[u8])],
+    visit: &mut impl FnMut(&[u8]),
+) -> usize {
     let versions = versions(durable, writes);
     let mut state = durable.to_vec();
     let mut by_sector = BTreeMap::<usize, Vec<&Version>>::new();
@@ -55,7 +81,7 @@ fn since_sync(durable: &[u8], writes: &[(usize, &[u8])], visit: &mut impl FnMut(
         by_sector.entry(version.sector).or_default().push(version);
     }
     let product = by_sector.values().try_fold(1_usize, |product, versions| {
-        product.checked_mul(versions.len() + 1).filter(|&product| product <= ALL_SUBSETS)
+        product.checked_mul(versions.len() + 1).filter(|&product| product <= subsets)
     });
     if let Some(product) = product {
         for number in 0..product {
@@ -83,11 +109,12 @@ fn since_sync(durable: &[u8], writes: &[(usize, &[u8])], visit: &mut impl FnMut(
         visit(&state);
         count += 1;
     };
-    for n in 0..=versions.len() {
+    let step = if subsets < ALL_SUBSETS { versions.len().div_ceil(PREFIXES) } else { 1 };
+    for n in (0..versions.len()).step_by(step).chain([versions.len()]) {
         show(&mut versions[..n].iter());
         show(&mut versions[n..].iter());
     }
-    for &sector in by_sector.keys() {
+    for &sector in by_sector.keys().step_by(step) {
         show(&mut versions.iter().filter(|version| version.sector != sector));
         show(&mut versions.iter().filter(|version| version.sector == sector));
     }
@@ -119,3 +146,5 @@ fn range(sector: usize, image: &[u8]) -> std::ops::Range<usize> {
 const SECTOR: usize = 512;
 /// As many subsets as are all visited: 12 sectors, each there or not.
 const ALL_SUBSETS: usize = 1 << 12;
+/// So many prefixes where only some are visited
+const PREFIXES: usize = 6;

@@ -16,6 +16,7 @@ pub mod parallel;
 pub mod promise;
 pub mod qemu;
 pub mod restoring;
+pub mod twice;
 
 use std::env;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,6 @@
 //! Secrets, changes, and what opens with what.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use keyslot::amend::Change;
 use keyslot::crypto::CipherSpec;
@@ -13,7 +12,13 @@ use keyslot::{Limits, Passphrase};
 /// Opens keyslots, each content once: most states differ in a few sectors only.
 pub struct Opener {
     secrets: Vec<Passphrase>,
-    known: HashMap<(usize, u64), Vec<usize>>,
+    /// By index and parameters: contents of areas, and what opens each
+    known: HashMap<(usize, String), Vec<Known>>,
+}
+
+struct Known {
+    area: Vec<u8>,
+    secrets: Vec<usize>,
 }
 
 impl Opener {
@@ -23,23 +28,54 @@ impl Opener {
 
     /// Which of the secrets opens each active keyslot of this image.
     pub fn open(&mut self, image: &[u8]) -> Vec<(usize, Vec<usize>)> {
-        let storage = Bytes(image.to_vec());
-        let header = Header::read(&storage).expect("a valid header in every state");
+        self.try_open(image).expect("a valid header in every state")
+    }
+
+    /// The same, and `None` for an image without a valid header.
+    pub fn try_open(&mut self, image: &[u8]) -> Option<Vec<(usize, Vec<usize>)>> {
+        let storage = View(image);
+        let header = Header::read(&storage).ok()?;
         let mut opened = Vec::new();
         for slot in header.keyslots().filter(|slot| slot.active) {
-            let mut hasher = DefaultHasher::new();
             let start = usize::try_from(slot.area.offset).unwrap();
-            format!("{:?} {:?}", slot.kdf, slot.digest).hash(&mut hasher);
-            image[start..start + slot.area.len].hash(&mut hasher);
-            let key = (slot.index, hasher.finish());
-            let secrets = self.known.entry(key).or_insert_with(|| {
-                let opens =
-                    |secret| opens(&storage, &slot, secret, Limits::NONE).unwrap().is_some();
-                (0..self.secrets.len()).filter(|&i| opens(&self.secrets[i])).collect()
-            });
-            opened.push((slot.index, secrets.clone()));
+            let area = &image[start..start + slot.area.len];
+            let key = (slot.index, format!("{:?} {:?}", slot.kdf, slot.digest));
+            let known = self.known.entry(key).or_default();
+            let secrets = match known.iter().find(|it| it.area == area) {
+                Some(known) => known.secrets.clone(),
+                None => {
+                    let opens =
+                        |secret| opens(&storage, &slot, secret, Limits::NONE).unwrap().is_some();
+                    let secrets: Vec<_> =
+                        (0..self.secrets.len()).filter(|&i| opens(&self.secrets[i])).collect();
+                    known.push(Known { area: area.to_vec(), secrets: secrets.clone() });
+                    secrets
+                }
+            };
+            opened.push((slot.index, secrets));
         }
-        opened
+        Some(opened)
+    }
+}
+
+/// A state that is only looked at.
+#[derive(Debug)]
+struct View<'a>(&'a [u8]);
+
+impl Storage for View<'_> {
+    fn len(&self) -> std::io::Result<u64> {
+        Ok(self.0.len() as u64)
+    }
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        let start = usize::try_from(offset).unwrap();
+        buf.copy_from_slice(&self.0[start..start + buf.len()]);
+        Ok(())
+    }
+    fn write_all_at(&self, _: &[u8], _: u64) -> std::io::Result<()> {
+        unreachable!("a state is only looked at")
+    }
+    fn sync_data(&self) -> std::io::Result<()> {
+        unreachable!("a state is only looked at")
     }
 }
 

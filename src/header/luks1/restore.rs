@@ -115,17 +115,17 @@ impl Snapshot<'_, Header> {
         let mut changes = arriving.chain(staged).collect::<Result<Vec<_>>>()?;
         changes.extend(erased.iter().chain(replaced).map(deactivate));
         changes.extend(unwiped.iter().filter(|it| !staging.contains(it)).map(deactivate));
-        let (mut stages, mut after) = self.header.lower_marked(&changes, "")?;
+        let all = "all secrets of the backup open the image";
+        let staged = match replaced.as_slice() {
+            [] => all.to_owned(),
+            _ => format!("{all}, those of {} by way of {}", list(replaced), list(staging)),
+        };
+        let (mut stages, mut after) = self.header.lower_marked(&changes, "", &staged)?;
         if !replaced.is_empty() {
             let back = replaced.iter().map(|&it| activate(it, it));
             let mut changes = back.collect::<Result<Vec<_>>>()?;
             changes.extend(staging.iter().map(deactivate));
-            let done = format!(
-                "all secrets of the backup open the image, those of {} by way of {}; ",
-                list(replaced),
-                list(staging)
-            );
-            let (more, last) = after.lower_marked(&changes, &done)?;
+            let (more, last) = after.lower_marked(&changes, &format!("{staged}; "), all)?;
             stages.extend(more);
             after = last;
         }

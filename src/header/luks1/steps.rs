@@ -25,7 +25,7 @@ use super::raw::{ACTIVE, HEADER_SIZE, INACTIVE, KEYSLOTS, SECTOR};
 use super::{Header, RawHeader, field};
 use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::step::list;
+use crate::header::step::{list, unchanged};
 use crate::header::{Edit, Leftover, Scheme, Sealed, SlotChange, Stage, Staging, Step};
 
 impl Header {
@@ -33,9 +33,10 @@ impl Header {
     pub(in crate::header) fn lower(&self, changes: &[SlotChange]) -> Result<(Vec<Stage>, Self)> {
         self.check_changes(changes)?;
         let mut lowering = Lowering::new(self);
-        lowering.add_and_erase(changes)?;
-        for change in changes {
+        lowering.add_and_erase(changes, None)?;
+        for (at, change) in changes.iter().enumerate() {
             if let SlotChange::Replace { keyslot, sealed, staging, .. } = change {
+                lowering.rest = unchanged(&replaced(&changes[at + 1..]));
                 lowering.replace(*keyslot, sealed, *staging)?;
             }
         }
@@ -43,15 +44,17 @@ impl Header {
     }
 
     /// The same, where what is added was erased before: the areas are marked before the key material
-    /// comes back, because its salt is known.
+    /// comes back, because its salt is known. `done` is what earlier changes did, `sure` what these
+    /// will have done.
     pub(super) fn lower_marked(
         &self,
         changes: &[SlotChange],
         done: &str,
+        sure: &str,
     ) -> Result<(Vec<Stage>, Self)> {
         self.check_changes(changes)?;
-        let mut lowering = Lowering::new(self);
-        lowering.done.push_str(done);
+        let mut lowering =
+            if done.is_empty() { Lowering::new(self) } else { Lowering::after(self, done) };
         let mut marked = self.raw.clone();
         for change in changes {
             if let SlotChange::Activate { keyslot, .. } = change {
@@ -59,7 +62,7 @@ impl Header {
             }
         }
         lowering.entries(&marked, Order::FrontToBack, lowering.nothing());
-        lowering.add_and_erase(changes)?;
+        lowering.add_and_erase(changes, Some(sure))?;
         Ok((lowering.stages, lowering.header))
     }
 
@@ -108,26 +111,30 @@ struct Lowering {
     stages: Vec<Stage>,
     /// What is done by then, for the texts of later stages
     done: String,
+    /// What waits for a later stage, for the texts of stages that change something
+    rest: String,
 }
 
 impl Lowering {
+    /// Begins a change: with the header as it was read, durably. The caller has just compared it.
     fn new(header: &Header) -> Self {
-        let mut lowering = Self { header: header.clone(), stages: Vec::new(), done: String::new() };
-        lowering.settle();
+        let mut lowering = Self::after(header, "");
+        let on_failure = "nothing has changed".to_owned();
+        let steps = Step::overwrite(0, &header.as_bytes().into()).to_vec();
+        lowering.stages.push(Stage { steps, on_failure });
         lowering
     }
 
-    /// The header as it was read, durably. The caller has just compared it.
-    fn settle(&mut self) {
-        let on_failure = "nothing has changed".to_owned();
-        let steps = Step::overwrite(0, &self.header.as_bytes().into()).to_vec();
-        self.stages.push(Stage { steps, on_failure });
+    /// Goes on after stages that have `done` what it says.
+    fn after(header: &Header, done: &str) -> Self {
+        let (done, rest) = (done.to_owned(), String::new());
+        Self { header: header.clone(), stages: Vec::new(), done, rest }
     }
 
     fn stage(&mut self, steps: impl IntoIterator<Item = Step>, on_failure: &str) {
         let expect = Step::Expect { offset: 0, bytes: self.header.as_bytes().into() };
         let steps = [expect].into_iter().chain(steps).collect();
-        let on_failure = format!("{}{on_failure}", self.done);
+        let on_failure = format!("{}{on_failure}{}", self.done, self.rest);
         self.stages.push(Stage { steps, on_failure });
     }
 
@@ -137,7 +144,7 @@ impl Lowering {
     }
 
     /// All keyslots that only come or only go, in one commit.
-    fn add_and_erase(&mut self, changes: &[SlotChange]) -> Result<()> {
+    fn add_and_erase(&mut self, changes: &[SlotChange], sure: Option<&str>) -> Result<()> {
         let mut added = self.header.raw.clone();
         let mut erased = Vec::new();
         let mut names = Vec::new();
@@ -177,7 +184,11 @@ impl Lowering {
             self.entries(&added, Order::BackToFront, &unsure);
             self.entries(&after, Order::FrontToBack, &unsure);
         }
-        self.done = format!("{}{names} changed as asked; ", self.done);
+        self.done = match sure {
+            Some(sure) => format!("{sure}; "),
+            None => format!("{}{names} changed as asked; ", self.done),
+        };
+        self.rest = unchanged(&replaced(changes));
         self.wipe(&erased)
     }
 
@@ -243,7 +254,7 @@ impl Lowering {
 
     /// Erases a staging keyslot whose secret opens another.
     fn unstage(&mut self, staging: usize) -> Result<()> {
-        let on_failure = format!("a copy of a secret is still in keyslot {staging}");
+        let on_failure = format!("a copy of a secret may still be in keyslot {staging}");
         let mut unstaged = self.header.raw.clone();
         mark(&mut unstaged, staging);
         self.entries(&unstaged, Order::FrontToBack, &on_failure);
@@ -403,6 +414,15 @@ impl Header {
 enum Order {
     BackToFront,
     FrontToBack,
+}
+
+/// The keyslots that changes replace.
+fn replaced(changes: &[SlotChange]) -> Vec<usize> {
+    let replaced = changes.iter().filter_map(|change| match change {
+        SlotChange::Replace { keyslot, .. } => Some(*keyslot),
+        _ => None,
+    });
+    replaced.collect()
 }
 
 fn activate(raw: &mut RawHeader, keyslot: usize, sealed: &Sealed) {

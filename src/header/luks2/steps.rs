@@ -9,7 +9,7 @@ use super::write::Writer;
 use super::{Header, Slot};
 use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::step::list;
+use crate::header::step::{list, unchanged};
 use crate::header::{Sealed, SlotChange, Stage, Staging, Step};
 
 impl Header {
@@ -28,12 +28,14 @@ impl Header {
         let mut round = Round { added: Vec::new(), replaced: Vec::new(), erased: sorted.erased };
         round.added.extend(sorted.added.into_iter().zip(arranged.added));
         for number in 0.. {
+            let mut rest: Vec<_> = sorted.in_place.iter().map(|(keyslot, _)| *keyslot).collect();
             for (&(keyslot, sealed), place) in sorted.replaced.iter().zip(&arranged.replaced) {
                 match place {
                     Some((of, area)) if *of == number => {
                         let (area, is_new) = (area.clone(), sorted.new.contains(&keyslot));
                         round.replaced.push(Replaced { keyslot, sealed, area, is_new });
                     }
+                    Some((of, _)) if *of > number => rest.push(keyslot),
                     Some(_) => {}
                     None => return Err(unfit(keyslot)),
                 }
@@ -41,10 +43,13 @@ impl Header {
             if round.is_empty() {
                 break;
             }
-            writer.round(&round)?;
+            writer.round(&round, &rest)?;
             round = Round::default();
         }
-        for (keyslot, sealed) in sorted.in_place {
+        let mut left = sorted.in_place.iter();
+        while let Some(&(keyslot, sealed)) = left.next() {
+            let rest: Vec<_> = left.clone().map(|(keyslot, _)| *keyslot).collect();
+            writer.rest = unchanged(&rest);
             writer.replace_in_place(keyslot, sealed, sorted.new.contains(&keyslot))?;
         }
         // A keyslot that is not there is erased by force: what may be left of it is overwritten.
@@ -161,7 +166,8 @@ impl Round<'_> {
 
 impl Writer {
     /// Key material to where nothing is, one commit, and what is not used any more overwritten.
-    fn round(&mut self, round: &Round<'_>) -> Result<()> {
+    fn round(&mut self, round: &Round<'_>, rest: &[usize]) -> Result<()> {
+        self.rest.clear();
         let digest = self.header.volume_key_digest()?;
         let new_areas = round.added.iter().map(|((_, sealed), area)| (*sealed, area));
         let new_areas = new_areas.chain(round.replaced.iter().map(|it| (it.sealed, &it.area)));
@@ -201,6 +207,7 @@ impl Writer {
         let names = round.names();
         let unsure = format!("{names} may or may not have changed, and nothing else has");
         let sure = format!("{names} changed as asked");
+        self.rest = unchanged(rest);
         self.commit(metadata, &unsure, &sure)?;
         self.done = format!("{}{sure}; ", self.done);
         self.wipe(unwiped)

@@ -44,13 +44,16 @@ pub(super) struct Writer {
     stages: Vec<Stage>,
     /// What is done after all stages so far, for the texts of later ones
     pub done: String,
+    /// What waits for a later stage, for the texts of stages that change something
+    pub rest: String,
 }
 
 impl Writer {
     /// Begins a change by bringing both copies into order.
     pub fn new(header: &Header) -> Result<Self> {
         let (header, salts) = (header.clone(), header.salts()?);
-        let mut writer = Self { header, salts, stages: Vec::new(), done: String::new() };
+        let (done, rest) = (String::new(), String::new());
+        let mut writer = Self { header, salts, stages: Vec::new(), done, rest };
         let mut steps = vec![Step::Sync];
         steps.extend(writer.settle()?);
         writer.stage(steps, "nothing has changed");
@@ -81,7 +84,7 @@ impl Writer {
     }
 
     pub fn stage(&mut self, steps: Vec<Step>, on_failure: &str) {
-        let on_failure = format!("{}{on_failure}", self.done);
+        let on_failure = format!("{}{on_failure}{}", self.done, self.rest);
         self.stages.push(Stage { steps, on_failure });
     }
 

@@ -1,0 +1,284 @@
+//! What interrupted amendments leave is found by marks that only keyslot makes, and whoever comes next
+//! finishes it.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use std::sync::Arc;
+
+use keyslot::amend::{Change, PlannedChange, Request};
+use keyslot::crypto::KdfKind;
+use keyslot::header::{Header, Leftover, Priority};
+use keyslot::keyslot::{Cost, Pbkdf};
+use keyslot::storage::Storage;
+use keyslot::{Error, ErrorKind, Image, Limits, Passphrase};
+use support::luks2::{Change as HeaderChange, roomy};
+use support::memory::{self, Memory, Op};
+use support::opener::{Bytes, Opener, erase, replace, secret, small_key};
+
+fn open(bytes: Vec<u8>, fails: Option<usize>) -> (Arc<Memory>, Image) {
+    let memory = Memory::new(bytes, fails);
+    let image = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
+    (memory, image)
+}
+
+fn amend(bytes: &[u8], opener: &Passphrase, change: Change) -> Result<Vec<u8>, Error> {
+    let (memory, mut image) = open(bytes.to_vec(), None);
+    let unlocked = image.unlock(opener).unwrap();
+    let plan = image.plan(Request::one(change))?;
+    image.amend(&plan, Some(&unlocked))?;
+    Ok(memory.bytes())
+}
+
+fn repair(bytes: &[u8]) -> Vec<u8> {
+    let (memory, mut image) = open(bytes.to_vec(), None);
+    assert!(image.repair(false).unwrap());
+    memory.bytes()
+}
+
+/// Every state of an amendment whose operations fail from some point on.
+fn interrupted(bytes: &[u8], opener: &Passphrase, change: impl Fn() -> Change) -> Vec<Vec<u8>> {
+    let whole = |fails| {
+        let (memory, mut image) = open(bytes.to_vec(), fails);
+        let unlocked = image.unlock(opener).unwrap();
+        let plan = image.plan(Request::one(change())).unwrap();
+        let result = image.amend(&plan, Some(&unlocked));
+        (memory, result.is_ok())
+    };
+    let mut states = Vec::new();
+    for fails in 0.. {
+        let (memory, is_done) = whole(Some(fails));
+        states.push(memory.bytes());
+        if is_done {
+            return states;
+        }
+    }
+    unreachable!("it is done some time")
+}
+
+fn leftovers(bytes: &[u8]) -> Vec<Leftover> {
+    Header::read(&Bytes(bytes.to_vec())).unwrap().leftovers()
+}
+
+/// A repair leaves each secret that is meant to open the image in the keyslot where it belongs.
+#[test]
+fn a_repair_finishes_or_takes_back_a_luks1_replacement() {
+    let (a, b, new) = (secret("a"), secret("b"), secret("new"));
+    for keyslot in [0, 5, 6, 7] {
+        let other = (keyslot + 1) % 8;
+        let image = memory::image(&small_key(), &[(keyslot, &a), (other, &b)]);
+        let mut opener = Opener::new(&[&a, &b, &new]);
+        let mut kinds = [0; 3];
+        for state in interrupted(&image, &b, || replace(keyslot, &new)) {
+            let left = leftovers(&state);
+            let Some(first) = left.first() else { continue };
+            let repaired = repair(&state);
+            assert_eq!(leftovers(&repaired), []);
+            let mut opened = opener.open(&repaired);
+            opened.retain(|it| it.0 != other);
+            let expected = match first {
+                Leftover::Staging { .. } => 0,
+                Leftover::Replace { .. } | Leftover::Twins { .. } => 2,
+                Leftover::Wipe { .. } => opened[0].1[0],
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(opened, [(keyslot, vec![expected])], "{first:?}");
+            kinds[match first {
+                Leftover::Staging { .. } => 0,
+                Leftover::Replace { .. } => 1,
+                _ => 2,
+            }] += 1;
+        }
+        assert!(kinds.iter().all(|&count| count > 0), "{kinds:?}");
+    }
+}
+
+#[test]
+fn a_luks1_replacement_that_is_run_again_leaves_no_second_copy() {
+    let (a, b) = (secret("a"), secret("b"));
+    let new = secret("new");
+    let image = memory::image(&small_key(), &[(0, &a), (3, &b)]);
+    let is_staged = |state: &Vec<u8>| matches!(leftovers(state)[..], [Leftover::Staging { .. }]);
+    let states = interrupted(&image, &b, || replace(0, &new));
+    let state = states.iter().find(|it| is_staged(it)).unwrap();
+    let (_, opened) = open(state.clone(), None);
+    let plan = opened.plan(Request::one(replace(0, &new))).unwrap();
+    assert!(matches!(plan.changes()[0], PlannedChange::Erase { keyslot: 1 }), "{plan:?}");
+    assert!(plan.warnings()[0].starts_with("keyslot 1 is erased too"), "{:?}", plan.warnings());
+    let after = amend(state, &b, replace(0, &new)).unwrap();
+    let mut opener = Opener::new(&[&a, &b, &new]);
+    assert_eq!(opener.open(&after), [(0, vec![2]), (3, vec![1])]);
+    assert_eq!(leftovers(&after), []);
+}
+
+/// The keyslot that was to be replaced was erased and used again: the other one is nobody's copy.
+#[test]
+fn a_staging_keyslot_is_one_as_long_as_the_old_secret_is_there() {
+    let [a, b, c, new] = ["a", "b", "c", "new"].map(secret);
+    let image = memory::image(&small_key(), &[(0, &a), (3, &b)]);
+    let states = interrupted(&image, &b, || replace(0, &new));
+    let is_staged = |state: &&Vec<u8>| matches!(leftovers(state)[..], [Leftover::Staging { .. }]);
+    let state = states.iter().find(is_staged).unwrap();
+    let erased = amend(state, &b, erase(0)).unwrap();
+    assert_eq!(leftovers(&erased), []);
+    let added = amend(&erased, &b, support::opener::add(0, &c)).unwrap();
+    assert_eq!(leftovers(&added), []);
+    let mut opener = Opener::new(&[&a, &b, &c, &new]);
+    assert_eq!(opener.open(&added), [(0, vec![2]), (1, vec![3]), (3, vec![1])]);
+}
+
+/// Other programs leave counts and salts in entries of keyslots that are not in use.
+#[test]
+fn what_others_leave_in_an_inactive_entry_is_no_mark() {
+    let a = secret("a");
+    let mut image = memory::image(&small_key(), &[(0, &a)]);
+    image[208 + 3 * 48 + 4..][..4].copy_from_slice(&1000_u32.to_be_bytes());
+    image[208 + 3 * 48 + 8..][..32].fill(7);
+    image[208 + 4 * 48 + 4..][..4].copy_from_slice(&1_u32.to_be_bytes());
+    assert_eq!(leftovers(&image), []);
+}
+
+#[test]
+fn an_erase_that_is_run_again_overwrites_what_is_left() {
+    let (a, b) = (secret("a"), secret("b"));
+    for (image, opener, keyslot) in [
+        (memory::image(&small_key(), &[(0, &a), (6, &b)]), &a, 6),
+        (roomy(0).bytes, &secret("hunter0"), 5),
+    ] {
+        let mut found = 0;
+        for state in interrupted(&image, opener, || erase(keyslot)) {
+            if leftovers(&state).is_empty() {
+                continue;
+            }
+            found += 1;
+            let after = amend(&state, opener, erase(keyslot)).unwrap();
+            assert_eq!(leftovers(&after), []);
+            // By the secret that is gone, it cannot; but the error says what to do.
+            let old = if keyslot == 6 { b.clone() } else { secret("hunter5") };
+            let error = amend(&state, opener, Change::erase_secret(&old)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::WrongSecret);
+            assert!(error.hint().unwrap().contains("keyslot repair"), "{error:?}");
+        }
+        assert!(found > 3, "{found}");
+        let done = amend(&image, opener, erase(keyslot)).unwrap();
+        let error = amend(&done, opener, erase(keyslot)).unwrap_err();
+        assert!(error.message().contains("already erased"), "{error}");
+    }
+}
+
+/// Wherever a restoration is interrupted, key material that came back has a keyslot or a mark.
+#[test]
+fn key_material_of_an_interrupted_restoration_is_marked() {
+    use keyslot::Restoration;
+    use keyslot::header::Backup;
+    let luks1 = memory::image(&small_key(), &[(0, &secret("a")), (6, &secret("b"))]);
+    for (then, opener, keyslot) in [(luks1, secret("a"), 6), (roomy(1).bytes, secret("hunter0"), 5)]
+    {
+        let area = {
+            let header = Header::read(&Bytes(then.clone())).unwrap();
+            header.keyslot(keyslot).unwrap().area
+        };
+        let start = usize::try_from(area.offset).unwrap();
+        let material = then[start..start + area.len].to_vec();
+        let now = amend(&then, &opener, erase(keyslot)).unwrap();
+        for fails in 0.. {
+            let memory = Memory::new(now.clone(), Some(fails));
+            let backup = Backup::read(&Bytes(then.clone())).unwrap();
+            let result = Restoration::on_storage(Arc::clone(&memory), backup, false).unwrap().run();
+            let state = memory.bytes();
+            let header = Header::read(&Bytes(state.clone())).unwrap();
+            let is_used = header.keyslots().any(|it| it.active && it.index == keyslot);
+            let has_it = state.windows(512).any(|it| it == &material[..512]);
+            assert!(!has_it || is_used || !header.leftovers().is_empty(), "at operation {fails}");
+            if result.is_ok() {
+                assert!(is_used);
+                break;
+            }
+        }
+    }
+}
+
+/// What was erased and then added has nothing of the old keyslot but its index.
+#[test]
+fn an_erased_and_added_keyslot_is_new() {
+    let (opener, new) = (secret("hunter0"), secret("new"));
+    let pbkdf = Pbkdf { kind: Some(KdfKind::Pbkdf2), ..Cost::Iterations(1).into() };
+    // Keyslot 3 is to be ignored, and a token is for it.
+    let add = Change::Add { keyslot: Some(3), new_secret: Ok(new.clone()), pbkdf };
+    for more in [0, 1] {
+        let (memory, mut image) = open(roomy(more).bytes, None);
+        let unlocked = image.unlock(&opener).unwrap();
+        let request = Request { changes: vec![erase(3), add.clone()], force: true };
+        let plan = image.plan(request).unwrap();
+        image.amend(&plan, Some(&unlocked)).unwrap();
+        let header = Header::read(&Bytes(memory.bytes())).unwrap();
+        assert_eq!(header.keyslot(3).unwrap().priority, Priority::Normal);
+        assert_eq!(image.unlock(&new).unwrap().keyslot(), 3);
+        let metadata = header.luks2().unwrap().metadata().value();
+        assert_eq!(metadata["tokens"]["0"]["keyslots"], serde_json::json!(["0"]));
+    }
+}
+
+/// A header write that does not arrive is an error, not a success with which no secret opens.
+#[test]
+fn a_luks1_header_write_that_is_lost_is_reported() {
+    #[derive(Debug)]
+    struct Lossy(Arc<Memory>);
+    impl Storage for Lossy {
+        fn len(&self) -> std::io::Result<u64> {
+            self.0.len()
+        }
+        fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+            self.0.read_exact_at(buf, offset)
+        }
+        fn write_all_at(&self, buf: &[u8], offset: u64) -> std::io::Result<()> {
+            if offset < 1024 { Ok(()) } else { self.0.write_all_at(buf, offset) }
+        }
+        fn sync_data(&self) -> std::io::Result<()> {
+            self.0.sync_data()
+        }
+    }
+    let (a, new) = (secret("a"), secret("new"));
+    let memory = Memory::new(memory::image(&small_key(), &[(0, &a)]), None);
+    for change in [support::opener::add(1, &new), replace(0, &new)] {
+        let mut image = Image::from_storage(Lossy(Arc::clone(&memory)), Limits::NONE).unwrap();
+        let unlocked = image.unlock(&a).unwrap();
+        let plan = image.plan(Request::one(change)).unwrap();
+        let error = image.amend(&plan, Some(&unlocked)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Differs, "{error}");
+    }
+}
+
+/// What was judged when the plan was made is compared before it is carried out.
+#[test]
+fn a_newer_copy_that_appeared_since_is_not_overwritten() {
+    let before = roomy(1).bytes;
+    let newer = HeaderChange::Only(
+        1,
+        Box::new(HeaderChange::Both(
+            Box::new(HeaderChange::Binary(16, 99_u64.to_be_bytes().to_vec())),
+            Box::new(HeaderChange::Text("{\"keyslots\"", "{ /* json-c */ \"keyslots\"")),
+        )),
+    );
+    let changed = support::luks2::Luks2::new(before.clone()).with(&newer).bytes;
+    let (memory, mut image) = open(before, None);
+    let unlocked = image.unlock(&secret("hunter0")).unwrap();
+    let plan = image.plan(Request::one(erase(3))).unwrap();
+    memory.write_all_at(&changed[16384..32768], 16384).unwrap();
+    let log = memory.log().len();
+    let error = image.amend(&plan, Some(&unlocked)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Changed, "{error}");
+    assert_eq!(memory.log().len(), log);
+    // And not by another amendment on the same handle either.
+    let error = image.edit(&[keyslot::header::Edit::SetLabel("x".into())]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    assert!(memory.log()[log..].iter().all(|op| !matches!(op, Op::Write { .. })));
+}
+
+#[test]
+fn no_edit_writes_nothing() {
+    let (memory, mut image) = open(roomy(0).bytes, None);
+    image.edit(&[]).unwrap();
+    assert!(memory.log().is_empty());
+}
