@@ -97,6 +97,8 @@ fn luks1_amendments_after_interrupted_amendments() {
     check(&Twice::new(then, &names), &[Action::Replace(7, "newer")], &[Action::Erase(6)]);
 }
 
+type IsLeftOut<'a> = &'a dyn Fn(&Op) -> bool;
+
 /// The checks above find an order of writes that is wrong.
 #[test]
 fn the_healing_of_a_copy_is_not_left_out() {
@@ -113,7 +115,7 @@ fn the_healing_of_a_copy_is_not_left_out() {
         log.into_iter().enumerate().filter(keep).map(|(_, op)| op).collect()
     };
     let is_at = |op: &Op, copy: usize| matches!(op, Op::Write { offset, .. } if *offset == copy);
-    let mutations: [(&str, &dyn Fn(&Op) -> bool); 3] = [
+    let mutations: [(&str, IsLeftOut<'_>); 3] = [
         ("the primary copy is not healed", &|op| is_at(op, 0)),
         ("the secondary copy is not healed", &|op| is_at(op, 16384)),
         ("what heals them is not synced", &|op| matches!(op, Op::Sync)),

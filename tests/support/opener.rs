@@ -41,18 +41,14 @@ impl Opener {
             let area = &image[start..start + slot.area.len];
             let key = (slot.index, format!("{:?} {:?}", slot.kdf, slot.digest));
             let known = self.known.entry(key).or_default();
-            let secrets = match known.iter().find(|it| it.area == area) {
-                Some(known) => known.secrets.clone(),
-                None => {
-                    let opens =
-                        |secret| opens(&storage, &slot, secret, Limits::NONE).unwrap().is_some();
-                    let secrets: Vec<_> =
-                        (0..self.secrets.len()).filter(|&i| opens(&self.secrets[i])).collect();
-                    known.push(Known { area: area.to_vec(), secrets: secrets.clone() });
-                    secrets
-                }
-            };
-            opened.push((slot.index, secrets));
+            if !known.iter().any(|it| it.area == area) {
+                let opens =
+                    |secret| opens(&storage, &slot, secret, Limits::NONE).unwrap().is_some();
+                let secrets = (0..self.secrets.len()).filter(|&i| opens(&self.secrets[i]));
+                known.push(Known { area: area.to_vec(), secrets: secrets.collect() });
+            }
+            let known = known.iter().find(|it| it.area == area).unwrap();
+            opened.push((slot.index, known.secrets.clone()));
         }
         Some(opened)
     }

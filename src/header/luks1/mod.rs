@@ -4,9 +4,11 @@
 //! [building](Header::build) one. The bytes it was parsed from stay with it: what nobody
 //! understands (behind a string's NUL, in the UUID) is what a rewrite writes again.
 
+mod check;
 mod entries;
 mod marks;
 mod raw;
+mod repair;
 mod restore;
 mod steps;
 mod validate;

@@ -21,12 +21,12 @@
 use zerocopy::IntoBytes;
 
 use super::marks::mark;
-use super::raw::{ACTIVE, HEADER_SIZE, INACTIVE, KEYSLOTS, SECTOR};
+use super::raw::{ACTIVE, HEADER_SIZE, INACTIVE, SECTOR};
 use super::{Header, RawHeader, field};
 use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::step::{list, unchanged};
-use crate::header::{Edit, Leftover, Scheme, Sealed, SlotChange, Stage, Staging, Step};
+use crate::header::{Edit, Sealed, SlotChange, Stage, Staging, Step};
 
 impl Header {
     /// The writes that make `changes`, and the header after them.
@@ -66,29 +66,6 @@ impl Header {
         Ok((lowering.stages, lowering.header))
     }
 
-    /// The writes that finish or take back what an interrupted amendment left, and put damaged
-    /// entries right.
-    pub(in crate::header) fn lower_repair(
-        &self,
-        force: bool,
-    ) -> Result<Option<(Vec<Stage>, Self)>> {
-        let leftovers = self.leftovers();
-        let mended = self.mend(force)?;
-        if leftovers.is_empty() && mended.is_none() {
-            return Ok(None);
-        }
-        let mut lowering = Lowering::new(self);
-        if let Some(mended) = mended {
-            lowering.entries(&mended.raw, Order::FrontToBack, "some entries may be repaired");
-            lowering.header.meaning = mended.meaning;
-            lowering.done.push_str("damaged entries are repaired; ");
-        }
-        for leftover in leftovers {
-            lowering.repair(leftover)?;
-        }
-        Ok(Some((lowering.stages, lowering.header)))
-    }
-
     /// The writes that set the UUID, all that LUKS1 has beside its keyslots. It is in one sector.
     pub(in crate::header) fn lower_edits(&self, edits: &[Edit]) -> Result<(Vec<Stage>, Self)> {
         let mut raw = self.raw.clone();
@@ -105,19 +82,19 @@ impl Header {
     }
 }
 
-struct Lowering {
+pub(super) struct Lowering {
     /// The header as it is when all stages so far are done
-    header: Header,
-    stages: Vec<Stage>,
+    pub header: Header,
+    pub stages: Vec<Stage>,
     /// What is done by then, for the texts of later stages
-    done: String,
+    pub done: String,
     /// What waits for a later stage, for the texts of stages that change something
     rest: String,
 }
 
 impl Lowering {
     /// Begins a change: with the header as it was read, durably. The caller has just compared it.
-    fn new(header: &Header) -> Self {
+    pub fn new(header: &Header) -> Self {
         let mut lowering = Self::after(header, "");
         let on_failure = "nothing has changed".to_owned();
         let steps = Step::overwrite(0, &header.as_bytes().into()).to_vec();
@@ -131,7 +108,7 @@ impl Lowering {
         Self { header: header.clone(), stages: Vec::new(), done, rest }
     }
 
-    fn stage(&mut self, steps: impl IntoIterator<Item = Step>, on_failure: &str) {
+    pub fn stage(&mut self, steps: impl IntoIterator<Item = Step>, on_failure: &str) {
         let expect = Step::Expect { offset: 0, bytes: self.header.as_bytes().into() };
         let steps = [expect].into_iter().chain(steps).collect();
         let on_failure = format!("{}{on_failure}{}", self.done, self.rest);
@@ -139,7 +116,7 @@ impl Lowering {
     }
 
     /// The clause for a failure that leaves the image as the stages so far did.
-    fn nothing(&self) -> &'static str {
+    pub fn nothing(&self) -> &'static str {
         if self.done.is_empty() { "nothing has changed" } else { "nothing else has changed" }
     }
 
@@ -219,41 +196,8 @@ impl Lowering {
         Ok(())
     }
 
-    /// Finishes a replacement, or takes it back where the old secret is still in its keyslot.
-    fn repair(&mut self, leftover: Leftover) -> Result<()> {
-        match leftover {
-            Leftover::Wipe { keyslot } => self.wipe(&[keyslot]),
-            Leftover::Staging { staging, .. } => self.unstage(staging),
-            Leftover::Twins { keyslot, staging } => {
-                let (from, to) = (self.header.area(staging), self.header.area(keyslot));
-                let verify = Step::VerifyCopy { from: from.offset, to: to.offset, len: from.len };
-                let nothing = self.nothing();
-                self.stage([verify], nothing);
-                self.unstage(staging)
-            }
-            Leftover::Replace { keyslot, staging } => {
-                let unsure = format!(
-                    "keyslot {keyslot} is half replaced: the new secret opens keyslot {staging}"
-                );
-                let (from, to) = (self.header.area(staging), self.header.area(keyslot));
-                let (from, to, len) = (from.offset, to.offset, from.len);
-                let copy =
-                    [Step::Copy { from, to, len }, Step::Sync, Step::VerifyCopy { from, to, len }];
-                self.stage(copy, &unsure);
-                let mut replaced = self.header.raw.clone();
-                let staged = replaced.keyslots[staging].clone();
-                let slot = &mut replaced.keyslots[keyslot];
-                (slot.state, slot.iterations, slot.salt) =
-                    (ACTIVE.into(), staged.iterations, staged.salt);
-                self.entries(&replaced, Order::BackToFront, &unsure);
-                self.unstage(staging)
-            }
-            Leftover::Area(_) => Ok(()),
-        }
-    }
-
     /// Erases a staging keyslot whose secret opens another.
-    fn unstage(&mut self, staging: usize) -> Result<()> {
+    pub fn unstage(&mut self, staging: usize) -> Result<()> {
         let on_failure = format!("a copy of a secret may still be in keyslot {staging}");
         let mut unstaged = self.header.raw.clone();
         mark(&mut unstaged, staging);
@@ -312,7 +256,7 @@ impl Lowering {
     }
 
     /// The header's entries from what they are to what they are in `to`, a sector at a time.
-    fn entries(&mut self, to: &RawHeader, order: Order, on_failure: &str) {
+    pub fn entries(&mut self, to: &RawHeader, order: Order, on_failure: &str) {
         let mut sectors = self.header.changed_sectors(to);
         if order == Order::BackToFront {
             sectors.reverse();
@@ -324,7 +268,7 @@ impl Lowering {
     }
 
     /// Overwrites inactive keyslots; then the mark goes.
-    fn wipe(&mut self, keyslots: &[usize]) -> Result<()> {
+    pub fn wipe(&mut self, keyslots: &[usize]) -> Result<()> {
         if keyslots.is_empty() {
             return Ok(());
         }
@@ -348,51 +292,6 @@ impl Lowering {
 }
 
 impl Header {
-    /// Refuses what would overwrite a keyslot that is not to be.
-    fn check_changes(&self, changes: &[SlotChange]) -> Result<()> {
-        let mut touched = [false; KEYSLOTS];
-        for change in changes {
-            let (keyslot, active, staging) = match *change {
-                SlotChange::Activate { keyslot, .. } => (keyslot, Some(false), None),
-                SlotChange::Deactivate { keyslot } => (keyslot, None, None),
-                SlotChange::Replace { keyslot, staging, .. } => {
-                    (keyslot, Some(true), Some(staging))
-                }
-            };
-            let unfit = |staging| match staging {
-                Staging::Keyslot(staging) => {
-                    staging == keyslot || staging >= KEYSLOTS || self.is_damaged(staging)
-                }
-                Staging::InPlace => false,
-                Staging::Area => true,
-            };
-            let twice = touched.get_mut(keyslot).is_none_or(|it| std::mem::replace(it, true));
-            if twice
-                || self.is_damaged(keyslot)
-                || active.is_some_and(|active| active != self.is_active(keyslot))
-                || staging.is_some_and(unfit)
-            {
-                let text = format!("the change of keyslot {keyslot} does not fit the header");
-                return Err(Error::new(ErrorKind::InvalidInput, text));
-            }
-        }
-        Ok(())
-    }
-
-    /// Refuses key material that nobody could open: a LUKS1 header has one cipher, one hash and
-    /// PBKDF2, and with an iteration count of 0 it would be refused as a whole.
-    fn check_scheme(&self, scheme: &Scheme) -> Result<()> {
-        let Scheme { kdf, encryption, af_hash } = scheme;
-        let (cipher, own) = self.scheme()?;
-        let fits =
-            matches!(*kdf, KdfAlg::Pbkdf2 { hash, iterations } if hash == own && iterations > 0);
-        if fits && encryption == cipher && *af_hash == own {
-            return Ok(());
-        }
-        let text = format!("a keyslot of this LUKS1 header cannot have {}", kdf.kind().name());
-        Err(Error::new(ErrorKind::InvalidInput, text))
-    }
-
     /// The runs of bytes in which `to` differs, one per sector: where, and what `to` has there.
     pub(super) fn changed_sectors(&self, to: &RawHeader) -> Vec<(usize, Vec<u8>)> {
         let (from, to) = (self.raw.as_bytes(), to.as_bytes());
@@ -411,7 +310,7 @@ impl Header {
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
-enum Order {
+pub(super) enum Order {
     BackToFront,
     FrontToBack,
 }
