@@ -107,8 +107,8 @@ impl Scene {
                             is_old || named.has_before && of(&opened, it) == of(&after, it)
                         })
                     }
-                    "changed as asked" => is_done(&these),
-                    "changed as asked, and the secondary copy of the header is to be repaired"
+                    "changed as asked"
+                    | "changed as asked, and the secondary copy of the header is to be repaired"
                     | "is replaced" => is_done(&these),
                     "is unchanged" | "are unchanged" => {
                         these.iter().all(|&it| of(&opened, it) == of(&before, it))
