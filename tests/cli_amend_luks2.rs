@@ -85,7 +85,8 @@ fn lists_of_changes() {
     let add = |action: &str, keyslot: usize| json!({ "action": action, "keyslot": keyslot, "kdf": "pbkdf2", "iterations": 1000 });
     let changes = json!([add("add", 1), { "action": "erase", "keyslot": 7 }, add("replace", 5)]);
     assert_eq!(planned["changes"], changes);
-    assert_eq!((&planned["dry-run"], &planned["warnings"]), (&json!(true), &json!([])));
+    let warnings = json!(["token 0 (luks2-keyring) is for no other keyslot and is removed"]);
+    assert_eq!((&planned["dry-run"], &planned["warnings"]), (&json!(true), &warnings));
     assert_eq!(desk.keyslots(), [0, 3, 5, 7]);
 
     let before = desk.state();
@@ -162,7 +163,7 @@ fn kdfs_and_their_bounds() {
     }
     // More than an opening may cost: refused before it is paid.
     let kdf = "--iterations 65 --pbkdf-memory 4194304 --pbkdf-parallel 1";
-    let text = "the new secret of keyslot 1 asks for 272629760 passes over a KiB of memory, the limit is 268435456\nhint: --force insists";
+    let text = "the new secret of keyslot 1 asks for 272629760 passes over a KiB of memory, the limit is 268435456\nhint: use --ignore-limits to make it all the same";
     desk.refused(&add(kdf), 1, text);
     for kdf in ["--pbkdf scrypt", "--iterations 4294967296", "--iterations 9 --iter-time 9"] {
         let output = desk.output(&add(kdf));

@@ -90,7 +90,8 @@ fn every_failing_call_leaves_what_was_there() {
     let rename = "rename,renameat,renameat2:error=EIO";
     let calls = ["pwrite64:error=ENOSPC", "fdatasync:error=EIO", "fsync:error=EIO", rename];
     for (format, call) in ["luks", "luks2"].iter().flat_map(|it| calls.map(|call| (it, call))) {
-        let create = [CREATE, &["-f", format, "--pbkdf", "pbkdf2", "--force"]].concat();
+        let create =
+            [&["create", "-f", format, "--pbkdf", "pbkdf2", "--force"], &CREATE[3..]].concat();
         for when in 1.. {
             let scene = Scene::new();
             let before = scene.bytes();

@@ -27,8 +27,18 @@ const CHEAP: &str = "--new-secret env:NEW --pbkdf pbkdf2 --iterations 1000";
 /// `create -f luks2` with a cheap secret and these words in an empty directory.
 fn create(words: &str) -> (Scene, Command) {
     let scene = Scene::without_image();
-    let mut command = scene.command(&["create", "-f", "luks2"]);
-    command.args(CHEAP.split_whitespace()).args(words.split_whitespace());
+    let given: Vec<_> = words.split_whitespace().collect();
+    let is_given = |names: &[&str]| given.iter().any(|word| names.contains(word));
+    let mut command = scene.command(&["create"]);
+    if !is_given(&["-f", "--type"]) {
+        command.args(["-f", "luks2"]);
+    }
+    // What is cheap, unless it is said otherwise.
+    let cheap: Vec<_> = CHEAP.split_whitespace().collect();
+    for option in cheap.chunks(2).filter(|option| !is_given(&option[..1])) {
+        command.args(option);
+    }
+    command.args(given);
     command.current_dir(scene.dir.path());
     (scene, command)
 }

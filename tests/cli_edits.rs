@@ -124,7 +124,10 @@ fn tokens_that_are_refused() {
             r#"{"type":"a","keyslots":["1"]}"#,
             "the token is for keyslot \"1\", and there is none such",
         ),
-        (r#"{"type":"a","keyslots":[0]}"#, "the token is for keyslot 0, and there is none such"),
+        (
+            r#"{"type":"a","keyslots":[0]}"#,
+            "the token has 0 in keyslots: it must be a string\nhint: write keyslots as strings: [\"0\"], not [0]",
+        ),
         (
             r#"{"type":"luks2-keyring","keyslots":[]}"#,
             "the token of type luks2-keyring has no key_description",
@@ -256,8 +259,34 @@ fn luks1_has_none_of_it() {
     desk.refused("config --label a image", 1, none);
     desk.refused("config --keyslot 0 --priority prefer image", 1, none);
     desk.refused("token import --json-file token image", 1, none);
-    desk.refused("token list image", 4, "keyslot: image: a LUKS1 header has no tokens\n");
+    desk.refused("token list image", 1, "keyslot: image: a LUKS1 header has no tokens\n");
     assert_eq!(desk.done("repair image"), "image: nothing to repair\n");
+}
+
+/// Scripts ask by the exit status, and read nothing.
+#[test]
+fn is_luks_is_silent() {
+    let desk = Desk::new(&roomy(0));
+    fs::write(desk.directory.path().join("plain"), [0; 4096]).unwrap();
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/luks1_qemu.img");
+    fs::copy(path, desk.directory.path().join("one")).unwrap();
+    for (words, status) in [
+        ("image", 0),
+        ("--type luks2 image", 0),
+        ("--type luks image", 0),
+        ("--type luks1 image", 1),
+        ("one", 0),
+        ("--type luks1 one", 0),
+        ("--type luks2 one", 1),
+        ("plain", 1),
+    ] {
+        let output = desk.output(&format!("is-luks {words}"));
+        assert_eq!(output.status.code(), Some(status), "{words}");
+        assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
+    }
+    let output = desk.output("is-luks nowhere");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(support::stderr(&output).contains("No such file"), "{output:?}");
 }
 
 #[test]

@@ -96,6 +96,7 @@ fn what_is_left_is_warned_of() {
     };
     only(&[0, 3]);
     desk.done("config --keyslot 3 --priority ignore image");
+    desk.done("token remove --token 4 image");
     let output = desk.output("erase --dry-run --keyslot 0 image");
     assert_eq!(output.status.code(), Some(0));
     let rest = "warning: image: no keyslot is left that a secret opens without naming it: keyslot 3 is ignored\n";
@@ -105,6 +106,109 @@ fn what_is_left_is_warned_of() {
     assert_eq!(stderr(&output), "");
     let output = desk.output("erase --force --keyslot 0 image");
     assert_eq!(stderr(&output), rest);
-    let output = desk.output("erase --force --keyslot 3 image");
-    assert_eq!(stderr(&output), "warning: image: no keyslot is left, nothing opens the image\n");
+    let output = desk.output("erase --force --keep-tokens --keyslot 3 image");
+    let none = "warning: image: no keyslot is left, nothing opens the image\n";
+    assert_eq!(
+        stderr(&output),
+        format!("{none}warning: image: token 0 (test) is left without a keyslot\n")
+    );
+}
+
+#[test]
+fn several_secrets_and_keyslots_are_erased_together_or_not_at_all() {
+    let scene = Scene::new().and("NEW", 1).and("OTHER", 2);
+    let both = ["erase", "--old-secret", "env:NEW", "--old-secret", "env:OTHER", "IMG"];
+    for args in [
+        &["erase", "--old-secret", "env:NEW", "--old-secret", "env:WRONG", "IMG"][..],
+        &["erase", "-S", "1", "-S", "2", "--old-secret", "env:NEW", "IMG"],
+        &[&both[..], &["--secret", "env:WRONG"]].concat(),
+    ] {
+        scene.refused(args, 2, &[]);
+    }
+    scene.refused(&[&both[..], &["--secret", "env:OTHER"]].concat(), 1, &[REFUSED]);
+    scene.refused(&["erase", "-S", "1", "-S", "3", "IMG"], 1, &["keyslot 3 is already erased"]);
+    scene.refused(&["erase", "-S", "0", "-S", "1", "-S", "2", "IMG"], 1, &["the only active"]);
+    scene.done(&both);
+    let left = |name| scene.opened_by(name);
+    assert_eq!((left("OLD"), left("NEW"), left("OTHER")), (vec![0], vec![], vec![]));
+
+    let scene = scene.and("NEW", 1).and("OTHER", 2);
+    let text = scene.done(&["erase", "-S", "1", "--keyslot", "2", "-S", "1", "IMG"]);
+    assert_eq!(text, "keyslot 1 erased\nkeyslot 2 erased\n");
+    // Erasing again: only who says so takes it for done.
+    scene.refused(&["erase", "-S", "1", "IMG"], 1, &["already erased"]);
+    let text = scene.done(&["erase", "--if-present", "-S", "1", "IMG"]);
+    assert_eq!(text, "");
+    let json = scene.json(&["erase", "--if-present", "-S", "1", "IMG"]);
+    assert_eq!(json["changes"], serde_json::json!([]));
+    let scene = scene.and("OTHER", 2);
+    let text = scene.done(&["erase", "--if-present", "-S", "1", "-S", "2", "IMG"]);
+    assert_eq!(text, "keyslot 2 erased\n");
+    scene.refused(&["erase", "--if-present", "-S", "8", "IMG"], 1, &["Invalid keyslot 8"]);
+    scene.refused(&["erase", "--if-present", "-S", "0", "IMG"], 1, &["the only active"]);
+}
+
+#[test]
+fn all_keyslots_are_erased_only_by_who_insists() {
+    for scene in [Scene::new().and("NEW", 5), luks2()] {
+        let setsid = support::peer("setsid");
+        if let Some(setsid) = setsid {
+            let mut command = std::process::Command::new(setsid);
+            command.arg(command::KEYSLOT).args(scene.args(&["erase", "--all", "IMG"]));
+            let text = ["nothing would open the image", "use --force"];
+            scene.command_refused(command.stdin(std::process::Stdio::null()), 1, &text);
+        }
+        let output = scene.command(&["erase", "--all", "--force", "IMG"]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert!(stderr(&output).contains("no keyslot is left, nothing opens the image"));
+        assert_eq!(scene.opened_by("OLD"), [0; 0]);
+    }
+}
+
+/// An image that nothing opens says so, in the same words whoever asks, with its cipher.
+#[test]
+fn an_image_that_nothing_opens() {
+    let nothing = "no keyslot holds the volume key any more";
+    for (scene, cipher) in [
+        (Scene::new(), "LUKS1 header that nothing opens any more, aes-xts-plain64, "),
+        (luks2(), "LUKS2 header that nothing opens any more, aes-xts-plain64, "),
+    ] {
+        scene.done(&["erase", "-q", "--force", "--keyslot", "0", "IMG"]);
+        let output = scene.command(&["check", "IMG"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(4), "{output:?}");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(cipher) && !text.contains("sound"), "{text}");
+        assert!(stderr(&output).contains(nothing), "{output:?}");
+        let converted = scene.dir.path().join("new").to_str().unwrap().to_owned();
+        for args in [
+            &["check", "-q", "--secret", "env:OLD", "IMG"][..],
+            &["add", "--secret", "env:OLD", "--new-secret", "env:NEW", "IMG"],
+            &["replace", "--old-secret", "env:OLD", "--new-secret", "env:NEW", "IMG"],
+            &["convert", "--secret", "env:OLD", "IMG", &converted],
+        ] {
+            scene.refused(args, 4, &[nothing]);
+        }
+    }
+}
+
+#[test]
+fn the_secret_of_an_ignored_keyslot_is_not_wrong() {
+    let scene = luks2();
+    let add = ["add", "-q", "--secret", "env:OLD", "--new-secret", "env:OTHER", "IMG"];
+    scene.done(&[&add[..], &PBKDF2].concat());
+    scene.done(&["config", "-q", "--keyslot", "1", "--priority", "ignore", "IMG"]);
+    let text = "the secret opens keyslot 1, which is ignored unless it is named\n\
+        hint: name it with --keyslot 1, or use 'keyslot config --keyslot 1 --priority normal'\n";
+    let add = ["add", "--secret", "env:OTHER", "--new-secret", "env:NEW", "IMG"];
+    scene.refused(&add, 2, &[text]);
+    scene.refused(&["erase", "-S", "0", "--secret", "env:OTHER", "IMG"], 2, &[text]);
+    let named = [&add[..], &["--keyslot", "1", "--new-keyslot", "2"], &PBKDF2].concat();
+    scene.done(&named);
+    assert_eq!(scene.opened_by("NEW"), [2]);
+    let check = scene.done(&["check", "--secret", "env:OTHER", "--keyslot", "1", "IMG"]);
+    assert!(check.ends_with("the secret opens keyslot 1\n"), "{check}");
+    let wrong = ["check", "-q", "--secret", "env:OTHER", "--keyslot", "0", "IMG"];
+    scene.refused(&wrong, 2, &["keyslot 0 does not open with the secret"]);
+    let free = ["check", "-q", "--secret", "env:OTHER", "--keyslot", "5", "IMG"];
+    scene.refused(&free, 1, &["keyslot 5 is inactive"]);
 }

@@ -81,6 +81,41 @@ fn a_secret_that_ends_in_a_newline() {
     }
 }
 
+/// What a line's end does to a secret, wherever it was lost or found.
+#[test]
+fn a_secret_and_the_end_of_its_line() {
+    let scene = Scene::new();
+    let check = |input: &[u8], source: &str| {
+        let mut command = scene.command(&["check", "-q", "--secret", source, "IMG"]);
+        command.stdin(fs::File::open(scene.file("input", input)).unwrap());
+        command
+    };
+    let carriage = ["hint: the secret ends in a carriage return"];
+    scene.command_refused(&mut check(b"xyzzy-zero\r\n", "stdin"), 2, &carriage);
+    scene.command_refused(&mut check(b"xyzzy-zero\r", "fd:0"), 2, &carriage);
+    let dropped = ["hint: the newline at the end of stdin was dropped; use fd:0"];
+    scene.command_refused(&mut check(b"xyzzy-on\n", "stdin"), 2, &dropped);
+    let text = scene.command_refused(&mut check(b"xyzzy-on", "stdin"), 2, &[]);
+    assert!(!text.contains("hint"), "{text}");
+}
+
+/// Each error of several images names its own.
+#[test]
+fn a_check_of_several_images_names_each() {
+    let (one, other) = (Scene::new(), Scene::new());
+    let mut bytes = other.bytes();
+    bytes[208 + 4..208 + 8].copy_from_slice(&u32::MAX.to_be_bytes());
+    fs::write(&other.image, bytes).unwrap();
+    let other = other.image.to_str().unwrap();
+    let output =
+        one.command(&["check", "-q", "--secret=env:OLD", "IMG", other, "nowhere"]).output();
+    let output = output.unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    let errors: Vec<_> = text.lines().filter(|line| line.starts_with("keyslot: ")).collect();
+    assert_eq!(errors.len(), 2, "{text}");
+    assert!(errors[0].contains(other) && errors[1].contains("nowhere"), "{text}");
+}
+
 #[test]
 fn a_header_that_lies() {
     let word = |value: u32| value.to_be_bytes();
@@ -152,7 +187,11 @@ fn an_absurd_iteration_count() {
         let scene = Scene::patched(offset, &count.to_be_bytes());
         for command in COMMANDS.iter().filter(|command| command.contains(&"env:OLD")) {
             // The slot is looked at before anything that comes after it.
-            let hint = if command[0] == "info" { "keyslot check --force" } else { "--force" };
+            let hint = if command[0] == "info" {
+                "keyslot check --ignore-limits"
+            } else {
+                "use --ignore-limits"
+            };
             scene.refused(command, 4, &[what, &count.to_string(), "hint: ", hint]);
         }
         scene.done(&["info", "IMG"]);
@@ -162,7 +201,7 @@ fn an_absurd_iteration_count() {
     // Who insists gets it: it works on for much longer than a refusal takes.
     for command in [ADD, &["check", "--secret", "env:OLD", "IMG"]] {
         let scene = Scene::patched(slot_0, &u32::MAX.to_be_bytes());
-        let mut child = scene.command(command).arg("--force").spawn().unwrap();
+        let mut child = scene.command(command).arg("--ignore-limits").spawn().unwrap();
         eventually("half a second of work, or an end", || {
             child.try_wait().unwrap().is_some() || user_ticks(child.id()) >= 50
         });

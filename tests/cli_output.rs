@@ -137,7 +137,7 @@ fn secrets_that_cannot_be_had() {
     ] {
         scene.command_refused(&mut scene.command(&add(source)), 1, &[part]);
     }
-    let twice = ["add", "--secret", "stdin", "--new-secret", "stdin", "IMG"];
+    let twice = ["add", "--secret", "stdin", "--new-secret", "fd:0", "IMG"];
     scene.command_refused(&mut scene.command(&twice), 1, &["standard input can be one secret"]);
     for object in ["secret,id=s", "secret,data=xyzzy-zero", "secret,id=s,data=xyzzy,format=hex"] {
         let args = ["add", "--object", object, "--secret", "object:s", "IMG"];

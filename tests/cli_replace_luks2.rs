@@ -125,7 +125,7 @@ fn one_that_is_unbound_keeps_its_key() {
 fn one_that_is_to_be_ignored() {
     let desk = Desk::roomy();
     let replace = |how: &str| format!("replace {how} --new-secret env:S9 {PBKDF2} image");
-    let wrong = "Invalid password, cannot unlock any keyslot";
+    let wrong = "the secret opens keyslot 3, which is ignored unless it is named\nhint: name it with --keyslot 3, or use 'keyslot config --keyslot 3 --priority normal'";
     desk.refused(&replace("--old-secret env:S0 --secret env:S3"), 2, wrong);
     desk.refused(&replace("--keyslot 5 --secret env:S3"), 2, wrong);
     let before = desk.state();

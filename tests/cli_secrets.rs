@@ -24,15 +24,23 @@ fn a_descriptor_that_was_not_inherited_is_not_the_image() {
 }
 
 #[test]
-fn an_empty_new_secret_is_forced_or_refused() {
+fn an_empty_new_secret_is_allowed_by_an_option_of_its_own() {
     let scene = Scene::new();
     let empty = format!("file:{}", scene.file("empty", b"").display());
     let add = ["add", "--secret=env:OLD", "--iterations=1000", "-q", "--new-secret", &empty, "IMG"];
-    scene.refused(&add, 1, &["the new secret is empty", "hint: --force"]);
     let replace = ["replace", "--old-secret=env:OLD", "--new-secret", &empty, "IMG"];
-    scene.refused(&replace, 1, &["the new secret is empty"]);
-    scene.done(&[&add[..], &["--force"]].concat());
+    let create = ["create", "-f", "luks", "--new-secret", &empty, "--iterations=1000", "IMG", "1M"];
+    let convert = ["convert", "-O", "luks", "--secret=env:OLD", "--iterations=1000"];
+    let convert = [&convert[..], &["--new-secret", &empty, "IMG", "IMG.new"]].concat();
+    let text = ["the new secret is empty", "hint: use --allow-empty-secret"];
+    for command in [&add[..], &replace, &create, &convert] {
+        let forced = [command, &["--force"]].concat();
+        scene.command_refused(&mut scene.command(&forced), 1, &text);
+    }
+    scene.done(&[&add[..], &["--allow-empty-secret"]].concat());
     scene.done(&["check", "--secret", &empty, "IMG"]);
+    scene.done(&[&create[..], &["--allow-empty-secret", "--force"]].concat());
+    assert_eq!(scene.opened_by("OLD"), [0; 0]);
 }
 
 #[test]
@@ -40,7 +48,8 @@ fn more_work_than_an_opening_would_allow_is_forced_or_refused() {
     let scene = Scene::new();
     let before = scene.bytes();
     let add = ["add", "--secret=env:OLD", "--new-secret=env:NEW", "--iterations=4294967295", "IMG"];
-    scene.refused(&add, 1, &["keyslot 1", "4294967295", "hint: --force"]);
+    scene.refused(&add, 1, &["keyslot 1", "4294967295", "hint: use --ignore-limits"]);
+    scene.refused(&[&add[..], &["--force"]].concat(), 1, &["hint: use --ignore-limits"]);
     assert!(scene.bytes() == before);
 }
 
@@ -61,4 +70,105 @@ fn two_answers_to_one_question() {
     assert_eq!(output.status.code(), Some(1));
     assert!(support::stderr(&output).contains(twice));
     assert!(!command::is_there(&new));
+}
+
+#[test]
+fn an_option_given_twice_is_an_error() {
+    let scene = Scene::new();
+    for args in [
+        &["add", "--secret=env:WRONG", "--secret=env:OLD", "--new-secret=env:NEW", "IMG"][..],
+        &["add", "--secret=env:OLD", "--new-secret=env:OTHER", "--new-secret=env:NEW", "IMG"],
+        &["replace", "--keyslot=1", "--keyslot=0", "--secret=env:OLD", "IMG"],
+        &["create", "-f", "luks", "-f", "luks2", "--new-secret=env:NEW", "IMG", "1M"],
+        &["uuid", "--uuid", "random", "--uuid", "random", "IMG"],
+        &["amend", "--secret=env:OLD", "--secret=env:OLD", "-o", "state=inactive,keyslot=0", "IMG"],
+        &["check", "-q", "-q", "IMG"],
+    ] {
+        scene.command_refused(&mut scene.command(args), 1, &["cannot be used multiple times"]);
+    }
+    // Under the name qemu-img the last one counts, as there.
+    let name = scene.dir.path().join("qemu-img");
+    std::os::unix::fs::symlink(command::KEYSLOT, &name).unwrap();
+    let info = scene.args(&["info", "-f", "raw", "-f", "luks", "-q", "-q", "IMG"]);
+    let info = &info[..info.len() - 3].iter().chain(&info[info.len() - 1..]).collect::<Vec<_>>();
+    let output = support::run(std::process::Command::new(name).args(info));
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn two_secrets_are_two_lines_of_standard_input() {
+    let scene = Scene::new();
+    let add = ["add", "--secret=stdin", "--new-secret=stdin", "--iterations=1000", "IMG"];
+    let with = |args: &[&str], input: &str| {
+        let mut command = scene.command(args);
+        command.stdin(std::fs::File::open(scene.file("input", input.as_bytes())).unwrap());
+        command
+    };
+    for input in ["xyzzy-zero\n", "xyzzy-zero", "xyzzy-zero\nxyzzy-one\n\n", ""] {
+        let text = [" lines, for 2 secrets"];
+        scene.command_refused(&mut with(&add, input), 1, &text);
+    }
+    assert!(with(&add, "xyzzy-zero\nxyzzy-one\n").output().unwrap().status.success());
+    assert_eq!(scene.opened_by("NEW"), [1]);
+    let replace = ["replace", "--old-secret=stdin", "--new-secret=stdin", "--iterations=1000"];
+    let output = with(&[&replace[..], &["IMG"]].concat(), "xyzzy-one\nxyzzy-two").output();
+    assert!(output.unwrap().status.success());
+    assert_eq!(scene.opened_by("OTHER"), [1]);
+    // The bytes of a descriptor are one secret.
+    let mixed = ["add", "--secret=stdin", "--new-secret=fd:0", "IMG"];
+    let text = ["standard input can be one secret", "hint: use stdin for each"];
+    scene.command_refused(&mut with(&mixed, "xyzzy-zero"), 1, &text);
+}
+
+#[test]
+fn names_that_cryptsetup_has() {
+    let scene = Scene::new().and("OTHER", 3);
+    let old = scene.file("old", b"xyzzy-zero");
+    let new = scene.file("new", b"12345678xyzzy-onexx");
+    let (old, new) = (old.to_str().unwrap(), new.to_str().unwrap());
+    let source = "env:NEW";
+    let add = ["add", "-d", old, "--new-secret", source, "-S", "5", "IMG"];
+    scene.done(&[&add[..], &["--pbkdf-force-iterations", "1000"]].concat());
+    assert_eq!(scene.opened_by("NEW"), [5]);
+    let part = ["--key-file", new, "--keyfile-offset", "8", "--keyfile-size", "9"];
+    let check = [&["check"][..], &part, &["IMG"]].concat();
+    assert!(scene.done(&check).ends_with("the secret opens keyslot 5\n"));
+    let short = ["check", "-d", new, "--keyfile-offset", "8", "--keyfile-size", "12", "IMG"];
+    scene.command_refused(&mut scene.command(&short), 1, &[new, "11 bytes from byte 8 on, not 12"]);
+
+    // The keyslot that the secret is in, and the one that is made.
+    let two = ["add", "--key-slot", "5", "--new-key-slot", "6", "--new-secret=env:NEW", "IMG"];
+    scene.refused(&[&two[..], &["-d", old]].concat(), 2, &["keyslot 5 does not open"]);
+    scene.done(&[&two[..], &["--secret=env:NEW", "-i", "10"]].concat());
+    assert_eq!(scene.opened_by("NEW"), [5, 6]);
+    let replace = ["replace", "-d", old, "--new-secret=env:NEW", "--iterations=1000", "IMG"];
+    scene.done(&replace);
+    assert_eq!((scene.opened_by("OLD"), scene.opened_by("NEW")), (vec![], vec![0, 5, 6]));
+
+    // A whole key file has its newline.
+    let create = ["create", "-q", "-f", "luks", "-i", "10", "-d", "-", "IMG.new", "64K"];
+    let mut create = scene.command(&create);
+    create.current_dir(scene.dir.path());
+    create.stdin(std::fs::File::open(scene.file("line", b"line\n")).unwrap());
+    assert!(create.output().unwrap().status.success());
+    let line = scene.dir.path().join("line");
+    let check = ["check", "-q", "-d", line.to_str().unwrap(), "IMG.new"];
+    assert!(scene.command(&check).current_dir(scene.dir.path()).status().unwrap().success());
+}
+
+#[test]
+fn a_new_secret_that_ends_in_a_newline_is_warned_of() {
+    let scene = Scene::new();
+    let line = format!("file:{}", scene.file("line", b"xyzzy\n").display());
+    let add = ["add", "--secret=env:OLD", "--new-secret", &line, "--iterations=1000", "IMG"];
+    let create =
+        ["create", "-f", "luks", "--new-secret", &line, "--iterations=1000", "IMG.2", "1M"];
+    for args in [&add[..], &create] {
+        let output = scene.command(args).current_dir(scene.dir.path()).output().unwrap();
+        let text = support::stderr(&output);
+        assert!(output.status.success(), "{text}");
+        assert!(text.starts_with("warning: ") && text.contains("ends in a newline"), "{text}");
+    }
+    let quiet = scene.command(&[&add[..], &["-q"]].concat()).output().unwrap();
+    assert_eq!(support::stderr(&quiet), "");
 }

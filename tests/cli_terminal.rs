@@ -57,10 +57,43 @@ fn two_that_differ_and_one_that_is_wrong() {
     assert!(session.text.ends_with(&text), "{session:?}");
 
     // The wrong one is found out before the new one is asked for.
-    let session = Session::of(&scene, &["add", "IMG"], &[("Passphrase: ", WRONG)]).unwrap();
+    let wrong = ("disk.img: Passphrase: ", WRONG);
+    let session = Session::of(&scene, &["add", "--tries", "1", "IMG"], &[wrong]).unwrap();
     assert_eq!(session.status, 2, "{session:?}");
     assert!(!session.text.contains("New passphrase"), "{session:?}");
+    // Three tries, and no more.
+    let session = Session::of(&scene, &["add", "IMG"], &[wrong; 3]).unwrap();
+    assert_eq!(session.status, 2, "{session:?}");
+    assert_eq!(session.text.matches("; try again").count(), 2, "{session:?}");
+    let erase = ["erase", "--old-secret", "prompt", "IMG"];
+    let wrong = ("Passphrase to erase: ", WRONG);
+    let session = Session::of(&scene, &erase, &[wrong; 3]).unwrap();
+    assert_eq!(session.status, 2, "{session:?}");
     assert!(scene.bytes() == before);
+}
+
+/// Nobody types a passphrase in vain.
+#[test]
+fn asks_only_after_what_needs_no_secret() {
+    let scene = Scene::new();
+    for args in [
+        &["add", "--keyslot", "0", "IMG"][..],
+        &["add", "--keyslot", "8", "IMG"],
+        &["add", "--iterations", "999", "IMG"],
+        &["add", "--pbkdf", "argon2id", "IMG"],
+        &["add", "IMG.no"],
+        &["erase", "--keyslot", "3", "--secret", "prompt", "IMG"],
+        &["erase", "--keyslot", "0", "--old-secret", "prompt", "IMG"],
+        &["replace", "--keyslot", "3", "IMG"],
+        &["replace", "--iterations", "999", "IMG"],
+        &["amend", "-o", "state=active", "IMG"],
+        &["check", "--secret", "prompt", "IMG.no"],
+        &["create", "-f", "luks", "IMG", "1M"],
+    ] {
+        let Some(session) = Session::of(&scene, args, &[]) else { return };
+        assert_eq!(session.status, 1, "{session:?}");
+        assert!(!session.text.contains("assphrase"), "{session:?}");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod options;
 mod picture;
 mod plan;
 mod request;
+mod warnings;
 
 pub(crate) use commit::commit;
 pub use options::HELP;

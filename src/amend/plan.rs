@@ -4,8 +4,9 @@
 
 use super::Request;
 use super::picture::{Opens, Picture, Slot};
+use super::warnings::{kept_token, removed_token};
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{Header, HeldKey, Leftover, Occupant, Priority, Staging};
+use crate::header::{Header, Leftover, Occupant, Staging};
 use crate::keyslot::Pbkdf;
 use crate::secret::Passphrase;
 
@@ -16,6 +17,8 @@ pub struct Plan {
     pub(crate) header: Header,
     pub(crate) changes: Vec<PlannedChange>,
     pub(crate) warnings: Vec<String>,
+    /// Whether tokens stay that lose their last keyslot
+    pub(crate) keep_tokens: bool,
 }
 
 /// What becomes of one keyslot.
@@ -60,6 +63,17 @@ impl Plan {
     /// What somebody should know before it is done.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Keeps the tokens of LUKS2 that lose their last keyslot. Otherwise they are removed.
+    #[must_use]
+    pub fn keep_tokens(mut self) -> Self {
+        self.keep_tokens = true;
+        let removed: Vec<_> = self.stale_tokens().iter().map(removed_token).collect();
+        self.warnings.retain(|warning| !removed.contains(warning));
+        let kept = self.stale_tokens().iter().map(kept_token).collect::<Vec<_>>();
+        self.warnings.extend(kept);
+        self
     }
 
     /// Whether the volume key is needed: not for an erase.
@@ -110,7 +124,12 @@ impl Plan {
         force: bool,
     ) -> Result<Self> {
         let mut after = settle_kdfs(header, after)?;
-        let mut plan = Self { header: header.clone(), changes: Vec::new(), warnings: Vec::new() };
+        let mut plan = Self {
+            header: header.clone(),
+            changes: Vec::new(),
+            warnings: Vec::new(),
+            keep_tokens: false,
+        };
         plan.take_back(&mut after);
         let stagings = Self::arrange(header, before, &after)?;
         let mut stagings = stagings.into_iter();
@@ -148,7 +167,6 @@ impl Plan {
         }
         plan.changes.append(&mut replacements);
         plan.warn();
-        plan.warn_of_rest();
         Ok(plan)
     }
 
@@ -168,22 +186,6 @@ impl Plan {
         }
     }
 
-    /// Warns if an erase leaves no keyslot that a typed secret opens without naming it.
-    fn warn_of_rest(&mut self) {
-        let erases = |it: &PlannedChange| matches!(it, PlannedChange::Erase { .. });
-        if self.changes.is_empty() || !self.changes.iter().all(erases) {
-            return;
-        }
-        let is_erased = |keyslot: usize| {
-            let is_it = |it: &PlannedChange| matches!(it, PlannedChange::Erase { keyslot: other } if *other == keyslot);
-            self.changes.iter().any(is_it)
-        };
-        let occupants = self.header.occupants();
-        let left = |keyslot: &usize| occupants[*keyslot].is_some() && !is_erased(*keyslot);
-        let left: Vec<_> = (0..occupants.len()).filter(left).collect();
-        self.warnings.extend(warning_of_rest(&self.header, &occupants, &left));
-    }
-
     /// What keeps each replaced keyslot's key at hand, in the order of their indices.
     fn arrange(header: &Header, before: &[bool], after: &[Slot]) -> Result<Vec<Staging>> {
         let find = |was: bool, is: fn(&Slot) -> bool| -> Vec<usize> {
@@ -195,68 +197,6 @@ impl Plan {
         // One that is free already can be reserved before anything changes.
         let spare = free.first().or(erased.first()).copied();
         header.arrange(find(false, is_new).len(), &erased, &find(true, is_new), spare)
-    }
-
-    fn warn(&mut self) {
-        for change in &self.changes {
-            let (PlannedChange::Add { keyslot, secret, .. }
-            | PlannedChange::Replace { keyslot, secret, .. }) = change
-            else {
-                continue;
-            };
-            if !secret.is_qemu_compatible() {
-                self.warnings.push(format!(
-                    "QEMU cannot use the new secret of keyslot {keyslot}: it is not UTF-8 text without NUL"
-                ));
-            }
-            if let PlannedChange::Replace { staging: Staging::InPlace, .. } = change {
-                self.warnings.push(format!(
-                    "keyslot {keyslot} is overwritten in place: if this is interrupted, neither the old nor the new secret opens it"
-                ));
-            }
-        }
-    }
-}
-
-/// The warning if none of the keyslots that are `left` opens the image with a typed secret unless it
-/// is named.
-fn warning_of_rest(
-    header: &Header,
-    occupants: &[Option<Occupant>],
-    left: &[usize],
-) -> Option<String> {
-    let holds = |keyslot: &usize| occupants[*keyslot].is_some_and(|it| it.key == HeldKey::Volume);
-    let (holders, others): (Vec<usize>, Vec<usize>) = left.iter().copied().partition(holds);
-    let Some(first) = holders.first() else {
-        return Some(match others.first() {
-            Some(keyslot) => format!(
-                "no keyslot with the volume key is left, nothing opens the image: keyslot {keyslot} holds another key"
-            ),
-            None => "no keyslot is left, nothing opens the image".to_owned(),
-        });
-    };
-    let tokens: Option<Vec<_>> = holders.iter().map(|&it| header.token_only(it)).collect();
-    if let Some(tokens) = tokens {
-        return Some(format!(
-            "what is left to open the image is a token's: keyslot {first} is opened by {}",
-            tokens[0]
-        ));
-    }
-    let limits: Option<Vec<_>> =
-        holders.iter().map(|&it| Some(format!("keyslot {it} {}", limit(header, it)?))).collect();
-    let text = limits?.join(", ");
-    Some(format!("no keyslot is left that a secret opens without naming it: {text}"))
-}
-
-/// The reason why a keyslot is not opened by a secret alone, if there is one.
-fn limit(header: &Header, keyslot: usize) -> Option<String> {
-    if let Some(token) = header.token_only(keyslot) {
-        return Some(format!("is opened by {token}"));
-    }
-    match header.keyslot(keyslot) {
-        Some(keyslot) if keyslot.priority == Priority::Ignore => Some("is ignored".to_owned()),
-        Some(_) => None,
-        None => Some("cannot be opened by this program".to_owned()),
     }
 }
 

@@ -4,14 +4,15 @@ use std::ffi::OsString;
 
 use clap::Args;
 use keyslot::amend::{Change, HELP, Request};
+use keyslot::keyslot::wrong_secret;
 use keyslot::options::Options;
-use keyslot::{Error, ErrorKind, Image};
+use keyslot::{Error, ErrorKind, Image, Result};
 
-use super::edit::{Job, carry_out};
 use super::image_spec::{ImageSpec, check_driver};
+use super::job::{Job, carry_out};
 use super::progress::Percent;
 use super::report::Failure;
-use super::secrets::{Secrets, not_both};
+use super::secrets::{Question, Secrets, not_both};
 use super::{
     ChangeArgs, KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Persona, SOURCES, check_cache, output,
 };
@@ -37,6 +38,10 @@ pub struct AmendArgs {
 
     #[command(flatten)]
     kdf: KdfArgs,
+
+    /// Keep tokens that are for no keyslot any more, in place of removing them
+    #[arg(long)]
+    keep_tokens: bool,
 
     /// IMAGE is a list of QEMU's image options
     #[arg(long)]
@@ -64,7 +69,7 @@ pub struct AmendArgs {
 
 /// Runs the command.
 pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
-    let secrets = Secrets::new(&args.objects.objects, &[&args.secret])?;
+    let secrets = Secrets::new(&args.objects.objects, &args.secret)?;
     if args.options.is_empty() {
         return Err(Failure::usage("Must specify options (-o)", "amend"));
     }
@@ -107,19 +112,35 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
     };
     let (id, source) = (spec.key_secret.as_deref(), args.secret.as_ref());
     not_both(id, source, "--secret")?;
-    let secret = secrets.opening(id, source, "--secret", "Passphrase", persona).map_err(opening)?;
-    let mut job = job.map_err(opening)?;
-    if spec.read_only {
-        return Err(opening(invalid("Block node is read-only")));
-    }
-    let unlocked = job.unlock(&secret).map_err(opening)?;
-    // With a key-secret, QEMU's rule holds: another active keyslot is enough.
-    if id.is_none() {
-        job.keep(secret);
-    }
     let force = args.change.force;
-    let request = Request::from_options(&options, &secrets.objects, pbkdf, force)
-        .map_err(|error| error.with_path(&spec.path))?;
+    let request = || {
+        Request::from_options(&options, &secrets.objects, pbkdf, force)
+            .map_err(|error| error.with_path(&spec.path))
+    };
+    let question = Question { option: "--secret", what: "Passphrase", image: Some(&spec.path) };
+    let (job, unlocked) = if id.is_none() && persona == Persona::Keyslot {
+        let mut job = job.map_err(opening)?;
+        check_writable(&spec).map_err(opening)?;
+        if Secrets::asks(source) {
+            request()?;
+        }
+        let opened = secrets.try_opening(source, &question, |secret| job.unlock(secret));
+        let (secret, unlocked) = opened.map_err(opening)?;
+        job.keep(secret);
+        (job, unlocked)
+    } else {
+        // In QEMU's order; and its rule is that another active keyslot is enough.
+        let secret = secrets.opening(id, source, &question, persona).map_err(opening)?;
+        let job = job.map_err(opening)?;
+        check_writable(&spec).map_err(opening)?;
+        // QEMU has no other words for an image without a keyslot.
+        let unlocked = match job.image().header().check_openable() {
+            Ok(()) => job.unlock(&secret),
+            Err(_) => Err(wrong_secret(INVALID, &secret).with_path(&spec.path)),
+        };
+        (job, unlocked.map_err(opening)?)
+    };
+    let request = request()?;
     if args.kdf.is_given() {
         let text = match options.iter().any(|(key, _)| key.ends_with("iter-time")) {
             true => KDF_TWICE,
@@ -132,8 +153,13 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
     }
     progress.begin();
     // qemu-img says nothing of what it did.
-    carry_out(job, request, Some(&unlocked), &args.change, persona == Persona::Keyslot)
+    let job = job.keep_tokens(args.keep_tokens);
+    carry_out(job, &request, Some(&unlocked), &args.change, persona == Persona::Keyslot)
         .map_err(|failure| failure.while_amending(&spec.shown))
+}
+
+fn check_writable(spec: &ImageSpec) -> Result<()> {
+    if spec.read_only { Err(invalid("Block node is read-only")) } else { Ok(()) }
 }
 
 /// Whether what is wrong with the image comes after what is wrong with its secret: QEMU looks the
@@ -165,6 +191,7 @@ const RAW_IS_DANGEROUS: [&str; 2] = [
     "         Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.",
     "         Specify the 'raw' format explicitly to remove the restrictions.",
 ];
+const INVALID: &str = "Invalid password, cannot unlock any keyslot";
 
 fn not_amendable() -> Error {
     let text = "Format driver 'raw' does not support option amendment";

@@ -16,7 +16,7 @@ use super::{ChangeArgs, Outcome, Output, output, qemu_format};
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["priority", "label", "subsystem"]))]
 pub struct ConfigArgs {
     /// Keyslot that --priority is about
-    #[arg(long, value_name = "N", visible_alias = "key-slot", requires = "priority")]
+    #[arg(short = 'S', long, value_name = "N", visible_alias = "key-slot", requires = "priority")]
     keyslot: Option<usize>,
 
     /// Whether it is tried before the others, with them, or only where it is named

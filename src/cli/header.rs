@@ -71,6 +71,14 @@ struct RestoreArgs {
 }
 
 impl HeaderArgs {
+    /// The options of a change, if it is one.
+    pub fn change(&self) -> Option<&ChangeArgs> {
+        match &self.action {
+            Action::Backup(_) => None,
+            Action::Restore(args) => Some(&args.change),
+        }
+    }
+
     /// The form of output that was asked for.
     pub fn output(&self) -> Output {
         match &self.action {

@@ -11,11 +11,15 @@ mod config;
 mod convert;
 mod create;
 mod edit;
+mod erase;
 mod generate;
 mod header;
 mod image_spec;
 mod info;
+mod is_luks;
+mod job;
 mod manual;
+mod opening;
 mod output;
 mod progress;
 mod prompt;
@@ -30,13 +34,13 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use keyslot::crypto::KdfKind;
 use keyslot::keyslot::{Cost, MIN_ITERATIONS, MIN_PASSES, Pbkdf};
 use keyslot::{Error, ErrorKind, Image, Limits, OpenOptions, Result};
 use nix::sys::signal::{SigSet, Signal};
 
-use self::report::Failure;
+use self::report::{Failure, Overrides};
 
 /// Parses the arguments, runs the command, reports a failure.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
@@ -44,11 +48,14 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
     let arguments: Vec<_> = arguments.collect();
     let name = Persona::of(arguments.first());
-    let cli = match Cli::try_parse_from(&arguments) {
+    // Where qemu-img is given an option twice, the last one counts.
+    let parser = Cli::command().args_override_self(name == Persona::QemuImg);
+    let matches = parser.try_get_matches_from(&arguments);
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return report::usage(name, &arguments, &error),
     };
-    let asked = cli.command.output();
+    let (asked, overrides) = (cli.command.output(), cli.command.overrides());
     let result = match cli.command {
         Command::Add(args) => edit::add(&args),
         Command::Amend(args) => amend::run(&args, name),
@@ -58,9 +65,10 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Convert(args) => convert::run(&args, name),
         Command::Completions(args) => generate::completions(&args, Cli::command()),
         Command::Create(args) => create::run(&args, name),
-        Command::Erase(args) => edit::erase(&args),
+        Command::Erase(args) => erase::erase(&args),
         Command::Header(args) => header::run(&args),
         Command::Info(args) => info::run(&args, name),
+        Command::IsLuks(args) => is_luks::run(&args),
         Command::Man(args) => generate::man(&args, Cli::command()),
         Command::Repair(args) => repair::run(&args),
         Command::Replace(args) => edit::replace(&args),
@@ -69,7 +77,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => report::failure(name, asked, &failure),
+        Err(failure) => report::failure(name, asked, overrides, &failure),
     }
 }
 
@@ -115,7 +123,7 @@ impl Persona {
 /// The keyslots of LUKS disk images: read, check, add, erase and replace them, safely.
 #[derive(Parser)]
 #[command(name = "keyslot", version, disable_version_flag = true, infer_long_args = true)]
-#[command(args_override_self = true, after_help = exit_status())]
+#[command(after_help = exit_status())]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -135,9 +143,10 @@ enum Command {
     Convert(convert::ConvertArgs),
     Completions(generate::CompletionsArgs),
     Create(create::CreateArgs),
-    Erase(edit::EraseArgs),
+    Erase(erase::EraseArgs),
     Header(header::HeaderArgs),
     Info(info::InfoArgs),
+    IsLuks(is_luks::IsLuksArgs),
     Man(generate::ManArgs),
     Repair(repair::RepairArgs),
     Replace(edit::ReplaceArgs),
@@ -146,6 +155,27 @@ enum Command {
 }
 
 impl Command {
+    /// The overrides that it has.
+    fn overrides(&self) -> Overrides {
+        let change = match self {
+            Self::Add(args) => Some(&args.change),
+            Self::Amend(args) => Some(&args.change),
+            Self::Config(args) => Some(&args.change),
+            Self::Erase(args) => Some(&args.change),
+            Self::Header(args) => args.change(),
+            Self::Repair(args) => Some(&args.change),
+            Self::Replace(args) => Some(&args.change),
+            Self::Token(args) => return args.overrides(),
+            Self::Uuid(args) => Some(&args.change),
+            _ => None,
+        };
+        match self {
+            Self::Create(args) => args.overrides(),
+            Self::Convert(args) => args.overrides(),
+            _ => change.map_or_else(Overrides::default, Overrides::of),
+        }
+    }
+
     /// The form of output that was asked for.
     fn output(&self) -> Output {
         match self {
@@ -163,7 +193,7 @@ impl Command {
             Self::Replace(args) => args.change.output,
             Self::Token(args) => args.output(),
             Self::Uuid(args) => args.change.output,
-            Self::Completions(_) | Self::Man(_) => Output::Human,
+            Self::Completions(_) | Self::IsLuks(_) | Self::Man(_) => Output::Human,
         }
     }
 }
@@ -179,13 +209,14 @@ const STATUSES: [(u8, &str); 6] = [
     (1, "wrong usage, or any other failure"),
     (2, "no keyslot opens with the secret"),
     (3, "out of memory"),
-    (4, "not a LUKS image, or a damaged or unsupported one"),
+    (4, "not a LUKS image, or a damaged or unsupported one, or one that nothing opens any more"),
     (5, "in use by another program"),
 ];
 
 const SOURCES: &str = "\
 SOURCE is where a secret is: prompt (the default on a terminal), file:PATH, env:NAME, fd:N, stdin,
-object:ID. Bytes are taken as they are; prompt and stdin drop one newline at the end.";
+object:ID. Bytes are taken as they are; prompt and stdin drop one newline at the end. Where stdin
+is given for several secrets, each is a line of it: first --secret, then --old-secret, --new-secret.";
 
 /// `--object`, as often as there are secrets
 #[derive(Args)]
@@ -199,7 +230,7 @@ struct ObjectArgs {
 #[derive(Args)]
 struct KdfArgs {
     /// Time that opening the keyslot shall take on this machine, in milliseconds [default: 2000]
-    #[arg(long, value_name = "MS", conflicts_with = "iterations")]
+    #[arg(short = 'i', long, value_name = "MS", conflicts_with = "iterations")]
     iter_time: Option<u64>,
 
     /// How many times slower than this machine the one is that shall open it in that time
@@ -207,7 +238,7 @@ struct KdfArgs {
     iter_time_target: Option<f64>,
 
     /// PBKDF2 iterations of the keyslot, 1000 at least, or passes of Argon2, 4 at least
-    #[arg(long, value_name = "N")]
+    #[arg(long, visible_alias = "pbkdf-force-iterations", value_name = "N")]
     iterations: Option<u32>,
 
     /// Key derivation function [default: as the keyslot has it; new: argon2id, of LUKS1 pbkdf2]
@@ -293,9 +324,13 @@ struct ChangeArgs {
     #[arg(long)]
     dry_run: bool,
 
-    /// Do what would destroy data, and open what asks for absurd work
+    /// Do what would destroy data
     #[arg(long)]
     force: bool,
+
+    /// Try keyslots that ask for absurd iteration counts or memory, and make such
+    #[arg(long)]
+    ignore_limits: bool,
 
     /// Wait this long for others to be gone from the image
     #[arg(long, value_name = "SECONDS")]
@@ -316,7 +351,7 @@ struct ChangeArgs {
 
 impl ChangeArgs {
     fn limits(&self) -> Limits {
-        limits(self.force)
+        limits(self.ignore_limits)
     }
 
     /// As a change opens its image: locked, from before the header is read.
@@ -337,8 +372,8 @@ enum Output {
 }
 
 /// How much work a header may ask for.
-fn limits(force: bool) -> Limits {
-    if force { Limits::NONE } else { Limits::default() }
+fn limits(ignore: bool) -> Limits {
+    if ignore { Limits::NONE } else { Limits::default() }
 }
 
 /// Refuses what is no cache mode of QEMU's; none of them changes anything here.

@@ -11,7 +11,7 @@ use keyslot::storage::sharing::{Conflict, Permissions};
 use keyslot::{Error, ErrorKind};
 use serde_json::{Value, json};
 
-use super::{Output, Persona, output, qemu_format};
+use super::{ChangeArgs, Output, Persona, output, qemu_format};
 
 /// An error, and what qemu-img puts before such a one.
 pub struct Failure {
@@ -58,6 +58,11 @@ impl Failure {
         Self { is_told: true, ..Self::from(error) }
     }
 
+    /// A failure that is exit status 1 and nothing else.
+    pub fn silent() -> Self {
+        Self::told(Error::new(ErrorKind::InvalidInput, ""))
+    }
+
     /// The error alone, without qemu-img's prefix.
     pub fn into_error(self) -> Error {
         self.error
@@ -74,8 +79,35 @@ impl From<Error> for Failure {
     }
 }
 
+/// The overrides that a command has, and whether they were given.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Overrides {
+    /// `--wait`
+    pub wait: Option<bool>,
+    /// `--force`
+    pub force: Option<bool>,
+    /// `--ignore-limits`
+    pub limits: Option<bool>,
+}
+
+impl Overrides {
+    /// Those of a command that changes an image.
+    pub fn of(change: &ChangeArgs) -> Self {
+        Self {
+            wait: Some(change.wait.is_some()),
+            force: Some(change.force),
+            limits: Some(change.ignore_limits),
+        }
+    }
+}
+
 /// Prints a failure, as JSON too where that was asked for, and says the exit status.
-pub fn failure(persona: Persona, asked: Output, failure: &Failure) -> ExitCode {
+pub fn failure(
+    persona: Persona,
+    asked: Output,
+    overrides: Overrides,
+    failure: &Failure,
+) -> ExitCode {
     let Failure { error, qemu_prefix, is_told, is_amend } = failure;
     if persona == Persona::QemuImg {
         let cause = cause(error);
@@ -100,9 +132,9 @@ pub fn failure(persona: Persona, asked: Output, failure: &Failure) -> ExitCode {
         return ExitCode::from(1);
     }
     if !is_told {
-        tell(error);
+        tell(error, overrides);
         if asked == Output::Json {
-            let mut entry = json!({ "error": document(error) });
+            let mut entry = json!({ "error": document(error, overrides) });
             if let Some(path) = error.path() {
                 entry["filename"] = json!(path.to_string_lossy());
             }
@@ -118,13 +150,13 @@ fn print_entry(entry: &Value) {
 }
 
 /// An error for JSON: its kind, its message, its hint if it has one, and the exit status.
-pub fn document(error: &Error) -> Value {
+pub fn document(error: &Error, overrides: Overrides) -> Value {
     let mut value = json!({
         "kind": kind_name(error.kind()),
         "message": format!("{}{}", error.message(), cause(error)),
         "exit-status": status(error.kind()),
     });
-    if let Some(hint) = hint(error) {
+    if let Some(hint) = hint(error, overrides) {
         value["hint"] = json!(hint);
     }
     value
@@ -136,24 +168,29 @@ fn conflict(error: &Error) -> Option<&Conflict> {
 }
 
 /// Prints an error: its line, and its hint.
-pub fn tell(error: &Error) {
+pub fn tell(error: &Error, overrides: Overrides) {
     output::tell(&format!("keyslot: {error}{}", cause(error)));
-    if let Some(hint) = hint(error) {
+    if let Some(hint) = hint(error, overrides) {
         output::tell(&format!("hint: {hint}"));
     }
 }
 
-/// The hint of an error, or of its kind.
-fn hint(error: &Error) -> Option<String> {
+/// The hint of an error, or of its kind: then an override that the command has and that was not given.
+fn hint(error: &Error, overrides: Overrides) -> Option<String> {
+    let Overrides { wait, force, limits } = overrides;
     let general = match error.kind() {
-        ErrorKind::Exists => Some("--force replaces it"),
+        ErrorKind::Exists if force == Some(false) => Some("--force replaces it"),
         ErrorKind::InUse if conflict(error).is_some_and(Conflict::is_claimed) => {
             Some("unmount or close it, or use --busy-device to change it anyway")
         }
-        ErrorKind::InUse => {
+        ErrorKind::InUse if wait == Some(false) => {
             Some("stop it, or wait for it: what changes keyslots has --wait SECONDS")
         }
-        ErrorKind::Limit | ErrorKind::Refused => Some("--force insists"),
+        ErrorKind::InUse => Some("close the image there and try again"),
+        ErrorKind::Limit if limits == Some(false) => {
+            Some("use --ignore-limits to try it all the same")
+        }
+        ErrorKind::Refused if force == Some(false) => Some("--force insists"),
         _ => None,
     };
     // QEMU's "Failed to write to keyslot 1" is none: it only says where.
@@ -194,7 +231,7 @@ pub fn usage(persona: Persona, arguments: &[OsString], error: &clap::Error) -> E
             output::tell("hint: 'keyslot --help' and 'keyslot COMMAND --help' say what there is");
             if asks_json(arguments) {
                 let error = Error::new(ErrorKind::InvalidInput, text);
-                print_entry(&json!({ "error": document(&error) }));
+                print_entry(&json!({ "error": document(&error, Overrides::default()) }));
             }
         }
         (Persona::QemuImg, None) => {

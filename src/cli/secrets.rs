@@ -1,32 +1,72 @@
 //! Where the secrets of a command come from.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::path::Path;
 
 use keyslot::secret::{Passphrase, SecretObjects, Source};
 use keyslot::{Error, ErrorKind, Result};
 
-use super::Persona;
+use super::opening::{OpeningArgs, file_in_part};
 use super::prompt::ask;
+use super::{Persona, output};
 
 /// The secret objects of a command line, and what its descriptors hold.
 pub struct Secrets {
     pub objects: SecretObjects,
     /// Read before anything is opened: an image might get the number of one that is not there
     descriptors: Vec<(u32, Passphrase)>,
+    /// The part of a key file that is the secret
+    part: Option<Passphrase>,
+    /// The lines of standard input, if several secrets are read from it
+    lines: RefCell<VecDeque<Passphrase>>,
+    /// How often a wrong passphrase may be typed
+    tries: u32,
+}
+
+/// What a person is asked for.
+#[derive(Clone, Copy)]
+pub struct Question<'a> {
+    /// The option that would give it
+    pub option: &'static str,
+    /// `Passphrase`
+    pub what: &'static str,
+    /// The image that it is for
+    pub image: Option<&'a Path>,
+}
+
+impl Question<'_> {
+    fn text(&self) -> String {
+        match self.image {
+            Some(image) => format!("{}: {}", image.display(), self.what),
+            None => self.what.to_owned(),
+        }
+    }
 }
 
 impl Secrets {
     /// Creates the objects in their order, and looks at all sources before anything is done.
-    pub fn new(objects: &[String], sources: &[&Option<OsString>]) -> Result<Self> {
-        let sources = sources.iter().filter_map(|source| source.as_ref()).map(Source::parse);
-        let sources = sources.collect::<Result<Vec<_>>>()?;
-        let is_stdin = |source: &&Source| matches!(source, Source::Stdin | Source::Fd(0));
-        if sources.iter().filter(is_stdin).count() > 1 {
-            let text = "standard input can be one secret only";
-            return Err(invalid(text));
+    pub fn new<'a>(
+        objects: &[String],
+        sources: impl IntoIterator<Item = &'a OsString>,
+    ) -> Result<Self> {
+        let sources = sources.into_iter().filter(|source| file_in_part(source).is_none());
+        let sources = sources.map(Source::parse).collect::<Result<Vec<_>>>()?;
+        let count = |wanted: &Source| sources.iter().filter(|source| *source == wanted).count();
+        let lines = count(&Source::Stdin);
+        if count(&Source::Fd(0)) > 1 || (lines > 0 && count(&Source::Fd(0)) > 0) {
+            return Err(invalid("standard input can be one secret only")
+                .with_hint("use stdin for each secret, and a line for each"));
         }
-        let mut secrets = Self { objects: SecretObjects::new(), descriptors: Vec::new() };
+        let mut secrets = Self {
+            objects: SecretObjects::new(),
+            descriptors: Vec::new(),
+            part: None,
+            lines: RefCell::default(),
+            tries: 3,
+        };
         for source in &sources {
             if let Source::Fd(number) = source {
                 let mut no_prompt = || Err(invalid("a descriptor is not a prompt"));
@@ -34,20 +74,65 @@ impl Secrets {
                 secrets.descriptors.push((*number, secret));
             }
         }
+        if lines > 1 {
+            secrets.lines = RefCell::new(stdin_lines(lines)?);
+        }
         for object in objects {
             secrets.objects.add(object)?;
         }
         Ok(secrets)
     }
 
-    /// The secret that opens an image: the `key-secret` of its options, or what `option` (`--secret`)
-    /// names, [not both](not_both).
+    /// The same with the secret that opens the image in front.
+    pub fn with_opening<'a>(
+        objects: &[String],
+        opening: &OpeningArgs,
+        sources: impl IntoIterator<Item = &'a OsString>,
+    ) -> Result<Self> {
+        let first = opening.source();
+        let sources: Vec<_> = sources.into_iter().collect();
+        let mut secrets = Self::new(objects, first.iter().chain(sources))?;
+        secrets.part = opening.read_part()?;
+        secrets.tries = opening.tries;
+        Ok(secrets)
+    }
+
+    /// Whether a person is asked for the secret of this source.
+    pub fn asks(source: Option<&OsString>) -> bool {
+        match source {
+            Some(source) => source == "prompt",
+            None => has_terminal(),
+        }
+    }
+
+    /// The existing secret that a question is about, and what `open` makes of it. A person who types a
+    /// wrong one is asked again.
+    pub fn try_opening<T>(
+        &self,
+        source: Option<&OsString>,
+        question: &Question<'_>,
+        mut open: impl FnMut(&Passphrase) -> Result<T>,
+    ) -> Result<(Passphrase, T)> {
+        let mut tries = if Self::asks(source) { self.tries } else { 1 };
+        loop {
+            let secret = self.existing(source, question)?;
+            tries -= 1;
+            match open(&secret) {
+                Err(error) if error.kind() == ErrorKind::WrongSecret && tries > 0 => {
+                    output::tell(&format!("keyslot: {error}; try again"));
+                }
+                result => return result.map(|opened| (secret, opened)),
+            }
+        }
+    }
+
+    /// The secret that opens an image: the `key-secret` of its options, or that of a source,
+    /// [not both](not_both).
     pub fn opening(
         &self,
         key_secret: Option<&str>,
         source: Option<&OsString>,
-        option: &str,
-        what: &str,
+        question: &Question<'_>,
         persona: Persona,
     ) -> Result<Passphrase> {
         match key_secret {
@@ -55,67 +140,117 @@ impl Secrets {
             None if source.is_none() && persona == Persona::QemuImg => {
                 Err(invalid("Parameter 'key-secret' is required for cipher"))
             }
-            None => self.existing(source, option, what),
+            None => self.existing(source, question),
         }
     }
 
-    /// The secret that `option` (`--secret`) names; asked for as `what` if it names none.
+    /// What `open` makes of the same secret; a person who types a wrong one is asked again.
+    pub fn open<T>(
+        &self,
+        key_secret: Option<&str>,
+        source: Option<&OsString>,
+        question: &Question<'_>,
+        persona: Persona,
+        mut open: impl FnMut(&Passphrase) -> Result<T>,
+    ) -> Result<T> {
+        if key_secret.is_some() || persona == Persona::QemuImg {
+            return open(&self.opening(key_secret, source, question, persona)?);
+        }
+        self.try_opening(source, question, open).map(|(_, opened)| opened)
+    }
+
+    /// The secret of this source; without one a person is asked.
     pub fn existing(
         &self,
         source: Option<&OsString>,
-        option: &str,
-        what: &str,
+        question: &Question<'_>,
     ) -> Result<Passphrase> {
-        self.read(source, option, &mut || ask(what))
+        self.read(source, question, &mut || ask(&question.text()))
     }
 
     /// The same for a new secret: a person types it twice. An empty one opens the image for
-    /// everybody, so it has to be forced.
+    /// everybody, so it has to be allowed.
     pub fn new_secret(
         &self,
         source: Option<&OsString>,
-        option: &str,
-        what: &str,
-        force: bool,
+        question: &Question<'_>,
+        allow_empty: bool,
     ) -> Result<Passphrase> {
-        let secret = self.read(source, option, &mut || {
-            let first = ask(what)?;
-            if first == ask(&format!("{what}, again"))? {
+        let secret = self.read(source, question, &mut || {
+            let text = question.text();
+            let first = ask(&text)?;
+            if first == ask(&format!("{text}, again"))? {
                 Ok(first)
             } else {
                 Err(invalid("the two passphrases differ"))
             }
         })?;
-        if secret.as_bytes().is_empty() && !force {
-            return Err(Error::new(ErrorKind::Refused, "the new secret is empty"));
-        }
+        check_not_empty(&secret, allow_empty)?;
         Ok(secret)
     }
 
     fn read(
         &self,
         source: Option<&OsString>,
-        option: &str,
+        question: &Question<'_>,
         prompt: &mut dyn FnMut() -> Result<Passphrase>,
     ) -> Result<Passphrase> {
         let source = match source {
-            Some(source) => Source::parse(source)?,
-            None if std::io::stderr().is_terminal() || std::io::stdin().is_terminal() => {
-                Source::Prompt
+            Some(source) if file_in_part(source).is_some() => {
+                return self.part.clone().ok_or_else(|| invalid("the key file was not read"));
             }
+            Some(source) => Source::parse(source)?,
+            None if has_terminal() => Source::Prompt,
             None => {
+                let option = question.option;
                 let text = format!("{option} is needed: there is no terminal to ask on");
                 return Err(
                     invalid(&text).with_hint("file:PATH, env:NAME, fd:N, stdin or object:ID")
                 );
             }
         };
+        if source == Source::Stdin
+            && let Some(line) = self.lines.borrow_mut().pop_front()
+        {
+            return Ok(line);
+        }
         let is_it = |(number, _): &&(u32, Passphrase)| source == Source::Fd(*number);
         match self.descriptors.iter().find(is_it) {
             Some((_, secret)) => Ok(secret.clone()),
             None => source.read(&self.objects, prompt),
         }
     }
+}
+
+/// Refuses a new secret that is empty, unless that is wanted.
+pub fn check_not_empty(secret: &Passphrase, allow_empty: bool) -> Result<()> {
+    if allow_empty || !secret.as_bytes().is_empty() {
+        return Ok(());
+    }
+    let hint = "use --allow-empty-secret, and everybody can open the image";
+    Err(Error::new(ErrorKind::Refused, "the new secret is empty").with_hint(hint))
+}
+
+/// What to say of a new secret that ends as a line does, which a typed one never does.
+pub fn newline_warning(secret: &Passphrase) -> Option<&'static str> {
+    let text = "the new secret ends in a newline, which counts as part of it: it cannot be typed";
+    secret.ends_with_newline().then_some(text)
+}
+
+/// Reads this many secrets from standard input, a line each.
+fn stdin_lines(count: usize) -> Result<VecDeque<Passphrase>> {
+    let mut no_prompt = || Err(invalid("standard input is not a prompt"));
+    let all = Source::Stdin.read(&SecretObjects::new(), &mut no_prompt)?;
+    let lines: VecDeque<_> = all.as_bytes().split(|&byte| byte == b'\n').collect();
+    if lines.len() != count {
+        let text = format!("{} lines, for {count} secrets", lines.len());
+        return Err(invalid(&text).with_path("standard input"));
+    }
+    lines.into_iter().map(Passphrase::new).collect()
+}
+
+fn has_terminal() -> bool {
+    std::io::stderr().is_terminal() || std::io::stdin().is_terminal()
 }
 
 /// Refuses two answers to which secret it is.

@@ -12,6 +12,7 @@ use keyslot::{Error, ErrorKind, Image, Result};
 use serde_json::{Map, Value, json};
 
 use super::config::edit;
+use super::report::Overrides;
 use super::{ChangeArgs, Outcome, Output, output, qemu_format};
 
 /// List, import, export and remove the tokens of a LUKS2 image
@@ -53,7 +54,7 @@ struct ImportArgs {
     #[arg(long, value_name = "N", visible_alias = "key-slot")]
     keyslot: Vec<usize>,
 
-    /// File with the JSON [default: standard input]
+    /// File with the JSON; '-' is standard input [default: standard input]
     #[arg(long, value_name = "PATH")]
     json_file: Option<PathBuf>,
 
@@ -98,6 +99,16 @@ struct RemoveArgs {
 }
 
 impl TokenArgs {
+    /// The overrides that the command has.
+    pub fn overrides(&self) -> Overrides {
+        match &self.command {
+            Command::List(_) => Overrides::default(),
+            Command::Export(args) => Overrides { force: Some(args.force), ..Overrides::default() },
+            Command::Import(args) => Overrides::of(&args.change),
+            Command::Remove(args) => Overrides::of(&args.change),
+        }
+    }
+
     /// The form of output that was asked for.
     pub fn output(&self) -> Output {
         match &self.command {
@@ -148,7 +159,8 @@ fn line(token: &Token) -> String {
 }
 
 fn import(args: &ImportArgs) -> Outcome {
-    let mut token = read(args.json_file.as_deref())?;
+    let json_file = args.json_file.as_deref().filter(|path| *path != Path::new("-"));
+    let mut token = read(json_file)?;
     if !args.keyslot.is_empty() {
         let keyslots = args.keyslot.iter().map(ToString::to_string).map(Value::from).collect();
         token.insert("keyslots".to_owned(), keyslots);
@@ -197,7 +209,7 @@ fn export(args: &ExportArgs) -> Outcome {
         return Err(Error::new(ErrorKind::InvalidInput, text).with_path(&args.image).into());
     };
     let text = format!("{token}\n");
-    let Some(path) = &args.json_file else {
+    let Some(path) = args.json_file.as_ref().filter(|path| *path != Path::new("-")) else {
         return Ok(output::print(&text)?);
     };
     let is_image = image.file().is_some_and(|file| file.is_file(path).unwrap_or(false));
@@ -223,7 +235,7 @@ fn remove(args: &RemoveArgs) -> Outcome {
 /// What there are tokens in.
 fn metadata<'a>(image: &'a Image, path: &Path) -> Result<&'a Metadata> {
     let header = image.header().luks2().ok_or_else(|| {
-        Error::new(ErrorKind::Unsupported, "a LUKS1 header has no tokens").with_path(path)
+        Error::new(ErrorKind::InvalidInput, "a LUKS1 header has no tokens").with_path(path)
     })?;
     Ok(header.metadata())
 }

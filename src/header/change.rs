@@ -2,9 +2,7 @@
 
 use super::{Edit, Header, HeldKey, Occupant, SlotChange, Stage, Staging, Template};
 use crate::crypto::{KdfKind, random};
-#[cfg(doc)]
-use crate::error::ErrorKind;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 impl Header {
     /// Whether its keyslots can be changed.
@@ -56,6 +54,19 @@ impl Header {
         }
     }
 
+    /// Makes sure that a keyslot holds the volume key, whether or not this crate can open it.
+    ///
+    /// [`ErrorKind::Unsupported`] if nothing opens the image any more.
+    pub fn check_openable(&self) -> Result<()> {
+        let holds_it = |it: &Occupant| it.key == HeldKey::Volume;
+        // A LUKS1 entry that cannot be used may be active.
+        let may_hold_it = self.luks1().is_some() && !self.unusable().is_empty();
+        if may_hold_it || self.occupants().iter().flatten().any(holds_it) {
+            return Ok(());
+        }
+        Err(no_volume_key())
+    }
+
     /// The type of the token that alone can open a keyslot: its secret was never anybody's to type.
     pub(crate) fn token_only(&self, keyslot: usize) -> Option<&str> {
         let token = self.luks2()?.metadata().opener_of(u32::try_from(keyslot).ok()?)?;
@@ -84,14 +95,24 @@ impl Header {
     /// The writes that make `changes`, in stages, and the header as it is after them.
     ///
     /// Every keyslot may occur once, and must be in the state that its change starts from.
+    /// LUKS2: tokens that lose their last keyslot are removed.
     pub fn lower(&self, changes: &[SlotChange]) -> Result<(Vec<Stage>, Self)> {
+        self.lower_with(changes, false)
+    }
+
+    /// The same, and tokens that lose their last keyslot may be kept.
+    pub(crate) fn lower_with(
+        &self,
+        changes: &[SlotChange],
+        keep_tokens: bool,
+    ) -> Result<(Vec<Stage>, Self)> {
         match self {
             Self::Luks1(header) => {
                 let (stages, after) = header.lower(changes)?;
                 Ok((stages, Self::Luks1(after)))
             }
             Self::Luks2(header) => {
-                let (stages, after) = header.lower(changes)?;
+                let (stages, after) = header.lower(changes, keep_tokens)?;
                 Ok((stages, Self::Luks2(after)))
             }
         }
@@ -146,4 +167,10 @@ impl Header {
             Self::Luks2(_) => "no gap between the areas of keyslots is large enough",
         }
     }
+}
+
+/// The error of an image that nothing opens any more.
+pub(super) fn no_volume_key() -> Error {
+    let text = "no keyslot holds the volume key any more";
+    Error::new(ErrorKind::Unsupported, text)
 }

@@ -54,7 +54,7 @@ impl Image {
     fn try_amend(&mut self, plan: &Plan, unlocked: Option<&Unlocked>) -> Result<Vec<Done>> {
         self.must_be_writable()?;
         let (changes, done) = self.seal(plan, unlocked)?;
-        let lowered = plan.header.lower(&changes)?;
+        let lowered = plan.header.lower_with(&changes, plan.keep_tokens)?;
         self.commit(&plan.header, lowered)?;
         Ok(done)
     }

@@ -56,7 +56,7 @@ impl Image {
             let sealed = Sealed { scheme: scheme(template, kdf), salt, key_size, material };
             changes.push(slot_change(change, sealed));
         }
-        plan.header.lower(&changes).map(drop)
+        plan.header.lower_with(&changes, plan.keep_tokens).map(drop)
     }
 
     /// The changes of a plan with their key material, and what is to be said of them.

@@ -68,9 +68,16 @@ impl Limits {
         self.admit("the volume key digest", keyslot.digest.iterations)
     }
 
-    /// Judges what a keyslot would ask for that is to be made: somebody may insist.
+    /// Judges the cost of a new keyslot. It is refused, and the limits may be ignored.
     pub(crate) fn admit_new(self, what: impl Display + Copy, kdf: KdfAlg) -> Result<()> {
-        let refused = |error: Error| Error::new(ErrorKind::Refused, error.message());
+        let hint = match kdf {
+            KdfAlg::Argon2 { time, .. } if time >= MIN_ITERATIONS => {
+                "use --pbkdf pbkdf2 for iterations; --ignore-limits takes that many passes of Argon2"
+            }
+            _ => "use --ignore-limits to make it all the same",
+        };
+        let refused =
+            |error: Error| Error::new(ErrorKind::Refused, error.message()).with_hint(hint);
         self.admit_kdf(what, kdf).map_err(refused)
     }
 

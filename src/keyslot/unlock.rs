@@ -68,7 +68,8 @@ pub fn unlock_keyslot(
 /// that opens ends it. Those that are to be ignored are not tried, nor those that hold no volume key.
 ///
 /// [`ErrorKind::WrongSecret`] if none does, [`ErrorKind::Limit`] if none does and one was not
-/// tried because it asks for more than `limits`, [`ErrorKind::Io`] if it could not be read.
+/// tried because it asks for more than `limits`, [`ErrorKind::Io`] if it could not be read,
+/// [`ErrorKind::Unsupported`] if no keyslot holds the volume key.
 pub fn unlock(
     storage: &dyn Storage,
     header: &Header,
@@ -76,6 +77,7 @@ pub fn unlock(
     limits: Limits,
 ) -> Result<Unlocked> {
     header.check_supported()?;
+    header.check_openable()?;
     let is_tried = |keyslot: &Keyslot<'_>| {
         keyslot.active && keyslot.is_bound && keyslot.priority != Priority::Ignore
     };
@@ -100,10 +102,23 @@ pub fn unlock(
             }
         }
     }
-    Err(untried.unwrap_or_else(|| nothing_opens(header, passphrase)))
+    Err(untried.unwrap_or_else(|| nothing_opens(storage, header, passphrase, limits)))
 }
 
-fn nothing_opens(header: &Header, passphrase: &Passphrase) -> Error {
+fn nothing_opens(
+    storage: &dyn Storage,
+    header: &Header,
+    passphrase: &Passphrase,
+    limits: Limits,
+) -> Error {
+    if let Some(keyslot) = opened_if_named(storage, header, passphrase, limits) {
+        let index = keyslot.index;
+        let text = format!("the secret opens keyslot {index}, which is ignored unless it is named");
+        let hint = format!(
+            "name it with --keyslot {index}, or use 'keyslot config --keyslot {index} --priority normal'"
+        );
+        return Error::new(ErrorKind::WrongSecret, text).with_hint(hint);
+    }
     if let (None, Some((index, why))) = (header.keyslots().next(), header.unusable().first()) {
         return cannot_open(*index, why);
     }
@@ -117,6 +132,23 @@ fn nothing_opens(header: &Header, passphrase: &Passphrase) -> Error {
     }
 }
 
+/// The keyslot with the volume key that a search ignores and the passphrase opens.
+fn opened_if_named<'a>(
+    storage: &dyn Storage,
+    header: &'a Header,
+    passphrase: &Passphrase,
+    limits: Limits,
+) -> Option<Keyslot<'a>> {
+    let is_ignored = |keyslot: &Keyslot<'_>| {
+        keyslot.active && keyslot.is_bound && keyslot.priority == Priority::Ignore
+    };
+    let keyslots: Vec<_> = header.keyslots().filter(is_ignored).collect();
+    let candidates = keyslots.iter().cloned().map(|keyslot| Candidate { storage, keyslot });
+    let outcomes = search(&candidates.collect::<Vec<_>>(), passphrase, limits, Until::First);
+    let opened = outcomes.iter().position(|outcome| matches!(outcome, Some(Ok(Some(_)))))?;
+    keyslots.into_iter().nth(opened)
+}
+
 /// The error of a keyslot that this crate cannot open.
 pub fn cannot_open(index: usize, why: &str) -> Error {
     Error::new(ErrorKind::Unsupported, format!("keyslot {index} cannot be opened: {why}"))
@@ -126,8 +158,15 @@ pub fn cannot_open(index: usize, why: &str) -> Error {
 /// something about the passphrase that may be the reason.
 pub fn wrong_secret(text: impl Into<String>, passphrase: &Passphrase) -> Error {
     let error = Error::new(ErrorKind::WrongSecret, text);
-    if passphrase.ends_with_newline() {
+    let bytes = passphrase.as_bytes();
+    if bytes.ends_with(b"\n") {
         error.with_hint("the secret ends in a newline, which counts as part of it")
+    } else if bytes.ends_with(b"\r") {
+        error.with_hint("the secret ends in a carriage return, which counts as part of it")
+    } else if passphrase.lost_newline() {
+        error.with_hint(
+            "the newline at the end of stdin was dropped; use fd:0 if the secret has one, as a file made by echo does",
+        )
     } else {
         error
     }

@@ -28,7 +28,10 @@ pub const LARGEST_SECRET: usize = 8 << 20;
 ///
 /// A clone is another handle on the same memory.
 #[derive(Clone)]
-pub struct Passphrase(Arc<SecretBytes>);
+pub struct Passphrase {
+    bytes: Arc<SecretBytes>,
+    lost_newline: bool,
+}
 
 impl Passphrase {
     /// A copy of `bytes`. Wiping the original is the caller's.
@@ -38,12 +41,22 @@ impl Passphrase {
 
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        self.0.as_slice()
+        self.bytes.as_slice()
     }
 
     /// Whether the last byte is a newline: often one that an editor or `echo` left there.
     pub fn ends_with_newline(&self) -> bool {
         self.as_bytes().ends_with(b"\n")
+    }
+
+    /// The same passphrase, marked as one whose newline at the end was dropped.
+    pub(crate) fn without_newline(self) -> Self {
+        Self { lost_newline: true, ..self }
+    }
+
+    /// Whether a newline was dropped at its end: a wrong passphrase may be wrong for that.
+    pub fn lost_newline(&self) -> bool {
+        self.lost_newline
     }
 
     /// Whether QEMU takes it: valid UTF-8 without a NUL.
@@ -54,13 +67,13 @@ impl Passphrase {
 
 impl From<SecretBytes> for Passphrase {
     fn from(bytes: SecretBytes) -> Self {
-        Self(Arc::new(bytes))
+        Self { bytes: Arc::new(bytes), lost_newline: false }
     }
 }
 
 impl PartialEq for Passphrase {
     fn eq(&self, other: &Self) -> bool {
-        self.0.ct_eq(&other.0).into()
+        self.bytes.ct_eq(&other.bytes).into()
     }
 }
 

@@ -75,10 +75,11 @@ impl Source {
             Self::Fd(number) => read_descriptor(*number),
             Self::Stdin => {
                 let mut secret = read_stdin()?;
-                if secret.as_slice().ends_with(b"\n") {
-                    secret.truncate(secret.len() - 1);
+                if !secret.as_slice().ends_with(b"\n") {
+                    return Ok(secret.into());
                 }
-                Ok(secret.into())
+                secret.truncate(secret.len() - 1);
+                Ok(Passphrase::from(secret).without_newline())
             }
             Self::Object(id) => objects.passphrase(id),
         }

@@ -3,12 +3,12 @@
 use std::ffi::OsString;
 
 use keyslot::storage::{Access, FileStorage, Storage};
-use keyslot::{Error, ErrorKind, OpenOptions, Result, Sharing};
+use keyslot::{Error, ErrorKind, OpenOptions, Passphrase, Result, Sharing};
 
 use super::super::image_spec::ImageSpec;
 use super::super::limits;
 use super::super::report::Failure;
-use super::super::secrets::not_both;
+use super::super::secrets::{Question, not_both};
 use super::new::{no_header, no_keyslot};
 use super::source::Source;
 use super::target::{Data, Opened};
@@ -50,12 +50,14 @@ pub fn existing(
     let (id, source) = (spec.key_secret.as_deref(), args.new_secret.as_ref());
     not_both(id, source, "--new-secret")?;
     let unlocked = || {
-        let options = OpenOptions::new().sharing(Sharing::Amend).limits(limits(job.args.force));
+        let options =
+            OpenOptions::new().sharing(Sharing::Amend).limits(limits(job.args.ignore_limits));
         let image = options.open(&spec.path)?;
         job.persona.admit(&image)?;
         let what = "Passphrase of the target";
-        let secret = job.secrets.opening(id, source, "--new-secret", what, job.persona)?;
-        let unlocked = image.unlock(&secret)?;
+        let question = Question { option: "--new-secret", what, image: Some(&spec.path) };
+        let open = |secret: &Passphrase| image.unlock(secret);
+        let unlocked = job.secrets.open(id, source, &question, job.persona, open)?;
         let (keyslot, volume) = (unlocked.keyslot(), image.volume(&unlocked)?);
         Ok(Data::Luks(Box::new(Opened { image, keyslot, volume })))
     };

@@ -20,6 +20,7 @@ use self::target::Target;
 use super::create::LuksArgs;
 use super::progress::Progress;
 use super::qemu_format;
+use super::report::Overrides;
 use super::secrets::Secrets;
 use super::{KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, check_cache, output};
 
@@ -81,6 +82,14 @@ pub struct ConvertArgs {
     #[arg(long)]
     force: bool,
 
+    /// Allow an empty new secret, with which everybody can open the target
+    #[arg(long)]
+    allow_empty_secret: bool,
+
+    /// Try keyslots that ask for absurd iteration counts or memory, and make such
+    #[arg(long)]
+    ignore_limits: bool,
+
     /// Read everything again and compare
     #[arg(long)]
     verify: bool,
@@ -130,10 +139,18 @@ pub struct ConvertArgs {
     operands: Vec<OsString>,
 }
 
+impl ConvertArgs {
+    /// The overrides that it has.
+    pub(super) fn overrides(&self) -> Overrides {
+        Overrides { wait: None, force: Some(self.force), limits: Some(self.ignore_limits) }
+    }
+}
+
 /// Runs the command.
 pub fn run(args: &ConvertArgs, persona: Persona) -> Outcome {
     let copy = copy_options(args)?;
-    let secrets = Secrets::new(&args.objects.objects, &[&args.secret, &args.new_secret])?;
+    let sources = args.secret.iter().chain(&args.new_secret);
+    let secrets = Secrets::new(&args.objects.objects, sources)?;
     let mut options = Options::new();
     for text in &args.options {
         options.append(Options::parse(text)?);

@@ -7,9 +7,10 @@ use keyslot::options::{Options, size};
 use keyslot::storage::Place;
 use keyslot::{Passphrase, Preallocation, Result};
 
-use super::super::KDF_TWICE;
 use super::super::create::{self, Version};
 use super::super::progress::Spinner;
+use super::super::secrets::Question;
+use super::super::{KDF_TWICE, limits};
 use super::target::Data;
 use super::{Job, Persona, invalid};
 
@@ -75,13 +76,16 @@ pub fn new_luks(
 ) -> Result<(Data, Option<Passphrase>)> {
     let Job { args, secrets, persona } = *job;
     let overwrite = persona.overwrites(args.force);
-    let create = create::create_options(version, options, &args.kdf, &args.luks, args.force)?;
-    let create = create.overwrite(overwrite);
+    let create = create::create_options(version, options, &args.kdf, &args.luks)?;
+    let create = create.limits(limits(args.ignore_limits)).overwrite(overwrite);
     create.check(len)?;
     // What stands against the target's name is found before a person is asked for a secret.
     drop(Place::new(path, overwrite)?);
+    let what = "New passphrase";
+    let question = Question { option: "--new-secret", what, image: Some(path) };
     let source = args.new_secret.as_ref();
-    let secret = create::new_secret(options, source, secrets, args.force, persona)?;
+    let empty = args.allow_empty_secret;
+    let secret = create::new_secret(options, source, secrets, &question, empty, persona)?;
     if !args.quiet {
         create::warn_of(&secret, version, &path.to_string_lossy());
     }

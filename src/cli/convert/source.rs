@@ -5,12 +5,12 @@ use std::path::Path;
 
 use keyslot::storage::{Access, FileStorage, Storage, Version};
 use keyslot::volume::{Side, Volume};
-use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
+use keyslot::{Error, ErrorKind, Image, OpenOptions, Passphrase, Result, Sharing};
 
 use super::super::image_spec::ImageSpec;
 use super::super::limits;
 use super::super::report::Failure;
-use super::super::secrets::not_both;
+use super::super::secrets::{Question, not_both};
 use super::{Job, Persona, invalid};
 
 /// The source, open until the end.
@@ -89,7 +89,7 @@ fn open(spec: &ImageSpec, sharing: Sharing, job: &Job<'_>) -> Result<Data> {
             None => raw().map(Data::Raw),
         };
     }
-    let options = OpenOptions::new().sharing(sharing).limits(limits(job.args.force));
+    let options = OpenOptions::new().sharing(sharing).limits(limits(job.args.ignore_limits));
     let opened = options.open(&spec.path);
     if spec.key_secret.is_none() && job.persona.guesses_raw(&opened, spec.driver.as_deref()) {
         drop(opened);
@@ -107,13 +107,20 @@ fn open(spec: &ImageSpec, sharing: Sharing, job: &Job<'_>) -> Result<Data> {
         }
         image => image?,
     };
-    let (id, what) = (spec.key_secret.as_deref(), "Passphrase of the source");
-    let look_up = || job.secrets.opening(id, secret, "--secret", what, job.persona);
-    // QEMU looks the secret up before it reads the header.
-    let early = (job.persona == Persona::QemuImg).then(look_up).transpose()?;
-    job.persona.admit(&image)?;
-    let secret = early.map_or_else(look_up, Ok)?;
-    let volume = image.volume(&image.unlock(&secret)?)?;
+    let id = spec.key_secret.as_deref();
+    let what = "Passphrase of the source";
+    let question = Question { option: "--secret", what, image: Some(&spec.path) };
+    let unlocked = if job.persona == Persona::QemuImg {
+        // QEMU looks the secret up before it reads the header.
+        let secret = job.secrets.opening(id, secret, &question, job.persona)?;
+        job.persona.admit(&image)?;
+        image.unlock(&secret)?
+    } else {
+        image.header().check_openable()?;
+        let open = |secret: &Passphrase| image.unlock(secret);
+        job.secrets.open(id, secret, &question, job.persona, open)?
+    };
+    let volume = image.volume(&unlocked)?;
     Ok(Data::Luks(Box::new((image, volume))))
 }
 

@@ -10,14 +10,16 @@ use clap::Args;
 use keyslot::header::Header;
 use keyslot::keyslot::Cost;
 use keyslot::options::{Options, boolean, image_size, number, size};
+use keyslot::storage::Place;
 use keyslot::{CreateOptions, Error, ErrorKind, Passphrase, Preallocation, Result};
 use serde_json::{Value, json};
 
 pub use self::luks::{LuksArgs, Version};
+use super::opening::key_file;
 use super::progress::Spinner;
 use super::qemu_format;
-use super::report::Failure;
-use super::secrets::{Secrets, not_both};
+use super::report::{Failure, Overrides};
+use super::secrets::{Question, Secrets, newline_warning, not_both};
 use super::{
     KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, changes, check_count,
     limits, output,
@@ -30,6 +32,7 @@ use super::{
 /// replaced without --force, and then only when the new image is complete.
 #[derive(Args)]
 #[command(after_help = SOURCES)]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option")]
 pub struct CreateArgs {
     #[command(flatten)]
     objects: ObjectArgs,
@@ -52,9 +55,21 @@ pub struct CreateArgs {
     #[command(flatten)]
     luks: LuksArgs,
 
+    /// Read the new secret from this file; '-' is standard input, with any newline at its end
+    #[arg(short = 'd', long, value_name = "PATH", conflicts_with = "new_secret")]
+    key_file: Option<PathBuf>,
+
     /// Replace an existing file
     #[arg(long)]
     force: bool,
+
+    /// Allow an empty new secret, with which everybody can open the image
+    #[arg(long)]
+    allow_empty_secret: bool,
+
+    /// Make a keyslot that asks for an absurd iteration count or memory
+    #[arg(long)]
+    ignore_limits: bool,
 
     /// How the result is printed
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
@@ -71,7 +86,8 @@ pub struct CreateArgs {
 
 /// Runs the command.
 pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
-    let secrets = Secrets::new(&args.objects.objects, &[&args.new_secret])?;
+    let new_secret_source = args.new_source();
+    let secrets = Secrets::new(&args.objects.objects, &new_secret_source)?;
     let mut options = Options::new();
     for text in &args.options {
         options.append(Options::parse(text)?);
@@ -112,11 +128,18 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
     if options.last("iter-time").is_some() && args.kdf.is_given() {
         return Err(named(invalid(KDF_TWICE)));
     }
-    let create = create_options(version, &options, &args.kdf, &args.luks, args.force);
-    let create = create.map_err(named)?.overwrite(persona.overwrites(args.force));
+    let create = create_options(version, &options, &args.kdf, &args.luks).map_err(named)?;
+    let overwrite = persona.overwrites(args.force);
+    let create = create.limits(limits(args.ignore_limits)).overwrite(overwrite);
     create.check(size).map_err(named)?;
-    let secret = new_secret(&options, args.new_secret.as_ref(), &secrets, args.force, persona)
-        .map_err(named)?;
+    let source = new_secret_source.as_ref();
+    if Secrets::asks(source) {
+        drop(Place::new(&path, overwrite).map_err(named)?);
+    }
+    let question = Question { option: "--new-secret", what: "New passphrase", image: Some(&path) };
+    let empty = args.allow_empty_secret;
+    let secret =
+        new_secret(&options, source, &secrets, &question, empty, persona).map_err(named)?;
     if !args.quiet {
         warn_of(&secret, version, &shown);
     }
@@ -154,12 +177,25 @@ pub(super) fn result(shown: &str, size: u64, opened: Option<(&Header, usize)>) -
     value
 }
 
+impl CreateArgs {
+    /// The overrides that it has.
+    pub(super) fn overrides(&self) -> Overrides {
+        Overrides { wait: None, force: Some(self.force), limits: Some(self.ignore_limits) }
+    }
+
+    /// The source of the new secret, if one is given.
+    fn new_source(&self) -> Option<OsString> {
+        self.new_secret.clone().or_else(|| self.key_file.as_deref().map(key_file))
+    }
+}
+
 /// The secret that shall open a new image: the `key-secret` among its options, or `--new-secret`.
 pub(super) fn new_secret(
     options: &Options,
     source: Option<&OsString>,
     secrets: &Secrets,
-    force: bool,
+    question: &Question<'_>,
+    allow_empty: bool,
     persona: Persona,
 ) -> Result<Passphrase> {
     let id = options.last("key-secret");
@@ -169,12 +205,15 @@ pub(super) fn new_secret(
         None if persona == Persona::QemuImg => {
             Err(invalid("Parameter 'key-secret' is required for cipher"))
         }
-        None => secrets.new_secret(source, "--new-secret", "New passphrase", force),
+        None => secrets.new_secret(source, question, allow_empty),
     }
 }
 
 /// Says that QEMU will not open what this secret opens, if that is so. (LUKS2 it opens with none.)
 pub(super) fn warn_of(secret: &Passphrase, version: Version, shown: &str) {
+    if let Some(warning) = newline_warning(secret) {
+        output::tell(&format!("warning: {shown}: {warning}"));
+    }
     if version == Version::Luks1 && !secret.is_qemu_compatible() {
         output::tell(&format!(
             "warning: {shown}: QEMU cannot use the secret: it is not UTF-8 text without NUL"
@@ -215,7 +254,6 @@ pub(super) fn create_options(
     options: &Options,
     kdf: &KdfArgs,
     luks: &LuksArgs,
-    force: bool,
 ) -> Result<CreateOptions> {
     if options.last("detached-header").is_some_and(|value| boolean("", value).unwrap_or(true)) {
         let text = "creating a detached header is not supported yet";
@@ -232,8 +270,7 @@ pub(super) fn create_options(
         .cipher(cipher::cipher(options, luks)?)
         .hash(cipher::hash(options, luks)?)
         .pbkdf(pbkdf)
-        .preallocation(preallocation(options)?)
-        .limits(limits(force));
+        .preallocation(preallocation(options)?);
     if let Some(uuid) = luks.uuid()? {
         create = create.uuid(uuid);
     }

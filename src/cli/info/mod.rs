@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use super::image_spec::ImageSpec;
 use super::progress::Spinner;
 use super::qemu_format::{self, human, json, size};
-use super::report::{self, Failure};
+use super::report::{self, Failure, Overrides};
 use super::secrets::Secrets;
 use super::{ObjectArgs, Outcome, Output, Persona, SOURCES, check, output};
 
@@ -70,12 +70,12 @@ pub struct InfoArgs {
 
 /// Runs the command.
 pub fn run(args: &InfoArgs, persona: Persona) -> Outcome {
-    let secrets = Secrets::new(&args.objects.objects, &[&args.secret])?;
+    let secrets = Secrets::new(&args.objects.objects, &args.secret)?;
     if args.images.is_empty() {
         return Err(Failure::usage("Expecting one image file name", "info"));
     }
     let secret = match &args.secret {
-        Some(source) => Some(secrets.existing(Some(source), "--secret", "Passphrase")?),
+        Some(source) => Some(secrets.existing(Some(source), &check::QUESTION)?),
         None => None,
     };
     let mut failed = None;
@@ -91,10 +91,10 @@ pub fn run(args: &InfoArgs, persona: Persona) -> Outcome {
             failed.get_or_insert(error.into());
             continue;
         }
-        report::tell(&error);
+        report::tell(&error, Overrides::default());
         if args.output == Output::Json && !is_shown {
             let filename = name.to_string_lossy();
-            let entry = json!({ "filename": filename, "error": report::document(&error) });
+            let entry = json!({ "filename": filename, "error": report::document(&error, Overrides::default()) });
             output::print(&qemu_format::json_line(&entry))?;
         }
         failed.get_or_insert(Failure::told(error));
@@ -137,12 +137,14 @@ fn show(
     if let Some(secret) = secret {
         let _spinner = Spinner::start("trying the keyslots", args.output == Output::Json);
         let opened = check::opened_by(&image, secret).map_err(|error| match error.kind() {
-            ErrorKind::Limit => error.with_hint("'keyslot check --force' insists"),
+            ErrorKind::Limit => {
+                error.with_hint("'keyslot check --ignore-limits' tries it all the same")
+            }
             _ => error,
         })?;
         if opened.is_empty() {
             let error = check::opens_nothing(secret).with_path(&spec.path);
-            document["error"] = report::document(&error);
+            document["error"] = report::document(&error, Overrides::default());
             wrong = Some(error);
         }
         document["secret-opens"] = json!(opened);

@@ -8,6 +8,7 @@ use super::steps::KEYSLOTS;
 use super::{Header, Slot, unsupported};
 use crate::crypto::{CipherSpec, HashAlg, KdfAlg, KdfKind};
 use crate::error::{Error, ErrorKind, Result};
+use crate::header::change::no_volume_key;
 use crate::header::{HeldKey, Occupant, Staging, Template};
 
 impl Header {
@@ -125,9 +126,7 @@ impl Header {
     /// Length in bytes of the volume key: only its keyslots say.
     pub(in crate::header) fn volume_key_size(&self) -> Result<usize> {
         match super::key_size(&self.metadata, self.first_segment()) {
-            0 => {
-                Err(Error::new(ErrorKind::Unsupported, "no keyslot holds the volume key any more"))
-            }
+            0 => Err(no_volume_key()),
             size => Ok(size),
         }
     }

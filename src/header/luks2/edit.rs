@@ -6,7 +6,7 @@ use std::ops::Range;
 use base64ct::{Base64, Encoding};
 use serde_json::{Map, Value, json};
 
-use super::metadata::Metadata;
+use super::metadata::{Metadata, is_opener};
 use super::{BINARY_SIZE, corrupt};
 use crate::crypto::{CipherSpec, HashAlg, KdfAlg, af};
 use crate::error::{Error, ErrorKind, Result};
@@ -122,6 +122,31 @@ impl Draft {
                 if let Some(Value::Array(keyslots)) = member.get_mut("keyslots") {
                     keyslots.retain(|other| *other != *number);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a keyslot whose secret is replaced from the tokens that hold the old one.
+    pub fn release_openers(&mut self, number: usize) -> Result<()> {
+        let number = number.to_string();
+        for token in self.object("tokens")?.values_mut() {
+            let is_opener = token["type"].as_str().is_some_and(is_opener);
+            if let (true, Some(Value::Array(keyslots))) = (is_opener, token.get_mut("keyslots")) {
+                keyslots.retain(|other| *other != *number);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the tokens that had keyslots before and have none any more.
+    pub fn drop_stale_tokens(&mut self, before: &Metadata) -> Result<()> {
+        let tokens = self.object("tokens")?;
+        for token in before.tokens().iter().filter(|token| !token.keyslots.is_empty()) {
+            let number = token.number.to_string();
+            let keyslots = tokens.get(&number).and_then(|token| token["keyslots"].as_array());
+            if keyslots.is_some_and(Vec::is_empty) {
+                tokens.shift_remove(&number);
             }
         }
         Ok(())

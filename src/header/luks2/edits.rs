@@ -109,6 +109,10 @@ fn check_token(metadata: &Metadata, token: &Map<String, Value>) -> Result<()> {
         });
         if !is_there {
             let shown = shown(keyslot);
+            if !keyslot.is_string() {
+                let text = format!("the token has {shown} in keyslots: it must be a string");
+                return Err(invalid(text).with_hint("write keyslots as strings: [\"0\"], not [0]"));
+            }
             return Err(invalid(format!(
                 "the token is for keyslot {shown}, and there is none such"
             )));

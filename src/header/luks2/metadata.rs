@@ -116,9 +116,7 @@ impl Metadata {
 
     /// The token that a keyslot's secret is in, or comes from, so that nobody can type it.
     pub fn opener_of(&self, keyslot: u32) -> Option<&Token> {
-        let is_it = |token: &&Token| {
-            OPENERS.contains(&token.kind.as_str()) && token.keyslots.contains(&keyslot)
-        };
+        let is_it = |token: &&Token| is_opener(&token.kind) && token.keyslots.contains(&keyslot);
         self.tokens.iter().find(is_it)
     }
 
@@ -238,10 +236,20 @@ impl fmt::Debug for Metadata {
 }
 
 impl Token {
+    /// Whether it holds, or comes by, the secret of its keyslots, so that nobody types it.
+    pub fn holds_secret(&self) -> bool {
+        is_opener(&self.kind)
+    }
+
     fn parse(number: u32, member: &Member<'_>) -> Result<Self> {
         let kind = member.member("type")?.name()?.to_owned();
         Ok(Self { number, kind, keyslots: member.member("keyslots")?.numbers()? })
     }
+}
+
+/// Whether a token of this type holds the secret of its keyslots.
+pub(super) fn is_opener(kind: &str) -> bool {
+    OPENERS.contains(&kind)
 }
 
 /// Types of tokens whose keyslots have a random secret: those of systemd-cryptenroll and clevis. A

@@ -13,8 +13,13 @@ use crate::header::step::{list, unchanged};
 use crate::header::{Sealed, SlotChange, Stage, Staging, Step};
 
 impl Header {
-    /// The writes that make `changes`, and the header after them.
-    pub(in crate::header) fn lower(&self, changes: &[SlotChange]) -> Result<(Vec<Stage>, Self)> {
+    /// The writes that make `changes`, and the header after them. Tokens that lose their last
+    /// keyslot are removed, unless they are kept.
+    pub(in crate::header) fn lower(
+        &self,
+        changes: &[SlotChange],
+        keep_tokens: bool,
+    ) -> Result<(Vec<Stage>, Self)> {
         let sorted = self.sort(changes)?;
         let slots = |numbers: &mut dyn Iterator<Item = usize>| -> Vec<_> {
             numbers.filter_map(|number| self.slot(number)).collect()
@@ -25,6 +30,7 @@ impl Header {
         let arranged = Areas::of(self).arrange(&added, &erased, &replaced)?;
 
         let mut writer = Writer::new(self)?;
+        writer.keep_tokens = keep_tokens;
         let mut round = Round { added: Vec::new(), replaced: Vec::new(), erased: sorted.erased };
         round.added.extend(sorted.added.into_iter().zip(arranged.added));
         for number in 0.. {
@@ -197,10 +203,14 @@ impl Writer {
                     draft.add_keyslot(*keyslot, digest, sealed, area)?;
                 } else {
                     draft.replace_keyslot(*keyslot, sealed, Some(area))?;
+                    draft.release_openers(*keyslot)?;
                 }
             }
             for &keyslot in &round.erased {
                 draft.remove_keyslot(keyslot)?;
+            }
+            if !self.keep_tokens {
+                draft.drop_stale_tokens(&self.header.metadata)?;
             }
             draft.set_unwiped(&unwiped)
         })?;
@@ -228,10 +238,12 @@ impl Writer {
         let with_it = metadata.edited(hdr_size, |draft| {
             if is_new {
                 draft.remove_keyslot(keyslot)?;
-                draft.add_keyslot(keyslot, digest, sealed, &area)
+                draft.add_keyslot(keyslot, digest, sealed, &area)?;
             } else {
-                draft.replace_keyslot(keyslot, sealed, None)
+                draft.replace_keyslot(keyslot, sealed, None)?;
+                draft.release_openers(keyslot)?;
             }
+            if self.keep_tokens { Ok(()) } else { draft.drop_stale_tokens(&metadata) }
         })?;
         self.reserve(std::slice::from_ref(&area), NOTHING);
         let unsure = format!("keyslot {keyslot} is half replaced: neither secret may open it");

@@ -46,6 +46,8 @@ pub(super) struct Writer {
     pub done: String,
     /// What waits for a later stage, for the texts of stages that change something
     pub rest: String,
+    /// Whether tokens stay that lose their last keyslot
+    pub keep_tokens: bool,
 }
 
 impl Writer {
@@ -53,7 +55,8 @@ impl Writer {
     pub fn new(header: &Header) -> Result<Self> {
         let (header, salts) = (header.clone(), header.salts()?);
         let (done, rest) = (String::new(), String::new());
-        let mut writer = Self { header, salts, stages: Vec::new(), done, rest };
+        let stages = Vec::new();
+        let mut writer = Self { header, salts, stages, done, rest, keep_tokens: false };
         let mut steps = vec![Step::Sync];
         steps.extend(writer.settle()?);
         writer.stage(steps, "nothing has changed");

@@ -1,7 +1,8 @@
 //! `keyslot check`: whether the header is sound, what a crash left, and what a secret opens.
 
+mod text;
+
 use std::collections::VecDeque;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -12,12 +13,14 @@ use keyslot::secret::Passphrase;
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
 use serde_json::{Value, json};
 
-use super::changes::{kdf, set_kdf};
+use self::text::text;
+use super::changes::set_kdf;
 use super::create::Version;
+use super::opening::OpeningArgs;
 use super::progress::Spinner;
 use super::qemu_format;
-use super::report::{self, Failure};
-use super::secrets::Secrets;
+use super::report::{self, Failure, Overrides};
+use super::secrets::{Question, Secrets};
 use super::{ObjectArgs, Outcome, Output, SOURCES, limits, output};
 
 /// Check the header, and which keyslots a secret opens
@@ -27,16 +30,26 @@ use super::{ObjectArgs, Outcome, Output, SOURCES, limits, output};
 #[derive(Args)]
 #[command(after_help = SOURCES)]
 pub struct CheckArgs {
-    /// Secret to try on every keyslot
-    #[arg(long, value_name = "SOURCE")]
-    secret: Option<OsString>,
+    // It is tried on every keyslot.
+    #[command(flatten)]
+    opening: OpeningArgs,
 
     /// Stop at the first keyslot that the secret opens
-    #[arg(long, requires = "secret")]
+    #[arg(long, requires = "OpeningArgs")]
     first: bool,
 
+    /// Try the secret on this keyslot alone, whatever its priority
+    #[arg(
+        short = 'S',
+        long,
+        visible_alias = "key-slot",
+        value_name = "N",
+        requires = "OpeningArgs"
+    )]
+    keyslot: Option<usize>,
+
     /// Try keyslots that ask for absurd iteration counts or memory, too
-    #[arg(long)]
+    #[arg(long, visible_alias = "ignore-limits")]
     force: bool,
 
     #[command(flatten)]
@@ -55,35 +68,72 @@ pub struct CheckArgs {
     images: Vec<PathBuf>,
 }
 
+impl CheckArgs {
+    /// The error of a secret that opens nothing.
+    fn wrong(&self, secret: &Passphrase) -> Error {
+        match self.keyslot {
+            Some(keyslot) => {
+                wrong_secret(format!("keyslot {keyslot} does not open with the secret"), secret)
+            }
+            None => opens_nothing(secret),
+        }
+    }
+
+    fn overrides(&self) -> Overrides {
+        Overrides { limits: Some(self.force), ..Overrides::default() }
+    }
+}
+
 /// Runs the command.
 pub fn run(args: &CheckArgs) -> Outcome {
-    let secrets = Secrets::new(&args.objects.objects, &[&args.secret])?;
-    let secret = match &args.secret {
-        Some(source) => Some(secrets.existing(Some(source), "--secret", "Passphrase")?),
+    let secrets = Secrets::with_opening(&args.objects.objects, &args.opening, [])?;
+    let mut opened = None;
+    let secret = match args.opening.source() {
         None => None,
+        Some(source) if Secrets::asks(Some(&source)) => match args.images.as_slice() {
+            // Nobody is asked in vain.
+            images if images.iter().all(|path| Image::open(path).is_err()) => None,
+            [path] => {
+                let question = Question { image: Some(path), ..QUESTION };
+                let (secret, images) = secrets.try_opening(Some(&source), &question, |secret| {
+                    must_open(open(&args.images, Some(secret), args), secret, args)
+                })?;
+                opened = Some(images);
+                Some(secret)
+            }
+            _ => Some(secrets.existing(Some(&source), &QUESTION)?),
+        },
+        Some(source) => Some(secrets.existing(Some(&source), &QUESTION)?),
     };
     let mut failed = None;
     // Where nothing is tried at once, an image is not open for longer than it takes.
     let at_once = if secret.is_some() && !args.first { AT_ONCE } else { 1 };
-    let images = args.images.chunks(at_once).flat_map(|paths| open(paths, secret.as_ref(), args));
+    let images = args.images.chunks(at_once).flat_map(|paths| match opened.take() {
+        Some(images) => images,
+        None => open(paths, secret.as_ref(), args),
+    });
     for (path, image) in images {
         let checked = image.and_then(|(image, tried)| {
-            Ok((image.header().format(), check(path, &image, tried, args.first)?))
+            let document = check(path, &image, tried, args.first)?;
+            Ok((image.header().format(), image.header().check_openable(), document))
         });
         let (mut document, error) = match checked {
-            Ok((format, document)) => {
+            Ok((format, openable, document)) => {
                 if args.output == Output::Human && !args.quiet {
-                    output::print(&text(format, &document))?;
+                    output::print(&text(format, openable.is_ok(), &document))?;
                 }
                 let is_wrong = document["secret-opens"].as_array().is_some_and(Vec::is_empty);
                 let secret = secret.as_ref().filter(|_| is_wrong);
-                (document, secret.map(|secret| opens_nothing(secret).with_path(path)))
+                let wrong = secret.map(|secret| args.wrong(secret));
+                (document, openable.err().or(wrong).map(|error| error.with_path(path)))
             }
-            Err(error) => (json!({ "filename": path.to_string_lossy() }), Some(error)),
+            Err(error) => {
+                (json!({ "filename": path.to_string_lossy() }), Some(error.with_path(path)))
+            }
         };
         if let Some(error) = &error {
-            report::tell(error);
-            document["error"] = report::document(error);
+            report::tell(error, args.overrides());
+            document["error"] = report::document(error, args.overrides());
         }
         if args.output == Output::Json {
             output::print(&qemu_format::json_line(&document))?;
@@ -111,13 +161,41 @@ fn open<'a>(
     if let Some(secret) = secret {
         let _spinner = Spinner::start("trying the keyslots", args.quiet);
         let opened: Vec<_> = images.iter().filter_map(|(_, image)| image.as_ref().ok()).collect();
-        tried.extend(match opened.as_slice() {
-            [image] if args.first => vec![first(image, secret)],
-            images => Image::try_images(images, secret),
+        tried.extend(match (opened.as_slice(), args.keyslot) {
+            (images, Some(keyslot)) => {
+                images.iter().map(|image| one(image, keyslot, secret)).collect()
+            }
+            ([image], None) if args.first => vec![first(image, secret)],
+            (images, None) => Image::try_images(images, secret),
         });
     }
     let mut with_tried = |image| (image, tried.pop_front());
     images.into_iter().map(|(path, image)| (path, image.map(&mut with_tried))).collect()
+}
+
+/// The same images, unless the secret opens no keyslot of the only one.
+fn must_open<'a>(
+    images: Vec<(&'a Path, Result<Opened>)>,
+    secret: &Passphrase,
+    args: &CheckArgs,
+) -> Result<Vec<(&'a Path, Result<Opened>)>> {
+    if let [(path, Ok((image, Some(tried))))] = images.as_slice()
+        && image.header().check_openable().is_ok()
+        && tried.iter().all(|(_, outcome)| matches!(outcome, Ok(false)))
+    {
+        return Err(args.wrong(secret).with_path(*path));
+    }
+    Ok(images)
+}
+
+/// The outcome of one keyslot, which is named.
+fn one(image: &Image, keyslot: usize, secret: &Passphrase) -> Tried {
+    let opens = match image.unlock_keyslot(keyslot, secret) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::WrongSecret => Ok(false),
+        Err(error) => Err(error),
+    };
+    vec![(keyslot, opens)]
 }
 
 /// What is known when one keyslot opens.
@@ -181,10 +259,21 @@ fn check(path: &Path, image: &Image, tried: Option<Tried>, first: bool) -> Resul
     if header.payload_offset() > len {
         document["payload-missing"] = json!(true);
     }
+    let stale: Vec<_> = stale_tokens(header).collect();
+    if !stale.is_empty() {
+        document["stale-tokens"] = json!(stale);
+    }
     if let Some(tried) = tried {
         document["secret-opens"] = json!(opened(image, tried, first)?);
     }
     Ok(document)
+}
+
+/// Tokens that are for no keyslot.
+fn stale_tokens(header: &Header) -> impl Iterator<Item = Value> {
+    let tokens = header.luks2().map_or(&[][..], |header| header.metadata().tokens());
+    let stale = tokens.iter().filter(|token| token.keyslots.is_empty());
+    stale.map(|token| json!({ "token": token.number, "type": token.kind }))
 }
 
 /// The token without which nobody opens a keyslot.
@@ -223,8 +312,8 @@ fn opened(image: &Image, tried: Tried, first: bool) -> Result<Vec<usize>> {
         None => error,
     };
     image.header().check_supported().map_err(named)?;
-    if let (None, Some((index, why))) = (image.keyslots().next(), image.header().unusable().first())
-    {
+    let unusable = image.header().unusable();
+    if let (None, Some((index, why))) = (image.keyslots().next(), unusable.first()) {
         return Err(named(cannot_open(*index, why)));
     }
     match over_limit {
@@ -257,89 +346,9 @@ pub fn leftover(leftover: Leftover) -> Value {
     }
 }
 
-/// What there is to say of a keyslot.
-fn keyslot(slot: &Value) -> String {
-    let mut text = if let Some(why) = slot["damage"].as_str() {
-        format!("inactive, its entry is damaged: {why}; 'keyslot repair' puts it right")
-    } else if let Some(why) = slot["unusable"].as_str() {
-        format!("cannot be opened: {why}")
-    } else if let Some(kdf) = kdf(slot) {
-        format!("active, {kdf}")
-    } else if slot["blank"] == json!(true) {
-        "inactive, blank".to_owned()
-    } else {
-        "inactive, not blank (random data, or old key material)".to_owned()
-    };
-    if let Some(priority) = slot["priority"].as_str() {
-        text = format!("{text}, priority {priority}");
-    }
-    if slot["unbound"] == json!(true) {
-        text.push_str(", unbound: its key is not the volume key");
-    }
-    if let (Some(number), Some(kind)) = (slot["token"].get("token"), slot["token"]["type"].as_str())
-    {
-        text = format!("{text}, only token {number} ({kind}) opens it");
-    }
-    text
-}
-
-fn text(format: &str, document: &Value) -> String {
-    let string = |key: &str| document[key].as_str().unwrap_or("unknown");
-    let bits = document["key-bits"].as_u64().map(|bits| format!("{bits}-bit"));
-    let list = |key: &str| document[key].as_array().map(Vec::as_slice).unwrap_or_default();
-    let is_damaged = list("keyslots").iter().any(|slot| slot["damage"].is_string());
-    let is_sound = list("weaknesses").is_empty() && !is_damaged;
-    let mut lines = vec![format!(
-        "{}: {}{format} header, {}, {} key, {}",
-        string("filename"),
-        if is_sound { "sound " } else { "" },
-        string("cipher"),
-        bits.as_deref().unwrap_or("unknown"),
-        string("hash"),
-    )];
-    for slot in list("keyslots") {
-        lines.push(format!("keyslot {}: {}", slot["keyslot"], keyslot(slot)));
-    }
-    lines.extend(document["warning"].as_str().map(|warning| format!("warning: {warning}")));
-    for weakness in list("weaknesses") {
-        lines.extend(weakness.as_str().map(|weakness| format!("warning: {weakness}")));
-    }
-    if document["payload-missing"] == json!(true) {
-        let text = "note: the file ends before the payload: a header backup or a truncated image";
-        lines.push(text.to_owned());
-    }
-    for left in list("leftovers") {
-        let (keyslot, staging) = (&left["keyslot"], &left["staging"]);
-        lines.push(match left["kind"].as_str() {
-            Some("wipe") => format!(
-                "leftover: erasing keyslot {keyslot} was interrupted before its area was overwritten; 'keyslot repair' overwrites it"
-            ),
-            Some("replace") => format!(
-                "leftover: replacing keyslot {keyslot} was interrupted; its new secret opens keyslot {staging}; 'keyslot repair' finishes it"
-            ),
-            Some("area") => {
-                let (offset, size) = (&left["offset"], &left["size"]);
-                format!(
-                    "leftover: {size} bytes from byte {offset} on may be key material of an erased keyslot; 'keyslot repair' overwrites them"
-                )
-            }
-            Some("staging") => format!(
-                "leftover: replacing keyslot {keyslot} was interrupted; its old secret still opens it, the new one opens keyslot {staging}; 'keyslot repair' takes the new one back"
-            ),
-            _ => format!(
-                "leftover: keyslot {staging} holds a copy of the key material of keyslot {keyslot}; 'keyslot repair' removes it"
-            ),
-        });
-    }
-    let opened: Vec<_> = list("secret-opens").iter().map(ToString::to_string).collect();
-    match opened.as_slice() {
-        [] => {}
-        [keyslot] => lines.push(format!("the secret opens keyslot {keyslot}")),
-        keyslots => lines.push(format!("the secret opens keyslots {}", keyslots.join(", "))),
-    }
-    lines.push(String::new());
-    lines.join("\n")
-}
+/// What is asked where no one image is meant.
+pub const QUESTION: Question<'static> =
+    Question { option: "--secret", what: "Passphrase", image: None };
 
 /// As many images are open, and locked, at a time
 const AT_ONCE: usize = 8;

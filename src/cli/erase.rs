@@ -1,0 +1,148 @@
+//! `keyslot erase`: keyslots by their numbers, by their secrets, or all of them.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use clap::Args;
+use keyslot::amend::{Change, Request};
+use keyslot::header::Leftover;
+use keyslot::secret::Passphrase;
+use keyslot::{Error, ErrorKind, Result};
+
+use super::job::{Job, carry_out};
+use super::opening::OpeningArgs;
+use super::secrets::Secrets;
+use super::{ChangeArgs, ObjectArgs, Outcome, Persona, SOURCES, prompt};
+
+/// Erase secrets: their keyslots are made inactive and their key material overwritten
+///
+/// By index, no secret is needed as long as another keyslot stays active. By secret, every
+/// keyslot that it opens is erased. Several keyslots or secrets are erased in one amendment: all of
+/// them, or none if one cannot be. A --secret given besides must open a keyslot that stays.
+#[derive(Args)]
+#[command(after_help = SOURCES)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["keyslot", "old_secret", "all"]))]
+pub struct EraseArgs {
+    /// Keyslot to erase; may be given several times
+    #[arg(short = 'S', long, visible_alias = "key-slot", value_name = "N", allow_negative_numbers = true, action = clap::ArgAction::Append)]
+    keyslot: Vec<i64>,
+
+    /// Secret whose keyslots are erased; may be given several times. Beside --keyslot, it must open
+    /// each of them
+    #[arg(long, value_name = "SOURCE", action = clap::ArgAction::Append)]
+    old_secret: Vec<OsString>,
+
+    /// Erase all keyslots: nothing opens the image any more
+    #[arg(long, conflicts_with_all = ["keyslot", "old_secret", "secret", "key_file"])]
+    all: bool,
+
+    /// Skip keyslots that are inactive already
+    #[arg(long)]
+    if_present: bool,
+
+    /// Keep tokens that are for no keyslot any more, in place of removing them
+    #[arg(long)]
+    keep_tokens: bool,
+
+    #[command(flatten)]
+    opening: OpeningArgs,
+    #[command(flatten)]
+    objects: ObjectArgs,
+    #[command(flatten)]
+    pub(super) change: ChangeArgs,
+
+    /// Image
+    image: PathBuf,
+}
+
+/// Runs `keyslot erase`.
+pub fn erase(args: &EraseArgs) -> Outcome {
+    if !args.keyslot.is_empty() && args.old_secret.len() > 1 {
+        let text = "--old-secret may be given only once beside --keyslot";
+        return Err(Error::new(ErrorKind::InvalidInput, text).into());
+    }
+    let secrets = Secrets::with_opening(&args.objects.objects, &args.opening, &args.old_secret)?;
+    let job = Job::open(&args.image, &args.change, Persona::Keyslot)?;
+    let mut job = job.keep_tokens(args.keep_tokens);
+    let keyslots = args.keyslots(&job);
+    let force = args.change.force || args.all;
+    let by_index = |old_secret: Option<&Passphrase>| -> Vec<_> {
+        let old_secret = |_: &i64| old_secret.map(|secret| Ok(secret.clone()));
+        keyslots
+            .iter()
+            .map(|keyslot| Change::Erase {
+                keyslot: Some(*keyslot),
+                old_secret: old_secret(keyslot),
+            })
+            .collect()
+    };
+    let source = args.opening.source();
+    if args.all && !args.change.dry_run && !args.change.force {
+        confirm_all(&args.image)?;
+    } else if source.iter().chain(&args.old_secret).any(|it| Secrets::asks(Some(it))) {
+        job.check(by_index(None), force)?;
+    }
+    if source.is_some() {
+        let question = job.question("--secret", "Passphrase");
+        let (secret, _) =
+            secrets.try_opening(source.as_ref(), &question, |secret| job.unlock(secret))?;
+        job.keep(secret);
+    }
+    let mut old_secrets: Vec<Passphrase> = Vec::new();
+    for source in &args.old_secret {
+        let question = job.question("--old-secret", "Passphrase to erase");
+        let is_typed = Secrets::asks(Some(source));
+        let check = |secret: &Passphrase| if is_typed { job.must_open_any(secret) } else { Ok(()) };
+        let (secret, ()) = secrets.try_opening(Some(source), &question, check)?;
+        if !old_secrets.contains(&secret) {
+            old_secrets.push(secret);
+        }
+    }
+    let changes = if args.keyslot.is_empty() && !args.all {
+        old_secrets.iter().map(Change::erase_secret).collect()
+    } else {
+        by_index(old_secrets.first())
+    };
+    carry_out(job, &Request { changes, force }, None, &args.change, true)
+}
+
+impl EraseArgs {
+    /// The keyslots that are named, each once.
+    fn keyslots(&self, job: &Job) -> Vec<i64> {
+        let occupants = job.image().header().occupants();
+        let is_active =
+            |index: i64| usize::try_from(index).ok().and_then(|it| occupants.get(it)).copied();
+        if self.all {
+            let all = 0..i64::try_from(occupants.len()).unwrap_or(0);
+            return all.filter(|&index| is_active(index).flatten().is_some()).collect();
+        }
+        let leftovers = job.image().header().leftovers();
+        let is_left = |index: i64| {
+            leftovers.iter().any(|it| matches!(it, Leftover::Wipe { keyslot } | Leftover::Replace { keyslot, .. } if i64::try_from(*keyslot) == Ok(index)))
+        };
+        let keyslots: BTreeSet<_> = self.keyslot.iter().copied().collect();
+        // A number that no keyslot has is wrong, whatever is to be skipped.
+        let is_kept = |index: &i64| {
+            !self.if_present || is_left(*index) || is_active(*index).is_none_or(|it| it.is_some())
+        };
+        keyslots.into_iter().filter(is_kept).collect()
+    }
+}
+
+/// Asks a person before all keyslots go.
+fn confirm_all(image: &std::path::Path) -> Result<()> {
+    let refused = |text: &str, hint: &str| {
+        Err(Error::new(ErrorKind::Refused, text).with_path(image).with_hint(hint))
+    };
+    if !std::io::stderr().is_terminal() && !std::io::stdin().is_terminal() {
+        let text = "nothing would open the image any more, and there is no terminal to ask on";
+        return refused(text, "use --force to erase all keyslots without a question");
+    }
+    let question = format!("Erase all keyslots of {}, so that nothing opens it?", image.display());
+    if prompt::confirm(&question)? {
+        return Ok(());
+    }
+    refused("nothing has changed: the answer was not 'yes'", "type 'yes' in full")
+}

@@ -1,0 +1,44 @@
+//! `keyslot is-luks`: a question for scripts, answered by the exit status.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use keyslot::{ErrorKind, Image};
+
+use super::Outcome;
+use super::report::Failure;
+
+/// Tell by the exit status whether a file is a LUKS image: 0 if it is, 1 if not
+///
+/// Nothing is printed, unless the file cannot be read.
+#[derive(Args)]
+pub struct IsLuksArgs {
+    /// Version that it must have [default: any]
+    #[arg(short = 'M', long = "type", value_enum, value_name = "TYPE")]
+    kind: Option<Kind>,
+
+    /// Image
+    image: PathBuf,
+}
+
+/// A version of LUKS, by cryptsetup's name
+#[derive(Clone, Copy, Eq, PartialEq, ValueEnum)]
+enum Kind {
+    Luks,
+    Luks1,
+    Luks2,
+}
+
+/// Runs the command.
+pub fn run(args: &IsLuksArgs) -> Outcome {
+    let image = Image::open(&args.image).map_err(|error| match error.kind() {
+        ErrorKind::Io => error.into(),
+        _ => Failure::silent(),
+    })?;
+    let is_luks2 = image.header().luks2().is_some();
+    match args.kind {
+        None | Some(Kind::Luks) => Ok(()),
+        Some(kind) if (kind == Kind::Luks2) == is_luks2 => Ok(()),
+        Some(_) => Err(Failure::silent()),
+    }
+}

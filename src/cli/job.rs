@@ -1,0 +1,284 @@
+//! An image that a command changes: opened, unlocked, and an amendment carried out.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use keyslot::amend::{Change, Plan, PlannedChange, Request};
+use keyslot::crypto::KdfKind;
+use keyslot::header::{Keyslot, Priority};
+use keyslot::keyslot::{Pbkdf, Unlocked, Until};
+use keyslot::secret::Passphrase;
+use keyslot::{Error, ErrorKind, Image, Result, Sharing};
+use serde_json::{Value, json};
+
+use super::check::opens_nothing;
+use super::progress::Spinner;
+use super::secrets::{Question, Secrets, newline_warning};
+use super::{ChangeArgs, Outcome, Output, Persona, changes, check_count, output, qemu_format};
+
+/// An image, opened to be changed.
+pub struct Job {
+    image: Image,
+    path: PathBuf,
+    quiet: bool,
+    /// Must still open the image after an erase
+    kept: Option<Passphrase>,
+    /// Whether tokens stay that are for no keyslot any more
+    keep_tokens: bool,
+}
+
+impl Job {
+    /// Reads the header, and makes sure that the image is free. It is locked when all keys are derived.
+    pub fn open(path: &Path, change: &ChangeArgs, persona: Persona) -> Result<Self> {
+        let options = change.open_options().sharing(Sharing::None).write(true);
+        let image = options.open(path)?;
+        image.check_free()?;
+        persona.admit(&image)?;
+        image.check_amendable()?;
+        Ok(Self {
+            image,
+            path: path.to_owned(),
+            quiet: change.quiet,
+            kept: None,
+            keep_tokens: false,
+        })
+    }
+
+    /// Keeps tokens that are for no keyslot any more.
+    pub fn keep_tokens(self, keep_tokens: bool) -> Self {
+        Self { keep_tokens, ..self }
+    }
+
+    /// Refuses an image that nothing opens any more.
+    pub fn check_openable(&self) -> Result<()> {
+        self.image.header().check_openable().map_err(|error| error.with_path(&self.path))
+    }
+
+    /// Has every erase refused, unless forced, that leaves no keyslot which this secret opens.
+    pub fn keep(&mut self, secret: Passphrase) {
+        self.kept = Some(secret);
+    }
+
+    /// Refuses to erase the last keyslot that the secret to be [kept](Self::keep) opens. A change
+    /// that puts a new secret in leaves one that is known.
+    fn check_kept(&self, plan: &Plan) -> Result<()> {
+        let erased: Option<Vec<_>> = plan.changes().iter().map(erased).collect();
+        let (Some(secret), Some(erased)) = (&self.kept, erased) else { return Ok(()) };
+        let stays = |it: &Keyslot<'_>| {
+            it.is_bound && it.priority != Priority::Ignore && !erased.contains(&it.index)
+        };
+        let active = self.image.keyslots().filter(|it| it.active);
+        let staying: Vec<_> = active.filter(stays).map(|it| it.index).collect();
+        let _spinner = Spinner::start("looking for the secret's keyslots", self.quiet);
+        let mut failed = None;
+        for outcome in self.image.try_keyslots(&staying, secret, Until::First).into_iter().flatten()
+        {
+            match outcome {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let text = "the secret given to open the image opens only what would be erased";
+        let error = Error::new(ErrorKind::Refused, text).with_path(&self.path);
+        Err(error.with_hint("give a secret that opens another keyslot, or use --force"))
+    }
+
+    /// The image, to ask it what no file says.
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// What a person is asked for this image.
+    pub fn question(&self, option: &'static str, what: &'static str) -> Question<'_> {
+        Question { option, what, image: Some(&self.path) }
+    }
+
+    /// The secret that a keyslot is to open with.
+    pub fn new_secret(
+        &self,
+        secrets: &Secrets,
+        source: Option<&OsString>,
+        allow_empty: bool,
+    ) -> Result<Passphrase> {
+        let question = self.question("--new-secret", "New passphrase");
+        let secret = secrets.new_secret(source, &question, allow_empty);
+        let secret = secret.map_err(|error| error.with_path(&self.path))?;
+        if let Some(warning) = newline_warning(&secret).filter(|_| !self.quiet) {
+            output::tell(&format!("warning: {}: {warning}", self.path.display()));
+        }
+        Ok(secret)
+    }
+
+    /// Refuses what is refused whatever the secrets are, before a person is asked for them.
+    pub fn check(&self, changes: Vec<Change>, force: bool) -> Result<()> {
+        self.image.plan(Request { changes, force }).map(drop)
+    }
+
+    /// Refuses a secret that opens no keyslot at all.
+    pub fn must_open_any(&self, secret: &Passphrase) -> Result<()> {
+        let keyslots: Vec<_> = self.image.keyslots().map(|it| it.index).collect();
+        let _spinner = Spinner::start("looking for the secret's keyslots", self.quiet);
+        let outcomes = self.image.try_keyslots(&keyslots, secret, Until::All);
+        for outcome in outcomes.into_iter().flatten() {
+            if outcome? {
+                return Ok(());
+            }
+        }
+        Err(opens_nothing(secret).with_path(&self.path))
+    }
+
+    /// The volume key out of this keyslot, or of the first that opens.
+    pub fn unlock_at(&self, keyslot: Option<i64>, secret: &Passphrase) -> Result<Unlocked> {
+        let Some(keyslot) = keyslot else { return self.unlock(secret) };
+        let _spinner = Spinner::start("unlocking", self.quiet);
+        self.image.unlock_keyslot(usize::try_from(keyslot).unwrap_or(usize::MAX), secret)
+    }
+
+    /// The plan of a request, if everything that it needs is there.
+    fn plan(&self, request: Request, is_unlocked: bool) -> Result<Plan> {
+        let force = request.force;
+        let plan = {
+            let _spinner = Spinner::start("looking for the secret's keyslots", self.quiet);
+            self.image.plan(request)?
+        };
+        let plan = if self.keep_tokens { plan.keep_tokens() } else { plan };
+        if !force {
+            self.check_kept(&plan)?;
+        }
+        for change in plan.changes() {
+            if let PlannedChange::Add { keyslot, pbkdf, .. }
+            | PlannedChange::Replace { keyslot, pbkdf, .. } = change
+            {
+                let default = self.image.header().template(*keyslot)?.kdf;
+                check_count(pbkdf, default).map_err(|error| error.with_path(&self.path))?;
+            }
+        }
+        if plan.needs_volume_key() && !is_unlocked {
+            return Err(Error::new(ErrorKind::InvalidInput, "a secret is needed"));
+        }
+        Ok(plan)
+    }
+
+    /// Whether the path still leads to the opened file.
+    fn is_at_path(&self) -> bool {
+        self.image.file().is_some_and(|file| file.is_file(file.path()).unwrap_or(false))
+    }
+
+    /// The volume key.
+    pub fn unlock(&self, secret: &Passphrase) -> Result<Unlocked> {
+        let _spinner = Spinner::start("unlocking", self.quiet);
+        self.image.unlock(secret)
+    }
+
+    /// Refuses a count that no keyslot here can have, before anybody is asked for a secret.
+    pub fn check_count(&self, pbkdf: &Pbkdf, keyslot: Option<i64>) -> Result<()> {
+        let header = self.image.header();
+        let index = keyslot.map(|keyslot| usize::try_from(keyslot).unwrap_or(usize::MAX));
+        let mut kinds = match index {
+            Some(index) => {
+                vec![header.template(index).map_err(|error| error.with_path(&self.path))?.kdf]
+            }
+            None => header.keyslots().map(|keyslot| keyslot.kdf.alg.kind()).collect(),
+        };
+        // Argon2 admits more than PBKDF2 does.
+        kinds.sort_by_key(|&kind| kind == KdfKind::Pbkdf2);
+        let checked = kinds.first().map_or(Ok(()), |&kind| check_count(pbkdf, kind));
+        checked.map_err(|error| error.with_path(&self.path))
+    }
+
+    /// The volume key out of a keyslot that is to be ignored, but is the one to be replaced.
+    pub fn unlock_ignored(&self, secret: &Passphrase) -> Option<Unlocked> {
+        let is_it = |it: &Keyslot<'_>| it.is_bound && it.priority == Priority::Ignore;
+        let mut ignored = self.image.keyslots().filter(is_it);
+        ignored.find_map(|it| self.image.unlock_keyslot(it.index, secret).ok())
+    }
+
+    /// The key that a keyslot to be replaced holds: the volume key, or, if it is unbound, its own.
+    pub fn unlock_for(&self, secret: &Passphrase, keyslot: Option<i64>) -> Result<Unlocked> {
+        let index = keyslot.and_then(|keyslot| usize::try_from(keyslot).ok());
+        let keyslot = index.and_then(|index| self.image.header().keyslot(index));
+        let _spinner = Spinner::start("unlocking", self.quiet);
+        match keyslot {
+            Some(keyslot) if !keyslot.is_bound => self.image.unlock_keyslot(keyslot.index, secret),
+            Some(keyslot) => match self.image.unlock(secret) {
+                // One that is to be ignored opens where it is named.
+                Err(error) if error.kind() == ErrorKind::WrongSecret => {
+                    self.image.unlock_keyslot(keyslot.index, secret).map_err(|_| error)
+                }
+                result => result,
+            },
+            None => self.image.unlock(secret),
+        }
+    }
+}
+
+/// Plans the request, and unless it is a dry run does it. If it is to `tell`, warns before and
+/// prints what came of it.
+///
+/// Keys are derived while the image is free to others. If they change its header meanwhile, the
+/// request is planned again.
+pub fn carry_out(
+    mut job: Job,
+    request: &Request,
+    unlocked: Option<&Unlocked>,
+    args: &ChangeArgs,
+    tell: bool,
+) -> Outcome {
+    let mut told = HashSet::new();
+    let mut attempts = 1..=ATTEMPTS;
+    let (plan, changes) = loop {
+        let is_last = attempts.next().is_none_or(|attempt| attempt == ATTEMPTS);
+        let plan = job.plan(request.clone(), unlocked.is_some())?;
+        if tell && !args.quiet {
+            let damage = job.image.header().warning().map(str::to_owned);
+            for warning in damage.iter().chain(plan.warnings()) {
+                if told.insert(warning.clone()) {
+                    output::tell(&format!("warning: {}: {warning}", job.path.display()));
+                }
+            }
+        }
+        if args.dry_run || plan.changes().is_empty() {
+            let changes: Vec<Value> = plan.changes().iter().map(changes::planned).collect();
+            break (plan, changes);
+        }
+        let _spinner = Spinner::start("writing keyslots", job.quiet);
+        match job.image.amend(&plan, unlocked) {
+            Err(error) if error.kind() == ErrorKind::Changed && !is_last && job.is_at_path() => {}
+            result => {
+                let changes = result?.iter().map(changes::done).collect();
+                break (plan, changes);
+            }
+        }
+    };
+    let text = if args.output == Output::Json {
+        let result = json!({
+            "filename": job.path.to_string_lossy(),
+            "dry-run": args.dry_run,
+            "changes": changes,
+            "warnings": plan.warnings(),
+        });
+        qemu_format::json_line(&result)
+    } else if (tell || args.dry_run) && !args.quiet {
+        changes::describe(&plan, &changes, args.dry_run)
+    } else {
+        return Ok(());
+    };
+    let print = if args.dry_run { output::print } else { output::print_done };
+    Ok(print(&text)?)
+}
+
+/// The keyslot that a change erases, if it does nothing else.
+fn erased(change: &PlannedChange) -> Option<usize> {
+    match change {
+        PlannedChange::Erase { keyslot } => Some(*keyslot),
+        _ => None,
+    }
+}
+
+/// How often a request is planned before it is given up because others keep changing the header.
+const ATTEMPTS: usize = 16;
