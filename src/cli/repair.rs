@@ -24,7 +24,7 @@ pub struct RepairArgs {
 /// Runs the command.
 pub fn run(args: &RepairArgs) -> Outcome {
     let RepairArgs { change, image: path } = args;
-    let mut image = change.open_options().open(path)?;
+    let mut image = change.open_options().erased(change.force).open(path)?;
     let mut found: Vec<String> = image.header().warning().map(str::to_owned).into_iter().collect();
     let damaged = image.header().damaged();
     let damaged: Vec<_> = damaged.into_iter().map(|(it, why)| (it, why.to_owned())).collect();

@@ -41,7 +41,8 @@ pub fn split(
 ///
 /// If `material` is shorter than `key_size` times `stripes` bytes.
 pub fn merge(hash: HashAlg, material: &[u8], key_size: usize, stripes: u32) -> Zeroizing<Vec<u8>> {
-    let material = &material[..key_size * stripes as usize];
+    // An overflow is longer than any material, and so panics like one that is too short.
+    let material = &material[..key_size.saturating_mul(stripes as usize)];
     let (noise, last) = material.split_at(material.len().saturating_sub(key_size));
     let mut key = diffused(hash, noise, key_size);
     xor(&mut key, last);
@@ -144,6 +145,13 @@ mod tests {
         assert!(merge(HashAlg::Sha256, &[], 0, STRIPES).is_empty());
         let error = split(HashAlg::Sha256, &[3; 16], 0).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    #[should_panic(expected = "out of range")]
+    fn a_length_that_overflows_is_not_a_short_one() {
+        let (key_size, stripes) = (usize::MAX / 4 + 2, 4);
+        merge(HashAlg::Sha256, &[3; 16], key_size, stripes);
     }
 
     #[test]

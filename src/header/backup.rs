@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Header, STEADY_READS, read_steady};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::Storage;
+use crate::storage::{Storage, zeroed};
 
 /// A header and the areas of its keyslots, all of one moment.
 pub struct Backup {
@@ -36,7 +36,7 @@ impl Backup {
                     format!("the areas of keyslots end at byte {end}, the file at byte {len}");
                 return Err(Error::new(ErrorKind::Corrupt, text).with_hint("the file is truncated"));
             }
-            let mut bytes = vec![0; usize::try_from(end).unwrap_or(usize::MAX)];
+            let mut bytes = zeroed(usize::try_from(end).unwrap_or(usize::MAX)).map_err(failed)?;
             read_steady(storage, &mut bytes).map_err(failed)?;
             let start = Start(bytes);
             if let Ok(header) = Header::read_start(&start, false)

@@ -5,6 +5,7 @@
 mod backup;
 mod change;
 mod edit;
+mod foreign;
 pub mod luks1;
 pub mod luks2;
 mod restore;
@@ -24,7 +25,7 @@ pub use view::{Area, Digest, HeldKey, Kdf, Keyslot, Occupant, Priority, Template
 
 use crate::crypto::{CipherSpec, SectorCipher, af};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::Storage;
+use crate::storage::{Storage, zeroed};
 
 /// The header of a LUKS image.
 #[derive(Clone, Debug)]
@@ -89,6 +90,12 @@ impl Header {
         Self::read_start(storage, true)
     }
 
+    /// Reads and checks the header of an image that is to be repaired: one whose magic is erased, too.
+    pub fn read_to_repair(storage: &dyn Storage) -> Result<Self> {
+        Self::read(storage)
+            .or_else(|error| luks2::Header::read_erased(storage)?.map(Self::Luks2).ok_or(error))
+    }
+
     /// The same of a file that may be no more than the start of an image, without its payload.
     fn read_start(storage: &dyn Storage, is_whole: bool) -> Result<Self> {
         let len = storage.len().map_err(|e| Error::io("read the length", e))?;
@@ -107,10 +114,10 @@ impl Header {
         match luks1::Header::parse(bytes, if is_whole { len } else { u64::MAX }) {
             // Where there was a primary copy, there is still a secondary one.
             Err(error) if !is_luks1(bytes) => {
-                if luks2::Header::is_behind(storage)? {
+                if luks2::Header::is_behind(storage, error.kind() != ErrorKind::NotLuks)? {
                     return luks2::Header::read(storage).map(Self::Luks2);
                 }
-                Err(error)
+                Err(foreign::explain(error, bytes, storage))
             }
             parsed => parsed.map(Self::Luks1),
         }
@@ -332,18 +339,28 @@ fn is_luks1(bytes: &[u8]) -> bool {
 /// writer half way.
 fn read_steady(storage: &dyn Storage, bytes: &mut [u8]) -> io::Result<()> {
     storage.read_exact_at(bytes, 0)?;
-    let mut again = vec![0; bytes.len()];
+    let mut again = zeroed(bytes.len().min(PIECE))?;
     for _ in 0..STEADY_READS {
-        storage.read_exact_at(&mut again, 0)?;
-        if again == bytes {
+        let (mut is_steady, mut offset) = (true, 0);
+        for piece in bytes.chunks_mut(PIECE) {
+            let again = &mut again[..piece.len()];
+            storage.read_exact_at(again, offset)?;
+            if again != piece {
+                piece.copy_from_slice(again);
+                is_steady = false;
+            }
+            offset += piece.len() as u64;
+        }
+        if is_steady {
             return Ok(());
         }
-        bytes.copy_from_slice(&again);
     }
     Err(io::Error::new(io::ErrorKind::ResourceBusy, "it keeps changing"))
 }
 
 /// As much as any probe or LUKS1 header needs.
 const HEADER_READ: usize = 1024;
+/// As much as is compared at once.
+const PIECE: usize = 1 << 16;
 /// How often a header may change under us before we give up.
 const STEADY_READS: usize = 16;

@@ -104,6 +104,14 @@ impl Image {
         }
     }
 
+    fn read_again(&self) -> Result<Header> {
+        if self.options.erased {
+            Header::read_to_repair(self.storage())
+        } else {
+            Header::read(self.storage())
+        }
+    }
+
     fn must_be_writable(&self) -> Result<()> {
         if self.options.write {
             return Ok(());
@@ -118,7 +126,7 @@ impl Image {
             None => None,
         };
         self.must_be_at_its_path("since it was opened")?;
-        let header = Header::read(self.storage())?;
+        let header = self.read_again()?;
         if !header.is_same(&self.header) {
             // The keyslots were tried on the old header.
             lock(&self.tried).clear();
@@ -131,7 +139,7 @@ impl Image {
         lock(&self.tried).clear();
         if let Err(error) = commit(self.storage(), &stages) {
             // Later calls go by what the disk has now.
-            if let Ok(header) = Header::read(self.storage()) {
+            if let Ok(header) = self.read_again() {
                 self.header = header;
             }
             return Err(error);

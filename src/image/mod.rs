@@ -53,6 +53,7 @@ pub struct OpenOptions {
     write: bool,
     wait: Option<Duration>,
     busy_device: bool,
+    erased: bool,
     limits: Limits,
 }
 
@@ -250,7 +251,7 @@ impl OpenOptions {
     /// Reads the header, takes no lock.
     pub fn new() -> Self {
         let (sharing, limits) = (Sharing::None, Limits::default());
-        Self { sharing, write: false, wait: None, busy_device: false, limits }
+        Self { sharing, write: false, wait: None, busy_device: false, erased: false, limits }
     }
 
     /// What the image is opened for, and what others may do with it meanwhile.
@@ -282,6 +283,14 @@ impl OpenOptions {
         self
     }
 
+    /// Opens an image whose LUKS2 header lacks nothing but its magic, to [repair](Image::repair)
+    /// it. Without it, that is an error ([`ErrorKind::Corrupt`]).
+    #[must_use]
+    pub fn erased(mut self, erased: bool) -> Self {
+        self.erased = erased;
+        self
+    }
+
     /// How much work the header may ask for.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
@@ -296,7 +305,12 @@ impl OpenOptions {
         let access = if options.write { Access::ReadWrite } else { Access::ReadOnly };
         let file = FileStorage::open_claimed(path, access, self.claim())?;
         let file = Arc::new(file);
-        let header = Header::read(file.as_ref()).map_err(|e| e.with_path(PathBuf::from(path)))?;
+        let header = if options.erased {
+            Header::read_to_repair(file.as_ref())
+        } else {
+            Header::read(file.as_ref())
+        };
+        let header = header.map_err(|e| e.with_path(PathBuf::from(path)))?;
         let storage: Arc<dyn Storage> = Arc::<FileStorage>::clone(&file);
         let id = file.id().map_err(|e| Error::io("look at the file", e).with_path(path))?;
         let (range_lock, tried) = (RangeLock::of(id), Mutex::default());

@@ -19,7 +19,7 @@ use crate::crypto::{HashAlg, KdfAlg, af, kdf};
 use crate::error::{Error, Result};
 use crate::header::{Digest, Keyslot};
 use crate::secret::{Passphrase, SecretBytes, VolumeKey};
-use crate::storage::Storage;
+use crate::storage::{Storage, zeroed};
 
 /// A keyslot to be tried, and where its key material is.
 #[derive(Clone, Debug)]
@@ -108,11 +108,12 @@ impl Candidate<'_> {
     /// What may be the key in it, if this is the key of its cipher.
     fn merge(&self, key: &SecretBytes) -> Result<VolumeKey> {
         let Keyslot { index, area, encryption, key_size, stripes, af_hash, .. } = &self.keyslot;
-        let mut material = Zeroizing::new(vec![0; area.len]);
-        self.storage.read_exact_at(&mut material, area.offset).map_err(|e| {
+        let failed = |e| {
             let offset = area.offset;
             Error::io(format_args!("read the key material of keyslot {index} at byte {offset}"), e)
-        })?;
+        };
+        let mut material = Zeroizing::new(zeroed(area.len).map_err(failed)?);
+        self.storage.read_exact_at(&mut material, area.offset).map_err(failed)?;
         encryption.sector_cipher(key.as_slice())?.decrypt(0, &mut material);
         let split = key_size * *stripes as usize;
         let merged = af::merge(*af_hash, &material[..split], *key_size, *stripes);

@@ -4,6 +4,7 @@
 //! threads. [`FileStorage`] is the one over `pread` and `pwrite`, [`MmapStorage`] the one over `mmap`;
 //! [`sharing`] is what an opened file lets others do with it meanwhile.
 
+mod buffer;
 mod device;
 mod file;
 mod holder;
@@ -15,6 +16,7 @@ mod patience;
 mod permission;
 pub mod sharing;
 
+pub(crate) use buffer::zeroed;
 pub(crate) use file::FileId;
 pub use file::{Access, FileStorage, Version};
 pub use mmap::MmapStorage;

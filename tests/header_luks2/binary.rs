@@ -7,7 +7,7 @@ pub fn table() -> Vec<Case> {
     vec![
         // Binary header
         row("untouched", Change::Set(vec![]), None, Accepts, ""),
-        row("magic of both", both(Change::Bytes(0, b"LUKX".into()), Change::Bytes(16384, b"SKUX".into())), not_luks("Volume is not in LUKS format"), Refuses, ""),
+        row("magic of both", both(Change::Bytes(0, b"LUKX".into()), Change::Bytes(16384, b"SKUX".into())), corrupt("LUKS2 header: the magic is erased, the first six bytes of each copy"), Refuses, ""),
         row("version 1 in the secondary, 3 in the primary", both(only(0, binary(6, &[0, 3])), only(1, binary(6, &[0, 1]))), unsupported("LUKS version 3 is not supported"), Refuses, ""),
         row("version 0", binary(6, &[0, 0]), unsupported("LUKS version 0 is not supported"), Refuses, ""),
         row("version 3", binary(6, &[0, 3]), unsupported("LUKS version 3 is not supported"), Refuses, ""),

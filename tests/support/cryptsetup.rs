@@ -35,6 +35,15 @@ impl Cryptsetup {
         must_succeed(&with_stdin(command.args(["--key-file", "-"]).arg(image), secret));
     }
 
+    /// `luksFormat` of a LUKS2 image, with as much room for metadata as there can be.
+    pub fn format_large(&self, image: &Path, secret: &[u8]) {
+        let mut command = self.command("luksFormat");
+        command.args(["--type", "luks2", "--luks2-metadata-size", "4m"]);
+        command.args(["--luks2-keyslots-size", "512k", "--pbkdf", "pbkdf2"]);
+        command.args(["--pbkdf-force-iterations", "1000", "--key-file", "-"]);
+        must_succeed(&with_stdin(command.arg(image), secret));
+    }
+
     /// `luksAddKey` into this keyslot, with these options.
     pub fn add_luks2(
         &self,

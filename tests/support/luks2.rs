@@ -53,6 +53,18 @@ impl Luks2 {
         image
     }
 
+    /// The image with one more member of the metadata, whose value is this text.
+    pub fn with_member(&self, name: &str, value: &str) -> Self {
+        let mut image = self.clone();
+        for copy in [0, 1] {
+            let text = self.text(copy);
+            let members = text.strip_suffix('}').unwrap();
+            image.set_text(copy, &format!("{members},\"{name}\":{value}}}"));
+            image.fix_checksum(copy);
+        }
+        image
+    }
+
     /// The metadata in a copy.
     pub fn metadata(&self, copy: usize) -> Value {
         serde_json::from_str(&self.text(copy)).unwrap()

@@ -188,10 +188,14 @@ fn describe(image: &Image, spec: &ImageSpec) -> Result<Value> {
         None => len,
     };
     let header = image.header();
-    let (format, data) = match header.luks2() {
+    let (format, mut data) = match header.luks2() {
         Some(header) => ("luks2", luks2::format_specific(header)),
         None => ("luks", header.luks1().map_or(Value::Null, format_specific)),
     };
+    let weaknesses = header.weaknesses();
+    if !weaknesses.is_empty() {
+        data["weaknesses"] = json!(weaknesses);
+    }
     Ok(json!({
         "children": [file_node(spec, len, disk_size)],
         "virtual-size": header.volume_len(len),

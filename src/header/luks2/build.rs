@@ -134,6 +134,7 @@ impl Header {
             warning: None,
             copies: [None, None],
             is_foreign: false,
+            is_erased: false,
             unread: None,
         })
     }

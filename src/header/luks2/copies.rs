@@ -2,6 +2,9 @@
 //!
 //! A copy counts if its checksum is right and its metadata valid, and of two such the one with the
 //! higher `seqid`, or the primary. Nothing is repaired: what is wrong with the other is only said.
+//!
+//! `wipefs`, `mkswap` and others erase the magic of each copy and nothing else. Then the magic is
+//! supplied, and the checksum says whether the rest is whole.
 
 use std::cmp::Ordering;
 use std::io;
@@ -13,7 +16,7 @@ use super::corrupt;
 use super::metadata::Metadata;
 use super::raw::{BINARY_SIZE, HDR_SIZES, RawHeader, WRONG_MAGIC, Which};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::Storage;
+use crate::storage::{Storage, zeroed};
 
 /// The copy that counts, and what is to be said of the other.
 pub(super) struct Chosen {
@@ -25,6 +28,8 @@ pub(super) struct Chosen {
     pub bytes: [Option<Arc<[u8]>>; 2],
     /// Whether the image begins with something else
     pub is_foreign: bool,
+    /// Whether the magic of both copies is erased
+    pub is_erased: bool,
     /// What is said of a copy that may well be newer, but has what this crate does not take
     pub unread: Option<String>,
 }
@@ -42,7 +47,7 @@ impl Whole {
 }
 
 /// One whose metadata is valid, too
-type Valid = (Box<RawHeader>, Metadata);
+type Valid = (Box<RawHeader>, Arc<Metadata>);
 
 /// What is wrong with a copy.
 struct Bad {
@@ -77,31 +82,98 @@ pub(super) fn read(storage: &dyn Storage, image_len: u64, attempts: usize) -> Re
     Err(failed(changing))
 }
 
-/// Whether a secondary copy is there, for an image whose start says nothing.
-pub(super) fn has_secondary(storage: &dyn Storage, image_len: u64) -> Result<bool> {
-    let found = search(storage, image_len).map_err(|error| Error::io("read the header", error))?;
-    Ok(found.is_ok())
+/// What is left of a header in an image whose start says nothing.
+pub(super) enum Trace {
+    /// A whole secondary copy
+    Secondary,
+    /// The magic of a secondary copy that is not whole
+    Damaged,
+    /// Both copies, whole but for the magic of one or both of them
+    Erased,
+    /// Nothing
+    None,
 }
 
-/// Where the secondary copy is, the primary says; and if that cannot be trusted, it is looked for
-/// at all places where it can be.
+/// Looks for what is left of a header.
+pub(super) fn trace(storage: &dyn Storage, image_len: u64) -> Result<Trace> {
+    let failed = |error| Error::io("read the header", error);
+    let found = search(storage, image_len).map_err(failed)?;
+    if found.is_ok() {
+        return Ok(Trace::Secondary);
+    }
+    if read_erased(storage, image_len).map_err(failed)?.is_some() {
+        return Ok(Trace::Erased);
+    }
+    let has_magic = matches!(found, Err(bad) if bad.error.message() != NO_SECONDARY);
+    Ok(if has_magic { Trace::Damaged } else { Trace::None })
+}
+
+/// Both copies, each with its magic supplied; `None` if a checksum is not right then.
+pub(super) fn erased(storage: &dyn Storage, image_len: u64) -> Result<Option<Chosen>> {
+    let failed = |error| Error::io("read the header", error);
+    let Some(copies) = read_erased(storage, image_len).map_err(failed)? else { return Ok(None) };
+    let chosen = choose(copies.map(Ok))?;
+    Ok(Some(Chosen { warning: Some(ERASED.to_owned()), is_erased: true, ..chosen }))
+}
+
+fn read_erased(storage: &dyn Storage, image_len: u64) -> io::Result<Option<[Whole; 2]>> {
+    let Ok(primary) = read_copy(storage, image_len, Which::Primary, 0, Magic::Supplied)? else {
+        return Ok(None);
+    };
+    let offset = primary.raw.hdr_size.get();
+    let secondary = read_copy(storage, image_len, Which::Secondary, offset, Magic::Supplied)?;
+    Ok(secondary.ok().map(|secondary| [primary, secondary]))
+}
+
+/// Locates the secondary copy by the primary's `hdr_size`, or, if the primary is damaged, at each
+/// of the nine possible offsets.
 fn read_once(storage: &dyn Storage, image_len: u64) -> io::Result<Copies> {
-    let primary = read_copy(storage, image_len, Which::Primary, 0)?;
+    let primary = read_copy(storage, image_len, Which::Primary, 0, Magic::Read)?;
     let secondary = match &primary {
-        Ok(primary) => read_copy(storage, image_len, Which::Secondary, primary.raw.hdr_size.get())?,
+        Ok(primary) => {
+            let offset = primary.raw.hdr_size.get();
+            read_copy(storage, image_len, Which::Secondary, offset, Magic::Read)?
+        }
         Err(_) => search(storage, image_len)?,
     };
     Ok([primary, secondary])
 }
 
+/// The first whole secondary copy, or why that at each of the nine offsets does not count.
 fn search(storage: &dyn Storage, image_len: u64) -> io::Result<Checked<Whole>> {
+    let mut reasons = Vec::new();
+    let mut others = 0;
+    let mut found = None;
     for offset in HDR_SIZES {
-        let copy = read_copy(storage, image_len, Which::Secondary, offset)?;
-        if copy.is_ok() {
-            return Ok(copy);
+        match read_copy(storage, image_len, Which::Secondary, offset, Magic::Read)? {
+            Ok(copy) => return Ok(Ok(copy)),
+            Err(bad) if has_magic(storage, image_len, offset)? => {
+                reasons.push(format!("at byte {offset}: {}", full(&bad.error)));
+                found.get_or_insert(bad);
+            }
+            Err(_) => others += 1,
         }
     }
-    Ok(Err(corrupt("there is none").into()))
+    let Some(Bad { error, seqid }) = found else { return Ok(Err(corrupt(NO_SECONDARY).into())) };
+    reasons.push(format!("at the {others} other places: there is none"));
+    Ok(Err(Bad { error: Error::new(error.kind(), reasons.join("; ")), seqid }))
+}
+
+/// Whether the magic of a secondary copy is at byte `offset`.
+fn has_magic(storage: &dyn Storage, image_len: u64, offset: u64) -> io::Result<bool> {
+    let mut magic = [0; 6];
+    if image_len < offset + magic.len() as u64 {
+        return Ok(false);
+    }
+    storage.read_exact_at(&mut magic, offset)?;
+    Ok(magic == *Which::Secondary.magic())
+}
+
+/// Whether the magic of a copy must be there.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Magic {
+    Read,
+    Supplied,
 }
 
 fn read_copy(
@@ -109,6 +181,7 @@ fn read_copy(
     image_len: u64,
     which: Which,
     offset: u64,
+    magic: Magic,
 ) -> io::Result<Checked<Whole>> {
     let fits = |len: u64| offset.checked_add(len).is_some_and(|end| end <= image_len);
     if !fits(BINARY_SIZE as u64) {
@@ -116,6 +189,9 @@ fn read_copy(
     }
     let mut head = [0; BINARY_SIZE];
     storage.read_exact_at(&mut head, offset)?;
+    if magic == Magic::Supplied {
+        head[..6].copy_from_slice(which.magic());
+    }
     let raw = match RawHeader::parse(&head, which, offset) {
         Ok(raw) => Box::new(raw),
         Err(_) if head[..SECTOR].iter().all(|&byte| byte == 0) => {
@@ -128,7 +204,7 @@ fn read_copy(
     }
     // One of nine sizes, at most 4 MiB.
     let len = usize::try_from(raw.hdr_size.get()).unwrap_or(0).saturating_sub(BINARY_SIZE);
-    let mut json_area = vec![0; len];
+    let mut json_area = zeroed(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
     storage.read_exact_at(&mut json_area, offset + BINARY_SIZE as u64)?;
     Ok(match raw.verify(&json_area) {
         Ok(()) => Ok(Whole { raw, json_area }),
@@ -154,22 +230,34 @@ fn same(one: &Copies, other: &Copies) -> bool {
 }
 
 fn choose(copies: Copies) -> Result<Chosen> {
-    let valid = |copy: Whole| {
+    let same_area = match &copies {
+        [Ok(one), Ok(other)] => one.json_area == other.json_area,
+        _ => false,
+    };
+    // Of two equal texts one is parsed: it may have many values.
+    let mut parsed: Option<Arc<Metadata>> = None;
+    let mut valid = |copy: Whole| {
         let seqid = Some(copy.raw.seqid.get());
+        if let Some(same) = parsed.as_ref().filter(|_| same_area) {
+            return Ok::<Valid, Bad>((copy.raw, Arc::clone(same)));
+        }
         let metadata = Metadata::parse(&copy.json_area, copy.raw.hdr_size.get());
-        let metadata = metadata.map_err(|error| Bad { error, seqid })?;
-        Ok::<Valid, Bad>((copy.raw, metadata))
+        let metadata = Arc::new(metadata.map_err(|error| Bad { error, seqid })?);
+        parsed = Some(Arc::clone(&metadata));
+        Ok((copy.raw, metadata))
     };
     let bytes = [0, 1].map(|i| copies[i].as_ref().ok().map(Whole::bytes));
     let is_foreign = matches!(&copies[0], Err(bad) if bad.error.message() == WRONG_MAGIC);
-    let [primary, secondary] = copies.map(|copy| copy.and_then(valid));
+    let [primary, secondary] = copies.map(|copy| copy.and_then(&mut valid));
+    drop(parsed);
     let chosen = |which, (raw, metadata): Valid, warning| Chosen {
         which,
         raw,
-        metadata,
+        metadata: Arc::unwrap_or_clone(metadata),
         warning,
         bytes: bytes.clone(),
         is_foreign,
+        is_erased: false,
         unread: None,
     };
     let beside = |chosen: Chosen, bad: &Bad| {
@@ -237,6 +325,12 @@ fn neither(primary: &Error, secondary: &Error) -> Error {
     if one == other { error } else { error.with_hint(format!("its secondary copy: {other}")) }
 }
 
+/// The error of a header whose magic is erased in both copies.
+pub(super) fn erased_error() -> Error {
+    corrupt(format!("LUKS2 header: {ERASED}"))
+        .with_hint("use 'keyslot repair --force' to put it back: both copies are whole otherwise")
+}
+
 /// What a JSON parser says belongs to it.
 fn full(error: &Error) -> String {
     match std::error::Error::source(error) {
@@ -245,4 +339,6 @@ fn full(error: &Error) -> String {
     }
 }
 
+const NO_SECONDARY: &str = "there is none";
+const ERASED: &str = "the magic is erased, the first six bytes of each copy";
 const SECTOR: usize = 512;

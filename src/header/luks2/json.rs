@@ -25,25 +25,47 @@ pub(super) fn parse_area(area: &[u8]) -> Result<(&str, Map<String, Value>)> {
     if !text.starts_with('{') {
         return Err(corrupt("the JSON text does not begin with '{'"));
     }
+    check_size(text)?;
     let value = serde_json::from_str(text)
         .map_err(|error| corrupt("the JSON text is malformed").with_source(error))?;
-    if depth(&value) > MAX_DEPTH {
-        return Err(corrupt(format!("the JSON text is nested deeper than {MAX_DEPTH}")));
-    }
     match value {
         Value::Object(members) => Ok((text, members)),
         _ => Err(corrupt("the JSON text is no object")),
     }
 }
 
-/// Objects and arrays in each other. Parsing has bounded the recursion.
-fn depth(value: &Value) -> usize {
-    let deepest = match value {
-        Value::Object(members) => members.values().map(depth).max(),
-        Value::Array(items) => items.iter().map(depth).max(),
-        _ => return 0,
-    };
-    1 + deepest.unwrap_or(0)
+/// Bounds the nesting of the text and the number of its values before a tree is built of it: each
+/// byte of `[[[` would take hundreds of bytes of memory.
+fn check_size(text: &str) -> Result<()> {
+    let (mut depth, mut values) = (0_usize, 1_usize);
+    let (mut is_string, mut is_escaped) = (false, false);
+    for byte in text.bytes() {
+        if is_string {
+            (is_escaped, is_string) = match byte {
+                _ if is_escaped => (false, true),
+                b'\\' => (true, true),
+                byte => (false, byte != b'"'),
+            };
+            continue;
+        }
+        match byte {
+            b'"' => is_string = true,
+            b'[' | b'{' => {
+                depth += 1;
+                values += 1;
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b',' => values += 1,
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return Err(corrupt(format!("the JSON text is nested deeper than {MAX_DEPTH}")));
+        }
+        if values > MAX_VALUES {
+            return Err(corrupt(format!("the JSON text has more than {MAX_VALUES} values")));
+        }
+    }
+    Ok(())
 }
 
 /// A member of the metadata: its value, and its path for error texts.
@@ -207,6 +229,8 @@ fn number_of(name: &str) -> Option<u32> {
 
 /// json-c's limit
 const MAX_DEPTH: usize = 32;
+/// Values in all: 32 keyslots and as many tokens have a few thousand.
+const MAX_VALUES: usize = 1 << 16;
 /// The last keyslot, token, segment or digest that there can be.
 const MAX_NUMBER: u32 = 31;
 /// Characters of a value that an error shows

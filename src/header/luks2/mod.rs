@@ -35,7 +35,7 @@ use std::sync::Arc;
 
 use zerocopy::IntoBytes;
 
-use self::copies::Chosen;
+use self::copies::{Chosen, Trace};
 use self::raw::{BINARY_SIZE, RawHeader};
 use super::{Area, Digest, Keyslot, Leftover, Segment, text};
 use crate::crypto::{CipherSpec, af};
@@ -55,6 +55,8 @@ pub struct Header {
     copies: [Option<Arc<[u8]>>; 2],
     /// Whether the image begins with something else than the primary copy
     is_foreign: bool,
+    /// Whether the magic of both copies is erased
+    is_erased: bool,
     /// What is said of the other copy if that may be a newer one
     unread: Option<String>,
 }
@@ -66,21 +68,39 @@ impl Header {
     /// the value. Nothing is written, whatever is wrong with the other copy.
     pub fn read(storage: &dyn Storage) -> Result<Self> {
         let len = storage.len().map_err(|e| Error::io("read the length", e))?;
-        let Chosen { which, raw, metadata, warning, bytes, is_foreign, unread } =
-            copies::read(storage, len, super::STEADY_READS)?;
+        Self::new(copies::read(storage, len, super::STEADY_READS)?, len)
+    }
+
+    /// Reads a header whose magic is erased in one or both copies, and is otherwise whole.
+    pub(super) fn read_erased(storage: &dyn Storage) -> Result<Option<Self>> {
+        let len = storage.len().map_err(|e| Error::io("read the length", e))?;
+        copies::erased(storage, len)?.map(|chosen| Self::new(chosen, len)).transpose()
+    }
+
+    fn new(chosen: Chosen, len: u64) -> Result<Self> {
+        let Chosen { which, raw, metadata, warning, bytes, is_foreign, is_erased, unread } = chosen;
         let end = 2 * raw.hdr_size.get() + metadata.config().keyslots_size;
         if end > len {
             let text = format!("the areas of keyslots end at byte {end}, the image at byte {len}");
             return Err(corrupt(text).with_hint("the image is truncated"));
         }
         let cipher = cipher_of_first_segment(&metadata);
-        Ok(Self { which, raw, metadata, cipher, warning, copies: bytes, is_foreign, unread })
+        let copies = bytes;
+        Ok(Self { which, raw, metadata, cipher, warning, copies, is_foreign, is_erased, unread })
     }
 
-    /// Whether an image has a secondary copy with a right checksum, whatever it begins with.
-    pub fn is_behind(storage: &dyn Storage) -> Result<bool> {
+    /// Whether a secondary copy is left in an image that does not begin with a primary one.
+    ///
+    /// If the image `is_luks` of another version, a damaged copy does not count. If only the magic of
+    /// both copies is erased, the error says how to put it back.
+    pub(super) fn is_behind(storage: &dyn Storage, is_luks: bool) -> Result<bool> {
         let len = storage.len().map_err(|e| Error::io("read the length", e))?;
-        copies::has_secondary(storage, len)
+        match copies::trace(storage, len)? {
+            Trace::Secondary => Ok(true),
+            Trace::Damaged => Ok(!is_luks),
+            Trace::Erased => Err(copies::erased_error()),
+            Trace::None => Ok(false),
+        }
     }
 
     /// The copy that counts.
@@ -136,6 +156,7 @@ impl Header {
             && self.metadata.text() == other.metadata.text()
             && self.warning == other.warning
             && self.is_foreign == other.is_foreign
+            && self.is_erased == other.is_erased
             && self.unread == other.unread
     }
 
@@ -209,7 +230,7 @@ impl Header {
 
     /// Start of the encrypted data in bytes.
     pub fn payload_offset(&self) -> u64 {
-        self.metadata.segments().first().map_or(0, |segment| segment.offset)
+        self.metadata.regular_segments().map(|segment| segment.offset).min().unwrap_or(0)
     }
 
     /// The bytes of all segments together.

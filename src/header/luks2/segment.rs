@@ -120,9 +120,11 @@ fn check_opal(member: &Member<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Their order: numbers without a gap, backups behind the others, and none on another.
+/// Checks that numbers have no gap, that backups come last, and that no segment overlaps another.
+///
+/// The order of segments is the volume's. On the disk they may be in any other: while cryptsetup
+/// encrypts an image in place, its first data is behind the rest.
 pub(super) fn check_order(segments: &[DataSegment]) -> Result<()> {
-    let mut end = 0;
     let mut is_open = false;
     let mut was_backup = false;
     for (i, segment) in (0..).zip(segments) {
@@ -143,16 +145,18 @@ pub(super) fn check_order(segments: &[DataSegment]) -> Result<()> {
                 "segments.\"{before}\".size is \"dynamic\", and it is not the last"
             )));
         }
-        if offset < end {
-            let text = format!(
-                "segments.\"{number}\".offset is \"{offset}\": the segment before it ends at byte {end}"
-            );
-            return Err(corrupt(text));
+        let end = segment.size.map_or(u64::MAX, |size| offset + size);
+        for other in &segments[..i as usize] {
+            let other_end = other.size.map_or(u64::MAX, |size| other.offset + size);
+            if offset < other_end && other.offset < end {
+                let (other, start) = (other.number, other.offset);
+                let text = format!(
+                    "segments.\"{number}\".offset is \"{offset}\": segment {other} is from byte {start} to byte {other_end}"
+                );
+                return Err(corrupt(text));
+            }
         }
-        match segment.size {
-            Some(size) => end = offset + size,
-            None => is_open = true,
-        }
+        is_open = segment.size.is_none();
     }
     if segments.first().is_none_or(DataSegment::is_backup) {
         return Err(corrupt("segments.\"0\" is missing"));

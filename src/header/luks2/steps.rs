@@ -69,6 +69,7 @@ impl Header {
             let text = match &self.unread {
                 Some(unread) => format!("{unread}; it may be newer than the other"),
                 None if self.is_foreign => "the image begins with something else than a LUKS header, which would be overwritten".to_owned(),
+                None if self.is_erased => "the image may have been given to something else: the magic of its header is erased".to_owned(),
                 None => String::new(),
             };
             if !text.is_empty() {

@@ -118,6 +118,7 @@ impl Writer {
         self.header.which = Which::Primary;
         self.header.warning = None;
         self.header.is_foreign = false;
+        self.header.is_erased = false;
         self.header.unread = None;
         let (salt, json_area) = (self.salts[Which::Primary as usize], self.header.json_area());
         self.header.raw = self.header.raw.sealed(Which::Primary, salt, &json_area)?;
