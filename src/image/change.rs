@@ -6,6 +6,7 @@ use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Edit, Header, Stage};
 use crate::keyslot::Unlocked;
+use crate::storage::FileStorage;
 use crate::storage::sharing::Sharing;
 
 /// What an amendment did to one keyslot.
@@ -125,7 +126,7 @@ impl Image {
             Some(file) => Some(file.upgrade(Sharing::Amend, self.options.wait)?),
             None => None,
         };
-        self.must_be_at_its_path("since it was opened")?;
+        must_be_at_its_path(self.file.as_deref(), "since it was opened")?;
         let header = self.read_again()?;
         if !header.is_same(&self.header) {
             // The keyslots were tried on the old header.
@@ -145,16 +146,20 @@ impl Image {
             return Err(error);
         }
         self.header = after;
-        self.must_be_at_its_path("while it was changed: the file that was opened has the change")
-    }
-
-    fn must_be_at_its_path(&self, when: &str) -> Result<()> {
-        let Some(file) = &self.file else { return Ok(()) };
-        let failed = |e| Error::io("check that the path still leads to the opened file", e);
-        if file.is_at_its_path().map_err(failed)? {
-            return Ok(());
-        }
-        let text = format!("another file took the image's place {when}");
-        Err(Error::new(ErrorKind::Changed, text))
+        must_be_at_its_path(self.file.as_deref(), WHILE_CHANGED)
     }
 }
+
+/// Refuses to go on if the path leads to another file than the opened one.
+pub(super) fn must_be_at_its_path(file: Option<&FileStorage>, when: &str) -> Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    let failed = |e| Error::io("check that the path still leads to the opened file", e);
+    if file.is_at_its_path().map_err(failed)? {
+        return Ok(());
+    }
+    let text = format!("another file took the image's place {when}");
+    Err(Error::new(ErrorKind::Changed, text))
+}
+
+pub(super) const WHILE_CHANGED: &str =
+    "while it was changed: the file that was opened has the change";

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::OpenOptions;
+use super::change::{WHILE_CHANGED, must_be_at_its_path};
 use crate::amend::commit;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Backup, Fate, Header, Lowered, lower_restore};
@@ -116,18 +117,14 @@ impl Restoration {
     }
 
     fn try_run(&self) -> Result<()> {
-        if let Some(file) = &self.file
-            && !file.is_at_its_path().map_err(|e| Error::io("find it again", e))?
-        {
-            let text = "another file has taken the image's place since it was opened";
-            return Err(Error::new(ErrorKind::Changed, text));
-        }
+        must_be_at_its_path(self.file.as_deref(), "since it was opened")?;
         // Programs that know of no lock may have been here while somebody was asked.
         if !self.present.is_still(self.storage.as_ref())? {
             let text = "the header changed since the restoration was planned";
             return Err(Error::new(ErrorKind::Changed, text));
         }
-        commit(self.storage.as_ref(), &self.lowered.stages)
+        commit(self.storage.as_ref(), &self.lowered.stages)?;
+        must_be_at_its_path(self.file.as_deref(), WHILE_CHANGED)
     }
 }
 
