@@ -305,3 +305,18 @@ fn decrypt(key: &[u8], sector_size: usize, bytes: &mut [u8]) {
         xts.decrypt_sector(sector, Array(iv));
     }
 }
+
+/// Where there is one keyslot only, nobody is told to erase it.
+#[test]
+fn a_single_keyslot_is_not_to_be_erased_for_room() {
+    let (scene, mut command) = create("--keyslots-size 256k --key-size 512 disk.img 1M");
+    assert_eq!(stderr(&run(&mut command)), "");
+    let rest = ["--pbkdf", "pbkdf2", "--iterations", "1000", "IMG"];
+    for words in [
+        ["add", "--secret", "env:NEW", "--new-secret", "env:OTHER"],
+        ["replace", "--old-secret", "env:NEW", "--new-secret", "env:OTHER"],
+    ] {
+        let text = scene.refused(&[&words[..], &rest].concat(), 1, &["hint: "]);
+        assert!(!text.contains("erase"), "{text}");
+    }
+}

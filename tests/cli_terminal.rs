@@ -96,6 +96,17 @@ fn asks_only_after_what_needs_no_secret() {
     }
 }
 
+/// A terminal drops what is beyond its longest line, and a part of a passphrase is another one.
+#[test]
+fn a_passphrase_that_the_terminal_cuts_is_refused() {
+    let scene = Scene::new();
+    let long = format!("{}\r", "x".repeat(5000));
+    let steps = [("Passphrase: ", long.as_str())];
+    let Some(session) = Session::of(&scene, &["add", "IMG"], &steps) else { return };
+    assert_eq!(session.status, 1, "{session:?}");
+    assert!(session.text.contains("which a terminal cuts"), "{session:?}");
+}
+
 #[test]
 fn ctrl_c_at_a_prompt() {
     let scene = Scene::new();

@@ -146,9 +146,12 @@ impl Plan {
                         let text = format!(
                             "{what}, so keyslot {keyslot} can only be overwritten in place"
                         );
-                        return Err(Error::new(ErrorKind::NoFreeKeyslot, text).with_hint(
-                            "erase another first; forced, a crash meanwhile loses this one",
-                        ));
+                        let hint = if before.iter().filter(|&&is_active| is_active).count() > 1 {
+                            "erase another first; forced, a crash meanwhile loses this one"
+                        } else {
+                            "forced, a crash meanwhile loses this one, which is the only one"
+                        };
+                        return Err(Error::new(ErrorKind::NoFreeKeyslot, text).with_hint(hint));
                     }
                     replacements.push(PlannedChange::Replace {
                         keyslot,

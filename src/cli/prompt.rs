@@ -33,6 +33,13 @@ pub fn ask(what: &str) -> Result<Passphrase> {
         writeln!(tty).map_err(failed)?;
     };
     match line[..len].strip_suffix(b"\n") {
+        // The terminal drops what is typed beyond its longest line.
+        Some(line) if line.len() + 1 >= LONGEST_LINE => {
+            let text =
+                format!("the passphrase has {} bytes or more, which a terminal cuts", line.len());
+            Err(Error::new(ErrorKind::InvalidInput, text)
+                .with_hint("read it from a file, with file:PATH"))
+        }
         Some(line) => Passphrase::new(line),
         None => Err(Error::new(ErrorKind::InvalidInput, "the passphrase was not typed to its end")),
     }

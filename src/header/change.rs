@@ -59,8 +59,8 @@ impl Header {
     /// [`ErrorKind::Unsupported`] if nothing opens the image any more.
     pub fn check_openable(&self) -> Result<()> {
         let holds_it = |it: &Occupant| it.key == HeldKey::Volume;
-        // A LUKS1 entry that cannot be used may be active.
-        let may_hold_it = self.luks1().is_some() && !self.unusable().is_empty();
+        // A damaged entry may have been active.
+        let may_hold_it = !self.damaged().is_empty();
         if may_hold_it || self.occupants().iter().flatten().any(holds_it) {
             return Ok(());
         }

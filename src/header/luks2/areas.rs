@@ -48,13 +48,17 @@ impl Areas {
         erased: &[&Slot],
         replaced: &[&Slot],
     ) -> Result<Arrangement> {
+        let hint = if self.used.len() > 1 {
+            "erase a keyslot first, in an amendment of its own"
+        } else {
+            "the areas of keyslots are too small for another one"
+        };
         let added = added.iter().map(|&key_size| {
             self.take(key_size).ok_or_else(|| {
                 let len = area_len(key_size);
                 let text =
                     format!("no room for a new keyslot: no gap between areas has {len} bytes");
-                Error::new(ErrorKind::NoFreeKeyslot, text)
-                    .with_hint("erase a keyslot first, in an amendment of its own")
+                Error::new(ErrorKind::NoFreeKeyslot, text).with_hint(hint)
             })
         });
         let added = added.collect::<Result<_>>()?;
