@@ -58,6 +58,35 @@ fn volume() {
     });
 }
 
+#[test]
+fn image_specs() {
+    replay("image_specs", |seed| targets::image_specs::check(text(seed)));
+}
+
+#[test]
+fn header_backup() {
+    replay("header_backup", |seed| {
+        let run = targets::header_backup::Run::arbitrary_take_rest(Unstructured::new(seed));
+        targets::header_backup::check(&run.expect("a run"));
+    });
+}
+
+#[test]
+fn restore_ops() {
+    replay("restore_ops", |seed| {
+        let run = targets::restore_ops::Run::arbitrary_take_rest(Unstructured::new(seed));
+        targets::restore_ops::check(&run.expect("a run"));
+    });
+}
+
+#[test]
+fn volume_copy() {
+    replay("volume_copy", |seed| {
+        let run = targets::volume_copy::Run::arbitrary_take_rest(Unstructured::new(seed));
+        targets::volume_copy::check(&run.expect("a run"));
+    });
+}
+
 fn replay(target: &str, check: impl Fn(&[u8])) {
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus_seed").join(target);
     let mut count = 0;

@@ -6,6 +6,8 @@
 pub mod amend_ops;
 pub mod amend_ops_luks2;
 pub mod amend_requests;
+pub mod header_backup;
+pub mod image_specs;
 pub mod luks1_header;
 pub mod luks2_header;
 pub mod memory;
@@ -13,5 +15,7 @@ pub mod memory_luks2;
 pub mod model;
 pub mod model_luks2;
 pub mod options;
+pub mod restore_ops;
 pub mod secret_objects;
 pub mod volume;
+pub mod volume_copy;

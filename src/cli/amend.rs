@@ -5,10 +5,10 @@ use std::ffi::OsString;
 use clap::Args;
 use keyslot::amend::{Change, HELP, Request};
 use keyslot::keyslot::wrong_secret;
-use keyslot::options::Options;
+use keyslot::options::{ImageSpec, Options, check_driver};
 use keyslot::{Error, ErrorKind, Image, Result};
 
-use super::image_spec::{ImageSpec, check_driver};
+use super::image_spec;
 use super::job::{Job, carry_out};
 use super::progress::Percent;
 use super::report::Failure;
@@ -87,9 +87,9 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
     let pbkdf = args.kdf.pbkdf();
     let progress = Percent::new(args.progress && !args.change.quiet, args.change.output);
 
-    let spec = ImageSpec::parse(image, args.image_opts, args.format.as_deref())?;
+    let spec = image_spec::parse(image, args.image_opts, args.format.as_deref())?;
     let opening = |error: Error| Failure::amending(&spec.shown)(error.with_path(&spec.path));
-    spec.check_persona(persona).map_err(opening)?;
+    image_spec::check_persona(&spec, persona).map_err(opening)?;
     if spec.force_share && !spec.read_only {
         return Err(opening(invalid("force-share=on can only be used with read-only images")));
     }

@@ -5,6 +5,7 @@
 //! `-o` and `--image-opts` take `,,` for a comma and a bare name for a boolean, `--object` wants
 //! an `=` and checks the names, and `json:` is a lenient JSON.
 
+mod image;
 mod json;
 mod keyval;
 mod number;
@@ -15,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind, Result};
 
+pub use image::{ImageSpec, check_driver};
 pub(crate) use json::{Value as JsonValue, parse as parse_json};
 pub(crate) use keyval::check_identifier;
 pub use number::{boolean, image_size, number, size, size_argument};

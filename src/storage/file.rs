@@ -15,7 +15,7 @@ use std::sync::Mutex;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use nix::libc;
-use nix::unistd::{Whence, lseek};
+use nix::unistd::{Whence, lseek64};
 
 use super::patience::Patience;
 use super::sharing::Held;
@@ -211,15 +211,15 @@ impl Storage for FileStorage {
     fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
         let len = self.len()?;
         let rest = (offset < len).then_some(offset..len);
-        let Ok(from) = libc::off_t::try_from(offset) else { return Ok(rest) };
+        let Ok(from) = libc::off64_t::try_from(offset) else { return Ok(rest) };
         // This moves the descriptor's position, which nothing else uses.
-        let data = match lseek(&self.file, from, Whence::SeekData) {
+        let data = match lseek64(&self.file, from, Whence::SeekData) {
             Ok(data) => data,
             Err(Errno::ENXIO) => return Ok(None),
             // A file system, or a device, that knows of no holes.
             Err(_) => return Ok(rest),
         };
-        let hole = lseek(&self.file, data, Whence::SeekHole)?;
+        let hole = lseek64(&self.file, data, Whence::SeekHole)?;
         Ok(Some(data.cast_unsigned()..hole.cast_unsigned()))
     }
 

@@ -22,8 +22,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process;
 
-use nix::libc::off_t;
-
 /// A process that holds a lock.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Holder {
@@ -37,7 +35,7 @@ pub struct Holder {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Lock {
     /// An OFD lock, or a traditional record lock, over any of these bytes.
-    Bytes(Vec<off_t>),
+    Bytes(Vec<u8>),
     /// `flock(2)`.
     Flock,
     /// A lease (`fcntl(2)`, `F_SETLEASE`), or a delegation.
@@ -102,11 +100,11 @@ impl Lock {
                 let mut range = words.skip(4);
                 let Some(Ok(start)) = range.next().map(str::parse) else { return false };
                 let end = match range.next() {
-                    Some("EOF") => off_t::MAX,
+                    Some("EOF") => u64::MAX,
                     Some(end) => end.parse().unwrap_or(start),
                     None => start,
                 };
-                bytes.iter().any(|byte| (start..=end).contains(byte))
+                bytes.iter().any(|byte| (start..=end).contains(&u64::from(*byte)))
             }
             _ => false,
         }

@@ -4,22 +4,22 @@ use std::fs::File;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::libc::{self, c_int, c_short, off_t};
+use nix::libc::{self, c_int, c_short};
 
 use crate::error::Error;
 
 /// Takes a read lock on a byte. `EAGAIN` or `EACCES` if another description has a write lock there.
-pub(super) fn lock(file: &File, byte: off_t) -> nix::Result<()> {
+pub(super) fn lock(file: &File, byte: u8) -> nix::Result<()> {
     set(file, libc::F_RDLCK, byte)
 }
 
 /// Gives back the lock on a byte, if there is one.
-pub(super) fn unlock(file: &File, byte: off_t) -> nix::Result<()> {
+pub(super) fn unlock(file: &File, byte: u8) -> nix::Result<()> {
     set(file, libc::F_UNLCK, byte)
 }
 
 /// Whether another description has any lock on a byte: then a write lock would be refused.
-pub(super) fn is_locked_by_another(file: &File, byte: off_t) -> nix::Result<bool> {
+pub(super) fn is_locked_by_another(file: &File, byte: u8) -> nix::Result<bool> {
     loop {
         let mut lock = of_byte(libc::F_WRLCK, byte);
         match fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock)) {
@@ -30,7 +30,7 @@ pub(super) fn is_locked_by_another(file: &File, byte: off_t) -> nix::Result<bool
 }
 
 /// The error for a lock that is impossible, not refused.
-pub(super) fn impossible(byte: off_t, errno: Errno) -> Error {
+pub(super) fn impossible(byte: u8, errno: Errno) -> Error {
     match errno {
         Errno::EINVAL | Errno::ENOLCK | Errno::ENOSYS | Errno::EOPNOTSUPP => {
             Error::io("lock the file, its file system has no OFD locks", errno.into())
@@ -40,7 +40,7 @@ pub(super) fn impossible(byte: off_t, errno: Errno) -> Error {
     }
 }
 
-fn set(file: &File, kind: c_int, byte: off_t) -> nix::Result<()> {
+fn set(file: &File, kind: c_int, byte: u8) -> nix::Result<()> {
     let lock = of_byte(kind, byte);
     loop {
         match fcntl(file, FcntlArg::F_OFD_SETLK(&lock)) {
@@ -50,12 +50,12 @@ fn set(file: &File, kind: c_int, byte: off_t) -> nix::Result<()> {
     }
 }
 
-fn of_byte(kind: c_int, byte: off_t) -> libc::flock {
+fn of_byte(kind: c_int, byte: u8) -> libc::flock {
     #[allow(clippy::cast_possible_truncation, reason = "F_* and SEEK_SET are less than 8")]
     libc::flock {
         l_type: kind as c_short,
         l_whence: libc::SEEK_SET as c_short,
-        l_start: byte,
+        l_start: byte.into(),
         l_len: 1,
         l_pid: 0, // as OFD locks demand
     }

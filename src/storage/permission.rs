@@ -25,8 +25,6 @@
 
 use std::fmt;
 
-use nix::libc::off_t;
-
 /// What an opening of a file is for, which decides what it takes and whom it bears.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Sharing {
@@ -82,12 +80,12 @@ impl Sharing {
     }
 
     /// All bytes it locks, in QEMU's order.
-    pub(super) fn locks(self) -> impl Iterator<Item = off_t> {
+    pub(super) fn locks(self) -> impl Iterator<Item = u8> {
         self.uses().bytes(USED).chain(self.refuses().bytes(UNSHARED))
     }
 
     /// All bytes that nobody else may have locked, in QEMU's order, and QEMU's text if one has.
-    pub(super) fn tests(self) -> impl Iterator<Item = (off_t, String)> {
+    pub(super) fn tests(self) -> impl Iterator<Item = (u8, String)> {
         // QEMU tests the counterparts of what it takes. That is not enough to be alone.
         let (unshared, used) = match self {
             Self::Amend => (Permissions::ALL, Permissions::ALL),
@@ -103,8 +101,8 @@ impl Sharing {
     }
 }
 
-const USED: off_t = 100;
-const UNSHARED: off_t = 200;
+const USED: u8 = 100;
+const UNSHARED: u8 = 200;
 
 impl Permissions {
     /// None at all.
@@ -128,20 +126,20 @@ impl Permissions {
     }
 
     /// Those whose bytes these are: used, and not shared.
-    pub(super) fn of_bytes(bytes: &[off_t]) -> (Self, Self) {
+    pub(super) fn of_bytes(bytes: &[u8]) -> (Self, Self) {
         let of = |base| {
-            let is_one = |i: &u8| bytes.contains(&(base + off_t::from(*i)));
+            let is_one = |i: &u8| bytes.contains(&(base + i));
             (0..5).filter(is_one).fold(Self::NONE, |set, i| set | Self(1 << i))
         };
         (of(USED), of(UNSHARED))
     }
 
     /// The number and QEMU's name of each.
-    fn each(self) -> impl Iterator<Item = (off_t, &'static str)> {
+    fn each(self) -> impl Iterator<Item = (u8, &'static str)> {
         (0..).zip(NAMES).filter(move |(i, _)| self.contains(Self(1 << i)))
     }
 
-    fn bytes(self, base: off_t) -> impl Iterator<Item = off_t> {
+    fn bytes(self, base: u8) -> impl Iterator<Item = u8> {
         self.each().map(move |(i, _)| base + i)
     }
 }

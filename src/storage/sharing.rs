@@ -33,7 +33,6 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::libc::off_t;
 
 use super::device::{self, Busy, Device};
 pub use super::holder::Holder;
@@ -211,7 +210,7 @@ pub(super) struct Held {
 /// What was locked and was not before.
 #[derive(Debug, Default)]
 struct Taken {
-    bytes: Vec<off_t>,
+    bytes: Vec<u8>,
     flock: bool,
     device: Option<Device>,
 }
@@ -295,7 +294,7 @@ impl FileStorage {
         &self,
         sharing: Sharing,
         base: Sharing,
-        taken: &mut Vec<off_t>,
+        taken: &mut Vec<u8>,
     ) -> std::result::Result<(), Refusal> {
         for byte in sharing.locks().filter(|byte| !base.locks().any(|held| held == *byte)) {
             match ofd::lock(&self.file, byte) {

@@ -88,6 +88,10 @@ impl<'a> Side<'a> {
                 let there = usize::try_from(stored.saturating_sub(at)).unwrap_or(usize::MAX);
                 let (there, missing) = buf.split_at_mut(there.min(buf.len()));
                 missing.fill(0);
+                if there.is_empty() {
+                    // It is behind the end, where a storage may refuse even that.
+                    return Ok(());
+                }
                 let len = there.len();
                 storage
                     .read_exact_at(there, at)

@@ -2,10 +2,11 @@
 
 use std::ffi::OsString;
 
+use keyslot::options::ImageSpec;
 use keyslot::storage::{Access, FileStorage, Storage};
 use keyslot::{Error, ErrorKind, OpenOptions, Passphrase, Result, Sharing};
 
-use super::super::image_spec::ImageSpec;
+use super::super::image_spec;
 use super::super::limits;
 use super::super::report::Failure;
 use super::super::secrets::{Question, not_both};
@@ -27,7 +28,7 @@ pub fn existing(
         None if args.target_image_opts => None,
         None => Some("raw"),
     };
-    let spec = ImageSpec::parse(name, args.target_image_opts, format)?;
+    let spec = image_spec::parse(name, args.target_image_opts, format)?;
     let opening = |error: Error| Failure::opening(&spec.shown)(error.with_path(&spec.path));
     let refusal = if spec.force_share && !spec.read_only {
         "force-share=on can only be used with read-only images"

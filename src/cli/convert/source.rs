@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use keyslot::options::ImageSpec;
 use keyslot::storage::{Access, FileStorage, Storage, Version};
 use keyslot::volume::{Side, Volume};
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Passphrase, Result, Sharing};
 
-use super::super::image_spec::ImageSpec;
+use super::super::image_spec;
 use super::super::limits;
 use super::super::report::Failure;
 use super::super::secrets::{Question, not_both};
@@ -29,7 +30,7 @@ impl Source {
     /// Opens it and keeps writers out, unless that is not wanted.
     pub fn open(name: &OsString, job: &Job<'_>) -> std::result::Result<Self, Failure> {
         let args = job.args;
-        let spec = ImageSpec::parse(name, args.image_opts, args.format.as_deref())?;
+        let spec = image_spec::parse(name, args.image_opts, args.format.as_deref())?;
         let opening = |error: Error| Failure::opening(&spec.shown)(error.with_path(&spec.path));
         let is_shared = args.force_share || spec.force_share;
         let sharing = if is_shared { Sharing::None } else { Sharing::ReadStable };
@@ -80,7 +81,7 @@ impl Source {
 }
 
 fn open(spec: &ImageSpec, sharing: Sharing, job: &Job<'_>) -> Result<Data> {
-    spec.check_persona(job.persona)?;
+    image_spec::check_persona(spec, job.persona)?;
     let secret = job.args.secret.as_ref();
     let raw = || FileStorage::open_shared(&spec.path, Access::ReadOnly, sharing, None);
     if spec.driver.as_deref() == Some("raw") {

@@ -9,16 +9,16 @@ use clap::Args;
 use keyslot::crypto::CipherSpec;
 use keyslot::header::{Header, luks1};
 use keyslot::keyslot::estimate;
+use keyslot::options::ImageSpec;
 use keyslot::secret::Passphrase;
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
 use serde_json::{Map, Value, json};
 
-use super::image_spec::ImageSpec;
 use super::progress::Spinner;
 use super::qemu_format::{self, human, json, size};
 use super::report::{self, Failure, Overrides};
 use super::secrets::Secrets;
-use super::{ObjectArgs, Outcome, Output, Persona, SOURCES, check, output};
+use super::{ObjectArgs, Outcome, Output, Persona, SOURCES, check, image_spec, output};
 
 /// Show the header and its keyslots
 ///
@@ -110,9 +110,9 @@ fn show(
     args: &InfoArgs,
     persona: Persona,
 ) -> std::result::Result<Option<Error>, Failure> {
-    let spec = ImageSpec::parse(name, args.image_opts, args.format.as_deref())?;
+    let spec = image_spec::parse(name, args.image_opts, args.format.as_deref())?;
     let opening = Failure::opening(&spec.shown);
-    spec.check_persona(persona).map_err(&opening)?;
+    image_spec::check_persona(&spec, persona).map_err(&opening)?;
     if persona == Persona::QemuImg
         && secret.is_none()
         && let Some(document) = raw::describe(&spec, persona).map_err(&opening)?
@@ -199,7 +199,7 @@ fn describe(image: &Image, spec: &ImageSpec) -> Result<Value> {
     Ok(json!({
         "children": [file_node(spec, len, disk_size)],
         "virtual-size": header.volume_len(len),
-        "filename": spec.qemu_name(),
+        "filename": image_spec::qemu_name(spec),
         "format": format,
         "actual-size": disk_size,
         "format-specific": { "type": format, "data": data },

@@ -1,12 +1,13 @@
 //! What `info` shows of a raw image, under the name qemu-img.
 
+use keyslot::options::ImageSpec;
 use keyslot::storage::{Access, FileStorage, Storage};
 use keyslot::{Error, Image, Result};
 use serde_json::{Value, json};
 
 use super::super::Persona;
 use super::super::convert::other_format;
-use super::super::image_spec::ImageSpec;
+use super::super::image_spec;
 use super::file_node;
 
 /// The document of an image that is raw, by its name or to a guess; `None` of another.
@@ -27,7 +28,7 @@ pub fn describe(spec: &ImageSpec, persona: Persona) -> Result<Option<Value>> {
     Ok(Some(json!({
         "children": [file_node(spec, len, disk_size)],
         "virtual-size": len,
-        "filename": spec.qemu_name(),
+        "filename": image_spec::qemu_name(spec),
         "format": "raw",
         "actual-size": disk_size,
         "dirty-flag": false,
