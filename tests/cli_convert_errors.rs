@@ -120,7 +120,7 @@ fn sources_that_are_not_luks_or_damaged() {
         (patched(208 + 4, &[0xff; 4]), &["4294967295"]),
         (whole[..0].to_vec(), &["not in LUKS format"]),
         (whole[..591].to_vec(), &["truncated", "591 bytes"]),
-        (whole[..5096].to_vec(), &["truncated", "5096 bytes"]),
+        (whole[..5096].to_vec(), &["truncated", "at byte 5096"]),
         (whole[..payload - 1].to_vec(), &["truncated"]),
     ] {
         fs::write(desk.path("disk.luks"), bytes).unwrap();

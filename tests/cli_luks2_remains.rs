@@ -109,6 +109,8 @@ fn segments_may_be_in_any_order_on_the_disk() {
     assert!(offset(0) > offset(1), "{segments}");
     let checked = scene.json(&["check", "--secret", "env:OLD", "IMG"]);
     assert_eq!(checked["secret-opens"], json!([0]));
+    assert_eq!(checked["key-bits"], json!(512));
+    assert_eq!(checked["keyslots"][0]["unbound"], json!(null));
     scene.backup("backup");
     let add = ["add", "--secret", "env:OLD", "--new-secret", "env:NEW", "IMG"];
     scene.refused(&add, 4, &["online-reencrypt-v2", "--resume-only"]);

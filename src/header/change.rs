@@ -1,6 +1,6 @@
 //! What a change has to know of a header, and the writes that make it, whatever the format.
 
-use super::{Edit, Header, HeldKey, Occupant, SlotChange, Stage, Staging, Template};
+use super::{Edit, Header, HeldKey, Occupant, SlotChange, Stage, Staging, Template, luks1};
 use crate::crypto::{KdfKind, random};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -59,8 +59,8 @@ impl Header {
     /// [`ErrorKind::Unsupported`] if nothing opens the image any more.
     pub fn check_openable(&self) -> Result<()> {
         let holds_it = |it: &Occupant| it.key == HeldKey::Volume;
-        // A damaged entry may have been active.
-        let may_hold_it = !self.damaged().is_empty();
+        // An entry whose state is damaged may have been active.
+        let may_hold_it = self.luks1().is_some_and(luks1::Header::has_unknown_state);
         if may_hold_it || self.occupants().iter().flatten().any(holds_it) {
             return Ok(());
         }

@@ -112,6 +112,11 @@ impl Header {
         active.map(|index| (index, fault.text.as_str())).collect()
     }
 
+    /// Whether the state of an entry is damaged: the keyslot may have been active.
+    pub(in crate::header) fn has_unknown_state(&self) -> bool {
+        self.raw.keyslots.iter().any(|slot| ![ACTIVE, INACTIVE].contains(&slot.state.get()))
+    }
+
     pub(in crate::header) fn is_active(&self, index: usize) -> bool {
         self.raw.keyslots[index].state.get() == ACTIVE
     }

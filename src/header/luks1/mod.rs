@@ -137,7 +137,8 @@ impl Header {
             return Err(Error::new(ErrorKind::Unsupported, text));
         }
         let end = storage_len.checked_next_multiple_of(SECTOR);
-        end.and_then(|end| end.checked_sub(offset)).ok_or_else(|| {
+        let len = end.filter(|_| offset <= storage_len).map(|end| end - offset);
+        len.ok_or_else(|| {
             let text = format!("no payload from byte {offset} on in {storage_len} bytes");
             Error::new(ErrorKind::Corrupt, text).with_hint("the image is truncated")
         })

@@ -196,9 +196,12 @@ impl Header {
         })
     }
 
-    /// Number of the segment whose key is the volume key.
+    /// Number of the segment whose key is the volume key: the first that is encrypted. While an
+    /// image is encrypted in place that may be a backup, the segment as it will be.
     fn first_segment(&self) -> u32 {
-        self.metadata.segments().first().map_or(0, |segment| segment.number)
+        let segments = self.metadata.segments();
+        let encrypted = segments.iter().find(|segment| segment.crypt.is_some());
+        encrypted.or(segments.first()).map_or(0, |segment| segment.number)
     }
 
     /// What the key of the first segment is checked against.
