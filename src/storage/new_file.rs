@@ -7,8 +7,11 @@
 //!
 //! An existing file stays what it was until its successor is complete and durable, and then has its
 //! name taken over at once. (For the moment of that the successor has a temporary name too: a file
-//! can be linked to a new name only.) A replaced file's owner and mode are kept; other hard links,
-//! access lists and extended attributes are not.
+//! can be linked to a new name only.) A replaced file's owner and mode are kept, the mode without the
+//! bits that a [private](Place::private) file or one [no wider than](Place::no_wider_than) another
+//! may not have; other hard links, access lists and extended attributes are not.
+//!
+//! Symbolic links are followed by the kernel, which refuses some (`fs.protected_symlinks`, proc(5)).
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions, Permissions};
@@ -49,7 +52,10 @@ pub struct Place {
     /// Synced when the file has its name
     directory: File,
     replaced: Option<Replaced>,
-    is_private: bool,
+    /// Bits that its mode may have
+    allowed: u32,
+    /// The only group that may have more of them than everybody
+    group: Option<u32>,
 }
 
 /// The file that is replaced.
@@ -80,16 +86,17 @@ impl Place {
     }
 
     fn check(path: &Path, overwrite: bool) -> Result<Self> {
-        let path = match path.canonicalize() {
-            Ok(path) => path,
-            Err(_) if path.is_symlink() => {
+        // The kernel follows a link where its rules allow that (`fs.protected_symlinks`).
+        let metadata = match path.metadata() {
+            Ok(metadata) => metadata,
+            Err(error) if !path.is_symlink() => return Self::vacant(path, error),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(invalid(
                     "the file exists, as a symbolic link to one that is not there",
                 ));
             }
-            Err(error) => return Self::vacant(path, error),
+            Err(error) => return Err(Error::io("follow the symbolic link", error)),
         };
-        let metadata = path.metadata().map_err(|e| Error::io("look at the file", e))?;
         if !metadata.is_file() {
             return Err(invalid(
                 "the file exists, but is not a regular file and cannot be replaced",
@@ -98,9 +105,15 @@ impl Place {
         if !overwrite {
             return Err(Error::new(ErrorKind::Exists, "the file exists"));
         }
-        let file = FileStorage::open_shared(&path, Access::ReadWrite, Sharing::Amend, None)?;
+        let file = FileStorage::open_shared(path, Access::ReadWrite, Sharing::Amend, None)?;
+        let failed = |e| Error::io("look at the file", e);
+        let metadata = file.file.metadata().map_err(failed)?;
+        let path = path.canonicalize().map_err(failed)?;
+        if !file.is_file(&path).map_err(failed)? {
+            return Err(taken());
+        }
         let replaced = Some(Replaced { file, metadata });
-        Ok(Self { directory: open_parent(&path)?, path, replaced, is_private: false })
+        Ok(Self { directory: open_parent(&path)?, path, replaced, allowed: 0o777, group: None })
     }
 
     /// A name that there is no file of, as `error` says.
@@ -115,13 +128,21 @@ impl Place {
             return Err(Error::io("create a file of this name", error));
         }
         let directory = open_parent(path)?;
-        Ok(Self { path: path.into(), directory, replaced: None, is_private: false })
+        Ok(Self { path: path.into(), directory, replaced: None, allowed: 0o777, group: None })
     }
 
     /// Nobody but its owner may read or write it (mode 0600).
     #[must_use]
     pub fn private(self) -> Self {
-        Self { is_private: true, ..self }
+        Self { allowed: self.allowed & 0o600, ..self }
+    }
+
+    /// Gives nobody access to the file who has none to `source`.
+    pub fn no_wider_than(self, source: &FileStorage) -> Result<Self> {
+        let failed = |e| Error::io("look at the file", e).with_path(source.path());
+        let metadata = source.file.metadata().map_err(failed)?;
+        let allowed = self.allowed & metadata.mode();
+        Ok(Self { allowed, group: Some(metadata.gid()), ..self })
     }
 
     /// Makes the file, `len` bytes of holes with as much space as is asked for.
@@ -133,8 +154,9 @@ impl Place {
     fn try_create(self, len: u64, space: Preallocation) -> Result<NewFile> {
         let (file, temporary) = self.open()?;
         if let Some(Replaced { metadata, .. }) = &self.replaced {
-            as_before(&file, metadata)?;
+            as_before(&file, metadata, self.allowed)?;
         }
+        self.keep_group_out(&file)?;
         let failed = |e| Error::io(format_args!("allocate {len} bytes"), e);
         file.set_len(len).map_err(failed)?;
         let storage = Arc::new(FileStorage::from_file(file, self.path.clone()));
@@ -146,13 +168,25 @@ impl Place {
         Ok(NewFile { place: self, storage, temporary })
     }
 
+    /// Takes from another group what not everybody may do.
+    fn keep_group_out(&self, file: &File) -> Result<()> {
+        let failed = |e| Error::io("set the mode of the new file", e);
+        let metadata = file.metadata().map_err(failed)?;
+        if self.group.is_none_or(|group| group == metadata.gid()) {
+            return Ok(());
+        }
+        let everybodys = (self.allowed & 0o7) << 3;
+        let mode = metadata.mode() & (0o707 | everybodys);
+        file.set_permissions(Permissions::from_mode(mode)).map_err(failed)
+    }
+
     /// A file without a name, or with a temporary one.
     fn open(&self) -> Result<(File, Option<TempPath>)> {
         let directory = parent(&self.path);
         let failed = |e| Error::io(format_args!("create a file in {}", directory.display()), e);
         let mut options = OpenOptions::new();
         options.read(true).write(true);
-        options.mode(if self.is_private { 0o600 } else { 0o666 });
+        options.mode(0o666 & self.allowed);
         if Path::new("/proc/self/fd").is_dir() {
             let here = format!("/proc/self/fd/{}", self.directory.as_raw_fd());
             match options.clone().custom_flags(libc::O_TMPFILE).open(here) {
@@ -169,14 +203,15 @@ impl Place {
     }
 }
 
-/// Owner and mode of its predecessor, whoever runs this and under whatever umask.
-fn as_before(file: &File, metadata: &Metadata) -> Result<()> {
+/// Owner and mode of its predecessor, whoever runs this and under whatever umask, as far as
+/// `allowed`.
+fn as_before(file: &File, metadata: &Metadata, allowed: u32) -> Result<()> {
     let failed = |e| Error::io("give the new file its predecessor's owner and mode", e);
     let ours = file.metadata().map_err(failed)?;
     if (ours.uid(), ours.gid()) != (metadata.uid(), metadata.gid()) {
         fchown(file, Some(metadata.uid()), Some(metadata.gid())).map_err(failed)?;
     }
-    let mode = Permissions::from_mode(metadata.permissions().mode() & 0o777);
+    let mode = Permissions::from_mode(metadata.permissions().mode() & allowed);
     file.set_permissions(mode).map_err(failed)
 }
 
@@ -219,8 +254,7 @@ impl NewFile {
         if let Some(Replaced { file, .. }) = &place.replaced
             && !file.is_at_its_path().map_err(|e| Error::io("find the old file again", e))?
         {
-            let text = "another file has taken the place of the one to be replaced";
-            return Err(Error::new(ErrorKind::Changed, text));
+            return Err(taken());
         }
         let named = match (temporary, &place.replaced) {
             (None, None) => place.link(&storage.file, place.file_name()),
@@ -296,6 +330,11 @@ fn open_parent(path: &Path) -> Result<File> {
         }
         _ => Ok(file),
     }
+}
+
+fn taken() -> Error {
+    let text = "another file has taken the place of the one to be replaced";
+    Error::new(ErrorKind::Changed, text)
 }
 
 fn invalid(text: impl Into<String>) -> Error {

@@ -11,6 +11,7 @@ use super::super::create::{self, Version};
 use super::super::progress::Spinner;
 use super::super::secrets::Question;
 use super::super::{KDF_TWICE, limits};
+use super::source::Source;
 use super::target::Data;
 use super::{Job, Persona, invalid};
 
@@ -94,7 +95,13 @@ pub fn new_luks(
     Ok((Data::NewLuks(Box::new(image)), Some(secret)))
 }
 
-pub fn new_raw(path: &Path, len: u64, options: &Options, job: &Job<'_>) -> Result<Data> {
+pub fn new_raw(
+    path: &Path,
+    source: &Source,
+    len: u64,
+    options: &Options,
+    job: &Job<'_>,
+) -> Result<Data> {
     if options.last("preallocation") == Some("metadata") {
         return Err(invalid("Unsupported preallocation mode: metadata"));
     }
@@ -104,7 +111,11 @@ pub fn new_raw(path: &Path, len: u64, options: &Options, job: &Job<'_>) -> Resul
         space = Preallocation::Falloc;
     }
     let overwrite = job.persona.overwrites(job.args.force);
-    let file = Place::new(path, overwrite)?.create(len, space)?;
+    let mut place = Place::new(path, overwrite)?;
+    if let Some(file) = source.file() {
+        place = place.no_wider_than(file)?;
+    }
+    let file = place.create(len, space)?;
     Ok(Data::NewRaw(Box::new(file)))
 }
 

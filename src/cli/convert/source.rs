@@ -72,7 +72,8 @@ impl Source {
         self.file().is_some_and(|file| file.is_file(path).unwrap_or(false))
     }
 
-    fn file(&self) -> Option<&FileStorage> {
+    /// Its file.
+    pub fn file(&self) -> Option<&FileStorage> {
         match &self.data {
             Data::Raw(file) => Some(file),
             Data::Luks(opened) => opened.0.file(),

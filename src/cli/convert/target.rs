@@ -67,7 +67,7 @@ impl Target {
         }
         let (data, secret) = match version {
             Some(version) => new_luks(version, &path, len, options, job).map_err(named)?,
-            None => (new_raw(&path, len, options, job).map_err(named)?, None),
+            None => (new_raw(&path, source, len, options, job).map_err(named)?, None),
         };
         Ok(Self { shown, data, prefix, secret })
     }

@@ -168,10 +168,14 @@ impl CreateOptions {
             Format::Luks2(options) => luks2::make(self, options, size, passphrase)?,
         };
         let len = image_len(size, header.payload_offset())?;
-        let (stages, header) = header.lower(&[SlotChange::Activate { keyslot: 0, sealed }])?;
+        let (mut stages, header) = header.lower(&[SlotChange::Activate { keyslot: 0, sealed }])?;
 
         let file = place.create(len, self.preallocation)?;
         // The header without its keyslot comes first, as before every amendment.
+        for stage in &mut stages {
+            // There is no image with keyslots to speak of yet.
+            "no image was made".clone_into(&mut stage.on_failure);
+        }
         commit(file.storage().as_ref(), &stages)?;
         let storage: Arc<dyn Storage> = Arc::<FileStorage>::clone(file.storage());
         let volume = Volume::new(storage, header.segments(len)?, &volume_key)?.with_path(path);
