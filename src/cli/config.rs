@@ -78,12 +78,12 @@ pub fn config(args: &ConfigArgs) -> Outcome {
     if let Some(label) = &args.label {
         edits.push(Edit::SetLabel(label.clone()));
         result["label"] = json!(label);
-        text.push(format!("label: {label}"));
+        text.push(format!("label: {}", output::foreign(label)));
     }
     if let Some(subsystem) = &args.subsystem {
         edits.push(Edit::SetSubsystem(subsystem.clone()));
         result["subsystem"] = json!(subsystem);
-        text.push(format!("subsystem: {subsystem}"));
+        text.push(format!("subsystem: {}", output::foreign(subsystem)));
     }
     edit(&args.image, &args.change, &edits, |_, _| (result, text.join("\n")))
 }

@@ -117,7 +117,8 @@ fn backup(args: &BackupArgs) -> Outcome {
     } else if args.quiet {
         return Ok(());
     } else {
-        format!("{}: {size} bytes, {}\n", args.file.display(), summary(backup.header()))
+        let line = format!("{}: {size} bytes, {}", args.file.display(), summary(backup.header()));
+        output::foreign(&line) + "\n"
     };
     Ok(output::print_done(&text)?)
 }
@@ -157,7 +158,7 @@ fn restore(args: &RestoreArgs) -> Outcome {
         Output::Json => qemu_format::json_line(&document),
         Output::Human if change.quiet => return Ok(()),
         Output::Human if !asks => text,
-        Output::Human => format!("{}: the header is restored\n", image.display()),
+        Output::Human => format!("{}: the header is restored\n", output::shown(image)),
     };
     Ok(output::print_done(&text)?)
 }
@@ -207,8 +208,7 @@ fn describe(args: &RestoreArgs, restoration: &Restoration, would_be: bool) -> St
         };
         lines.push(format!("keyslot {keyslot} {would}{fate}"));
     }
-    lines.push(String::new());
-    lines.join("\n")
+    lines.iter().map(|line| output::foreign(line) + "\n").collect()
 }
 
 /// `LUKS2 header, uuid 1234, seqid 7, label system, keyslots 0, 2`

@@ -1,6 +1,7 @@
 //! Standard output and standard error, whatever is at their other ends.
 
 use std::io::{self, ErrorKind, Write};
+use std::path::Path;
 
 use keyslot::{Error, Result};
 
@@ -21,6 +22,8 @@ pub fn print_row(line: &str) -> Result<bool> {
 
 /// Whether there is a reader.
 fn print_as(what: &str, text: &str) -> Result<bool> {
+    // Layout is ours; nothing that a terminal obeys gets through, wherever it came from.
+    let text = escaped(text, &['\n', '\r', '\t']);
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(true),
@@ -32,17 +35,49 @@ fn print_as(what: &str, text: &str) -> Result<bool> {
 const TO_STDOUT: &str = "write to standard output";
 
 /// Writes one line to standard error. There is nowhere to say that it cannot be written.
-///
-/// What a terminal would obey is escaped: names of files, and of processes, may have it in them.
 pub fn tell(line: &str) {
-    let mut text = String::with_capacity(line.len() + 1);
-    for c in line.chars() {
-        if c.is_control() {
-            text.extend(c.escape_default());
+    let _ = io::stderr().write_all(format!("{}\n", foreign(line)).as_bytes());
+}
+
+/// Text that others chose (names of files and processes, strings of a header), for a line of ours:
+/// what a terminal obeys is escaped, newlines too.
+pub fn foreign(text: &str) -> String {
+    escaped(text, &[])
+}
+
+/// A file's name, for a line of ours.
+pub fn shown(path: &Path) -> String {
+    foreign(&path.to_string_lossy())
+}
+
+/// JSON text with the same escaped, as JSON has it.
+pub fn json_text(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_obeyed(c) && c != '\n' {
+            out.extend([format!("\\u{:04x}", u32::from(c))]);
         } else {
-            text.push(c);
+            out.push(c);
         }
     }
-    text.push('\n');
-    let _ = io::stderr().write_all(text.as_bytes());
+    out
+}
+
+fn escaped(text: &str, kept: &[char]) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_obeyed(c) && !kept.contains(&c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Whether a terminal obeys the character instead of showing it: ESC, C0 and C1 controls, line
+/// separators, and those that turn the direction of what follows.
+fn is_obeyed(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

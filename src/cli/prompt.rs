@@ -19,6 +19,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcdrain, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
+use super::output::foreign;
+
 /// Asks for `what`, on the terminal that controls this process, wherever its streams lead.
 pub fn ask(what: &str) -> Result<Passphrase> {
     let failed = |error| Error::io("ask for a passphrase on the terminal", error);
@@ -26,7 +28,7 @@ pub fn ask(what: &str) -> Result<Passphrase> {
     let mut line = Zeroizing::new([0; LONGEST_LINE]);
     let len = loop {
         let hidden = Hidden::new(&tty).map_err(failed)?;
-        write!(tty, "{what}: ").map_err(failed)?;
+        write!(tty, "{}: ", foreign(what)).map_err(failed)?;
         if hidden.answer_is_there(&tty).map_err(failed)? {
             break tty.read(&mut line[..]).map_err(failed)?;
         }
@@ -49,19 +51,11 @@ pub fn ask(what: &str) -> Result<Passphrase> {
 pub fn confirm(question: &str) -> Result<bool> {
     let failed = |error| Error::io("ask on the terminal", error);
     let mut tty = File::options().read(true).write(true).open("/dev/tty").map_err(failed)?;
-    let question: String = question.chars().flat_map(shown).collect();
-    write!(tty, "{question} (yes/no): ").map_err(failed)?;
+    write!(tty, "{} (yes/no): ", foreign(question)).map_err(failed)?;
     let mut answer = Vec::new();
     let line = BufReader::new(tty).take(LONGEST_LINE as u64).read_until(b'\n', &mut answer);
     line.map_err(failed)?;
     Ok(answer.trim_ascii() == b"yes")
-}
-
-/// What a terminal would obey is escaped: there are names of files in it.
-fn shown(c: char) -> impl Iterator<Item = char> {
-    let (plain, escaped) =
-        if c.is_control() { (None, Some(c.escape_default())) } else { (Some(c), None) };
-    plain.into_iter().chain(escaped.into_iter().flatten())
 }
 
 /// A terminal without echo, and signals that wait, until this is dropped.

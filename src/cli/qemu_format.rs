@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
+use super::output;
+
 /// `9.97 MiB`: three significant digits, of the unit in which there are less than 1000.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
@@ -43,7 +45,7 @@ pub fn json(value: &Value) -> String {
 
 /// One line of JSON: the form of every other command.
 pub fn json_line(value: &Value) -> String {
-    format!("{value}\n")
+    output::json_text(&format!("{value}\n"))
 }
 
 fn write_json(out: &mut String, value: &Value, depth: usize) {
@@ -124,7 +126,7 @@ fn write_human(out: &mut String, value: &Value, depth: usize) {
                 write_human(out, value, depth + 1);
             }
             Value::String(text) => {
-                let _ = writeln!(out, "{indent}{name}: {text}");
+                let _ = writeln!(out, "{indent}{name}: {}", output::foreign(text));
             }
             other => {
                 let _ = writeln!(out, "{indent}{name}: {other}");
@@ -133,7 +135,9 @@ fn write_human(out: &mut String, value: &Value, depth: usize) {
     };
     match value {
         Value::Object(members) => {
-            members.iter().for_each(|(key, value)| line(key.replace('-', " "), value));
+            members
+                .iter()
+                .for_each(|(key, value)| line(output::foreign(key).replace('-', " "), value));
         }
         Value::Array(items) => {
             items.iter().enumerate().for_each(|(i, value)| line(format!("[{i}]"), value));

@@ -61,10 +61,10 @@ pub fn run(args: &RepairArgs) -> Outcome {
         return Ok(());
     } else {
         let would = if change.dry_run { "would be " } else { "" };
-        let shown = path.display();
+        let shown = output::shown(path);
         let mut text = String::new();
         for warning in &found {
-            text.extend([format!("{shown}: {would}repaired: {warning}\n")]);
+            text.extend([format!("{shown}: {would}repaired: {}\n", output::foreign(warning))]);
         }
         for &leftover in &leftovers {
             text.extend([format!("{shown}: {would}{}\n", repaired_leftover(leftover))]);

@@ -149,7 +149,7 @@ fn listed(token: &Token) -> Value {
 
 fn line(token: &Token) -> String {
     let Token { number, kind, keyslots, .. } = token;
-    let kind = kind.replace(char::is_control, "\u{fffd}");
+    let kind = output::foreign(kind);
     let numbers: Vec<_> = keyslots.iter().map(ToString::to_string).collect();
     match numbers.as_slice() {
         [] => format!("token {number}: {kind}, for no keyslot\n"),
@@ -208,7 +208,7 @@ fn export(args: &ExportArgs) -> Outcome {
         let text = format!("there is no token {}", args.token);
         return Err(Error::new(ErrorKind::InvalidInput, text).with_path(&args.image).into());
     };
-    let text = format!("{token}\n");
+    let text = output::json_text(&format!("{token}\n"));
     let Some(path) = args.json_file.as_ref().filter(|path| *path != Path::new("-")) else {
         return Ok(output::print(&text)?);
     };

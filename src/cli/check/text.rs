@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::changes::kdf;
+use super::super::output;
 
 /// What there is to say of a keyslot.
 fn keyslot(slot: &Value, is_opened: bool) -> String {
@@ -102,6 +103,5 @@ pub fn text(format: &str, is_openable: bool, document: &Value) -> String {
         [keyslot] => lines.push(format!("the secret opens keyslot {keyslot}")),
         keyslots => lines.push(format!("the secret opens keyslots {}", keyslots.join(", "))),
     }
-    lines.push(String::new());
-    lines.join("\n")
+    lines.iter().map(|line| output::foreign(line) + "\n").collect()
 }

@@ -209,7 +209,7 @@ fn report(args: &ConvertArgs, persona: Persona, result: &Value) -> Outcome {
     } else if !args.quiet && persona == Persona::Keyslot {
         let size = qemu_format::size(result["virtual-size"].as_u64().unwrap_or_default());
         let verified = if args.verify { " and verified" } else { "" };
-        let shown = result["filename"].as_str().unwrap_or_default();
+        let shown = output::foreign(result["filename"].as_str().unwrap_or_default());
         output::print_done(&format!("{shown}: {size} converted{verified}\n"))?;
     }
     Ok(())

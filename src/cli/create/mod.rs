@@ -123,7 +123,8 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
     // qemu-img says what it is about to make; a person is told when it is made.
     if !args.quiet && persona == Persona::QemuImg {
         let options = echo(&options);
-        output::print(&format!("Formatting '{shown}', fmt=luks size={size}{options}\n"))?;
+        let line = format!("Formatting '{shown}', fmt=luks size={size}{options}");
+        output::print(&(output::foreign(&line) + "\n"))?;
     }
     if options.last("iter-time").is_some() && args.kdf.is_given() {
         return Err(named(invalid(KDF_TWICE)));
@@ -155,7 +156,8 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
         output::print_done(&qemu_format::json_line(&result))?;
     } else if !args.quiet && persona == Persona::Keyslot {
         output::print_done(&format!(
-            "{shown}: {} image of {} created, its secret is in keyslot 0\n",
+            "{}: {} image of {} created, its secret is in keyslot 0\n",
+            output::foreign(&shown),
             version.name(),
             qemu_format::size(size.next_multiple_of(512))
         ))?;

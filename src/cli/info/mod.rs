@@ -229,7 +229,7 @@ fn metadata(header: &Header) -> Result<String> {
     let header = header
         .luks2()
         .ok_or_else(|| Error::new(ErrorKind::Unsupported, "a LUKS1 header has no metadata"))?;
-    Ok(luks2::pretty(header.metadata()))
+    Ok(output::json_text(&luks2::pretty(header.metadata())))
 }
 
 /// That of a LUKS1 header.
@@ -271,7 +271,7 @@ fn format_specific(header: &luks1::Header) -> Value {
 
 /// The same document as qemu-img prints it for people.
 fn text(document: &Value) -> String {
-    let string = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let string = |value: &Value| output::foreign(value.as_str().unwrap_or_default());
     let bytes = |value: &Value| value.as_u64().unwrap_or_default();
     let virtual_size = match document["virtual-size"].as_u64() {
         Some(len) => format!("{} ({len} bytes)", size(len)),

@@ -110,6 +110,9 @@ pub fn examples(command: &str) -> &'static [Example] {
                 "keyslot header restore --yes disk.hdr disk.luks",
             ],
         )],
+        "keyslot-is-luks" => {
+            &[("Ask in a script:", &["if keyslot is-luks disk.img; then echo encrypted; fi"])]
+        }
         "keyslot-info" => &[
             ("Show the header of an image:", &["keyslot info disk.luks"]),
             (
