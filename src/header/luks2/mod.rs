@@ -209,13 +209,6 @@ impl Header {
         self.metadata.digest_of_segment(self.first_segment()).ok_or("it has no digest")?.digest()
     }
 
-    /// The ciphers of all encrypted segments, by number.
-    pub(super) fn ciphers(&self) -> impl Iterator<Item = (u32, &str)> {
-        let encrypted = |it: &'_ DataSegment| it.crypt.is_some();
-        let segments = self.metadata.segments().iter().filter(move |it| encrypted(it));
-        segments.filter_map(|it| Some((it.number, it.crypt.as_ref()?.encryption.as_str())))
-    }
-
     /// The cipher of the first segment, or what it would need.
     pub(super) fn cipher(&self) -> std::result::Result<&CipherSpec, &str> {
         self.cipher.as_ref().map_err(String::as_str)
