@@ -48,15 +48,10 @@ pub struct BenchmarkArgs {
 }
 
 const NOTES: &str = "\
-Everything is measured on one thread and in memory: no file is opened. A figure is the best of many
-runs of about half a millisecond; ciphers work on 256 KiB, which is in the L2 cache, slow ones on
-less. Beside the speed of AES-XTS is how much that is of the kernel's limit: of what the CPU's AES
-unit does with the rounds alone, in registers.
-
-JSON: aes-kernel is the fastest, aes-kernels are all of them. Each of kdfs has kdf, hash, key-bits and
-iterations-per-second; each of ciphers has cipher, key-bits, sector-size, encrypt-bytes-per-second and
-decrypt-bytes-per-second, for AES-XTS aes-kernel too, and if that kernel has a limit
-limit-bytes-per-second, encrypt-percent-of-limit and decrypt-percent-of-limit.";
+Everything is measured on one thread and in memory: no file is opened. A figure is the best of \
+many runs of about half a millisecond; ciphers work on 256 KiB, which is in the L2 cache, slow \
+ones on less. Beside the speed of AES-XTS is how much that is of the kernel's limit: of what the \
+CPU's AES unit does with the rounds alone, in registers.";
 
 /// Runs the command.
 pub fn run(args: &BenchmarkArgs) -> Outcome {

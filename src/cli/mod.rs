@@ -214,9 +214,10 @@ const STATUSES: [(u8, &str); 6] = [
 ];
 
 const SOURCES: &str = "\
-SOURCE is where a secret is: prompt (the default on a terminal), file:PATH, env:NAME, fd:N, stdin,
-object:ID. Bytes are taken as they are; prompt and stdin drop one newline at the end. Where stdin
-is given for several secrets, each is a line of it: first --secret, then --old-secret, --new-secret.";
+SOURCE is where a secret is: prompt (the default on a terminal), file:PATH, env:NAME, \
+fd:N, stdin, object:ID. Bytes are taken as they are; prompt and stdin drop one newline at \
+the end. Where stdin is given for several secrets, each is a line of it: first --secret, \
+then --old-secret, --new-secret.";
 
 /// `--object`, as often as there are secrets
 #[derive(Args)]

@@ -25,8 +25,8 @@ pub fn pages() -> BTreeMap<String, String> {
 
 /// The lines of a section, without what roff has of its own.
 pub fn section(page: &str, name: &str) -> Vec<String> {
-    let start = format!(".SH {name}");
-    let lines = page.lines().skip_while(|line| *line != start).skip(1);
+    let starts = [format!(".SH {name}"), format!(".SH \"{name}\"")];
+    let lines = page.lines().skip_while(|line| !starts.iter().any(|it| it == line)).skip(1);
     let lines = lines.take_while(|line| !line.starts_with(".SH "));
     lines.filter(|line| !line.starts_with('.')).map(plain).collect()
 }
