@@ -12,7 +12,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -146,25 +146,27 @@ impl Scene {
         let calls: Vec<_> = trace
             .lines()
             .filter_map(|line| {
-                let (call, _) = line.split_whitespace().nth(1)?.split_once('(')?;
-                CALLS.contains(&call).then_some((call, line))
+                let (thread, rest) = line.split_once(' ')?;
+                let (call, _) = rest.trim_start().split_once('(')?;
+                CALLS.contains(&call).then_some((thread, call, line))
             })
             .collect();
+        // strace counts the calls of each thread for itself.
         let mut counts = BTreeMap::<_, usize>::new();
-        let mut points = Vec::new();
-        for (place, (call, line)) in calls.iter().enumerate() {
-            let number = counts.entry(*call).or_default();
+        let (mut points, mut left_out) = (BTreeSet::new(), BTreeSet::new());
+        for (place, (thread, call, line)) in calls.iter().enumerate() {
+            let number = counts.entry((*thread, *call)).or_default();
             *number += 1;
-            let writes_all =
-                |(call, line): &(&str, &str)| *call == "pwrite64" && line.contains("592, 0)");
+            let writes_all = |(_, call, line): &(&str, &str, &str)| {
+                *call == "pwrite64" && line.contains(", 592, 0)")
+            };
             let is_last_look = *call == "pread64" && calls.get(place + 1).is_some_and(writes_all);
             // Behind the unlocking nothing is looked at: what is moved then was moved later.
             let is_over = theirs == Theirs::Move && line.contains("LOCK_UN");
-            if !is_last_look && !is_over {
-                points.push(((*call).to_owned(), *number));
-            }
+            let set = if is_last_look || is_over { &mut left_out } else { &mut points };
+            set.insert(((*call).to_owned(), *number));
         }
-        points
+        points.difference(&left_out).cloned().collect()
     }
 
     fn theirs(&self, theirs: Theirs) -> Command {
