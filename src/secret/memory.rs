@@ -1,4 +1,10 @@
 //! Bytes that stay out of swap, core dumps and logs.
+//!
+//! This is where passphrases, derived keys and volume keys are. What a computation makes of them is in
+//! ordinary memory until it is done, and wiped then: the states of an HMAC and the memory of Argon2
+//! while a key is derived, key material while it is decrypted or split, the round keys of a cipher for
+//! as long as it is used. Swap, or a core dump of that moment, may have those. The `keyslot` command
+//! has no core dump (`PR_SET_DUMPABLE`); another program has to see to that itself.
 
 use std::fmt;
 use std::io::{self, Read};

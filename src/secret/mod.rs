@@ -1,7 +1,8 @@
 //! Secrets in memory, and where they come from.
 //!
 //! A [`Passphrase`] is what a person or a key file knows, a [`VolumeKey`] what the sectors are
-//! encrypted with. Both are wiped on drop, compared in constant time and never shown. A [`Source`]
+//! encrypted with. Both are wiped on drop, compared in constant time and never shown; [`SecretBytes`]
+//! says where they are kept. A [`Source`]
 //! says where a passphrase is to be read from, [`SecretObjects`] are QEMU's `--object secret`.
 
 mod encoding;
