@@ -175,16 +175,15 @@ fn what_is_too_short() {
 
 #[test]
 fn an_absurd_iteration_count() {
-    let over = (1 << 28) + 1_u32;
     let slot_0 = 208 + 4;
     let digest = 164;
     for (offset, count, what) in [
-        (slot_0, u32::MAX, "keyslot 0"),
-        (slot_0, over, "keyslot 0"),
-        (digest, u32::MAX, "volume key digest"),
-        (digest, over, "volume key digest"),
+        (slot_0, u32::MAX, "keyslot 0 asks for 10 minutes"),
+        (slot_0, 1 << 30, "keyslot 0 asks for 2 minutes"),
+        (digest, u32::MAX, "volume key digest asks for 5 minutes"),
+        (digest, 1 << 31, "volume key digest asks for 2 minutes"),
     ] {
-        let scene = Scene::patched(offset, &count.to_be_bytes());
+        let scene = Scene::patched(offset, &u32::to_be_bytes(count));
         for command in COMMANDS.iter().filter(|command| command.contains(&"env:OLD")) {
             // The slot is looked at before anything that comes after it.
             let hint = if command[0] == "info" {
@@ -192,7 +191,7 @@ fn an_absurd_iteration_count() {
             } else {
                 "use --ignore-limits"
             };
-            scene.refused(command, 4, &[what, &count.to_string(), "hint: ", hint]);
+            scene.refused(command, 4, &[what, "the limit is 2 minutes", "hint: ", hint]);
         }
         scene.done(&["info", "IMG"]);
         scene.done(&["check", "IMG"]);

@@ -8,6 +8,7 @@ mod support;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use keyslot::amend::{Change, Request};
 use keyslot::crypto::{Argon2Variant, CipherSpec, HashAlg, KdfAlg};
@@ -257,4 +258,74 @@ fn limits_and_failures_are_of_one_keyslot() {
         .collect();
     assert_eq!(kinds, [Err(ErrorKind::Limit), Ok(true), Err(ErrorKind::Limit)]);
     assert!(search(&[], &right, limits, Until::First).is_empty());
+}
+
+/// The cheapest are tried, and no image is refused for the work of another one.
+#[test]
+fn the_limit_on_time_is_for_all_keyslots_of_an_image_together() {
+    const WORK: u32 = 100_000;
+    let right = secret("right");
+    // 14 ms each on a PC of 2025, by the table of the limits; and one of 280 ms.
+    let mut slots = vec![(&right, pbkdf2(HashAlg::Sha256, WORK / 1000)); 4];
+    slots.push((&right, pbkdf2(HashAlg::Whirlpool, 1)));
+    let image = support::luks2::Luks2::new(image(&slots));
+    let mut metadata = image.metadata(0);
+    // What they hold does not matter: nothing over a limit is derived.
+    for number in 8..12 {
+        metadata["keyslots"][number.to_string()]["kdf"]["iterations"] = WORK.into();
+    }
+    metadata["keyslots"]["12"]["kdf"]["iterations"] = (2 * WORK).into();
+    let keyslots = vec![("/keyslots", metadata["keyslots"].clone())];
+    let bytes = image.with(&support::luks2::Change::Set(keyslots)).bytes;
+    let open = |millis| {
+        let limits = Limits::NONE.with_time(Duration::from_millis(millis));
+        Image::from_storage(Bytes(bytes.clone()), limits).unwrap()
+    };
+    let over = |image: &Image| -> Vec<usize> {
+        let mut over = Vec::new();
+        for (keyslot, outcome) in Image::try_images(&[image], &secret("wrong")).remove(0) {
+            if outcome.is_err_and(|error| error.kind() == ErrorKind::Limit) {
+                over.push(keyslot);
+            }
+        }
+        over
+    };
+    for (millis, expected) in [
+        (400, vec![]),
+        (330, vec![12]),
+        (60, vec![12]),
+        (45, vec![11, 12]),
+        (20, vec![9, 10, 11, 12]),
+    ] {
+        assert_eq!(over(&open(millis)), expected, "{millis} ms");
+    }
+    let error = open(45).unlock(&secret("wrong")).unwrap_err();
+    let text =
+        "keyslot 11 asks for 14 ms of work, cheaper ones for 43 ms: the limit is 45 ms for all";
+    assert_eq!((error.kind(), error.message()), (ErrorKind::Limit, text));
+    let images = [open(60), open(60)];
+    let outcomes = Image::try_images(&images.each_ref(), &secret("wrong"));
+    for (image, outcomes) in images.iter().zip(outcomes) {
+        assert_eq!(over(image), [12]);
+        assert_eq!(outcomes.iter().filter(|(_, outcome)| outcome.is_err()).count(), 1);
+    }
+}
+
+/// Also wrong ones, and on a storage of one's own.
+#[test]
+fn tried_passphrases_are_not_kept() {
+    const LEN: usize = 1 << 18;
+    let image =
+        Image::from_storage(Bytes(memory::image(&small_key(), &[(0, &secret("a"))])), Limits::NONE)
+            .unwrap();
+    let size = || {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        statm.split(' ').next().unwrap().parse::<usize>().unwrap() * 4096
+    };
+    let before = size();
+    for number in 0..200_u8 {
+        let wrong = Passphrase::new(&vec![number; LEN]).unwrap();
+        assert!(!image.opens(0, &wrong).unwrap());
+    }
+    assert!(size() < before + 100 * LEN, "{} bytes more", size() - before);
 }

@@ -5,8 +5,8 @@ mod change;
 mod create;
 mod plan;
 mod restore;
+mod tried;
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,11 +17,15 @@ pub use restore::Restoration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, Keyslot};
-use crate::keyslot::{Candidate, Limits, Unlocked, Until, search, unlock, unlock_keyslot};
+use crate::keyslot::{
+    Candidate, Limits, Unlocked, Until, search, search_admitted, unlock, unlock_keyslot,
+};
 use crate::secret::Passphrase;
 use crate::storage::sharing::{Claim, Sharing};
 use crate::storage::{Access, FileStorage, Storage};
 use crate::volume::{RangeLock, Volume};
+
+use self::tried::Tried;
 
 /// An opened LUKS image.
 #[derive(Debug)]
@@ -33,17 +37,8 @@ pub struct Image {
     options: OpenOptions,
     /// What the volumes of this file take turns with
     range_lock: Arc<RangeLock>,
-    /// What is known of keyslots and secrets while the image is open to be amended, and until its
-    /// header changes: no keyslot is derived twice
-    tried: Mutex<Vec<Tried>>,
-}
-
-/// A keyslot that was tried.
-#[derive(Debug)]
-struct Tried {
-    keyslot: usize,
-    secret: Passphrase,
-    opens: bool,
+    /// Results of earlier unlock attempts, so that no KDF runs twice. Cleared when the header changes.
+    tried: Mutex<Tried>,
 }
 
 /// How an image is opened. The default reads the header and keeps nobody from anything.
@@ -117,14 +112,15 @@ impl Image {
         Ok(unlocked)
     }
 
-    /// Only where an amendment follows: nobody else has a secret kept for longer than it is used.
+    /// Remembers the result of an attempt where an amendment may follow, which needs it again.
     fn remember(&self, keyslot: usize, secret: &Passphrase, opens: bool) {
-        if self.file.is_some() && !self.options.write {
+        if self.file.is_some() && self.options.sharing != Sharing::Amend {
             return;
         }
         let mut tried = lock(&self.tried);
-        tried.retain(|it| it.keyslot != keyslot || it.secret != *secret);
-        tried.push(Tried { keyslot, secret: secret.clone(), opens });
+        if let Some(tag) = tried.tag(secret) {
+            tried.remember(keyslot, tag, opens);
+        }
     }
 
     /// What is in the image, decrypted.
@@ -167,17 +163,17 @@ impl Image {
         passphrase: &Passphrase,
         until: Until,
     ) -> Vec<Option<Result<bool>>> {
-        let known = |keyslot: usize| {
-            let tried = lock(&self.tried);
-            tried
-                .iter()
-                .find(|it| it.keyslot == keyslot && it.secret == *passphrase)
-                .map(|it| it.opens)
+        let tried: Vec<_> = {
+            let mut tried = lock(&self.tried);
+            let tag = if tried.is_empty() { None } else { tried.tag(passphrase) };
+            let known = |&keyslot: &usize| tag.and_then(|tag| tried.known(keyslot, tag));
+            keyslots.iter().map(known).collect()
         };
         let active = |keyslot| self.header.keyslot(keyslot).filter(|it| it.active);
         let mut outcomes: Vec<_> = keyslots
             .iter()
-            .map(|&keyslot| known(keyslot).or_else(|| active(keyslot).is_none().then_some(false)))
+            .zip(tried)
+            .map(|(&keyslot, known)| known.or_else(|| active(keyslot).is_none().then_some(false)))
             .map(|known| known.map(Ok))
             .collect();
         if until == Until::First && outcomes.iter().any(|it| matches!(it, Some(Ok(true)))) {
@@ -208,20 +204,19 @@ impl Image {
         passphrase: &Passphrase,
     ) -> Vec<Vec<(usize, Result<bool>)>> {
         let mut all: Vec<Vec<_>> = images.iter().map(|_| Vec::new()).collect();
-        for limits in images.iter().map(|image| image.options.limits).collect::<HashSet<_>>() {
-            let (mut owners, mut candidates) = (Vec::new(), Vec::new());
-            for (place, image) in images.iter().enumerate() {
-                let active = image.keyslots().filter(|keyslot| keyslot.active);
-                for keyslot in active.filter(|_| image.options.limits == limits) {
-                    owners.push((place, keyslot.index));
-                    candidates.push(Candidate { storage: image.storage(), keyslot });
-                }
+        let (mut owners, mut candidates, mut admitted) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, image) in images.iter().enumerate() {
+            let active: Vec<_> = image.keyslots().filter(|keyslot| keyslot.active).collect();
+            admitted.extend(image.options.limits.admit(&active));
+            for keyslot in active {
+                owners.push((place, keyslot.index));
+                candidates.push(Candidate { storage: image.storage(), keyslot });
             }
-            let outcomes = search(&candidates, passphrase, limits, Until::All);
-            for ((place, keyslot), outcome) in owners.into_iter().zip(outcomes) {
-                let opens = outcome.unwrap_or(Ok(None)).map(|key| key.is_some());
-                all[place].push((keyslot, images[place].named(opens)));
-            }
+        }
+        let outcomes = search_admitted(&candidates, passphrase, admitted, Until::All);
+        for ((place, keyslot), outcome) in owners.into_iter().zip(outcomes) {
+            let opens = outcome.unwrap_or(Ok(None)).map(|key| key.is_some());
+            all[place].push((keyslot, images[place].named(opens)));
         }
         all
     }
@@ -331,7 +326,7 @@ impl Default for OpenOptions {
     }
 }
 
-/// What a thread that panicked leaves is as good as any.
+/// A poisoned lock still guards valid data: no critical section leaves it half updated.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

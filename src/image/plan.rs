@@ -106,7 +106,8 @@ impl Image {
         let kdf = pbkdf.settle(template);
         let kdf = kdf.map_err(|e| e.with_hint(format!("Failed to write to keyslot {keyslot}")))?;
         let limits = self.options.limits;
-        limits.admit_new(format_args!("the new secret of keyslot {keyslot}"), kdf)?;
+        let what = format_args!("the new secret of keyslot {keyslot}");
+        limits.admit_new(what, kdf, template.encryption.key_size())?;
         Ok(kdf)
     }
 }

@@ -45,18 +45,29 @@ pub type Outcome = Option<Result<Option<VolumeKey>>>;
 
 /// Tries the passphrase on all candidates, in about this order, and says what came of each.
 ///
-/// A keyslot that asks for more than `limits` is not tried, and so is an outcome of
-/// [`ErrorKind::Limit`](crate::ErrorKind::Limit).
+/// Keyslots that together ask for more than `limits` are not tried, and so are an outcome of
+/// [`ErrorKind::Limit`](crate::ErrorKind::Limit): the most expensive first.
 pub fn search(
     candidates: &[Candidate<'_>],
     passphrase: &Passphrase,
     limits: Limits,
     until: Until,
 ) -> Vec<Outcome> {
+    let keyslots: Vec<_> = candidates.iter().map(|it| it.keyslot.clone()).collect();
+    search_admitted(candidates, passphrase, limits.admit(&keyslots), until)
+}
+
+/// The same where limits have judged each candidate.
+pub(crate) fn search_admitted(
+    candidates: &[Candidate<'_>],
+    passphrase: &Passphrase,
+    admitted: Vec<Result<()>>,
+    until: Until,
+) -> Vec<Outcome> {
     let mut outcomes: Vec<Outcome> = Vec::new();
     let (mut in_lanes, mut alone) = (VecDeque::new(), Vec::new());
-    for (index, Candidate { keyslot, .. }) in candidates.iter().enumerate() {
-        let admitted = limits.admit_keyslot(keyslot);
+    let judged = candidates.iter().zip(admitted).enumerate();
+    for (index, (Candidate { keyslot, .. }, admitted)) in judged {
         match keyslot.kdf.alg {
             _ if admitted.is_err() => {}
             KdfAlg::Pbkdf2 { .. } => in_lanes.push_back(index),
@@ -74,7 +85,7 @@ pub fn search(
         outcomes: Mutex::new(outcomes),
         stop: AtomicBool::new(false),
     };
-    // Neither does it wait for others if it has Argon2.
+    // An Argon2 keyslot that is listed first is tried before the PBKDF2 batch.
     if let Some(place) = alone.iter().position(|(_, index)| *index == 0 && until == Until::First) {
         alone.swap_remove(place);
         batch.finish(0, try_one(&candidates[0], passphrase));
@@ -105,7 +116,7 @@ fn try_one(candidate: &Candidate<'_>, passphrase: &Passphrase) -> Result<Option<
 }
 
 impl Candidate<'_> {
-    /// What may be the key in it, if this is the key of its cipher.
+    /// Decrypts and merges the key material under a derived key; the result is unverified.
     fn merge(&self, key: &SecretBytes) -> Result<VolumeKey> {
         let Keyslot { index, area, encryption, key_size, stripes, af_hash, .. } = &self.keyslot;
         let failed = |e| {
@@ -383,7 +394,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// What a thread that panicked leaves is as good as any.
+/// A poisoned lock still guards valid data: no critical section leaves it half updated.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

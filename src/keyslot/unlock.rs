@@ -1,7 +1,7 @@
 //! Passphrase and keyslot in, volume key out (LUKS1 specification, "master key recovery").
 
 use super::Limits;
-use super::search::{Candidate, Until, search};
+use super::search::{Candidate, Until, search, search_admitted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Digest, Header, Keyslot, Priority};
 use crate::secret::{Passphrase, VolumeKey};
@@ -84,10 +84,12 @@ pub fn unlock(
     let mut keyslots: Vec<_> = header.keyslots().filter(is_tried).collect();
     keyslots.sort_by_key(|keyslot| keyslot.priority);
     let mut untried = None;
+    let mut admitted = limits.admit(&keyslots).into_iter();
     for keyslots in keyslots.chunk_by(|one, other| one.priority == other.priority) {
         let candidates = keyslots.iter().cloned().map(|keyslot| Candidate { storage, keyslot });
         let candidates: Vec<_> = candidates.collect();
-        let outcomes = search(&candidates, passphrase, limits, Until::First);
+        let admitted = admitted.by_ref().take(candidates.len()).collect();
+        let outcomes = search_admitted(&candidates, passphrase, admitted, Until::First);
         for (keyslot, outcome) in keyslots.iter().zip(outcomes) {
             match outcome {
                 Some(Ok(Some(volume_key))) => {

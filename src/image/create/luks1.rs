@@ -22,7 +22,7 @@ pub fn make(options: &CreateOptions, passphrase: &Passphrase) -> Result<Parts> {
     let CreateOptions { cipher, hash, pbkdf, limits, .. } = options;
     let (keyslot_iterations, digest_iterations) = pbkdf.cost.split(cipher, *hash)?;
     let kdf = KdfAlg::Pbkdf2 { hash: *hash, iterations: keyslot_iterations };
-    limits.admit_new("the new secret", kdf)?;
+    limits.admit_new("the new secret", kdf, cipher.key_size())?;
     let volume_key = VolumeKey::random(cipher.key_size())?;
     let digest = new_digest(*hash, &volume_key, digest_iterations)?;
     let uuid = options.uuid.unwrap_or_else(Uuid::new_v4).hyphenated().to_string();

@@ -86,7 +86,7 @@ pub fn make(
         hash: *hash,
         digest: Some(digest.digest()),
     })?;
-    limits.admit_new("the new secret", kdf)?;
+    limits.admit_new("the new secret", kdf, cipher.key_size())?;
     let scheme = Scheme { kdf, encryption: cipher.clone(), af_hash: *hash };
     let sealed = seal(&scheme, &volume_key, passphrase)?;
     Ok(Parts { header: Header::Luks2(header), volume_key, sealed })
