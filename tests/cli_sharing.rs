@@ -13,6 +13,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use command::{KEYSLOT, SECRETS, Scene};
+use support::held_up::held_up;
 use support::locks::{descriptors, locks};
 use support::{Running, eventually, peer, run, stderr};
 
@@ -120,15 +121,9 @@ fn nobody_gets_in_meanwhile() {
     let Some(strace) = peer("strace") else { return };
     let scene = Scene::new().and("OTHER", 3);
     let before = scene.bytes();
-    // It is held up at its first write.
-    let mut add = Command::new(strace);
-    add.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64"]);
-    add.args(["-e", "inject=pwrite64:delay_enter=60000000:when=1"]).arg(KEYSLOT);
-    let mut add = Running::spawn(add.args(scene.args(QUICK_ADD)).envs(SECRETS));
-    eventually("the first write", || writing(add.pid()).is_some());
-    let child = writing(add.pid()).unwrap();
+    let mut add = held_up(&strace, &scene.command(QUICK_ADD));
 
-    let holder = format!("keyslot (pid {child})");
+    let holder = format!("keyslot (pid {})", add.pid);
     for change in CHANGES {
         scene.refused(change, 5, &["Failed to get \"", &holder, "hint: "]);
     }
@@ -162,17 +157,6 @@ fn nobody_gets_in_meanwhile() {
     }
     assert!(!add.has_ended());
     assert!(scene.bytes() == before);
-}
-
-/// The child of strace that is about to write.
-fn writing(strace: u32) -> Option<u32> {
-    let children = std::fs::read_to_string(format!("/proc/{strace}/task/{strace}/children"));
-    let children = children.unwrap_or_default();
-    let is_writing = |pid: &&str| {
-        let call = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
-        call.split(' ').next() == Some(&nix::libc::SYS_pwrite64.to_string())
-    };
-    children.split(' ').find(is_writing)?.parse().ok()
 }
 
 #[test]
