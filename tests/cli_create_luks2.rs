@@ -137,7 +137,7 @@ const WRONG: &[(&str, i32, &str)] = &[
     ("-f luks --sector-size 512 new 1M", 1, "--sector-size is for LUKS2 images"),
     ("-f luks --luks2-metadata-size 16k new 1M", 1, "--metadata-size is for LUKS2 images"),
     ("--type luks --keyslots-size 1M new 1M", 1, "--keyslots-size is for LUKS2 images"),
-    ("-f luks --pbkdf argon2id --iterations 4 new 1M", 1, "LUKS1 has no KDF but pbkdf2"),
+    ("-f luks --pbkdf argon2id --iterations 4 new 1M", 1, "LUKS1 supports only pbkdf2"),
     ("-f luks --pbkdf-parallel 1 new 1M", 1, "pbkdf2 has no memory and no lanes"),
     ("-f luks3 new 1M", 1, "Unknown file format 'luks3'"),
     ("-f qcow2 new 1M", 4, "creating qcow2 images is not supported yet"),

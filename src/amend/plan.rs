@@ -236,7 +236,15 @@ fn settle_kdfs(header: &Header, mut slots: Vec<Slot>) -> Result<Vec<Slot>> {
                 if *is_new { header.new_template()? } else { header.template(keyslot)? };
             let kind = pbkdf.kind.insert(pbkdf.kind_or(template.kdf));
             if !header.has_kdf(*kind) {
-                let text = "LUKS1 has no KDF but pbkdf2";
+                let text = "LUKS1 supports only pbkdf2";
+                return Err(Error::new(ErrorKind::InvalidInput, text));
+            }
+            let only = header.luks1().and_then(crate::header::luks1::Header::hash);
+            if let (Some(only), Some(asked)) = (only, pbkdf.hash)
+                && only != asked
+            {
+                let (only, asked) = (only.name(), asked.name());
+                let text = format!("hash {asked}: this LUKS1 header has {only} for all keyslots");
                 return Err(Error::new(ErrorKind::InvalidInput, text));
             }
             pbkdf.check(template.kdf)?;

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use keyslot::amend::{Change, Request};
+use keyslot::crypto::HashAlg;
+use keyslot::keyslot::Pbkdf;
 use keyslot::secret::Passphrase;
-use keyslot::{ErrorKind, Result};
+use keyslot::{Error, ErrorKind, Result};
 
 use super::job::{Job, carry_out};
 use super::opening::OpeningArgs;
@@ -42,6 +44,10 @@ pub struct AddArgs {
     /// Allow an empty new secret, with which everybody can open the image
     #[arg(long)]
     allow_empty_secret: bool,
+
+    /// Hash of PBKDF2 and of the anti-forensic split [default: as the keyslot has it; new: sha256]
+    #[arg(long, value_name = "HASH")]
+    hash: Option<String>,
 
     #[command(flatten)]
     kdf: KdfArgs,
@@ -92,6 +98,10 @@ pub struct ReplaceArgs {
     #[arg(long)]
     allow_empty_secret: bool,
 
+    /// Hash of PBKDF2 and of the anti-forensic split [default: as the keyslot has it; new: sha256]
+    #[arg(long, value_name = "HASH")]
+    hash: Option<String>,
+
     #[command(flatten)]
     kdf: KdfArgs,
     #[command(flatten)]
@@ -106,7 +116,7 @@ pub struct ReplaceArgs {
 /// Runs `keyslot add`.
 pub fn add(args: &AddArgs) -> Outcome {
     let secrets = Secrets::with_opening(&args.objects.objects, &args.opening, &args.new_secret)?;
-    let pbkdf = args.kdf.pbkdf();
+    let pbkdf = Pbkdf { hash: hash(args.hash.as_deref())?, ..args.kdf.pbkdf() };
     // As with cryptsetup, --keyslot names the new keyslot unless --new-keyslot does.
     let (opener, keyslot) = match args.new_keyslot {
         Some(keyslot) => (args.keyslot, Some(keyslot)),
@@ -132,7 +142,7 @@ pub fn add(args: &AddArgs) -> Outcome {
 pub fn replace(args: &ReplaceArgs) -> Outcome {
     let sources = args.old_secret.iter().chain(&args.new_secret);
     let secrets = Secrets::with_opening(&args.objects.objects, &args.opening, sources)?;
-    let pbkdf = args.kdf.pbkdf();
+    let pbkdf = Pbkdf { hash: hash(args.hash.as_deref())?, ..args.kdf.pbkdf() };
     let job = Job::open(&args.image, &args.change, Persona::Keyslot)?.keep_tokens(args.keep_tokens);
     let (keyslot, force) = (args.keyslot, args.change.force);
     if keyslot.is_none() {
@@ -188,3 +198,9 @@ fn placeholder() -> Result<Passphrase> {
 
 /// No keyslot that there is
 const NEW: i64 = i64::MAX;
+
+/// The hash of this name.
+fn hash(name: Option<&str>) -> Result<Option<HashAlg>> {
+    let named = |error: Error| Error::new(ErrorKind::InvalidInput, error.message());
+    name.map(HashAlg::parse).transpose().map_err(named)
+}

@@ -34,13 +34,26 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use keyslot::crypto::KdfKind;
 use keyslot::keyslot::{Cost, MIN_ITERATIONS, MIN_PASSES, Pbkdf};
 use keyslot::{Error, ErrorKind, Image, Limits, OpenOptions, Result};
 use nix::sys::signal::{SigSet, Signal};
 
 use self::report::{Failure, Overrides};
+
+/// The command line. `create` has the short options of `cryptsetup luksFormat`, `-h` among them.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommand("create", |create| {
+        let help = Arg::new("help").long("help").action(ArgAction::Help).help("Print help");
+        create
+            .disable_help_flag(true)
+            .arg(help)
+            .mut_arg("cipher", |arg| arg.short('c'))
+            .mut_arg("key_size", |arg| arg.short('s'))
+            .mut_arg("hash", |arg| arg.short('h'))
+    })
+}
 
 /// Parses the arguments, runs the command, reports a failure.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
@@ -52,7 +65,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<_> = arguments.collect();
     let name = Persona::of(arguments.first());
     // Where qemu-img is given an option twice, the last one counts.
-    let parser = Cli::command().args_override_self(name == Persona::QemuImg);
+    let parser = command().args_override_self(name == Persona::QemuImg);
     let matches = parser.try_get_matches_from(&arguments);
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
@@ -66,13 +79,13 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Config(args) => config::config(&args),
         Command::Convert(args) => convert::run(&args, name),
-        Command::Completions(args) => generate::completions(&args, Cli::command()),
+        Command::Completions(args) => generate::completions(&args, command()),
         Command::Create(args) => create::run(&args, name),
         Command::Erase(args) => erase::erase(&args),
         Command::Header(args) => header::run(&args),
         Command::Info(args) => info::run(&args, name),
         Command::IsLuks(args) => is_luks::run(&args),
-        Command::Man(args) => generate::man(&args, Cli::command()),
+        Command::Man(args) => generate::man(&args, command()),
         Command::Repair(args) => repair::run(&args),
         Command::Replace(args) => edit::replace(&args),
         Command::Token(args) => token::run(&args),
@@ -292,7 +305,7 @@ impl KdfArgs {
             (cost, _) => cost,
         };
         let (memory, parallelism) = (self.pbkdf_memory, self.pbkdf_parallel);
-        Pbkdf { kind, cost, memory, parallelism }
+        Pbkdf { kind, cost, memory, parallelism, hash: None }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::{Done, Image};
 use crate::amend::{Plan, PlannedChange, Request};
-use crate::crypto::{Argon2Variant, HashAlg, KdfAlg, KdfKind};
+use crate::crypto::{Argon2Variant, KdfAlg, KdfKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, Scheme, Sealed, SlotChange, Template, material_len};
 use crate::keyslot::{Cost, Pbkdf, Unlocked, Until, seal_with_salt};
@@ -53,7 +53,8 @@ impl Image {
             let len = u32::try_from(template.key_size).map_or(u64::MAX, material_len);
             let material = vec![0; usize::try_from(len).unwrap_or(usize::MAX)].into();
             let (key_size, salt) = (template.key_size, [0; 32]);
-            let sealed = Sealed { scheme: scheme(template, kdf), salt, key_size, material };
+            let scheme = scheme(template, &pbkdf, kdf);
+            let sealed = Sealed { scheme, salt, key_size, material };
             changes.push(slot_change(change, sealed));
         }
         plan.header.lower_with(&changes, plan.keep_tokens).map(drop)
@@ -90,7 +91,7 @@ impl Image {
             }
             let kdf = self.settle(keyslot, pbkdf, &template)?;
             let salt = plan.header.salt(keyslot)?;
-            let scheme = scheme(template, kdf);
+            let scheme = scheme(template, pbkdf, kdf);
             let sealed = seal_with_salt(&scheme, salt, unlocked.volume_key(), secret)?;
             all_done.push(match change {
                 PlannedChange::Replace { .. } => Done::Replaced { keyslot, kdf },
@@ -120,8 +121,9 @@ fn template<'a>(header: &'a Header, change: &PlannedChange) -> Result<Template<'
     }
 }
 
-fn scheme(template: Template<'_>, kdf: KdfAlg) -> Scheme {
-    Scheme { kdf, encryption: template.encryption, af_hash: template.af_hash }
+fn scheme(template: Template<'_>, pbkdf: &Pbkdf, kdf: KdfAlg) -> Scheme {
+    let af_hash = pbkdf.hash.unwrap_or(template.af_hash);
+    Scheme { kdf, encryption: template.encryption, af_hash }
 }
 
 /// About what calibration comes to, for the length of its numbers.
@@ -134,7 +136,7 @@ fn usual(pbkdf: &Pbkdf, template: &Template<'_>) -> KdfAlg {
     };
     match pbkdf.kind_or(template.kdf) {
         KdfKind::Pbkdf2 => {
-            let hash: HashAlg = template.hash;
+            let hash = pbkdf.hash.unwrap_or(template.hash);
             KdfAlg::Pbkdf2 { hash, iterations: 10_000_000 }
         }
         KdfKind::Argon2i => argon2(Argon2Variant::Argon2i),

@@ -30,6 +30,8 @@ impl Default for Cost {
 pub struct Pbkdf {
     /// Which KDF
     pub kind: Option<KdfKind>,
+    /// Hash of PBKDF2 and of the anti-forensic split. LUKS1 has that of its header.
+    pub hash: Option<HashAlg>,
     /// How much of it
     pub cost: Cost,
     /// The most memory of Argon2 in KiB, or with a count of passes its memory. The default is
@@ -79,6 +81,7 @@ impl Pbkdf {
     /// asked for.
     pub(crate) fn settle(&self, template: &Template<'_>) -> Result<KdfAlg> {
         self.check(template.kdf)?;
+        let template = &Template { hash: self.hash.unwrap_or(template.hash), ..template.clone() };
         let variant = match self.kind_or(template.kdf) {
             KdfKind::Pbkdf2 => {
                 let iterations = self.cost.iterations(template)?;

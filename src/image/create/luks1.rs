@@ -12,7 +12,7 @@ use crate::secret::{Passphrase, VolumeKey};
 /// Refuses what LUKS1 does not have.
 pub fn check(options: &CreateOptions) -> Result<()> {
     if options.pbkdf.kind_or(KdfKind::Pbkdf2) != KdfKind::Pbkdf2 {
-        return Err(invalid("LUKS1 has no KDF but pbkdf2"));
+        return Err(invalid("LUKS1 supports only pbkdf2"));
     }
     options.pbkdf.check(KdfKind::Pbkdf2)
 }
