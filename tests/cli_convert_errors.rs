@@ -180,12 +180,11 @@ fn a_source_that_changes() {
         // The first write of each thread takes a second longer.
         let mut command = Command::new(&strace);
         command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64", "-e"]);
-        command.args(["inject=pwrite64:delay_enter=1000000:when=1", KEYSLOT, "convert"]);
+        command.args(["inject=pwrite64:delay_enter=3000000:when=1", KEYSLOT, "convert"]);
         command.args(["-m", "1", "plain.raw", "new"]).current_dir(desk.dir.path());
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        support::eventually("a lock", || {
-            !support::locks::locks(&desk.path("plain.raw")).is_empty()
-        });
+        // It has looked at the source when it is about to write what it read.
+        support::eventually("a write", || support::held_up::writing(child.id()).is_some());
         run(Command::new("sh").args(["-c", change]).current_dir(desk.dir.path()));
         assert_refusal(&child.wait_with_output().unwrap(), 1, &parts, change);
         assert!(!desk.path("new").exists());

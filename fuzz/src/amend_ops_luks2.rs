@@ -53,6 +53,9 @@ pub fn check(run: &Run) {
         };
         let before = Picture::of(&memory);
         let expected = judge(&slots, units, &changes, amendment.force);
+        // A keyslot of no iterations cannot be written.
+        let expected = expected
+            .and_then(|it| if it.worthless { Err(ErrorKind::InvalidInput) } else { Ok(it) });
         let plan = image.plan(request);
         assert_eq!(plan.as_ref().map_err(Error::kind).err(), expected.as_ref().err().copied());
         let (Ok(plan), Ok(expected)) = (plan, expected) else {
@@ -85,6 +88,11 @@ pub fn check(run: &Run) {
                 let found = after.keeps_the_promise(&before, &slots, &expected);
                 left.after_failure(&before, &after, [&slots, &found]);
                 slots = found;
+                // The model knows of no leftovers.
+                image.repair(false).expect("no fault");
+                let repaired = Picture::of(&memory);
+                assert!(repaired.header.leftovers().is_empty());
+                left.after_success(&repaired, &slots);
             }
             Err(error) => {
                 let is_wrong = expected.worthless || volume_key && other_key;
@@ -204,9 +212,11 @@ impl Picture {
         for token in self.luks2().metadata().tokens() {
             let all = before.luks2().metadata().tokens();
             let was = all.iter().find(|it| it.number == token.number).expect("no new token");
-            let stays = |it: &&u32| {
-                token.keyslots.contains(it) || self.header.keyslot(**it as usize).is_none()
+            // One that was erased and added again is a new one.
+            let may_go = |number: usize| {
+                self.header.keyslot(number).is_none() || fates[number] == Fate::Replaced
             };
+            let stays = |it: &&u32| token.keyslots.contains(it) || may_go(**it as usize);
             assert!(was.keyslots.iter().all(|it| stays(&it)), "a keyslot is not in its token");
         }
     }
@@ -225,15 +235,18 @@ impl Picture {
         metadata["keyslots"] = keyslots.into();
         for name in ["tokens", "digests"] {
             let mut members = object(&mut metadata[name]);
+            // The last keyslot takes its tokens along, and that of another key its digest.
+            let is_empty = |list: &Value| list.as_array().is_none_or(Vec::is_empty);
+            let empty = members.iter().filter(|(_, it)| is_empty(&it["keyslots"]));
+            let empty: Vec<_> = empty.map(|(number, _)| number.clone()).collect();
             for member in members.values_mut() {
                 if let Some(list) = member["keyslots"].as_array_mut() {
                     list.retain(|number| !number.as_str().is_some_and(is_changed));
                 }
             }
-            // The last keyslot of another key takes its digest along.
-            let is_empty = |list: &Value| list.as_array().is_none_or(Vec::is_empty);
-            members.retain(|_, it| {
-                name == "tokens" || !is_empty(&it["keyslots"]) || !is_empty(&it["segments"])
+            members.retain(|number, it| {
+                let stays = if name == "tokens" { empty.contains(number) } else { false };
+                stays || !is_empty(&it["keyslots"]) || !is_empty(&it["segments"])
             });
             metadata[name] = members.into();
         }

@@ -73,6 +73,8 @@ pub const COMMAND_LINES: &[&str] = &[
     "SECRETS -o state=inactive,keyslot=0 nosuch",
     "SECRETS -f luks -o state=inactive,keyslot=0 nosuch",
     "SECRETS -f luks -o state=inactive,keyslot=0 plain",
+    "SECRETS -o state=inactive,keyslot=0 plain",
+    "SECRETS --image-opts file.filename=plain -o state=inactive",
     "SECRETS --image-opts driver=luks,file.filename=plain,key-secret=sec0 -o state=inactive",
     "SECRETS --image-opts driver=luks,file.filename=nosuch,key-secret=sec0 -o state=inactive",
     "SECRETS --image-opts file.filename=a.luks,key-secret=sec0 -o state=inactive,keyslot=0 --force",

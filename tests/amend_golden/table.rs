@@ -232,21 +232,9 @@ pub const STRICTER: &[Stricter] = &[
     ),
     stricter(
         One,
-        "SECRETS -o state=inactive,keyslot=0 plain",
-        "Could not open 'plain': Volume is not in LUKS format",
-        "QEMU takes it for a raw image, and says that those cannot be amended",
-    ),
-    stricter(
-        One,
         "SECRETS --image-opts file.filename=plain,key-secret=sec0 -o state=inactive",
         "Could not open 'file.filename=plain,key-secret=sec0': Volume is not in LUKS format",
         "QEMU takes it for a raw image, and says that those have no key-secret",
-    ),
-    stricter(
-        One,
-        "SECRETS --image-opts file.filename=plain -o state=inactive",
-        "Could not open 'file.filename=plain': Volume is not in LUKS format",
-        "QEMU takes it for a raw image, and says that those cannot be amended",
     ),
     stricter(
         One,

@@ -44,8 +44,8 @@ pub fn held_up(strace: &Path, command: &Command) -> HeldUp {
     HeldUp { strace: running, pid }
 }
 
-/// The child of strace that is about to write.
-fn writing(strace: u32) -> Option<u32> {
+/// The child of strace whose main thread is about to write.
+pub fn writing(strace: u32) -> Option<u32> {
     let children = std::fs::read_to_string(format!("/proc/{strace}/task/{strace}/children"));
     let children = children.unwrap_or_default();
     let is_writing = |pid: &&str| {
