@@ -40,7 +40,7 @@ fn a_new_secret_has_the_hash_that_is_asked_for() {
 #[test]
 fn short_options_of_a_new_image_are_those_of_luks_format() {
     let desk = Desk::roomy();
-    desk.done(&format!("create -f luks -q -c aes-cbc-essiv:sha256 -s 256 -h sha512 --iterations 1000 --new-secret env:S1 new 1M"));
+    desk.done("create -f luks -q -c aes-cbc-essiv:sha256 -s 256 -h sha512 --iterations 1000 --new-secret env:S1 new 1M");
     let information = desk.json("info new");
     assert_eq!(information["format-specific"]["data"]["hash-alg"], "sha512", "{information}");
     assert_eq!(information["format-specific"]["data"]["cipher-mode"], "cbc");

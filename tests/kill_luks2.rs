@@ -206,7 +206,10 @@ impl Operation {
     /// The error names the image and what became of it.
     #[track_caller]
     fn says_how_it_is(&self, desk: &Desk, output: &Output, at: &str) {
-        let text = stderr(output);
+        let all = stderr(output);
+        // A warning of what is about to be done comes first.
+        let lines: Vec<_> = all.lines().filter(|line| !line.starts_with("warning: ")).collect();
+        let text = lines.join("\n");
         assert_eq!(output.status.code(), Some(1), "{at}: {text}");
         assert!(text.starts_with("keyslot: image: cannot ") && text.lines().count() == 1, "{text}");
         let found = open(desk);
