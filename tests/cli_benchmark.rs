@@ -39,6 +39,42 @@ fn one_hash_as_json() {
 }
 
 #[test]
+fn argon2_is_passes_over_a_kib_and_the_time_of_cryptsetups_defaults() {
+    for name in ["argon2i", "argon2id"] {
+        let text = done(&["-q", "--pbkdf", name]);
+        let words: Vec<_> = text.split_whitespace().collect();
+        assert_eq!((words[0], words[2]), (name, "KiB-passes/s"), "{text}");
+        let rate: f64 = words[1].parse().unwrap();
+        assert!(rate > 0.0, "{text}");
+        let (_, seconds) = text.trim_end().rsplit_once("; 4 passes over 1 GiB: ").unwrap();
+        let seconds: f64 = seconds.strip_suffix(" s").unwrap().parse().unwrap();
+        assert!((seconds * rate / f64::from(4 << 20) - 1.0).abs() < 0.05, "{text}");
+    }
+    let result = json(&["--pbkdf", "argon2id"]);
+    let [kdf] = &result["kdfs"].as_array().unwrap()[..] else { panic!("{result}") };
+    let figures = ["kib-passes-per-second", "cryptsetup-default-ms"];
+    let expected = [&["kdf", "key-bits", "memory-kib", "parallelism"][..], &figures].concat();
+    assert_eq!(members(kdf), expected);
+    assert_eq!((&kdf["kdf"], &kdf["key-bits"]), (&json!("argon2id"), &json!(256)));
+    assert!(figures.iter().all(|figure| is_positive(&kdf[figure])), "{kdf}");
+    assert_eq!(result["ciphers"], json!([]));
+    let all = json(&["--pbkdf", "pbkdf2"]);
+    assert!(all["kdfs"].as_array().unwrap().iter().all(|kdf| kdf["kdf"] == "pbkdf2"), "{all}");
+}
+
+/// As much memory as there is, if that is less.
+#[test]
+fn argon2_is_measured_in_less_memory() {
+    let mut command = Command::new("prlimit");
+    command.args(["--as=120000000", KEYSLOT, "benchmark", "--pbkdf=argon2id", "--output=json"]);
+    let Ok(output) = command.stdin(Stdio::null()).output() else { return };
+    assert!(output.status.success(), "{output:?}");
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let memory = result["kdfs"][0]["memory-kib"].as_u64().unwrap();
+    assert!((1 << 10..128 << 10).contains(&memory), "{result}");
+}
+
+#[test]
 fn aes_xts_is_a_row_for_each_sector_size() {
     let text = done(&["--cipher", "aes-xts-plain64", "--key-size", "512"]);
     let lines: Vec<_> = text.lines().collect();
@@ -134,6 +170,8 @@ fn what_there_is_no_figure_for() {
         (&["-c", "aes", "-s", "-8"], 1, "-8"),
         (&["-c", "aes", "-s", "big"], 1, "'big'"),
         (&["-c", "aes", "-s", "18446744073709551616"], 1, "18446744073709551616"),
+        (&["--pbkdf", "scrypt"], 1, "scrypt"),
+        (&["--pbkdf", "argon2id", "--hash", "sha1"], 1, "--hash"),
         (&["-s", "256"], 1, "--cipher"),
         (&["-c"], 1, "--cipher"),
         (&["--output", "xml"], 1, "xml"),
@@ -143,12 +181,13 @@ fn what_there_is_no_figure_for() {
     }
 }
 
+/// What its JSON has is in its man page, which `cli_json.rs` compares with it.
 #[test]
-fn help_says_what_is_measured_and_what_json_has() {
+fn help_says_what_is_measured() {
     let text = done(&["--help"]);
-    let options = ["--cipher", "--key-size", "--hash", "--all-kernels", "--output", "--quiet"];
-    let names = ["aes-kernels", "kdfs", "ciphers", "iterations-per-second"];
-    for part in options.iter().chain(&MEMBERS).chain(&names).chain(&["256 KiB", "L2"]) {
+    let options =
+        ["--cipher", "--key-size", "--hash", "--pbkdf", "--all-kernels", "--output", "--quiet"];
+    for part in options.iter().chain(&["128 MiB", "256 KiB", "L2"]) {
         assert!(text.contains(part), "no {part} in: {text}");
     }
 }

@@ -162,6 +162,7 @@ const RUNS: &str = "
     create --force -f luks --new-secret env:NEW --iterations 1000 new.luks 64K
     create --force -f luks2 --new-secret env:NEW --iterations 4 --pbkdf-memory 32 new2 64K
     benchmark --hash sha256
+    benchmark --pbkdf argon2id
     benchmark --cipher aes-xts
     header restore --force --dry-run backup.hdr damaged
     header restore --force backup.hdr damaged

@@ -90,6 +90,22 @@ const BENCHMARK: &[Member] = &[
     member("kdfs[].hash", "string, optional", "Hash of PBKDF2"),
     member("kdfs[].key-bits", "integer", "Size of the derived key in bits"),
     member("kdfs[].iterations-per-second", "integer, optional", "Speed of PBKDF2"),
+    member(
+        "kdfs[].memory-kib",
+        "integer, optional",
+        "Memory that Argon2 was measured with, in KiB",
+    ),
+    member("kdfs[].parallelism", "integer, optional", "Lanes of Argon2, each on a thread"),
+    member(
+        "kdfs[].kib-passes-per-second",
+        "integer, optional",
+        "Speed of Argon2: passes over a KiB",
+    ),
+    member(
+        "kdfs[].cryptsetup-default-ms",
+        "integer, optional",
+        "Time of 4 passes of Argon2 over 1 GiB, in milliseconds",
+    ),
     member("ciphers", "array", "Ciphers"),
     member("ciphers[].cipher", "string", "Cipher, mode and IV generator"),
     member("ciphers[].key-bits", "integer", "Size of the key in bits, in XTS of both halves"),

@@ -1,0 +1,140 @@
+//! How fast keys are derived.
+
+use std::time::{Duration, Instant};
+
+use keyslot::crypto::calibrate::Rate;
+use keyslot::crypto::{Argon2Variant, HashAlg, kdf};
+use keyslot::{ErrorKind, Result};
+use serde_json::{Value, json};
+
+use super::super::KdfName;
+
+/// A key derivation function to be measured.
+#[derive(Clone, Copy)]
+pub enum Kdf {
+    Pbkdf2(HashAlg),
+    Argon2(Argon2Variant),
+}
+
+impl Kdf {
+    /// All of this name, or all there are.
+    pub fn all(name: Option<KdfName>) -> Vec<Self> {
+        let hashes = HashAlg::ALL.iter().map(|&hash| Self::Pbkdf2(hash));
+        match name {
+            None => hashes.chain(ARGON2.map(Self::Argon2)).collect(),
+            Some(KdfName::Pbkdf2) => hashes.collect(),
+            Some(KdfName::Argon2i) => vec![Self::Argon2(Argon2Variant::Argon2i)],
+            Some(KdfName::Argon2id) => vec![Self::Argon2(Argon2Variant::Argon2id)],
+        }
+    }
+
+    pub fn row(self) -> Result<String> {
+        let variant = match self {
+            Self::Pbkdf2(hash) => {
+                let name = format!("PBKDF2-{}", hash.name());
+                let rate = iterations(hash);
+                return Ok(format!("{name:<18}{rate:>12} iterations/s for a key of {BITS} bits"));
+            }
+            Self::Argon2(variant) => variant,
+        };
+        let Speed { kib_passes, memory, lanes } = Speed::measure(variant)?;
+        let time = of_defaults(kib_passes).as_secs_f64();
+        let mib = memory >> 10;
+        Ok(format!(
+            "{:<18}{kib_passes:>12} KiB-passes/s in {mib} MiB and {lanes} lanes; \
+             4 passes over 1 GiB: {time:.2} s",
+            variant.name(),
+        ))
+    }
+
+    pub fn document(self) -> Result<Value> {
+        let variant = match self {
+            Self::Pbkdf2(hash) => {
+                return Ok(json!({
+                    "kdf": "pbkdf2",
+                    "hash": hash.name(),
+                    "key-bits": BITS,
+                    "iterations-per-second": iterations(hash),
+                }));
+            }
+            Self::Argon2(variant) => variant,
+        };
+        let Speed { kib_passes, memory, lanes } = Speed::measure(variant)?;
+        let millis = u64::try_from(of_defaults(kib_passes).as_millis()).unwrap_or(u64::MAX);
+        Ok(json!({
+            "kdf": variant.name(),
+            "key-bits": BITS,
+            "memory-kib": memory,
+            "parallelism": lanes,
+            "kib-passes-per-second": kib_passes,
+            "cryptsetup-default-ms": millis,
+        }))
+    }
+}
+
+/// PBKDF2 iterations per second for a key of [`BITS`].
+fn iterations(hash: HashAlg) -> u64 {
+    let rates = (0..TRIES).map(|_| Rate::measure(hash, TRY));
+    let second = Duration::from_secs(1);
+    rates.map(|rate| rate.iterations(BITS / 8, second)).max().unwrap_or_default()
+}
+
+/// How fast Argon2 is, and with what.
+struct Speed {
+    /// Passes over a KiB, per second. Not 0.
+    kib_passes: u64,
+    /// KiB
+    memory: u32,
+    lanes: u32,
+}
+
+impl Speed {
+    /// The best of some runs, in as much memory as there is.
+    fn measure(variant: Argon2Variant) -> Result<Self> {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let lanes = u32::try_from(cpus).map_or(MOST_LANES, |cpus| cpus.min(MOST_LANES));
+        let mut memory = MOST_MEMORY;
+        let mut best = Duration::MAX;
+        let mut tries = 0;
+        while tries < TRIES {
+            let start = Instant::now();
+            let cost = [PASSES, memory, lanes];
+            match kdf::argon2(variant, b"passphrase", &[0; 32], cost, &mut [0; BITS / 8]) {
+                Ok(()) => best = best.min(start.elapsed()),
+                Err(error) if error.kind() == ErrorKind::OutOfMemory && memory > LEAST_MEMORY => {
+                    memory /= 2;
+                    (best, tries) = (Duration::MAX, 0);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            tries += 1;
+        }
+        let work = u128::from(PASSES) * u128::from(memory) * NANOS_PER_SECOND;
+        let kib_passes = u64::try_from(work / best.as_nanos().max(1)).unwrap_or(u64::MAX).max(1);
+        Ok(Self { kib_passes, memory, lanes })
+    }
+}
+
+/// What a keyslot with cryptsetup's defaults takes: 4 passes over 1 GiB, in as many lanes.
+fn of_defaults(kib_passes: u64) -> Duration {
+    let work = u128::from(PASSES) << 20;
+    let nanos = work * NANOS_PER_SECOND / u128::from(kib_passes);
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+const ARGON2: [Argon2Variant; 2] = [Argon2Variant::Argon2i, Argon2Variant::Argon2id];
+const NANOS_PER_SECOND: u128 = 1_000_000_000;
+
+/// Length of the key that is derived
+const BITS: usize = 256;
+/// How often a rate is measured, and of PBKDF2 how long; the fastest counts
+const TRIES: u32 = 3;
+const TRY: Duration = Duration::from_millis(20);
+/// Passes of Argon2: the least, and the usual number, in cryptsetup
+const PASSES: u32 = 4;
+/// As in cryptsetup
+const MOST_LANES: u32 = 4;
+/// KiB of memory for Argon2: far beyond any cache, but a run takes no second
+const MOST_MEMORY: u32 = 128 << 10;
+const LEAST_MEMORY: u32 = 1 << 10;
