@@ -4,9 +4,6 @@
 //! changes the same header, or another file is moved to the image's path, and the command goes on.
 //! cryptsetup takes a lock on LUKS2 only: there it may have to wait for ours, and then refuse its own
 //! change because the header is another.
-//!
-//! One call is left out: on LUKS1, between the last look at the header and the write of the whole
-//! header behind it, no lock that cryptsetup knows keeps it out, and its change would be lost.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -143,28 +140,21 @@ impl Scene {
     fn calls(&self, ours: Ours, theirs: Theirs) -> Vec<(String, usize)> {
         run_ok(&mut self.ours(ours, &[]));
         let trace = fs::read_to_string(self.file("trace")).unwrap();
-        let calls: Vec<_> = trace
-            .lines()
-            .filter_map(|line| {
-                let (thread, rest) = line.split_once(' ')?;
-                let (call, _) = rest.trim_start().split_once('(')?;
-                CALLS.contains(&call).then_some((thread, call, line))
-            })
-            .collect();
+        let calls = trace.lines().filter_map(|line| {
+            let (thread, rest) = line.split_once(' ')?;
+            let (call, _) = rest.trim_start().split_once('(')?;
+            CALLS.contains(&call).then_some((thread, call, line))
+        });
         // strace counts the calls of each thread for itself.
         let mut counts = BTreeMap::<_, usize>::new();
         let (mut points, mut left_out) = (BTreeSet::new(), BTreeSet::new());
-        for (place, (thread, call, line)) in calls.iter().enumerate() {
-            let number = counts.entry((*thread, *call)).or_default();
+        for (thread, call, line) in calls {
+            let number = counts.entry((thread, call)).or_default();
             *number += 1;
-            let writes_all = |(_, call, line): &(&str, &str, &str)| {
-                *call == "pwrite64" && line.contains(", 592, 0)")
-            };
-            let is_last_look = *call == "pread64" && calls.get(place + 1).is_some_and(writes_all);
             // Behind the unlocking nothing is looked at: what is moved then was moved later.
             let is_over = theirs == Theirs::Move && line.contains("LOCK_UN");
-            let set = if is_last_look || is_over { &mut left_out } else { &mut points };
-            set.insert(((*call).to_owned(), *number));
+            let set = if is_over { &mut left_out } else { &mut points };
+            set.insert((call.to_owned(), *number));
         }
         points.difference(&left_out).cloned().collect()
     }

@@ -71,7 +71,12 @@ impl Storage for Memory {
         let end = start + buf.len();
         let end = if broken { (usize::midpoint(start, end) / 512 * 512).max(start) } else { end };
         inner.bytes[start..end].copy_from_slice(&buf[..end - start]);
-        inner.log.push(Op::Write { offset: start, bytes: buf.to_vec() });
+        // A page cache writes whole sectors, with what else is in them.
+        let whole = start / 512 * 512..(start + buf.len()).next_multiple_of(512);
+        let whole = whole.start..whole.end.min(inner.bytes.len());
+        let mut bytes = inner.bytes[whole.clone()].to_vec();
+        bytes[start - whole.start..][..buf.len()].copy_from_slice(buf);
+        inner.log.push(Op::Write { offset: whole.start, bytes });
         if broken { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 

@@ -3,9 +3,10 @@
 //! The disk promises a sector of 512 bytes whole and nothing else: between two syncs any subset
 //! of the sectors written may arrive. Hence
 //!
-//! - what is in the header now is written again, synced and read back before anything changes: it may
-//!   have come from a program that did not sync, or whose sync failed. Writing a sector as it is changes
-//!   nothing, whatever the disk holds;
+//! - what is in the header now is made durable and read back before anything changes: it may have come
+//!   from a program that did not sync, or whose sync failed. In each of its two sectors a few bytes that
+//!   no program changes are written: the system then writes all of the sector, with whatever
+//!   another program may have put there since it was read;
 //! - key material is durable and read back before the entry that activates it is written;
 //! - an entry is inactive, durably, before its key material is overwritten;
 //! - keyslots are activated from the back of the header to the front and deactivated from the
@@ -17,6 +18,8 @@
 //!
 //! An interruption leaves one of these states, and so the argument begins again with the next
 //! amendment. `marks.rs` says how its leftovers are found.
+
+use std::ops::Range;
 
 use zerocopy::IntoBytes;
 
@@ -97,7 +100,11 @@ impl Lowering {
     pub fn new(header: &Header) -> Self {
         let mut lowering = Self::after(header, "");
         let on_failure = "nothing has changed".to_owned();
-        let steps = Step::overwrite(0, &header.as_bytes().into()).to_vec();
+        let bytes = header.as_bytes();
+        let constant = CONSTANT
+            .map(|range| Step::Write { offset: range.start as u64, bytes: bytes[range].into() });
+        let whole = Step::Verify { offset: 0, bytes: bytes.into() };
+        let steps = constant.into_iter().chain([Step::Sync, whole]).collect();
         lowering.stages.push(Stage { steps, on_failure });
         lowering
     }
@@ -338,3 +345,7 @@ fn iterations(sealed: &Sealed) -> u32 {
         KdfAlg::Argon2 { .. } => 0,
     }
 }
+
+/// Bytes that are the same in every LUKS1 header, or at least in every state of one: the magic in the first
+/// sector, and in the second where the key material of keyslot 7 begins.
+const CONSTANT: [Range<usize>; 2] = [0..6, 584..588];

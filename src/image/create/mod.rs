@@ -167,11 +167,16 @@ impl CreateOptions {
             Format::Luks1 => luks1::make(self, passphrase)?,
             Format::Luks2(options) => luks2::make(self, options, size, passphrase)?,
         };
-        let len = image_len(size, header.payload_offset())?;
-        let (mut stages, header) = header.lower(&[SlotChange::Activate { keyslot: 0, sealed }])?;
+        let empty = header;
+        let len = image_len(size, empty.payload_offset())?;
+        let (mut stages, header) = empty.lower(&[SlotChange::Activate { keyslot: 0, sealed }])?;
 
         let file = place.create(len, self.preallocation)?;
-        // The header without its keyslot comes first, as before every amendment.
+        // A LUKS1 header is amended in place, so it is there first, without its keyslot.
+        if let Some(empty) = empty.luks1() {
+            let failed = |error| Error::io("write the header; no image was made", error);
+            file.storage().write_all_at(empty.as_bytes(), 0).map_err(failed)?;
+        }
         for stage in &mut stages {
             // There is no image with keyslots to speak of yet.
             "no image was made".clone_into(&mut stage.on_failure);
