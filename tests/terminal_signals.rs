@@ -12,7 +12,7 @@ mod support;
 use std::ffi::OsString;
 
 use command::{KEYSLOT, Scene};
-use nix::libc::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use nix::libc::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use serde_json::{Value, json};
 use session::Session;
 use support::peer;
@@ -57,6 +57,8 @@ fn a_signal_at_a_later_prompt_leaves_the_terminal_as_it_was() {
             (step("", CTRL_BACKSLASH), SIGQUIT),
             (json!({ "type": "xyz", "kill": SIGTERM }), SIGTERM),
             (json!({ "type": "xyz", "kill": SIGHUP }), SIGHUP),
+            (json!({ "type": "xyz", "kill": SIGALRM }), SIGALRM),
+            (json!({ "type": "xyz", "kill": SIGUSR1 }), SIGUSR1),
         ] {
             for prompts in [&["assphrase"][..], &["assphrase", "New passphrase"]] {
                 let mut steps: Vec<_> =

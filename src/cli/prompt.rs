@@ -103,8 +103,21 @@ impl Drop for Hidden {
     }
 }
 
-/// What ends or stops a process and may come from a terminal, or from who wants us gone.
-const SIGNALS: [Signal; 5] =
-    [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGTSTP];
+/// Signals from elsewhere that end or stop a process unless it does something about them. SIGPIPE is
+/// ignored by every Rust program; SIGKILL and SIGSTOP cannot be held up.
+const SIGNALS: [Signal; 12] = [
+    Signal::SIGALRM,
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGIO,
+    Signal::SIGPROF,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGTSTP,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGVTALRM,
+    Signal::SIGXCPU,
+];
 /// The most that a terminal gives as one line (`termios(3)`).
 const LONGEST_LINE: usize = 4096;
