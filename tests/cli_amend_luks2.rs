@@ -163,7 +163,7 @@ fn kdfs_and_their_bounds() {
     }
     // More than an opening may cost: refused before it is paid.
     let kdf = "--iterations 65 --pbkdf-memory 4194304 --pbkdf-parallel 1";
-    let text = "the new secret of keyslot 1 asks for 3 minutes of work, the limit is 2 minutes\nhint: use --ignore-limits to make it all the same";
+    let text = "the new secret of keyslot 1 asks for 3 minutes of work (65 passes over 4194304 KiB), the limit is 2 minutes\nhint: use --ignore-limits to make it all the same";
     desk.refused(&add(kdf), 1, text);
     for kdf in ["--pbkdf scrypt", "--iterations 4294967296", "--iterations 9 --iter-time 9"] {
         let output = desk.output(&add(kdf));

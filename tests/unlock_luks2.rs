@@ -47,15 +47,18 @@ fn absurd_costs_are_refused_before_they_are_paid() {
             kdf(&[(memory, (4 << 20) + 1)]),
             "keyslot 0 asks for 4194305 KiB of memory, the limit is 4194304",
         ),
-        (kdf(&[(time, u32::MAX)]), "keyslot 0 asks for 26 hours of work, the limit is 2 minutes"),
+        (
+            kdf(&[(time, u32::MAX)]),
+            "keyslot 0 asks for 26 hours of work (4294967295 passes over 64 KiB), the limit is 2 minutes",
+        ),
         (
             kdf(&[(time, 129), (memory, 4 << 20)]),
-            "keyslot 0 asks for 3 minutes of work, the limit is 2 minutes",
+            "keyslot 0 asks for 3 minutes of work (129 passes over 4194304 KiB), the limit is 2 minutes",
         ),
         (kdf(&[(memory, 1 << 20), (cpus, 17)]), "keyslot 0 asks for 17 lanes, the limit is 16"),
         (
             kdf(&[("/digests/0/iterations", u32::MAX)]),
-            "the volume key digest asks for 5 minutes of work, the limit is 2 minutes",
+            "the volume key digest asks for 5 minutes of work (4294967295 iterations), the limit is 2 minutes",
         ),
     ] {
         let image = base.with(&change);
@@ -66,7 +69,8 @@ fn absurd_costs_are_refused_before_they_are_paid() {
     }
     let base = Luks2::testdata("luks2_keyslots.img");
     let image = base.with(&kdf(&[("/keyslots/0/kdf/iterations", u32::MAX)]));
-    let text = "keyslot 0 asks for 22 minutes of work, the limit is 2 minutes";
+    let text =
+        "keyslot 0 asks for 22 minutes of work (4294967295 iterations), the limit is 2 minutes";
     let refused = Err((ErrorKind::Limit, text.to_owned()));
     assert_eq!(unlock(&image, "hunter0", Limits::default()), refused);
     // Another one opens all the same.

@@ -62,7 +62,11 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let _ = nix::sys::prctl::set_dumpable(false);
     // A file that grows beyond what the shell allows shall be an error, not the end.
     let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
-    let arguments: Vec<_> = arguments.collect();
+    let mut arguments: Vec<_> = arguments.collect();
+    // `create -h` alone asks for help, though -h is the hash there.
+    if let Some(last) = arguments.last_mut().filter(|last| *last == "-h") {
+        *last = "--help".into();
+    }
     let name = Persona::of(arguments.first());
     // Where qemu-img is given an option twice, the last one counts.
     let parser = command().args_override_self(name == Persona::QemuImg);

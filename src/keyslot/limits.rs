@@ -124,7 +124,11 @@ impl Limits {
             return Ok(time);
         }
         let [time, limit] = [time, self.time].map(about);
-        let text = format!("{what} asks for {time} of work, the limit is {limit}");
+        let cost = match kdf {
+            KdfAlg::Pbkdf2 { iterations, .. } => format!("{iterations} iterations"),
+            KdfAlg::Argon2 { time, memory, .. } => format!("{time} passes over {memory} KiB"),
+        };
+        let text = format!("{what} asks for {time} of work ({cost}), the limit is {limit}");
         Err(Error::new(ErrorKind::Limit, text))
     }
 }

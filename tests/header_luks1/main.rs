@@ -179,9 +179,21 @@ fn work_beyond_the_limit() {
     let directory = directory();
     let path = &directory.path().join("image");
     for (offset, iterations, text) in [
-        (208 + 4, u32::MAX, "keyslot 0 asks for 10 minutes of work, the limit is 2 minutes"),
-        (208 + 4, u32::MAX / 4, "keyslot 0 asks for 2 minutes of work, the limit is 2 minutes"),
-        (164, u32::MAX, "the volume key digest asks for 5 minutes of work, the limit is 2 minutes"),
+        (
+            208 + 4,
+            u32::MAX,
+            "keyslot 0 asks for 10 minutes of work (4294967295 iterations), the limit is 2 minutes",
+        ),
+        (
+            208 + 4,
+            u32::MAX / 4,
+            "keyslot 0 asks for 2 minutes of work (1073741823 iterations), the limit is 2 minutes",
+        ),
+        (
+            164,
+            u32::MAX,
+            "the volume key digest asks for 5 minutes of work (4294967295 iterations), the limit is 2 minutes",
+        ),
     ] {
         let mut image = base.clone();
         image[offset..offset + 4].copy_from_slice(&iterations.to_be_bytes());
