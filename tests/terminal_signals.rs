@@ -52,7 +52,7 @@ fn command_step(expect: &str, answer: &str) -> Value {
 fn a_signal_at_a_later_prompt_leaves_the_terminal_as_it_was() {
     for (scene, add) in [(Scene::new(), &ADD[..]), (argon2(), &ADD_ARGON2)] {
         let before = scene.bytes();
-        for (last, signal) in [
+        for (mut last, signal) in [
             (step("", CTRL_C), SIGINT),
             (step("", CTRL_BACKSLASH), SIGQUIT),
             (json!({ "type": "xyz", "kill": SIGTERM }), SIGTERM),
@@ -60,18 +60,13 @@ fn a_signal_at_a_later_prompt_leaves_the_terminal_as_it_was() {
             (json!({ "type": "xyz", "kill": SIGALRM }), SIGALRM),
             (json!({ "type": "xyz", "kill": SIGUSR1 }), SIGUSR1),
         ] {
-            for prompts in [&["assphrase"][..], &["assphrase", "New passphrase"]] {
-                let mut steps: Vec<_> =
-                    prompts[1..].iter().map(|_| step("assphrase", OLD)).collect();
-                let mut last = last.clone();
-                last["expect"] = prompts[prompts.len() - 1].into();
-                steps.push(last);
-                let Some(session) = Session::run(&scene, add, &steps.into()) else { return };
-                assert_eq!(session.status, -i64::from(signal), "{session:?}");
-                // Signals are blocked in one thread: there must be no other to take them.
-                assert!(session.threads.iter().all(|&threads| threads == 1), "{session:?}");
-                assert!(scene.bytes() == before);
-            }
+            last["expect"] = "New passphrase".into();
+            let steps = json!([step("assphrase", OLD), last]);
+            let Some(session) = Session::run(&scene, add, &steps) else { return };
+            assert_eq!(session.status, -i64::from(signal), "{session:?}");
+            // Signals are blocked in one thread: there must be no other to take them.
+            assert_eq!(session.threads, [1, 1], "{session:?}");
+            assert!(scene.bytes() == before);
         }
     }
 }
@@ -98,7 +93,9 @@ fn a_prompt_in_the_background_waits_for_fg() {
     in_each_shell(&scene, &ADD_ARGON2, |command| {
         vec![
             command_step(READY, &format!("{command} &\r")),
-            command_step(READY, "\r"),
+            // A shell that does not know yet that a job has stopped does not continue it.
+            json!({ "expect": READY, "type": "\r", "echo": true, "stopped": true }),
+            command_step("Stopped", ""),
             command_step(READY, "fg\r"),
             step("assphrase", OLD),
             step("New passphrase", NEW),

@@ -53,7 +53,7 @@ pub fn run(command: &mut Command) -> Output {
 /// Runs it, which must succeed.
 pub fn run_ok(command: &mut Command) -> Output {
     let output = run(command);
-    assert!(output.status.success(), "{command:?}: {}", stderr(&output));
+    assert!(output.status.success(), "{command:?}: {}: {}", output.status, stderr(&output));
     output
 }
 

@@ -1,9 +1,10 @@
 """Runs a command on a terminal of its own: on_terminal.py SCRIPT COMMAND...
 
 SCRIPT is JSON, a list of steps. Each waits until the command has printed `expect` and then types
-`type` (ctrl-C is \\u0003; with `echo` it may be seen), or sends the signal `kill`. The transcript goes to standard output as JSON, with the exit status
-(negative: the signal), whether the terminal echoed when each step was typed and at the end, and how
-many threads the command had at each step.
+`type` (ctrl-C is \\u0003; with `echo` it may be seen), or sends the signal `kill`; with `stopped` it
+waits first until a child of the command is stopped. The transcript goes to standard output as JSON,
+with the exit status (negative: the signal), whether the terminal echoed when each step was typed and
+at the end, and how many threads the command had at each step.
 """
 import json, os, pty, select, subprocess, sys, termios, time
 
@@ -13,6 +14,15 @@ ours, theirs = pty.openpty()
 
 def echoes():
     return bool(termios.tcgetattr(theirs)[3] & termios.ECHO)
+
+
+def has_stopped_child():
+    try:
+        with open(f"/proc/{child.pid}/task/{child.pid}/children") as children:
+            stats = [open(f"/proc/{pid}/stat").read() for pid in children.read().split()]
+    except FileNotFoundError:
+        return False
+    return any(stat.rsplit(")", 1)[1].split()[0] == "T" for stat in stats)
 
 
 def start():
@@ -37,6 +47,8 @@ for step in steps:
     seen = text.find(step["expect"].encode(), seen) + len(step["expect"].encode())
     # The prompt is printed a moment before or after the echo goes.
     while echoes() and not step.get("echo") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    while step.get("stopped") and not has_stopped_child() and time.monotonic() < deadline:
         time.sleep(0.01)
     echo.append(echoes() and not step.get("echo"))
     threads.append(len(os.listdir(f"/proc/{child.pid}/task")))
