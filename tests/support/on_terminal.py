@@ -6,7 +6,7 @@ waits first until a child of the command is stopped. The transcript goes to stan
 with the exit status (negative: the signal), whether the terminal echoed when each step was typed and
 at the end, and how many threads the command had at each step.
 """
-import json, os, pty, select, subprocess, sys, termios, time
+import json, os, pty, select, signal, subprocess, sys, termios, time
 
 steps, command = json.loads(sys.argv[1]), sys.argv[2:]
 ours, theirs = pty.openpty()
@@ -27,6 +27,9 @@ def has_stopped_child():
 
 def start():
     os.setsid()
+    # A background job, or nohup, has some of them ignored, and so would the command.
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
     # The first terminal that a session's leader opens is its controlling one.
     os.close(os.open(os.ttyname(theirs), os.O_RDWR))
 
