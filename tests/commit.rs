@@ -7,10 +7,9 @@ mod support;
 use std::sync::Arc;
 
 use keyslot::amend::{PlannedChange, Request};
-use keyslot::storage::Storage;
 use keyslot::{Error, ErrorKind, Image, Limits, OpenOptions, Passphrase, Sharing};
 use support::crash;
-use support::memory::{self, Memory, Op};
+use support::memory::{self, Forgetful, Memory, Op};
 use support::opener::{Opener, add, erase, secret, small_key};
 
 fn amend(memory: &Arc<Memory>, opener: &Passphrase, request: Request) -> Result<(), Error> {
@@ -154,27 +153,12 @@ fn an_image_is_locked_for_its_amendment_alone() {
 
 #[test]
 fn what_reads_back_wrong_is_not_taken_for_written() {
-    #[derive(Debug)]
-    struct Forgetful(Arc<Memory>);
-    impl Storage for Forgetful {
-        fn len(&self) -> std::io::Result<u64> {
-            self.0.len()
-        }
-        fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
-            self.0.read_exact_at(buf, offset)
-        }
-        fn write_all_at(&self, buf: &[u8], offset: u64) -> std::io::Result<()> {
-            // Key material does not arrive; the header would.
-            if offset >= 4096 { Ok(()) } else { self.0.write_all_at(buf, offset) }
-        }
-        fn sync_data(&self) -> std::io::Result<()> {
-            self.0.sync_data()
-        }
-    }
     let (a, new) = (secret("a"), secret("new"));
     let memory = Memory::new(memory::image(&small_key(), &[(0, &a)]), None);
     let before = memory.bytes();
-    let mut image = Image::from_storage(Forgetful(Arc::clone(&memory)), Limits::NONE).unwrap();
+    // Key material does not arrive; the header would.
+    let storage = Forgetful { memory: Arc::clone(&memory), forgets: 4096..u64::MAX };
+    let mut image = Image::from_storage(storage, Limits::NONE).unwrap();
     let unlocked = image.unlock(&a).unwrap();
     let plan = image.plan(Request::one(add(1, &new))).unwrap();
     let error = image.amend(&plan, Some(&unlocked)).unwrap_err();

@@ -14,7 +14,7 @@ use keyslot::keyslot::{Cost, Pbkdf};
 use keyslot::storage::Storage;
 use keyslot::{Error, ErrorKind, Image, Limits, Passphrase};
 use support::luks2::{Change as HeaderChange, roomy};
-use support::memory::{self, Memory, Op};
+use support::memory::{self, Forgetful, Memory, Op};
 use support::opener::{Bytes, Opener, erase, replace, secret, small_key};
 
 fn open(bytes: Vec<u8>, fails: Option<usize>) -> (Arc<Memory>, Image) {
@@ -223,26 +223,11 @@ fn an_erased_and_added_keyslot_is_new() {
 /// A header write that does not arrive is an error, not a success with which no secret opens.
 #[test]
 fn a_luks1_header_write_that_is_lost_is_reported() {
-    #[derive(Debug)]
-    struct Lossy(Arc<Memory>);
-    impl Storage for Lossy {
-        fn len(&self) -> std::io::Result<u64> {
-            self.0.len()
-        }
-        fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
-            self.0.read_exact_at(buf, offset)
-        }
-        fn write_all_at(&self, buf: &[u8], offset: u64) -> std::io::Result<()> {
-            if offset < 1024 { Ok(()) } else { self.0.write_all_at(buf, offset) }
-        }
-        fn sync_data(&self) -> std::io::Result<()> {
-            self.0.sync_data()
-        }
-    }
     let (a, new) = (secret("a"), secret("new"));
     let memory = Memory::new(memory::image(&small_key(), &[(0, &a)]), None);
     for change in [support::opener::add(1, &new), replace(0, &new)] {
-        let mut image = Image::from_storage(Lossy(Arc::clone(&memory)), Limits::NONE).unwrap();
+        let storage = Forgetful { memory: Arc::clone(&memory), forgets: 0..1024 };
+        let mut image = Image::from_storage(storage, Limits::NONE).unwrap();
         let unlocked = image.unlock(&a).unwrap();
         let plan = image.plan(Request::one(change)).unwrap();
         let error = image.amend(&plan, Some(&unlocked)).unwrap_err();

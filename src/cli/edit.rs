@@ -41,16 +41,8 @@ pub struct AddArgs {
     #[arg(long, visible_alias = "new-key-slot", value_name = "N", allow_negative_numbers = true)]
     new_keyslot: Option<i64>,
 
-    /// Allow an empty new secret, with which everybody can open the image
-    #[arg(long)]
-    allow_empty_secret: bool,
-
-    /// Hash of PBKDF2 and of the anti-forensic split [default: as the keyslot has it; new: sha256]
-    #[arg(long, value_name = "HASH")]
-    hash: Option<String>,
-
     #[command(flatten)]
-    kdf: KdfArgs,
+    new: NewArgs,
     #[command(flatten)]
     objects: ObjectArgs,
     #[command(flatten)]
@@ -94,16 +86,8 @@ pub struct ReplaceArgs {
     #[arg(long, value_name = "SOURCE")]
     new_secret: Option<OsString>,
 
-    /// Allow an empty new secret, with which everybody can open the image
-    #[arg(long)]
-    allow_empty_secret: bool,
-
-    /// Hash of PBKDF2 and of the anti-forensic split [default: as the keyslot has it; new: sha256]
-    #[arg(long, value_name = "HASH")]
-    hash: Option<String>,
-
     #[command(flatten)]
-    kdf: KdfArgs,
+    new: NewArgs,
     #[command(flatten)]
     objects: ObjectArgs,
     #[command(flatten)]
@@ -116,7 +100,7 @@ pub struct ReplaceArgs {
 /// Runs `keyslot add`.
 pub fn add(args: &AddArgs) -> Outcome {
     let secrets = Secrets::with_opening(&args.objects.objects, &args.opening, &args.new_secret)?;
-    let pbkdf = Pbkdf { hash: hash(args.hash.as_deref())?, ..args.kdf.pbkdf() };
+    let pbkdf = args.new.pbkdf()?;
     // As with cryptsetup, --keyslot names the new keyslot unless --new-keyslot does.
     let (opener, keyslot) = match args.new_keyslot {
         Some(keyslot) => (args.keyslot, Some(keyslot)),
@@ -133,7 +117,8 @@ pub fn add(args: &AddArgs) -> Outcome {
     let question = job.question("--secret", "Passphrase");
     let (_, unlocked) =
         secrets.try_opening(source.as_ref(), &question, |secret| job.unlock_at(opener, secret))?;
-    let new_secret = job.new_secret(&secrets, args.new_secret.as_ref(), args.allow_empty_secret)?;
+    let new_secret =
+        job.new_secret(&secrets, args.new_secret.as_ref(), args.new.allow_empty_secret)?;
     let request = Request::one(add(new_secret)).force(force);
     carry_out(job, &request, Some(&unlocked), &args.change, true)
 }
@@ -142,7 +127,7 @@ pub fn add(args: &AddArgs) -> Outcome {
 pub fn replace(args: &ReplaceArgs) -> Outcome {
     let sources = args.old_secret.iter().chain(&args.new_secret);
     let secrets = Secrets::with_opening(&args.objects.objects, &args.opening, sources)?;
-    let pbkdf = Pbkdf { hash: hash(args.hash.as_deref())?, ..args.kdf.pbkdf() };
+    let pbkdf = args.new.pbkdf()?;
     let job = Job::open(&args.image, &args.change, Persona::Keyslot)?.keep_tokens(args.keep_tokens);
     let (keyslot, force) = (args.keyslot, args.change.force);
     if keyslot.is_none() {
@@ -185,7 +170,8 @@ pub fn replace(args: &ReplaceArgs) -> Outcome {
         old_secret = Some(Ok(secret));
         unlocked = unlocked.or(opened);
     }
-    let new_secret = job.new_secret(&secrets, args.new_secret.as_ref(), args.allow_empty_secret)?;
+    let new_secret =
+        job.new_secret(&secrets, args.new_secret.as_ref(), args.new.allow_empty_secret)?;
     let change = Change::Replace { keyslot, old_secret, new_secret: Ok(new_secret), pbkdf };
     let request = Request::one(change).force(force);
     carry_out(job, &request, unlocked.as_ref(), &args.change, true)
@@ -199,8 +185,25 @@ fn placeholder() -> Result<Passphrase> {
 /// No keyslot that there is
 const NEW: i64 = i64::MAX;
 
-/// The hash of this name.
-fn hash(name: Option<&str>) -> Result<Option<HashAlg>> {
-    let named = |error: Error| Error::new(ErrorKind::InvalidInput, error.message());
-    name.map(HashAlg::parse).transpose().map_err(named)
+/// The keyslot that a new secret gets
+#[derive(Args)]
+struct NewArgs {
+    /// Allow an empty new secret, with which everybody can open the image
+    #[arg(long)]
+    allow_empty_secret: bool,
+
+    /// Hash of PBKDF2 and of the anti-forensic split [default: as the keyslot has it; new: sha256]
+    #[arg(long, value_name = "HASH")]
+    hash: Option<String>,
+
+    #[command(flatten)]
+    kdf: KdfArgs,
+}
+
+impl NewArgs {
+    fn pbkdf(&self) -> Result<Pbkdf> {
+        let named = |error: Error| Error::new(ErrorKind::InvalidInput, error.message());
+        let hash = self.hash.as_deref().map(HashAlg::parse).transpose().map_err(named)?;
+        Ok(Pbkdf { hash, ..self.kdf.pbkdf() })
+    }
 }

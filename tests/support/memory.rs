@@ -1,6 +1,7 @@
 //! An image in memory, and a storage that remembers what was written and when it was synced.
 
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use keyslot::crypto::{CipherSpec, HashAlg, KdfAlg};
@@ -87,6 +88,28 @@ impl Storage for Memory {
         }
         inner.log.push(Op::Sync);
         Ok(())
+    }
+}
+
+/// A storage that forgets what is written to a range, and says nothing.
+#[derive(Debug)]
+pub struct Forgetful {
+    pub memory: Arc<Memory>,
+    pub forgets: Range<u64>,
+}
+
+impl Storage for Forgetful {
+    fn len(&self) -> io::Result<u64> {
+        self.memory.len()
+    }
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.memory.read_exact_at(buf, offset)
+    }
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        if self.forgets.contains(&offset) { Ok(()) } else { self.memory.write_all_at(buf, offset) }
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.memory.sync_data()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Secrets, changes, and what opens with what.
 
 use std::collections::HashMap;
+use std::fmt::Debug;
 
 use keyslot::amend::Change;
 use keyslot::crypto::CipherSpec;
@@ -33,7 +34,7 @@ impl Opener {
 
     /// The same, and `None` for an image without a valid header.
     pub fn try_open(&mut self, image: &[u8]) -> Option<Vec<(usize, Vec<usize>)>> {
-        let storage = View(image);
+        let storage = Bytes(image);
         let header = Header::read(&storage).ok()?;
         let mut opened = Vec::new();
         for slot in header.keyslots().filter(|slot| slot.active) {
@@ -56,35 +57,15 @@ impl Opener {
 
 /// A state that is only looked at.
 #[derive(Debug)]
-struct View<'a>(&'a [u8]);
+pub struct Bytes<T = Vec<u8>>(pub T);
 
-impl Storage for View<'_> {
+impl<T: AsRef<[u8]> + Debug + Send + Sync> Storage for Bytes<T> {
     fn len(&self) -> std::io::Result<u64> {
-        Ok(self.0.len() as u64)
+        Ok(self.0.as_ref().len() as u64)
     }
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
         let start = usize::try_from(offset).unwrap();
-        buf.copy_from_slice(&self.0[start..start + buf.len()]);
-        Ok(())
-    }
-    fn write_all_at(&self, _: &[u8], _: u64) -> std::io::Result<()> {
-        unreachable!("a state is only looked at")
-    }
-    fn sync_data(&self) -> std::io::Result<()> {
-        unreachable!("a state is only looked at")
-    }
-}
-
-#[derive(Debug)]
-pub struct Bytes(pub Vec<u8>);
-
-impl Storage for Bytes {
-    fn len(&self) -> std::io::Result<u64> {
-        Ok(self.0.len() as u64)
-    }
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
-        let start = usize::try_from(offset).unwrap();
-        buf.copy_from_slice(&self.0[start..start + buf.len()]);
+        buf.copy_from_slice(&self.0.as_ref()[start..start + buf.len()]);
         Ok(())
     }
     fn write_all_at(&self, _: &[u8], _: u64) -> std::io::Result<()> {
