@@ -87,7 +87,7 @@ pub fn check(run: &Run) {
     }
 }
 
-/// What a restored header has of its backup: where its key material is may differ.
+/// Members that a restored header shares with its backup. The places of key material may differ.
 fn header_text(header: &Header) -> (String, String, Vec<(usize, bool)>) {
     let keyslots = header.keyslots().filter(|it| it.active).map(|it| (it.index, it.is_bound));
     let cipher = header.cipher_text().unwrap_or_default();

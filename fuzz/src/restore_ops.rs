@@ -1,5 +1,5 @@
 //! Amendments, edits, repairs and restorations of an image in memory, one after the other, some on
-//! a storage that fails half way: whatever comes, the image opens with every secret that nothing
+//! a storage that fails half way. After each, the image opens with every secret that nothing
 //! touched, and `repair` leaves nothing to repair.
 
 use arbitrary::Arbitrary;

@@ -149,7 +149,7 @@ impl Opened {
         }
     }
 
-    /// What is in it, decrypted.
+    /// The decrypted payload.
     fn plain(&self) -> Vec<u8> {
         let Some(volume) = &self.volume else { return self.memory.bytes() };
         let mut plain = vec![0; bytes(volume.len())];

@@ -20,7 +20,7 @@ pub(super) struct Picture<'a> {
     pub occupants: Vec<Option<Occupant>>,
     /// Inactive keyslots to overwrite all the same
     pub rewipe: Vec<usize>,
-    /// What interrupted amendments left
+    /// Leftovers of interrupted amendments
     pub leftovers: Vec<Leftover>,
     /// Whether a secret was looked for in all keyslots
     pub has_searched: bool,

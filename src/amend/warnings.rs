@@ -1,4 +1,4 @@
-//! What a plan warns of: secrets that QEMU cannot use, keyslots that a secret alone does not open, and
+//! Warnings of a plan: secrets that QEMU cannot use, keyslots that a secret alone does not open, and
 //! tokens whose secret goes.
 
 use super::{Plan, PlannedChange};

@@ -116,7 +116,7 @@ impl Speed {
     }
 }
 
-/// What a keyslot with cryptsetup's defaults takes: 4 passes over 1 GiB, in as many lanes.
+/// Time that a keyslot with cryptsetup's defaults takes to open: 4 passes over 1 GiB, in as many lanes.
 fn of_defaults(kib_passes: u64) -> Duration {
     let work = u128::from(PASSES) << 20;
     let nanos = work * NANOS_PER_SECOND / u128::from(kib_passes);

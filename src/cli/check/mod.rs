@@ -38,7 +38,7 @@ pub struct CheckArgs {
     #[arg(long, requires = "OpeningArgs")]
     first: bool,
 
-    /// Try the secret on this keyslot alone, whatever its priority
+    /// Try the secret on this keyslot alone, even if it is to be ignored
     #[arg(
         short = 'S',
         long,
@@ -91,7 +91,7 @@ pub fn run(args: &CheckArgs) -> Outcome {
     let secret = match args.opening.source() {
         None => None,
         Some(source) if Secrets::asks(Some(&source)) => match args.images.as_slice() {
-            // Nobody is asked in vain.
+            // No prompt if no image can be opened.
             images if images.iter().all(|path| Image::open(path).is_err()) => None,
             [path] => {
                 let question = Question { image: Some(path), ..QUESTION };
@@ -346,7 +346,7 @@ pub fn leftover(leftover: Leftover) -> Value {
     }
 }
 
-/// What is asked where no one image is meant.
+/// The prompt where no single image is meant.
 pub const QUESTION: Question<'static> =
     Question { option: "--secret", what: "Passphrase", image: None };
 
