@@ -230,9 +230,9 @@ pub fn carry_out(
     tell: bool,
 ) -> Outcome {
     let mut told = HashSet::new();
-    let mut attempts = 1..=ATTEMPTS;
+    let mut attempts = ATTEMPTS;
     let (plan, changes) = loop {
-        let is_last = attempts.next().is_none_or(|attempt| attempt == ATTEMPTS);
+        attempts -= 1;
         let plan = job.plan(request.clone(), unlocked.is_some())?;
         if tell && !args.quiet {
             let damage = job.image.header().warning().map(str::to_owned);
@@ -248,7 +248,8 @@ pub fn carry_out(
         }
         let _spinner = Spinner::start("writing keyslots", job.quiet);
         match job.image.amend(&plan, unlocked) {
-            Err(error) if error.kind() == ErrorKind::Changed && !is_last && job.is_at_path() => {}
+            Err(error)
+                if error.kind() == ErrorKind::Changed && attempts > 0 && job.is_at_path() => {}
             result => {
                 let changes = result?.iter().map(changes::done).collect();
                 break (plan, changes);
