@@ -233,6 +233,10 @@ impl Writer {
         unwiped.push(area.clone());
         let without_it = metadata.edited(hdr_size, |draft| {
             draft.remove_keyslot(keyslot)?;
+            if !self.keep_tokens {
+                // An interruption makes this an erase.
+                draft.drop_stale_tokens(&metadata)?;
+            }
             draft.set_unwiped(&unwiped)
         })?;
         let digest = self.header.volume_key_digest()?;
