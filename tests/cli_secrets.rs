@@ -43,6 +43,39 @@ fn an_empty_new_secret_is_allowed_by_an_option_of_its_own() {
     assert_eq!(scene.opened_by("OLD"), [0; 0]);
 }
 
+/// In QEMU's words, too.
+#[test]
+fn an_empty_secret_object_is_allowed_by_the_same_option() {
+    let scene = Scene::new();
+    let object = format!("secret,id=s,file={}", scene.file("empty", b"").display());
+    let object = ["--object", &object, "--iterations=1000", "-q"];
+    let amend = ["amend", "--secret=env:OLD", "-o", "state=active,new-secret=s", "IMG"];
+    let new = scene.dir.path().join("new").to_str().unwrap().to_owned();
+    let create = ["create", "-f", "luks", "-o", "key-secret=s", &new, "1M"];
+    let convert = ["convert", "--secret=env:OLD", "-O", "luks", "-o", "key-secret=s", "IMG", &new];
+    let text = ["the new secret is empty", "hint: use --allow-empty-secret"];
+    for command in [&amend[..], &create, &convert] {
+        let command = [command, &object].concat();
+        scene.command_refused(&mut scene.command(&command), 1, &text);
+        assert!(!command::is_there(std::path::Path::new(&new)));
+    }
+    for command in [&amend[..], &create] {
+        scene.done(&[command, &object, &["--allow-empty-secret"]].concat());
+    }
+    assert!(command::is_there(std::path::Path::new(&new)));
+}
+
+/// Other options of the secret are about one that is there.
+#[test]
+fn what_is_done_with_a_secret_needs_one() {
+    let scene = Scene::new();
+    for option in [&["--first"][..], &["--keyslot", "0"]] {
+        let command = [&["check"][..], option, &["--tries", "2", "IMG"]].concat();
+        let text = ["not provided: <--secret <SOURCE>|--key-file <PATH>>"];
+        scene.command_refused(&mut scene.command(&command), 1, &text);
+    }
+}
+
 #[test]
 fn more_work_than_an_opening_would_allow_is_forced_or_refused() {
     let scene = Scene::new();
@@ -163,7 +196,10 @@ fn a_new_secret_that_ends_in_a_newline_is_warned_of() {
     let add = ["add", "--secret=env:OLD", "--new-secret", &line, "--iterations=1000", "IMG"];
     let create =
         ["create", "-f", "luks", "--new-secret", &line, "--iterations=1000", "IMG.2", "1M"];
-    for args in [&add[..], &create] {
+    let object = format!("secret,id=s,file={}", scene.file("line", b"xyzzy\n").display());
+    let amend = ["amend", "--secret=env:OLD", "-o", "state=active,new-secret=s", "IMG"];
+    let amend = [&amend[..], &["--object", &object, "--iterations=1000"]].concat();
+    for args in [&add[..], &create, &amend] {
         let output = scene.command(args).current_dir(scene.dir.path()).output().unwrap();
         let text = support::stderr(&output);
         assert!(output.status.success(), "{text}");

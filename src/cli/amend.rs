@@ -24,6 +24,7 @@ use super::{
 /// or none are -o keys.0.state=...,keys.1.state=...
 #[derive(Args)]
 #[command(after_help = SOURCES)]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option")]
 pub struct AmendArgs {
     #[command(flatten)]
     objects: ObjectArgs,
@@ -35,6 +36,10 @@ pub struct AmendArgs {
     /// Secret that opens the image
     #[arg(long, value_name = "SOURCE")]
     secret: Option<OsString>,
+
+    /// Allow an empty new secret, with which everybody can open the image
+    #[arg(long)]
+    allow_empty_secret: bool,
 
     #[command(flatten)]
     kdf: KdfArgs,
@@ -141,6 +146,15 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
         (job, unlocked.map_err(opening)?)
     };
     let request = request()?;
+    if persona == Persona::Keyslot {
+        for change in &request.changes {
+            if let Change::Add { new_secret: Ok(secret), .. }
+            | Change::Replace { new_secret: Ok(secret), .. } = change
+            {
+                job.check_new(secret, args.allow_empty_secret)?;
+            }
+        }
+    }
     if args.kdf.is_given() {
         let text = match options.iter().any(|(key, _)| key.ends_with("iter-time")) {
             true => KDF_TWICE,

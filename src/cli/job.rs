@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::check::opens_nothing;
 use super::progress::Spinner;
-use super::secrets::{Question, Secrets, newline_warning};
+use super::secrets::{Question, Secrets, check_not_empty, newline_warning};
 use super::{ChangeArgs, Outcome, Output, Persona, changes, check_count, output, qemu_format};
 
 /// An image, opened to be changed.
@@ -108,10 +108,17 @@ impl Job {
         let question = self.question("--new-secret", "New passphrase");
         let secret = secrets.new_secret(source, &question, allow_empty);
         let secret = secret.map_err(|error| error.with_path(&self.path))?;
-        if let Some(warning) = newline_warning(&secret).filter(|_| !self.quiet) {
+        self.check_new(&secret, allow_empty)?;
+        Ok(secret)
+    }
+
+    /// Refuses an empty new secret, unless it is allowed, and warns of one that ends in a newline.
+    pub fn check_new(&self, secret: &Passphrase, allow_empty: bool) -> Result<()> {
+        check_not_empty(secret, allow_empty).map_err(|error| error.with_path(&self.path))?;
+        if let Some(warning) = newline_warning(secret).filter(|_| !self.quiet) {
             output::tell(&format!("warning: {}: {warning}", self.path.display()));
         }
-        Ok(secret)
+        Ok(())
     }
 
     /// Refuses what is refused whatever the secrets are, before a person is asked for them.

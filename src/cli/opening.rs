@@ -13,6 +13,7 @@ use keyslot::{Error, ErrorKind, Result};
 
 /// The secret that opens the image
 #[derive(Args)]
+#[command(group = clap::ArgGroup::new(OPENER).args(["secret", "key_file"]))]
 pub struct OpeningArgs {
     /// Secret that opens the image
     #[arg(long, value_name = "SOURCE")]
@@ -34,6 +35,9 @@ pub struct OpeningArgs {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub tries: u32,
 }
+
+/// The options that name a secret
+pub const OPENER: &str = "opener";
 
 impl OpeningArgs {
     /// The source of the secret, if one is given.

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use self::text::text;
 use super::changes::set_kdf;
 use super::create::Version;
-use super::opening::OpeningArgs;
+use super::opening::{OPENER, OpeningArgs};
 use super::progress::Spinner;
 use super::qemu_format;
 use super::report::{self, Failure, Overrides};
@@ -35,7 +35,7 @@ pub struct CheckArgs {
     opening: OpeningArgs,
 
     /// Stop at the first keyslot that the secret opens
-    #[arg(long, requires = "OpeningArgs")]
+    #[arg(long, requires = OPENER)]
     first: bool,
 
     /// Try the secret on this keyslot alone, even if it is to be ignored
@@ -44,7 +44,7 @@ pub struct CheckArgs {
         long,
         visible_alias = "key-slot",
         value_name = "N",
-        requires = "OpeningArgs"
+        requires = OPENER
     )]
     keyslot: Option<usize>,
 

@@ -87,7 +87,7 @@ pub fn new_luks(
     let source = args.new_secret.as_ref();
     let empty = args.allow_empty_secret;
     let secret = create::new_secret(options, source, secrets, &question, empty, persona)?;
-    if !args.quiet {
+    if !args.quiet && persona == Persona::Keyslot {
         create::warn_of(&secret, version, &path.to_string_lossy());
     }
     let _spinner = Spinner::start("creating the target", args.quiet);

@@ -19,7 +19,7 @@ use super::opening::key_file;
 use super::progress::Spinner;
 use super::qemu_format;
 use super::report::{Failure, Overrides};
-use super::secrets::{Question, Secrets, newline_warning, not_both};
+use super::secrets::{Question, Secrets, check_not_empty, newline_warning, not_both};
 use super::{
     KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, changes, check_count,
     limits, output,
@@ -141,7 +141,7 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
     let empty = args.allow_empty_secret;
     let secret =
         new_secret(&options, source, &secrets, &question, empty, persona).map_err(named)?;
-    if !args.quiet {
+    if !args.quiet && persona == Persona::Keyslot {
         warn_of(&secret, version, &shown);
     }
     let header = {
@@ -203,7 +203,11 @@ pub(super) fn new_secret(
     let id = options.last("key-secret");
     not_both(id, source, "--new-secret")?;
     match id {
-        Some(id) => secrets.objects.passphrase_utf8(id),
+        Some(id) => {
+            let secret = secrets.objects.passphrase_utf8(id)?;
+            check_not_empty(&secret, allow_empty || persona == Persona::QemuImg)?;
+            Ok(secret)
+        }
         None if persona == Persona::QemuImg => {
             Err(invalid("Parameter 'key-secret' is required for cipher"))
         }
