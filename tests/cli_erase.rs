@@ -188,6 +188,9 @@ fn an_image_that_nothing_opens() {
         ] {
             scene.refused(args, 4, &[nothing]);
         }
+        let output = scene.command(&["info", "--secret", "env:OLD", "IMG"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(4), "{output:?}");
+        assert!(stderr(&output).contains(nothing), "{output:?}");
     }
 }
 
@@ -198,7 +201,7 @@ fn the_secret_of_an_ignored_keyslot_is_not_wrong() {
     scene.done(&[&add[..], &PBKDF2].concat());
     scene.done(&["config", "-q", "--keyslot", "1", "--priority", "ignore", "IMG"]);
     let text = "the secret opens keyslot 1, which is ignored unless it is named\n\
-        hint: name it with --keyslot 1, or use 'keyslot config --keyslot 1 --priority normal'\n";
+        hint: use 'keyslot config --keyslot 1 --priority normal', or 'keyslot add' with --keyslot 1 --new-keyslot N\n";
     let add = ["add", "--secret", "env:OTHER", "--new-secret", "env:NEW", "IMG"];
     scene.refused(&add, 2, &[text]);
     scene.refused(&["erase", "-S", "0", "--secret", "env:OTHER", "IMG"], 2, &[text]);

@@ -36,6 +36,24 @@ fn help_and_version_are_no_failures() {
     }
 }
 
+/// A full disk behind standard output is no image's fault.
+#[test]
+fn a_result_that_cannot_be_printed_is_said_once() {
+    let scene = Scene::new();
+    for args in [
+        &["info", "IMG", "IMG"][..],
+        &["info", "--output", "json", "IMG", "IMG"],
+        &["check", "IMG", "IMG"],
+        &["check", "--output", "json", "IMG", "IMG"],
+    ] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let output = scene.command(args).stdout(full).output().unwrap();
+        let text = "keyslot: cannot write to standard output: No space left on device\n";
+        assert_eq!(String::from_utf8_lossy(&output.stderr), text, "{args:?}");
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+    }
+}
+
 #[test]
 fn wrong_usage_is_one_line() {
     let scene = Scene::new();

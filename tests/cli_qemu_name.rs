@@ -13,7 +13,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use command::{KEYSLOT, Scene};
+use command::{KEYSLOT, SECRETS, Scene};
 use side_by_side::{Outcome, Pair};
 use support::luks2::Luks2;
 use support::{Running, eventually, locks::locks, peer, run, stderr};
@@ -173,6 +173,56 @@ fn refusals_of_locks_are_in_qemus_words() {
             assert_eq!(stderr(&ours), stderr(&theirs), "{command:?} beside {args:?}{suffix}");
             assert!(ours.stdout.is_empty(), "{ours:?}");
             assert!(scene.bytes() == before);
+        }
+    }
+}
+
+/// Of several images, and of commands that qemu-img does not have.
+#[test]
+fn a_failure_is_said_once() {
+    let scene = Scene::new();
+    let link = link(&scene);
+    let image = scene.image.to_str().unwrap();
+    let text = scene.file("text", b"not an image").to_str().unwrap().to_owned();
+    for (args, lines) in [
+        (vec!["check", &text], 1),
+        (vec!["check", "-q", "--secret", "env:WRONG", image], 1),
+        (vec!["is-luks", &text], 0),
+        (vec!["info", &text, image], 2),
+        (vec!["info", image, image], 2),
+    ] {
+        let output = run(Command::new(&link).args(&args).envs(SECRETS));
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {output:?}");
+        assert_eq!(stderr(&output).lines().count(), lines, "{args:?}: {output:?}");
+        assert!(output.stdout.is_empty(), "{args:?}: {output:?}");
+    }
+    let several = run(Command::new(&link).args(["info", image, image]));
+    assert!(stderr(&several).starts_with("qemu-img: Expecting one image file name\n"));
+}
+
+/// Whatever a secret is, qemu-img takes it without a word.
+#[test]
+fn any_new_secret_is_taken() {
+    let scene = Scene::new();
+    let link = link(&scene);
+    let name = scene.image.to_str().unwrap();
+    let old = "secret,id=old,data=xyzzy-zero";
+    let options = format!("driver=luks,file.filename={name},key-secret=old");
+    let plain = scene.file("plain.raw", &[7; 512]).to_str().unwrap().to_owned();
+    let target = scene.dir.path().join("target").to_str().unwrap().to_owned();
+    for secret in ["", "line\n"] {
+        let file = scene.file("secret", secret.as_bytes());
+        let object = format!("secret,id=s,file={}", file.display());
+        let new = ["--object", &object, "-o", "key-secret=s,iter-time=10"];
+        let amend = ["--object", &object, "-o", "state=active,new-secret=s,iter-time=10"];
+        for args in [
+            [&["create", "-q", "-f", "luks", &target, "64K"][..], &new].concat(),
+            [&["convert", "-f", "raw", "-O", "luks", &plain, &target][..], &new].concat(),
+            [&["amend", "--object", old, "--image-opts", &options][..], &amend].concat(),
+        ] {
+            let output = run(Command::new(&link).args(&args));
+            assert!(output.status.success(), "{args:?}: {output:?}");
+            assert!(output.stderr.is_empty(), "{args:?}: {output:?}");
         }
     }
 }

@@ -126,7 +126,7 @@ fn one_that_is_unbound_keeps_its_key() {
 fn one_that_is_to_be_ignored() {
     let desk = Desk::roomy();
     let replace = |how: &str| format!("replace {how} --new-secret env:S9 {PBKDF2} image");
-    let wrong = "the secret opens keyslot 3, which is ignored unless it is named\nhint: name it with --keyslot 3, or use 'keyslot config --keyslot 3 --priority normal'";
+    let wrong = "the secret opens keyslot 3, which is ignored unless it is named\nhint: use 'keyslot config --keyslot 3 --priority normal', or 'keyslot add' with --keyslot 3 --new-keyslot N";
     desk.refused(&replace("--old-secret env:S0 --secret env:S3"), 2, wrong);
     desk.refused(&replace("--keyslot 5 --secret env:S3"), 2, wrong);
     let before = desk.state();
@@ -222,7 +222,7 @@ fn refused_while_qemu_has_it_open() {
         let pid = nbd.pid();
         for words in CHANGES {
             let text = format!(
-                "Failed to get \"resize\" lock: in use by qemu-nbd (pid {pid})\nhint: stop it, or wait for it: what changes keyslots has --wait SECONDS"
+                "Failed to get \"resize\" lock: in use by qemu-nbd (pid {pid})\nhint: close it, or use --wait SECONDS"
             );
             desk.refused(words, 5, &text);
         }

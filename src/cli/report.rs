@@ -110,6 +110,9 @@ pub fn failure(
 ) -> ExitCode {
     let Failure { error, qemu_prefix, is_told, is_amend } = failure;
     if persona == Persona::QemuImg {
+        if *is_told {
+            return ExitCode::from(1);
+        }
         let cause = cause(error);
         match conflict(error) {
             Some(conflict) => {
@@ -134,10 +137,11 @@ pub fn failure(
     if !is_told {
         tell(error, overrides);
         if asked == Output::Json {
-            let mut entry = json!({ "error": document(error, overrides) });
+            let mut entry = json!({});
             if let Some(path) = error.path() {
                 entry["filename"] = json!(path.to_string_lossy());
             }
+            entry["error"] = document(error, overrides);
             print_entry(&entry);
         }
     }
@@ -183,10 +187,8 @@ fn hint(error: &Error, overrides: Overrides) -> Option<String> {
         ErrorKind::InUse if conflict(error).is_some_and(Conflict::is_claimed) => {
             Some("unmount or close it, or use --busy-device to change it anyway")
         }
-        ErrorKind::InUse if wait == Some(false) => {
-            Some("stop it, or wait for it: what changes keyslots has --wait SECONDS")
-        }
-        ErrorKind::InUse => Some("close the image there and try again"),
+        ErrorKind::InUse if wait == Some(false) => Some("close it, or use --wait SECONDS"),
+        ErrorKind::InUse => Some("close it, and try again"),
         ErrorKind::Limit if limits == Some(false) => {
             Some("use --ignore-limits to try it all the same")
         }

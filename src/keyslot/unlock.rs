@@ -117,7 +117,7 @@ fn nothing_opens(
         let index = keyslot.index;
         let text = format!("the secret opens keyslot {index}, which is ignored unless it is named");
         let hint = format!(
-            "name it with --keyslot {index}, or use 'keyslot config --keyslot {index} --priority normal'"
+            "use 'keyslot config --keyslot {index} --priority normal', or 'keyslot add' with --keyslot {index} --new-keyslot N"
         );
         return Error::new(ErrorKind::WrongSecret, text).with_hint(hint);
     }

@@ -71,7 +71,8 @@ pub struct InfoArgs {
 /// Runs the command.
 pub fn run(args: &InfoArgs, persona: Persona) -> Outcome {
     let secrets = Secrets::new(&args.objects.objects, &args.secret)?;
-    if args.images.is_empty() {
+    // qemu-img takes one.
+    if args.images.is_empty() || (persona == Persona::QemuImg && args.images.len() > 1) {
         return Err(Failure::usage("Expecting one image file name", "info"));
     }
     let secret = match &args.secret {
@@ -81,16 +82,20 @@ pub fn run(args: &InfoArgs, persona: Persona) -> Outcome {
     let mut failed = None;
     for (i, name) in args.images.iter().enumerate() {
         let gap = if i > 0 { "\n" } else { "" };
-        let (error, is_shown) = match show(name, gap, secret.as_ref(), args, persona) {
-            Ok(None) => continue,
-            Ok(Some(error)) => (error, true),
+        let shown = show(name, gap, secret.as_ref(), args, persona);
+        let is_shown = shown.is_ok();
+        let error = match shown {
             Err(failure) if persona == Persona::QemuImg => return Err(failure),
-            Err(failure) => (failure.into_error(), false),
+            Err(failure) => failure.into_error(),
+            Ok((text, error)) => {
+                output::print(&text)?;
+                match error {
+                    None => continue,
+                    Some(error) if persona == Persona::QemuImg => return Err(error.into()),
+                    Some(error) => error,
+                }
+            }
         };
-        if persona == Persona::QemuImg {
-            failed.get_or_insert(error.into());
-            continue;
-        }
         report::tell(&error, Overrides::default());
         if args.output == Output::Json && !is_shown {
             let filename = name.to_string_lossy();
@@ -102,14 +107,14 @@ pub fn run(args: &InfoArgs, persona: Persona) -> Outcome {
     failed.map_or(Ok(()), Err)
 }
 
-/// Shows an image, behind a `gap`, and returns the error of a secret that opens nothing.
+/// The text about an image, behind a `gap`, and the error of a secret that opens nothing.
 fn show(
     name: &OsString,
     gap: &str,
     secret: Option<&Passphrase>,
     args: &InfoArgs,
     persona: Persona,
-) -> std::result::Result<Option<Error>, Failure> {
+) -> std::result::Result<(String, Option<Error>), Failure> {
     let spec = image_spec::parse(name, args.image_opts, args.format.as_deref())?;
     let opening = Failure::opening(&spec.shown);
     image_spec::check_persona(&spec, persona).map_err(&opening)?;
@@ -117,8 +122,7 @@ fn show(
         && secret.is_none()
         && let Some(document) = raw::describe(&spec, persona).map_err(&opening)?
     {
-        output::print(&shown(&document, gap, args))?;
-        return Ok(None);
+        return Ok((shown(&document, gap, args), None));
     }
     if spec.driver.as_deref() == Some("raw") {
         let text = "a raw image has no keyslots to show";
@@ -129,8 +133,7 @@ fn show(
     persona.admit(&image).map_err(&opening)?;
     if args.metadata {
         let text = metadata(image.header()).map_err(|e| opening(e.with_path(&spec.path)))?;
-        output::print(&text)?;
-        return Ok(None);
+        return Ok((text, None));
     }
     let mut document = describe(&image, &spec).map_err(opening)?;
     let mut wrong = None;
@@ -143,7 +146,9 @@ fn show(
             _ => error,
         })?;
         if opened.is_empty() {
-            let error = check::opens_nothing(secret).with_path(&spec.path);
+            let openable = image.header().check_openable();
+            let error = openable.err().unwrap_or_else(|| check::opens_nothing(secret));
+            let error = error.with_path(&spec.path);
             document["error"] = report::document(&error, Overrides::default());
             wrong = Some(error);
         }
@@ -153,8 +158,7 @@ fn show(
         let estimates = estimates(&image).map_err(|error| error.with_path(&spec.path))?;
         document["estimates"] = estimates;
     }
-    output::print(&shown(&document, gap, args))?;
-    Ok(wrong)
+    Ok((shown(&document, gap, args), wrong))
 }
 
 /// The document as it is asked for.
