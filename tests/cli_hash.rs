@@ -51,3 +51,14 @@ fn short_options_of_a_new_image_are_those_of_luks_format() {
     desk.done(&format!("{add} --hash sha512 new"));
     assert!(desk.done("create --help").contains("-h, --hash"));
 }
+
+/// Without a hash behind it, `-h` asks for help, unless it is a file's name.
+#[test]
+fn a_last_h_asks_for_help() {
+    let desk = Desk::roomy();
+    for words in ["create -h", "create -f luks -h", "uuid -h"] {
+        assert!(desk.done(words).contains("\nUsage: keyslot "), "{words}");
+    }
+    std::fs::copy(desk.path(), desk.path().with_file_name("-h")).unwrap();
+    assert_eq!(desk.done("uuid -- -h"), desk.done("uuid image"));
+}

@@ -101,3 +101,29 @@ fn completions_know_sources_and_formats() {
         assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), expected, "{output:?}");
     }
 }
+
+/// Names that people know from cryptsetup are in the pages, too.
+#[test]
+fn man_pages_have_the_aliases_of_options() {
+    let pages = pages();
+    for (page, alias) in [
+        ("keyslot-add", "[alias: --key-slot]"),
+        ("keyslot-add", "[alias: --new-key-slot]"),
+        ("keyslot-create", "[alias: --pbkdf-force-iterations]"),
+        ("keyslot-token-import", "[alias: --token-id]"),
+    ] {
+        let options = section(&pages[page], "OPTIONS").join("\n");
+        assert!(options.contains(alias), "{page}: {options}");
+    }
+    let commands = section(&pages["keyslot"], "SYNOPSIS");
+    let place = |name: &str| commands.iter().position(|line| line.contains(name)).unwrap();
+    assert!(place("keyslot create ") < place("keyslot erase "), "{commands:?}");
+}
+
+#[test]
+fn man_makes_its_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let man1 = directory.path().join("share/man1");
+    keyslot(&["man", man1.to_str().unwrap()], 80);
+    assert!(man1.join("keyslot-add.1").is_file());
+}

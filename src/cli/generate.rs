@@ -19,7 +19,7 @@ pub struct CompletionsArgs {
 /// Write the man pages: one for the program and one for each command
 #[derive(Args)]
 pub struct ManArgs {
-    /// Existing directory to write them to
+    /// Directory to write them to; made if it is not there
     directory: PathBuf,
 }
 

@@ -44,7 +44,7 @@ use self::report::{Failure, Overrides};
 
 /// The command line. `create` has the short options of `cryptsetup luksFormat`, `-h` among them.
 fn command() -> clap::Command {
-    Cli::command().mut_subcommand("create", |create| {
+    let with_short = |create: clap::Command| {
         let help = Arg::new("help").long("help").action(ArgAction::Help).help("Print help");
         create
             .disable_help_flag(true)
@@ -52,6 +52,11 @@ fn command() -> clap::Command {
             .mut_arg("cipher", |arg| arg.short('c'))
             .mut_arg("key_size", |arg| arg.short('s'))
             .mut_arg("hash", |arg| arg.short('h'))
+    };
+    // In place: `mut_subcommand` would move it to the end.
+    Cli::command().mut_subcommands(|command| match command.get_name() {
+        "create" => with_short(command),
+        _ => command,
     })
 }
 
@@ -63,8 +68,13 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     // A file that grows beyond what the shell allows shall be an error, not the end.
     let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
     let mut arguments: Vec<_> = arguments.collect();
-    // `create -h` alone asks for help, though -h is the hash there.
-    if let Some(last) = arguments.last_mut().filter(|last| *last == "-h") {
+    // `create -h` asks for help where no hash follows.
+    let is_create = arguments.get(1).is_some_and(|command| command == "create");
+    let has_operands_only = arguments.iter().any(|argument| argument == "--");
+    if let Some(last) = arguments.last_mut().filter(|last| *last == "-h")
+        && is_create
+        && !has_operands_only
+    {
         *last = "--help".into();
     }
     let name = Persona::of(arguments.first());

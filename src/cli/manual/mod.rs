@@ -16,13 +16,28 @@ use super::STATUSES;
 
 /// Writes a page for `command` and one for each of its commands, `help` excepted.
 pub fn write(command: Command, directory: &Path) -> Result<()> {
-    let mut command = command.disable_help_subcommand(true);
+    let mut command = with_aliases(command.disable_help_subcommand(true));
     command.build();
+    fs::create_dir_all(directory)
+        .map_err(|e| Error::io("make the directory", e).with_path(directory))?;
     let names = all_names(&command);
     pages(&command, &names, &mut |name, page| {
         let path = directory.join(format!("{name}.1"));
         fs::write(&path, page).map_err(|e| Error::io("write the man page", e).with_path(path))
     })
+}
+
+/// The command with the aliases of its options in their help, as `--help` has them.
+fn with_aliases(command: Command) -> Command {
+    let command = command.mut_args(|argument| {
+        let Some(aliases) = argument.get_visible_aliases() else { return argument };
+        let names: Vec<_> = aliases.iter().map(|name| format!("--{name}")).collect();
+        let help = argument.get_long_help().or(argument.get_help());
+        let help = help.map(ToString::to_string).unwrap_or_default();
+        let help = format!("{help} [alias: {}]", names.join(", "));
+        argument.help(help.clone()).long_help(help)
+    });
+    command.mut_subcommands(with_aliases)
 }
 
 fn pages(
