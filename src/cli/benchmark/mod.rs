@@ -65,7 +65,7 @@ CPU's AES unit does with the rounds alone, in registers.";
 pub fn run(args: &BenchmarkArgs) -> Outcome {
     let is_all = args.hash.is_none() && args.pbkdf.is_none() && args.cipher.is_none();
     let kdfs = match &args.hash {
-        Some(name) => vec![Kdf::Pbkdf2(HashAlg::parse(name)?)],
+        Some(name) => vec![Kdf::Pbkdf2(HashAlg::parse(name).map_err(|e| invalid(e.message()))?)],
         None if is_all || args.pbkdf.is_some() => Kdf::all(args.pbkdf),
         None => Vec::new(),
     };
@@ -87,7 +87,6 @@ pub fn run(args: &BenchmarkArgs) -> Outcome {
 
 /// The specification that cryptsetup's `--cipher` and `--key-size` mean.
 fn parse_cipher(text: &str, key_bits: usize) -> Result<CipherSpec> {
-    let invalid = |text| Error::new(ErrorKind::InvalidInput, text);
     if !key_bits.is_multiple_of(8) {
         return Err(invalid(format!("a key of {key_bits} bits is not whole bytes")));
     }
@@ -98,14 +97,18 @@ fn parse_cipher(text: &str, key_bits: usize) -> Result<CipherSpec> {
         format!("{mode}-plain64")
     };
     CipherSpec::parse(cipher, &mode, key_bits / 8).map_err(|error| match error.kind() {
-        // There is no header here that would be damaged.
         ErrorKind::Corrupt => {
             let text = text.escape_debug();
             let why = error.message();
             invalid(format!("cipher '{text}' with a key of {key_bits} bits: {why}"))
         }
-        _ => error,
+        _ => invalid(error.message()),
     })
+}
+
+/// An error of the arguments: there is no image here that would be damaged or unsupported.
+fn invalid(text: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidInput, text)
 }
 
 fn default_ciphers() -> Result<Vec<CipherSpec>> {
