@@ -167,6 +167,35 @@ fn an_erase_that_is_run_again_overwrites_what_is_left() {
     }
 }
 
+/// A replacement cannot be run again by a secret that is gone: the errors say what finishes it.
+#[test]
+fn what_an_interrupted_replacement_took_is_told_of_the_repair() {
+    let (a, b, new) = (secret("a"), secret("b"), secret("new"));
+    let (hunter0, hunter5) = (secret("hunter0"), secret("hunter5"));
+    for (image, opener, old, keyslot) in [
+        (memory::image(&small_key(), &[(0, &a), (3, &b)]), &b, &a, 0),
+        (roomy(1).bytes, &hunter0, &hunter5, 5),
+    ] {
+        let (mut gone, mut inactive) = (0, 0);
+        for state in interrupted(&image, opener, || replace(keyslot, &new)) {
+            let (_, opened) = open(state.clone(), None);
+            let is_left = !leftovers(&state).is_empty();
+            if let Err(error) = opened.unlock(old) {
+                gone += u32::from(is_left);
+                let is_told = error.hint().is_some_and(|hint| hint.contains("keyslot repair"));
+                assert_eq!(is_told, is_left, "{error:?}");
+            }
+            if let Err(error) = opened.plan(Request::one(replace(keyslot, &new))) {
+                inactive += 1;
+                assert!(error.hint().unwrap().contains("keyslot repair"), "{error:?}");
+            }
+        }
+        assert!(gone > 3, "{gone}");
+        // A keyslot of LUKS2 is replaced at once.
+        assert_eq!(inactive > 0, keyslot == 0);
+    }
+}
+
 /// Wherever a restoration is interrupted, key material that came back has a keyslot or a mark.
 #[test]
 fn key_material_of_an_interrupted_restoration_is_marked() {

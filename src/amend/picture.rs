@@ -5,7 +5,7 @@
 use super::Change;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{HeldKey, Leftover, Occupant};
-use crate::keyslot::{Pbkdf, wrong_secret};
+use crate::keyslot::{INTERRUPTED, Pbkdf, wrong_secret};
 use crate::secret::Passphrase;
 
 /// Which of these keyslots open with a secret
@@ -140,8 +140,11 @@ impl Picture<'_> {
             (Some(number), old_secret) => {
                 let keyslot = self.in_range(number, number)?;
                 if !self.is_active(keyslot) {
+                    let is_it = |it: &Leftover| matches!(it, Leftover::Replace { keyslot: of, .. } if *of == keyslot);
+                    let is_interrupted = self.leftovers.iter().any(is_it);
+                    let add = "add a secret to it instead";
                     return Err(invalid(format!("keyslot {keyslot} is inactive"))
-                        .with_hint("add a secret to it instead"));
+                        .with_hint(if is_interrupted { INTERRUPTED } else { add }));
                 }
                 if let Some(secret) = old_secret {
                     self.must_open(keyslot, &secret, "to replace")?;
@@ -189,9 +192,7 @@ impl Picture<'_> {
         if self.leftovers.is_empty() {
             return error;
         }
-        error.with_hint(
-            "an interrupted amendment left something to be done: 'keyslot repair' finishes it",
-        )
+        error.with_hint(INTERRUPTED)
     }
 
     fn in_range(&self, number: i64, shown: i64) -> Result<usize> {

@@ -19,6 +19,7 @@ pub(crate) use seal::seal_with_salt;
 pub use seal::{new_digest, new_luks2_digest, seal};
 pub(crate) use search::search_admitted;
 pub use search::{Candidate, Outcome, Until, search};
+pub(crate) use unlock::INTERRUPTED;
 pub use unlock::{Unlocked, cannot_open, opens, unlock, unlock_keyslot, wrong_secret};
 
 /// The default of QEMU and cryptsetup: two seconds of PBKDF2.

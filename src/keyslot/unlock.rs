@@ -125,6 +125,9 @@ fn nothing_opens(
         return cannot_open(*index, why);
     }
     let error = wrong_secret("Invalid password, cannot unlock any keyslot", passphrase);
+    if !header.leftovers().is_empty() {
+        return error.with_hint(INTERRUPTED);
+    }
     let untried = header.unusable().into_iter().chain(header.damaged()).next();
     match untried {
         Some((index, why)) if error.hint().is_none() => {
@@ -173,6 +176,10 @@ pub fn wrong_secret(text: impl Into<String>, passphrase: &Passphrase) -> Error {
         error
     }
 }
+
+/// Hint of a failure that an interrupted amendment may explain: it may have erased the secret.
+pub(crate) const INTERRUPTED: &str =
+    "an amendment was interrupted: use 'keyslot repair' to finish it, or try the new secret";
 
 /// The key in the keyslot, if it opens with the passphrase: the volume key, if it is bound.
 pub fn opens(
