@@ -237,3 +237,21 @@ fn create_and_convert_name_uuid_keyslot_and_kdf() {
     expected["iterations"] = json!(1001);
     assert_eq!(scene.json(&[&into[..], &["IMG", target]].concat()), expected);
 }
+
+/// What is said of the header on standard error is in the result, too.
+#[test]
+fn the_warning_of_a_damaged_copy_is_in_the_result() {
+    let scene = Scene::without_image();
+    let kdf = ["--pbkdf", "pbkdf2", "--iterations", "1000"];
+    let create = ["create", "-q", "-f", "luks2", "--new-secret", "env:OLD", "IMG", "64K"];
+    scene.done(&[&create[..], &kdf].concat());
+    let mut bytes = scene.bytes();
+    bytes[16384 + 5000] ^= 1;
+    std::fs::write(&scene.image, bytes).unwrap();
+    for option in [&["--dry-run"][..], &["--quiet"]] {
+        let result = scene.json(&[ADD, &kdf, option].concat());
+        let [warning] = &result["warnings"].as_array().unwrap()[..] else { panic!("{result}") };
+        assert!(warning.as_str().unwrap().contains("secondary copy"), "{result}");
+    }
+    assert_eq!(scene.json(&["erase", "--keyslot", "1", "IMG"])["warnings"], json!([]));
+}

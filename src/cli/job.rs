@@ -238,20 +238,19 @@ pub fn carry_out(
 ) -> Outcome {
     let mut told = HashSet::new();
     let mut attempts = ATTEMPTS;
-    let (plan, changes) = loop {
+    let (plan, warnings, changes) = loop {
         attempts -= 1;
         let plan = job.plan(request.clone(), unlocked.is_some())?;
-        if tell && !args.quiet {
-            let damage = job.image.header().warning().map(str::to_owned);
-            for warning in damage.iter().chain(plan.warnings()) {
-                if told.insert(warning.clone()) {
-                    output::tell(&format!("warning: {}: {warning}", job.path.display()));
-                }
+        let damage = job.image.header().warning().map(str::to_owned).into_iter();
+        let warnings: Vec<_> = damage.chain(plan.warnings().iter().cloned()).collect();
+        for warning in warnings.iter().filter(|_| tell && !args.quiet) {
+            if told.insert(warning.clone()) {
+                output::tell(&format!("warning: {}: {warning}", job.path.display()));
             }
         }
         if args.dry_run || plan.changes().is_empty() {
             let changes: Vec<Value> = plan.changes().iter().map(changes::planned).collect();
-            break (plan, changes);
+            break (plan, warnings, changes);
         }
         let _spinner = Spinner::start("writing keyslots", job.quiet);
         match job.image.amend(&plan, unlocked) {
@@ -259,7 +258,7 @@ pub fn carry_out(
                 if error.kind() == ErrorKind::Changed && attempts > 0 && job.is_at_path() => {}
             result => {
                 let changes = result?.iter().map(changes::done).collect();
-                break (plan, changes);
+                break (plan, warnings, changes);
             }
         }
     };
@@ -268,7 +267,7 @@ pub fn carry_out(
             "filename": job.path.to_string_lossy(),
             "dry-run": args.dry_run,
             "changes": changes,
-            "warnings": plan.warnings(),
+            "warnings": warnings,
         });
         qemu_format::json_line(&result)
     } else if (tell || args.dry_run) && !args.quiet {
