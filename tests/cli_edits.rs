@@ -284,9 +284,11 @@ fn is_luks_is_silent() {
         assert_eq!(output.status.code(), Some(status), "{words}");
         assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
     }
-    let output = desk.output("is-luks nowhere");
-    assert_eq!(output.status.code(), Some(1));
-    assert!(support::stderr(&output).contains("No such file"), "{output:?}");
+    for (file, why) in [("nowhere", "No such file"), (".", "is a directory")] {
+        let output = desk.output(&format!("is-luks {file}"));
+        assert_eq!(output.status.code(), Some(1));
+        assert!(support::stderr(&output).contains(why), "{output:?}");
+    }
 }
 
 #[test]

@@ -32,8 +32,8 @@ enum Kind {
 /// Runs the command.
 pub fn run(args: &IsLuksArgs) -> Outcome {
     let image = Image::open(&args.image).map_err(|error| match error.kind() {
-        ErrorKind::Io => error.into(),
-        _ => Failure::silent(),
+        ErrorKind::NotLuks | ErrorKind::Corrupt | ErrorKind::Unsupported => Failure::silent(),
+        _ => error.into(),
     })?;
     let is_luks2 = image.header().luks2().is_some();
     match args.kind {
