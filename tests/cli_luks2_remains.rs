@@ -13,7 +13,7 @@ use command::Scene;
 use serde_json::json;
 use support::cryptsetup::Cryptsetup;
 use support::luks2::{Change, Luks2};
-use support::{peer, run_ok};
+use support::{peer, run_ok, stderr};
 
 fn luks2() -> Luks2 {
     Luks2::testdata("luks2_keyslots.img")
@@ -146,6 +146,29 @@ fn a_cipher_that_keeps_nothing_secret_is_never_sound() {
     assert!(!text.contains("sound"), "{text}");
     let text = Scene::of(&luks2().bytes).done(&["check", "IMG"]);
     assert!(text.contains("sound LUKS2 header") && !text.contains("warning"), "{text}");
+}
+
+#[test]
+fn a_new_image_with_such_a_cipher_is_warned_of() {
+    let scene = Scene::without_image();
+    let plain = scene.file("plain", &[7; 4096]);
+    let ecb = ["--cipher", "aes-ecb", "--key-size", "256", "--new-secret", "env:NEW"];
+    let ecb = [&ecb[..], &["--pbkdf", "pbkdf2", "--iterations", "1000"]].concat();
+    for format in ["luks", "luks2"] {
+        let create = ["create", "-f", format, "--force", "IMG", "64K"];
+        let convert = ["convert", plain.to_str().unwrap(), "-O", format, "--force", "IMG"];
+        for command in [&create[..], &convert] {
+            let output = scene.command(&[command, &ecb].concat()).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            let text = stderr(&output);
+            assert!(
+                text.starts_with("warning: ") && text.contains("the cipher aes-ecb: "),
+                "{text}"
+            );
+            let quiet = scene.command(&[command, &ecb, &["-q"]].concat()).output().unwrap();
+            assert!(quiet.status.success() && quiet.stderr.is_empty(), "{quiet:?}");
+        }
+    }
 }
 
 #[test]

@@ -87,11 +87,17 @@ pub fn new_luks(
     let source = args.new_secret.as_ref();
     let empty = args.allow_empty_secret;
     let secret = create::new_secret(options, source, secrets, &question, empty, persona)?;
-    if !args.quiet && persona == Persona::Keyslot {
+    let warns = !args.quiet && persona == Persona::Keyslot;
+    if warns {
         create::warn_of(&secret, version, &path.to_string_lossy());
     }
-    let _spinner = Spinner::start("creating the target", args.quiet);
-    let image = create.begin(path, len, &secret)?;
+    let image = {
+        let _spinner = Spinner::start("creating the target", args.quiet);
+        create.begin(path, len, &secret)?
+    };
+    if warns {
+        create::warn_of_cipher(image.header(), &path.to_string_lossy());
+    }
     Ok((Data::NewLuks(Box::new(image)), Some(secret)))
 }
 

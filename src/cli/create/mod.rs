@@ -151,6 +151,9 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
         image.finish().map_err(named)?;
         header
     };
+    if !args.quiet && persona == Persona::Keyslot {
+        warn_of_cipher(&header, &shown);
+    }
     if args.output == Output::Json {
         let result = result(&shown, size.next_multiple_of(512), Some((&header, 0)));
         output::print_done(&qemu_format::json_line(&result))?;
@@ -224,6 +227,13 @@ pub(super) fn warn_of(secret: &Passphrase, version: Version, shown: &str) {
         output::tell(&format!(
             "warning: {shown}: QEMU cannot use the secret: it is not UTF-8 text without NUL"
         ));
+    }
+}
+
+/// Warns of a cipher that keeps nothing secret, as `check` does.
+pub(super) fn warn_of_cipher(header: &Header, shown: &str) {
+    for weakness in header.weaknesses() {
+        output::tell(&format!("warning: {shown}: {weakness}"));
     }
 }
 
