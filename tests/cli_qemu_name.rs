@@ -226,3 +226,37 @@ fn any_new_secret_is_taken() {
         }
     }
 }
+
+/// A name may begin with a protocol there, and `file:` is no part of it.
+#[test]
+fn names_of_files_are_read_as_qemu_img_reads_them() {
+    let Some(pair) = Pair::find() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("text"), "not an image").unwrap();
+    fs::write(directory.path().join("a:b"), "not an image").unwrap();
+    let create = "create -f luks --object secret,id=s,data=hunter0 -o key-secret=s,iter-time=10";
+    for words in [
+        "info file:text",
+        "info file:nowhere",
+        "info a:b",
+        "info ./a:b",
+        "convert file:text copy",
+        "convert text file:copy",
+        "convert -n text file:nowhere",
+        "amend -o state=active file:text",
+        &format!("{create} file:copy 64K"),
+        "create -f luks a:b 64K",
+        "create -f luks json:text 64K",
+    ] {
+        let arguments: Vec<_> = words.split(' ').collect();
+        let theirs = Outcome::of(&pair.theirs, &arguments, directory.path());
+        let copy = directory.path().join("copy");
+        let is_copied = copy.exists();
+        let _ = fs::remove_file(&copy);
+        let ours = Outcome::of(&pair.ours, &arguments, directory.path());
+        assert_eq!(ours, theirs, "{words}");
+        assert_eq!(copy.exists(), is_copied, "{words}");
+        let _ = fs::remove_file(&copy);
+    }
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+}

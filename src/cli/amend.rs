@@ -92,7 +92,7 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
     let pbkdf = args.kdf.pbkdf();
     let progress = Percent::new(args.progress && !args.change.quiet, args.change.output);
 
-    let spec = image_spec::parse(image, args.image_opts, args.format.as_deref())?;
+    let spec = image_spec::parse(image, args.image_opts, args.format.as_deref(), persona)?;
     let opening = |error: Error| Failure::amending(&spec.shown)(error.with_path(&spec.path));
     image_spec::check_persona(&spec, persona).map_err(opening)?;
     if spec.force_share && !spec.read_only {

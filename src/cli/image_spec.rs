@@ -1,6 +1,8 @@
 //! How an image is named on the command line.
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use keyslot::options::ImageSpec;
 use keyslot::{Error, ErrorKind};
@@ -10,13 +12,44 @@ use super::qemu_format;
 use super::report::Failure;
 
 /// Reads the image's name. `format` is `-f`.
-pub fn parse(name: &OsStr, image_opts: bool, format: Option<&str>) -> Result<ImageSpec, Failure> {
+pub fn parse(
+    name: &OsStr,
+    image_opts: bool,
+    format: Option<&str>,
+    persona: Persona,
+) -> Result<ImageSpec, Failure> {
     if image_opts && format.is_some() {
         let text = "--image-opts and --format are mutually exclusive";
         return Err(Error::new(ErrorKind::InvalidInput, text).into());
     }
     let shown = name.to_string_lossy();
-    ImageSpec::parse(name, image_opts, format).map_err(Failure::opening(&shown))
+    let failed = Failure::opening(&shown);
+    let mut spec = ImageSpec::parse(name, image_opts, format).map_err(&failed)?;
+    // It is the name of a file, if it is not options of one.
+    if spec.path == name {
+        spec.path = file(name, persona).map_err(failed)?;
+    }
+    Ok(spec)
+}
+
+/// The file of this name, which may begin with QEMU's `file:` under the name qemu-img.
+pub fn file(name: &OsStr, persona: Persona) -> keyslot::Result<PathBuf> {
+    let text = name.to_string_lossy();
+    let unknown = |protocol: &str| {
+        Err(Error::new(ErrorKind::InvalidInput, format!("Unknown protocol '{protocol}'")))
+    };
+    match text.split_once(':') {
+        Some(("json", _)) => unknown("json"),
+        Some((protocol, _)) if persona == Persona::Keyslot || protocol.contains('/') => {
+            Ok(name.into())
+        }
+        Some(("file", _)) => {
+            let path = name.as_bytes().strip_prefix(b"file:").unwrap_or_default();
+            Ok(OsStr::from_bytes(path).into())
+        }
+        Some((protocol, _)) => unknown(protocol),
+        None => Ok(name.into()),
+    }
 }
 
 /// Refuses the name of a format that qemu-img does not have, under its name.

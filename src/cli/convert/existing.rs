@@ -28,7 +28,7 @@ pub fn existing(
         None if args.target_image_opts => None,
         None => Some("raw"),
     };
-    let spec = image_spec::parse(name, args.target_image_opts, format)?;
+    let spec = image_spec::parse(name, args.target_image_opts, format, job.persona)?;
     let opening = |error: Error| Failure::opening(&spec.shown)(error.with_path(&spec.path));
     let refusal = if spec.force_share && !spec.read_only {
         "force-share=on can only be used with read-only images"

@@ -1,7 +1,6 @@
 //! A target that is made.
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use keyslot::options::{Options, size};
 use keyslot::storage::Place;
@@ -14,19 +13,6 @@ use super::super::{KDF_TWICE, limits};
 use super::source::Source;
 use super::target::Data;
 use super::{Job, Persona, invalid};
-
-/// The name of a new file, which is no more than that.
-pub fn new_path(name: &OsString, persona: Persona) -> Result<PathBuf> {
-    let text = name.to_string_lossy();
-    match text.split_once(':') {
-        Some(("json", _)) => Err(invalid("Unknown protocol 'json'")),
-        Some(("file", path)) if persona == Persona::QemuImg => Ok(path.into()),
-        Some((protocol, _)) if persona == Persona::QemuImg && !protocol.contains('/') => {
-            Err(invalid(format!("Unknown protocol '{protocol}'")))
-        }
-        _ => Ok(name.into()),
-    }
-}
 
 /// Looks at names and numbers, and at what is of no use.
 pub fn check_new(version: Option<Version>, options: &Options, job: &Job<'_>) -> Result<()> {

@@ -30,7 +30,7 @@ impl Source {
     /// Opens it and keeps writers out, unless that is not wanted.
     pub fn open(name: &OsString, job: &Job<'_>) -> std::result::Result<Self, Failure> {
         let args = job.args;
-        let spec = image_spec::parse(name, args.image_opts, args.format.as_deref())?;
+        let spec = image_spec::parse(name, args.image_opts, args.format.as_deref(), job.persona)?;
         let opening = |error: Error| Failure::opening(&spec.shown)(error.with_path(&spec.path));
         let is_shared = args.force_share || spec.force_share;
         let sharing = if is_shared { Sharing::None } else { Sharing::ReadStable };

@@ -8,10 +8,10 @@ use keyslot::volume::{Side, Volume};
 use keyslot::{Error, ErrorKind, Image, NewImage, Passphrase, Result};
 use serde_json::Value;
 
-use super::super::create;
 use super::super::report::Failure;
+use super::super::{create, image_spec};
 use super::existing::existing;
-use super::new::{check_new, new_luks, new_path, new_raw, version};
+use super::new::{check_new, new_luks, new_raw, version};
 use super::source::Source;
 use super::{ConvertArgs, Job, invalid};
 
@@ -58,7 +58,7 @@ impl Target {
             return Ok(Self { shown, data, prefix, secret: None });
         }
         let version = version(format, job.persona)?;
-        let path = new_path(name, job.persona)?;
+        let path = image_spec::file(name, job.persona)?;
         let named = |error: Error| Failure::from(error.with_path(&path));
         check_new(version, options, job).map_err(named)?;
         let named = |error: Error| Failure::creating(&prefix)(error.with_path(&path));

@@ -22,7 +22,7 @@ use super::report::{Failure, Overrides};
 use super::secrets::{Question, Secrets, check_not_empty, newline_warning, not_both};
 use super::{
     KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, changes, check_count,
-    limits, output,
+    image_spec, limits, output,
 };
 
 /// Create an image with one keyslot
@@ -105,9 +105,9 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
             return Err(Failure::usage(text, "create"));
         }
     };
-    let path = PathBuf::from(image);
     let shown = image.to_string_lossy();
     let creating = Failure::creating(&shown);
+    let path = image_spec::file(image, persona).map_err(&creating)?;
     let named = |error: Error| creating(error.with_path(&path));
     let version = Version::of(&args.format, persona).map_err(named)?;
     args.luks.check(version).map_err(named)?;

@@ -115,7 +115,7 @@ fn show(
     args: &InfoArgs,
     persona: Persona,
 ) -> std::result::Result<(String, Option<Error>), Failure> {
-    let spec = image_spec::parse(name, args.image_opts, args.format.as_deref())?;
+    let spec = image_spec::parse(name, args.image_opts, args.format.as_deref(), persona)?;
     let opening = Failure::opening(&spec.shown);
     image_spec::check_persona(&spec, persona).map_err(&opening)?;
     if persona == Persona::QemuImg
