@@ -15,7 +15,7 @@ use keyslot::crypto::{Argon2Variant, CipherSpec, HashAlg, KdfAlg};
 use keyslot::header::{Header, Scheme, SlotChange, Step};
 use keyslot::keyslot::{Candidate, Cost, Until, seal, search};
 use keyslot::storage::Storage;
-use keyslot::{ErrorKind, Image, Limits, Passphrase};
+use keyslot::{ErrorKind, Image, Limits, OpenOptions, Passphrase};
 use support::luks2::roomy;
 use support::memory::{self, Memory};
 use support::opener::{Bytes, secret, small_key};
@@ -178,6 +178,28 @@ fn no_keyslot_is_derived_twice_for_one_amendment() {
     // What was known of the old header is forgotten.
     assert!(image.unlock(&old).is_err() && image.opens(2, &new).unwrap());
     assert!(!image.opens(2, &old).unwrap());
+}
+
+/// The command opens an image without a lock, and locks it when all keys are derived.
+#[test]
+fn attempts_are_remembered_where_a_file_is_open_to_be_amended() {
+    let a = secret("a");
+    let bytes = memory::image(&small_key(), &[(0, &a)]);
+    for (may_be_amended, is_remembered) in [(true, true), (false, false)] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &bytes).unwrap();
+        let image = OpenOptions::new().write(may_be_amended).open(file.path()).unwrap();
+        assert!(image.opens(0, &a).unwrap());
+        // A derivation would read this.
+        let keyslot = image.header().keyslot(0).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(
+            file.as_file(),
+            &vec![0; keyslot.area.len],
+            keyslot.area.offset,
+        )
+        .unwrap();
+        assert_eq!(image.opens(0, &a).unwrap(), is_remembered);
+    }
 }
 
 /// Somebody else changed the keyslot meanwhile: what opened it before does not count.

@@ -114,7 +114,7 @@ impl Image {
 
     /// Remembers the result of an attempt where an amendment may follow, which needs it again.
     fn remember(&self, keyslot: usize, secret: &Passphrase, opens: bool) {
-        if self.file.is_some() && self.options.sharing != Sharing::Amend {
+        if self.file.is_some() && !self.options.write {
             return;
         }
         let mut tried = lock(&self.tried);
