@@ -36,6 +36,11 @@ fn replace(keyslot: i64, new: &Passphrase) -> Change {
     Change::Replace { keyslot, old_secret: None, new_secret, pbkdf }
 }
 
+fn add(keyslot: i64) -> Change {
+    let pbkdf = Pbkdf { kind: Some(KdfKind::Pbkdf2), ..Cost::Iterations(1).into() };
+    Change::Add { keyslot: Some(keyslot), new_secret: Ok(secret("new")), pbkdf }
+}
+
 /// All keyslots but these are gone.
 fn only(numbers: &[&str]) -> Luks2 {
     let image = roomy(1);
@@ -134,6 +139,22 @@ fn a_newer_copy_that_we_do_not_read_stays() {
     );
     let image = roomy(1).with(&HeaderChange::Only(1, Box::new(change)));
     assert!(open(&image).repair(false).unwrap());
+}
+
+/// Only the keyslots that this crate knows say how long the volume key is.
+#[test]
+fn a_keyslot_of_an_unknown_type_does_not_size_the_volume_key() {
+    let image = roomy(1).with(&set(vec![
+        ("/keyslots/0/type", json!("unknown")),
+        ("/keyslots/0/key_size", json!(u32::MAX)),
+    ]));
+    let mut opened = open(&image);
+    let unlocked = opened.unlock(&secret("hunter5")).unwrap();
+    for keyslot in [9, 5] {
+        let plan = opened.plan(Request::one(add(keyslot)).force(true)).unwrap();
+        opened.amend(&plan, Some(&unlocked)).unwrap();
+        opened.unlock_keyslot(usize::try_from(keyslot).unwrap(), &secret("new")).unwrap();
+    }
 }
 
 /// Where a header was, zeros are nobody's.

@@ -331,11 +331,14 @@ fn cipher_of_first_segment(metadata: &Metadata) -> std::result::Result<CipherSpe
     keyslot::cipher(&crypt.encryption, key_size(metadata, first.number))
 }
 
-/// Length in bytes of a segment's key: that of the keyslots that have it.
+/// Length in bytes of a segment's key: that of the keyslots that have it. The length in a keyslot of
+/// an unknown type is not checked against its area, so it counts only if there is no other.
 fn key_size(metadata: &Metadata, segment: u32) -> usize {
     let keyslots = metadata.digest_of_segment(segment).map_or(&[][..], |it| &it.keyslots);
     let holds_it = |slot: &&Slot| keyslots.contains(&slot.number);
-    metadata.keyslots().iter().find(holds_it).map_or(0, |slot| slot.key_size as usize)
+    let holders: Vec<_> = metadata.keyslots().iter().filter(holds_it).collect();
+    let known = holders.iter().find(|slot| slot.kind == keyslot::KIND);
+    known.or(holders.first()).map_or(0, |slot| slot.key_size as usize)
 }
 
 fn corrupt(text: impl Into<String>) -> Error {
