@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use keyslot::amend::{Change, Request};
 use keyslot::crypto::KdfKind;
-use keyslot::header::Leftover;
+use keyslot::header::{Backup, Leftover};
 use keyslot::keyslot::{Cost, Pbkdf};
-use keyslot::{Error, ErrorKind, Image, Limits, Passphrase};
+use keyslot::{Error, ErrorKind, Image, Limits, Passphrase, Restoration};
 use serde_json::json;
 use support::luks2::{Change as HeaderChange, Luks2, roomy};
 use support::memory::Memory;
-use support::opener::{erase, secret};
+use support::opener::{Bytes, erase, secret};
 
 fn set(values: Vec<(&'static str, serde_json::Value)>) -> HeaderChange {
     HeaderChange::Set(values)
@@ -139,6 +139,28 @@ fn a_newer_copy_that_we_do_not_read_stays() {
     );
     let image = roomy(1).with(&HeaderChange::Only(1, Box::new(change)));
     assert!(open(&image).repair(false).unwrap());
+}
+
+/// A backup does not take the place of what may be newer than the header it was compared with.
+#[test]
+fn a_newer_copy_that_we_do_not_read_is_not_restored_over() {
+    let newer = HeaderChange::Binary(16, 1000_u64.to_be_bytes().to_vec());
+    let trailing_comma = HeaderChange::Text("{\"keyslots\"", "{ ,\"keyslots\"");
+    let both = HeaderChange::Both(Box::new(newer), Box::new(trailing_comma));
+    let then = roomy(1);
+    for copy in [0, 1] {
+        let now = then.with(&HeaderChange::Only(copy, Box::new(both.clone())));
+        let restore = |force| {
+            let backup = Backup::read(&Bytes(then.bytes.clone())).unwrap();
+            Restoration::on_storage(Memory::new(now.bytes.clone(), None), backup, force)
+        };
+        let error = restore(false).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        assert!(error.message().contains("it may be newer"), "{error}");
+        let forced = restore(true).unwrap();
+        assert!(forced.warnings()[0].contains("it may be newer"), "{:?}", forced.warnings());
+        forced.run().unwrap();
+    }
 }
 
 /// Only the keyslots that this crate knows say how long the volume key is.

@@ -42,6 +42,9 @@ impl Header {
         if segments(self) != segments(backup) {
             found.push("the segments are others than in the backup".to_owned());
         }
+        found.extend(
+            self.unread.iter().map(|unread| format!("{unread}; it may be newer than the other")),
+        );
         found
     }
 
