@@ -163,6 +163,28 @@ fn a_newer_copy_that_we_do_not_read_is_not_restored_over() {
     }
 }
 
+/// A header that lacks its magic only is still one that can be put back.
+#[test]
+fn a_header_without_its_magic_is_not_replaced_by_that_of_another_volume() {
+    let then = roomy(1);
+    let mut now = then.bytes.clone();
+    for copy in [0, 16384] {
+        now[copy..copy + 6].fill(0);
+    }
+    let salt = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let other = then.with(&set(vec![("/digests/0/salt", json!(salt))]));
+    let restore = |backup: &Luks2, force| {
+        let backup = Backup::read(&Bytes(backup.bytes.clone())).unwrap();
+        Restoration::on_storage(Memory::new(now.clone(), None), backup, force)
+    };
+    let error = restore(&other, false).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    let another = "the backup has the digest of another volume key";
+    assert_eq!(error.message(), another);
+    assert_eq!(restore(&other, true).unwrap().warnings()[0], another);
+    restore(&then, false).unwrap().run().unwrap();
+}
+
 /// Only the keyslots that this crate knows say how long the volume key is.
 #[test]
 fn a_keyslot_of_an_unknown_type_does_not_size_the_volume_key() {

@@ -36,33 +36,32 @@ pub(crate) struct Lowered {
 }
 
 /// The writes that restore a backup to an image of so many bytes which holds `present`; `None`, if it has
-/// no valid header.
+/// no valid header. It may still have an `erased` one, which lacks nothing but its magic.
 pub(crate) fn lower_restore(
     present: Option<&Backup>,
+    erased: Option<&Header>,
     image_len: u64,
     backup: &Backup,
     force: bool,
 ) -> Result<Lowered> {
     check_room(backup, image_len, force)?;
-    let mut warnings = Vec::new();
+    let now = present.map(Backup::header).or(erased);
+    let differences = now.map_or(Vec::new(), |now| differences(now, backup.header()));
+    if let Some(present) = present {
+        check_requirements(present.header())?;
+    }
+    if present.is_some() || !force {
+        check_requirements(backup.header()).map_err(|error| backup.named(error))?;
+    }
+    if let Some(first) = differences.first().filter(|_| !force) {
+        return Err(refused(first).with_hint("--force restores it all the same"));
+    }
+    let is_same_volume = differences.is_empty();
+    let mut warnings = differences;
     let fates = fates(present, backup);
     let stages = match present {
-        None => {
-            if !force {
-                check_requirements(backup.header()).map_err(|error| backup.named(error))?;
-            }
-            overwrite(None, backup)?
-        }
-        Some(present) => {
-            check_requirements(present.header())?;
-            check_requirements(backup.header()).map_err(|error| backup.named(error))?;
-            let differences = differences(present.header(), backup.header());
-            if let Some(first) = differences.first().filter(|_| !force) {
-                return Err(refused(first).with_hint("--force restores it all the same"));
-            }
-            warnings.extend(differences.iter().cloned());
-            replace(present, backup, differences.is_empty(), force, &mut warnings)?
-        }
+        None => overwrite(None, backup)?,
+        Some(present) => replace(present, backup, is_same_volume, force, &mut warnings)?,
     };
     warn(present, backup, &fates, &mut warnings);
     Ok(Lowered { stages, fates, warnings })

@@ -38,7 +38,7 @@ impl Restoration {
     /// [`ErrorKind::Refused`] if it is not the image that the backup was made of, and
     /// [`ErrorKind::NoFreeKeyslot`] if it can only be done in a way that an interruption would make
     /// a loss; both unless `force` insists. An image without a valid header takes any backup that
-    /// fits it.
+    /// fits it, but with a header that lacks nothing but its magic only one of the same volume.
     pub fn open(
         path: impl AsRef<Path>,
         backup: Backup,
@@ -75,7 +75,11 @@ impl Restoration {
     ) -> Result<Self> {
         let present = Present::of(storage.as_ref(), force)?;
         let len = storage.len().map_err(|e| Error::io("read the length", e))?;
-        let lowered = lower_restore(present.valid(), len, &backup, force)?;
+        let erased = match &present {
+            Present::Valid(_) => None,
+            Present::Gone(_) => Header::read_to_repair(storage.as_ref()).ok(),
+        };
+        let lowered = lower_restore(present.valid(), erased.as_ref(), len, &backup, force)?;
         Ok(Self { storage, file, present, backup, lowered })
     }
 
