@@ -201,6 +201,20 @@ fn a_keyslot_of_an_unknown_type_does_not_size_the_volume_key() {
     }
 }
 
+/// A replacement does not make a keyslot one that is tried.
+#[test]
+fn what_is_left_beside_an_erase_is_judged_with_replaced_keyslots() {
+    let image = roomy(2);
+    let new = secret("new");
+    let rest = "no keyslot is left that a secret opens without naming it: keyslot 3 is ignored";
+    let warnings = plan(&image, vec![erase(0), erase(5), replace(3, &new)]).unwrap();
+    assert!(warnings.iter().any(|it| it == rest), "{warnings:?}");
+    for changes in [vec![erase(0), replace(5, &new)], vec![add(9), erase(0), erase(5), erase(3)]] {
+        let warnings = plan(&image, changes).unwrap();
+        assert!(!warnings.iter().any(|it| it.contains("is left")), "{warnings:?}");
+    }
+}
+
 /// Where a header was, zeros are nobody's.
 #[test]
 fn a_start_of_zeros_is_written_again() {

@@ -34,7 +34,17 @@ impl Plan {
     /// Warns if an erase leaves no keyslot that a typed secret opens without naming it.
     fn warn_of_rest(&mut self) {
         let erases = |it: &PlannedChange| matches!(it, PlannedChange::Erase { .. });
-        if self.changes.is_empty() || !self.changes.iter().all(erases) {
+        let is_tried = |keyslot: usize| {
+            let keyslot = self.header.keyslot(keyslot);
+            keyslot.is_some_and(|it| it.is_bound && it.priority != Priority::Ignore)
+        };
+        // A new secret is one to be typed.
+        let opens = |it: &PlannedChange| match *it {
+            PlannedChange::Erase { .. } => false,
+            PlannedChange::Replace { keyslot, is_new: false, .. } => is_tried(keyslot),
+            PlannedChange::Add { .. } | PlannedChange::Replace { .. } => true,
+        };
+        if !self.changes.iter().any(erases) || self.changes.iter().any(opens) {
             return;
         }
         let is_erased = |keyslot: usize| {
