@@ -5,12 +5,15 @@
 
 mod support;
 
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use keyslot::amend::{Change, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::header::{Backup, Edit, Header, Priority};
 use keyslot::keyslot::{Cost, Pbkdf};
+use keyslot::storage::Storage;
 use keyslot::{Error, Image, Limits, Passphrase, Restoration};
 use support::luks2::roomy;
 use support::memory::{self, Memory};
@@ -236,6 +239,49 @@ fn errors_of_luks2_amendments_are_true() {
     Scene::check(damaged, &secrets, |memory| {
         Image::from_storage(Arc::clone(memory), Limits::NONE)?.repair(false).map(drop)
     });
+}
+
+/// A disk that is full from the second area on: the first keyslot is replaced by then.
+#[test]
+fn a_full_disk_between_two_replacements_in_place_is_told_so() {
+    let full = Full { memory: Memory::new(roomy(0).bytes, None), reserved: AtomicUsize::new(0) };
+    let mut image = Image::from_storage(full, Limits::NONE).unwrap();
+    let unlocked = image.unlock(&secret("hunter0")).unwrap();
+    let changes = vec![replace(3, "new"), replace(5, "newer")];
+    let plan = image.plan(Request { changes, force: true }).unwrap();
+    let error = image.amend(&plan, Some(&unlocked)).unwrap_err();
+    let text = "keyslot 3 replaced; nothing else has changed";
+    assert!(error.message().ends_with(text), "{error}");
+    assert_eq!(image.unlock_keyslot(3, &secret("new")).unwrap().keyslot(), 3);
+    assert_eq!(image.unlock_keyslot(5, &secret("hunter5")).unwrap().keyslot(), 5);
+}
+
+/// Has room for one area.
+#[derive(Debug)]
+struct Full {
+    memory: Arc<Memory>,
+    reserved: AtomicUsize,
+}
+
+impl Storage for Full {
+    fn len(&self) -> io::Result<u64> {
+        self.memory.len()
+    }
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.memory.read_exact_at(buf, offset)
+    }
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.memory.write_all_at(buf, offset)
+    }
+    fn reserve(&self, _: u64, _: u64) -> io::Result<()> {
+        match self.reserved.fetch_add(1, Ordering::Relaxed) {
+            0 => Ok(()),
+            _ => Err(io::ErrorKind::StorageFull.into()),
+        }
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.memory.sync_data()
+    }
 }
 
 /// A plan that cannot be written is refused when it is made: a dry run finds the same.

@@ -179,7 +179,7 @@ impl Writer {
         let new_areas = round.added.iter().map(|((_, sealed), area)| (*sealed, area));
         let new_areas = new_areas.chain(round.replaced.iter().map(|it| (it.sealed, &it.area)));
         let mut taken = Vec::new();
-        let nothing = if self.done.is_empty() { NOTHING } else { "nothing else has changed" };
+        let nothing = self.nothing();
         let freed = round.erased.iter().copied().chain(round.replaced.iter().map(|it| it.keyslot));
         let freed: Vec<_> =
             freed.filter_map(|keyslot| self.header.slot(keyslot).map(Slot::range)).collect();
@@ -250,7 +250,8 @@ impl Writer {
             }
             if self.keep_tokens { Ok(()) } else { draft.drop_stale_tokens(&metadata) }
         })?;
-        self.reserve(std::slice::from_ref(&area), NOTHING);
+        let nothing = self.nothing();
+        self.reserve(std::slice::from_ref(&area), nothing);
         let unsure = format!("keyslot {keyslot} is half replaced: neither secret may open it");
         self.commit(without_it, &unsure, &unsure)?;
         self.stage(Step::overwrite(area.start, &sealed.material).to_vec(), &unsure);
@@ -258,6 +259,11 @@ impl Writer {
         self.commit(with_it, &unsure, &sure)?;
         self.done = format!("{}{sure}; ", self.done);
         Ok(())
+    }
+
+    /// The clause for a failure that leaves the image as the stages so far did.
+    fn nothing(&self) -> &'static str {
+        if self.done.is_empty() { "nothing has changed" } else { "nothing else has changed" }
     }
 
     /// So that a full disk shows before anything has changed, and not when an area is overwritten.
@@ -303,6 +309,5 @@ fn unfit(keyslot: usize) -> Error {
     Error::new(ErrorKind::InvalidInput, text)
 }
 
-const NOTHING: &str = "nothing has changed";
 /// As many keyslots as cryptsetup can have
 pub(super) const KEYSLOTS: usize = 32;
