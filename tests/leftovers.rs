@@ -228,6 +228,23 @@ fn key_material_of_an_interrupted_restoration_is_marked() {
     }
 }
 
+/// A file that was cut short meanwhile does not grow again.
+#[test]
+fn an_area_that_is_gone_since_is_not_written() {
+    let a = secret("a");
+    let bytes = memory::image(&small_key(), &[(0, &a)]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &bytes).unwrap();
+    let mut image = keyslot::OpenOptions::new().write(true).open(file.path()).unwrap();
+    let unlocked = image.unlock(&a).unwrap();
+    let plan = image.plan(Request::one(support::opener::add(7, &secret("new")))).unwrap();
+    let area = image.header().keyslot(7).unwrap().area;
+    file.as_file().set_len(area.offset).unwrap();
+    let error = image.amend(&plan, Some(&unlocked)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Changed, "{error}");
+    assert_eq!(file.as_file().metadata().unwrap().len(), area.offset);
+}
+
 /// What was erased and then added has nothing of the old keyslot but its index.
 #[test]
 fn an_erased_and_added_keyslot_is_new() {

@@ -267,7 +267,10 @@ impl Header {
     /// is wrong with the other. A judgement of one holds for the other.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Luks1(one), Self::Luks1(other)) => one.as_bytes() == other.as_bytes(),
+            // Whether an area is in the file is part of the judgement.
+            (Self::Luks1(one), Self::Luks1(other)) => {
+                one.as_bytes() == other.as_bytes() && one.damaged().eq(other.damaged())
+            }
             (Self::Luks2(one), Self::Luks2(other)) => one.is_same(other),
             _ => false,
         }

@@ -171,9 +171,13 @@ impl Header {
                 stripes: af::STRIPES.into(),
             };
         }
-        let meaning = validate(&raw, u64::MAX)?;
+        let mut meaning = validate(&raw, u64::MAX)?;
         if let Some(fault) = meaning.damage.iter().flatten().next() {
             return Err(fault.error());
+        }
+        let is_mended = |index: usize| damaged.iter().any(|(other, _)| *other == index);
+        for index in (0..KEYSLOTS).filter(|&index| !is_mended(index)) {
+            meaning.damage[index].clone_from(&self.meaning.damage[index]);
         }
         Ok(Some(Self { raw, meaning }))
     }
