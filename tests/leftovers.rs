@@ -228,6 +228,34 @@ fn key_material_of_an_interrupted_restoration_is_marked() {
     }
 }
 
+/// Entries that no amendment leaves: two that wait for the same keyslot, three copies of one.
+#[test]
+fn a_repair_of_marks_that_contradict_each_other_loses_nothing() {
+    let (a, b) = (secret("a"), secret("b"));
+    let image = memory::image(&small_key(), &[(0, &a), (2, &b)]);
+    let entry = |keyslot: usize| 208 + 48 * keyslot..208 + 48 * keyslot + 40;
+    let mut opener = Opener::new(&[&a, &b]);
+    let header = Header::read(&Bytes(image.clone())).unwrap();
+    for is_active in [false, true] {
+        let mut image = image.clone();
+        for copy in [3, 4] {
+            image.copy_within(entry(2), entry(copy).start);
+            let areas = [2, copy].map(|it| header.keyslot(it).unwrap().area);
+            let [from, to] = areas.map(|it| usize::try_from(it.offset).unwrap());
+            if is_active {
+                image.copy_within(from..from + areas[0].len, to);
+            } else {
+                image[entry(copy).start..][..4].copy_from_slice(&0xdead_u32.to_be_bytes());
+            }
+        }
+        assert_eq!(leftovers(&image).len(), 2);
+        let repaired = repair(&image);
+        assert_eq!(leftovers(&repaired), []);
+        let opened = opener.open(&repaired);
+        assert_eq!(opened.iter().map(|it| it.1.clone()).collect::<Vec<_>>(), [[0], [1]]);
+    }
+}
+
 /// A file that was cut short meanwhile does not grow again.
 #[test]
 fn an_area_that_is_gone_since_is_not_written() {

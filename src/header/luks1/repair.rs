@@ -13,9 +13,8 @@ impl Header {
         &self,
         force: bool,
     ) -> Result<Option<(Vec<Stage>, Self)>> {
-        let leftovers = self.leftovers();
         let mended = self.mend(force)?;
-        if leftovers.is_empty() && mended.is_none() {
+        if self.leftovers().is_empty() && mended.is_none() {
             return Ok(None);
         }
         let mut lowering = Lowering::new(self);
@@ -24,7 +23,9 @@ impl Header {
             lowering.header.meaning = mended.meaning;
             lowering.done.push_str("damaged entries are repaired; ");
         }
-        for leftover in leftovers {
+        // One at a time: marks that contradict each other mean something else once one is repaired.
+        // Each repair makes a keyslot inactive or takes a mark away, so this ends.
+        while let Some(&leftover) = lowering.header.leftovers().first() {
             lowering.repair(leftover)?;
         }
         Ok(Some((lowering.stages, lowering.header)))
