@@ -4,7 +4,9 @@
 //! neither opened, nor written, nor wiped: its area may be anywhere. [`Header::mend`] puts the
 //! entry back where the other entries say that it belongs, inactive, as cryptsetup's repair does.
 
-use super::raw::{ACTIVE, INACTIVE, KEYSLOTS, RawHeader, RawKeyslot, SECTOR};
+use zerocopy::IntoBytes;
+
+use super::raw::{ACTIVE, HEADER_SIZE, INACTIVE, KEYSLOTS, RawHeader, RawKeyslot, SECTOR};
 use super::validate::{FIRST_MATERIAL_SECTOR, OVERLAPPING_PAYLOAD, validate};
 use super::{ALIGNMENT, Header, Keyslot};
 use crate::crypto::af;
@@ -198,6 +200,22 @@ impl Header {
 }
 
 impl Header {
+    /// The runs of bytes in which `to` differs, one per sector: where, and what `to` has there.
+    pub(super) fn changed_sectors(&self, to: &RawHeader) -> Vec<(usize, Vec<u8>)> {
+        let (from, to) = (self.raw.as_bytes(), to.as_bytes());
+        let sector = usize::try_from(SECTOR).unwrap_or(usize::MAX);
+        (0..HEADER_SIZE)
+            .step_by(sector)
+            .filter_map(|start| {
+                let range = start..(start + sector).min(HEADER_SIZE);
+                let differs = |&i: &usize| from[i] != to[i];
+                let first = range.clone().find(differs)?;
+                let last = range.rev().find(differs)?;
+                Some((first, to[first..=last].to_vec()))
+            })
+            .collect()
+    }
+
     /// All keyslots but those with a damaged entry, by index; none with an unsupported cipher.
     pub fn keyslots(&self) -> impl Iterator<Item = Keyslot<'_>> {
         (0..KEYSLOTS).filter_map(|index| self.keyslot(index))

@@ -85,7 +85,7 @@ impl Snapshot<'_, Header> {
             self.lower_by_way_of_spares(backup, &sorted)?
         } else if force {
             warnings.push(sorted.warning());
-            self.header.lower(&sorted.one_by_one(backup)?)?
+            self.header.lower_known(&sorted.one_by_one(backup)?)?
         } else {
             let (count, replaced) = (spares.len(), list(replaced));
             let text = format!("{count} free keyslots are too few to replace {replaced} safely");
@@ -120,12 +120,12 @@ impl Snapshot<'_, Header> {
             [] => all.to_owned(),
             _ => format!("{all}, those of {} by way of {}", list(replaced), list(staging)),
         };
-        let (mut stages, mut after) = self.header.lower_marked(&changes, "", &staged)?;
+        let (mut stages, mut after) = self.header.lower_known_after(&changes, "", &staged)?;
         if !replaced.is_empty() {
             let back = replaced.iter().map(|&it| activate(it, it));
             let mut changes = back.collect::<Result<Vec<_>>>()?;
             changes.extend(staging.iter().map(deactivate));
-            let (more, last) = after.lower_marked(&changes, &format!("{staged}; "), all)?;
+            let (more, last) = after.lower_known_after(&changes, &format!("{staged}; "), all)?;
             stages.extend(more);
             after = last;
         }

@@ -24,7 +24,7 @@ use std::ops::Range;
 use zerocopy::IntoBytes;
 
 use super::marks::mark;
-use super::raw::{ACTIVE, HEADER_SIZE, INACTIVE, SECTOR};
+use super::raw::{ACTIVE, INACTIVE};
 use super::{Header, RawHeader, field};
 use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
@@ -35,36 +35,27 @@ impl Header {
     /// The writes that make `changes`, and the header after them.
     pub(in crate::header) fn lower(&self, changes: &[SlotChange]) -> Result<(Vec<Stage>, Self)> {
         self.check_changes(changes)?;
-        let mut lowering = Lowering::new(self);
-        lowering.add_and_erase(changes, None)?;
-        for (at, change) in changes.iter().enumerate() {
-            if let SlotChange::Replace { keyslot, sealed, staging, .. } = change {
-                lowering.rest = unchanged(&replaced(&changes[at + 1..]));
-                lowering.replace(*keyslot, sealed, *staging)?;
-            }
-        }
-        Ok((lowering.stages, lowering.header))
+        Lowering::new(self).lower(changes)
     }
 
-    /// The same, where what is added was erased before: the areas are marked before the key material
-    /// comes back, because its salt is known. `done` is what earlier changes did, `sure` what these
-    /// will have done.
-    pub(super) fn lower_marked(
+    /// The same with key material of a backup, whose salt is known.
+    pub(super) fn lower_known(&self, changes: &[SlotChange]) -> Result<(Vec<Stage>, Self)> {
+        self.check_changes(changes)?;
+        Lowering { is_known: true, ..Lowering::new(self) }.lower(changes)
+    }
+
+    /// The same with changes that only add or erase. `done` is what earlier changes did, `sure` what
+    /// these will have done.
+    pub(super) fn lower_known_after(
         &self,
         changes: &[SlotChange],
         done: &str,
         sure: &str,
     ) -> Result<(Vec<Stage>, Self)> {
         self.check_changes(changes)?;
-        let mut lowering =
+        let lowering =
             if done.is_empty() { Lowering::new(self) } else { Lowering::after(self, done) };
-        let mut marked = self.raw.clone();
-        for change in changes {
-            if let SlotChange::Activate { keyslot, .. } = change {
-                mark(&mut marked, *keyslot);
-            }
-        }
-        lowering.entries(&marked, Order::FrontToBack, lowering.nothing());
+        let mut lowering = Lowering { is_known: true, ..lowering };
         lowering.add_and_erase(changes, Some(sure))?;
         Ok((lowering.stages, lowering.header))
     }
@@ -93,6 +84,8 @@ pub(super) struct Lowering {
     pub done: String,
     /// What waits for a later stage, for the texts of stages that change something
     rest: String,
+    /// Whether key material is from a backup: somebody may know its salt
+    is_known: bool,
 }
 
 impl Lowering {
@@ -112,7 +105,18 @@ impl Lowering {
     /// Goes on after stages that have `done` what it says.
     fn after(header: &Header, done: &str) -> Self {
         let (done, rest) = (done.to_owned(), String::new());
-        Self { header: header.clone(), stages: Vec::new(), done, rest }
+        Self { header: header.clone(), stages: Vec::new(), done, rest, is_known: false }
+    }
+
+    fn lower(mut self, changes: &[SlotChange]) -> Result<(Vec<Stage>, Header)> {
+        self.add_and_erase(changes, None)?;
+        for (at, change) in changes.iter().enumerate() {
+            if let SlotChange::Replace { keyslot, sealed, staging, .. } = change {
+                self.rest = unchanged(&replaced(&changes[at + 1..]));
+                self.replace(*keyslot, sealed, *staging)?;
+            }
+        }
+        Ok((self.stages, self.header))
     }
 
     pub fn stage(&mut self, steps: impl IntoIterator<Item = Step>, on_failure: &str) {
@@ -129,7 +133,6 @@ impl Lowering {
 
     /// All keyslots that only come or only go, in one commit.
     fn add_and_erase(&mut self, changes: &[SlotChange], sure: Option<&str>) -> Result<()> {
-        let mut added = self.header.raw.clone();
         let mut erased = Vec::new();
         let mut names = Vec::new();
         if changes.len() > 1 {
@@ -140,7 +143,6 @@ impl Lowering {
                 SlotChange::Activate { keyslot, sealed } => {
                     let nothing = self.nothing();
                     self.material(*keyslot, sealed, nothing)?;
-                    activate(&mut added, *keyslot, sealed);
                     names.push(*keyslot);
                 }
                 SlotChange::Deactivate { keyslot } => {
@@ -150,13 +152,18 @@ impl Lowering {
                 SlotChange::Replace { .. } => {}
             }
         }
+        if names.is_empty() {
+            return Ok(());
+        }
+        let mut added = self.header.raw.clone();
+        for change in changes {
+            if let SlotChange::Activate { keyslot, sealed } = change {
+                activate(&mut added, *keyslot, sealed);
+            }
+        }
         let mut after = added.clone();
         for &keyslot in &erased {
             mark(&mut after, keyslot);
-        }
-
-        if names.is_empty() {
-            return Ok(());
         }
         self.reserve_areas(&erased);
         let names = list(&names);
@@ -249,9 +256,15 @@ impl Lowering {
         }
     }
 
-    /// Key material into a keyslot's area.
+    /// Key material into a keyslot's area. An area that nothing else points at is marked before, if the
+    /// salt is known: an interruption must not leave a secret that was erased.
     fn material(&mut self, keyslot: usize, sealed: &Sealed, on_failure: &str) -> Result<()> {
         let area = self.header.area(keyslot);
+        if self.is_known && self.header.raw.keyslots[keyslot].salt != sealed.salt {
+            let mut marked = self.header.raw.clone();
+            mark(&mut marked, keyslot);
+            self.entries(&marked, Order::FrontToBack, on_failure);
+        }
         if sealed.material.len() != area.len {
             let len = sealed.material.len();
             let text = format!("key material of {len} bytes for an area of {} bytes", area.len);
@@ -295,24 +308,6 @@ impl Lowering {
             &format!("{names}: inactive and overwritten, only a mark is left to clear"),
         );
         Ok(())
-    }
-}
-
-impl Header {
-    /// The runs of bytes in which `to` differs, one per sector: where, and what `to` has there.
-    pub(super) fn changed_sectors(&self, to: &RawHeader) -> Vec<(usize, Vec<u8>)> {
-        let (from, to) = (self.raw.as_bytes(), to.as_bytes());
-        let sector = usize::try_from(SECTOR).unwrap_or(usize::MAX);
-        (0..HEADER_SIZE)
-            .step_by(sector)
-            .filter_map(|start| {
-                let range = start..(start + sector).min(HEADER_SIZE);
-                let differs = |&i: &usize| from[i] != to[i];
-                let first = range.clone().find(differs)?;
-                let last = range.rev().find(differs)?;
-                Some((first, to[first..=last].to_vec()))
-            })
-            .collect()
     }
 }
 
