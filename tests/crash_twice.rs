@@ -6,9 +6,13 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+
+use keyslot::header::Header;
 use support::crash;
 use support::luks2::roomy;
 use support::memory::Op;
+use support::opener::Bytes;
 use support::parallel::in_parallel;
 use support::restoring::{add, changed, luks1, replace};
 use support::twice::{Action, Counts, Twice};
@@ -95,6 +99,28 @@ fn luks1_amendments_after_interrupted_amendments() {
     }
     let then = changed(&twice.before, "a", vec![add(7, "new")]);
     check(&Twice::new(then, &names), &[Action::Replace(7, "newer")], &[Action::Erase(6)]);
+}
+
+/// A repair of what an amendment left, interrupted in turn.
+#[test]
+fn luks1_amendments_after_interrupted_repairs() {
+    let names = ["a", "b", "new", "newer"];
+    let twice = Twice::new(luks1(&[(0, "a"), (6, "b")]), &names);
+    let mut kinds = BTreeMap::new();
+    for action in [Action::Replace(0, "new"), Action::Replace(6, "new"), Action::Erase(6)] {
+        for left in twice.first_states(&action).into_iter().filter(|it| it.disk == it.cache) {
+            let header = Header::read(&Bytes(left.disk.clone())).unwrap();
+            if let [leftover] = header.leftovers()[..] {
+                kinds.entry(format!("{leftover:?}")).or_insert(left.disk);
+            }
+        }
+    }
+    // Of each keyslot: waiting, staged, copied, and not overwritten. Of the erased one the last.
+    assert!(kinds.len() >= 8, "{:?}", kinds.keys());
+    for left in kinds.into_values() {
+        let seconds = [Action::Erase(6), Action::Add(3, "newer"), Action::Repair];
+        check(&Twice::new(left, &names), &[Action::Repair], &seconds);
+    }
 }
 
 type IsLeftOut<'a> = &'a dyn Fn(&Op) -> bool;
