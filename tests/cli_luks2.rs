@@ -199,16 +199,20 @@ fn info_estimates_what_an_opening_takes() {
 /// A machine that is ten times slower opens it in ten times that time.
 #[test]
 fn the_time_of_a_slower_machine() {
-    let desk = Desk::new(&support::luks2::roomy(4));
     let iterations = |options: &str| {
+        let desk = Desk::new(&support::luks2::roomy(1));
         let words = format!(
             "add --secret env:S0 --new-secret env:S7 --pbkdf pbkdf2 --iter-time 400 --output json {options} image"
         );
         let result: Value = serde_json::from_str(&desk.done(&words)).unwrap();
         result["changes"][0]["iterations"].as_u64().unwrap()
     };
-    let (here, there) = (iterations(""), iterations("--iter-time-target 10"));
+    // The best of three: other programs slow a calibration down, and nothing speeds it up.
+    let best = |counts: [u64; 3]| counts.into_iter().max().unwrap_or_default();
+    let counts = [(); 3].map(|()| (iterations(""), iterations("--iter-time-target 10")));
+    let (here, there) = (best(counts.map(|it| it.0)), best(counts.map(|it| it.1)));
     assert!((4 * there..40 * there).contains(&here), "{here} {there}");
+    let desk = Desk::new(&support::luks2::roomy(1));
     for factor in ["0", "-1", "nan", "1001", "x"] {
         let words =
             format!("add --secret env:S0 --new-secret env:S7 --iter-time-target={factor} image");
