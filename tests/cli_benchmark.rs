@@ -5,6 +5,7 @@
 
 #[path = "support/command.rs"]
 mod command;
+mod support;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -12,6 +13,7 @@ use std::process::{Command, Stdio};
 use command::{KEYSLOT, assert_refusal};
 use keyslot::crypto::AesKernel;
 use serde_json::{Value, json};
+use support::{peer, run};
 
 #[test]
 fn one_hash() {
@@ -65,9 +67,10 @@ fn argon2_is_passes_over_a_kib_and_the_time_of_cryptsetups_defaults() {
 /// As much memory as there is, if that is less.
 #[test]
 fn argon2_is_measured_in_less_memory() {
-    let mut command = Command::new("prlimit");
+    let Some(prlimit) = peer("prlimit") else { return };
+    let mut command = Command::new(prlimit);
     command.args(["--as=120000000", KEYSLOT, "benchmark", "--pbkdf=argon2id", "--output=json"]);
-    let Ok(output) = command.stdin(Stdio::null()).output() else { return };
+    let output = run(&mut command);
     assert!(output.status.success(), "{output:?}");
     let result: Value = serde_json::from_slice(&output.stdout).unwrap();
     let memory = result["kdfs"][0]["memory-kib"].as_u64().unwrap();
