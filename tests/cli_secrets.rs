@@ -207,4 +207,11 @@ fn a_new_secret_that_ends_in_a_newline_is_warned_of() {
     }
     let quiet = scene.command(&[&add[..], &["-q"]].concat()).output().unwrap();
     assert_eq!(support::stderr(&quiet), "");
+
+    // Of a line that Windows wrote, stdin drops the newline.
+    let mut command =
+        scene.command(&["add", "--secret=env:OLD", "--new-secret=stdin", "-i", "10", "IMG"]);
+    command.stdin(std::fs::File::open(scene.file("line", b"xyzzy\r\n")).unwrap());
+    let text = support::stderr(&command.output().unwrap());
+    assert!(text.starts_with("warning: ") && text.contains("ends in a carriage return"), "{text}");
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::check::opens_nothing;
 use super::progress::Spinner;
-use super::secrets::{Question, Secrets, check_not_empty, newline_warning};
+use super::secrets::{Question, Secrets, check_not_empty, line_end_warning};
 use super::{ChangeArgs, Outcome, Output, Persona, changes, check_count, output, qemu_format};
 
 /// An image, opened to be changed.
@@ -112,10 +112,10 @@ impl Job {
         Ok(secret)
     }
 
-    /// Refuses an empty new secret, unless it is allowed, and warns of one that ends in a newline.
+    /// Refuses an empty new secret, unless it is allowed, and warns of one that ends as a line does.
     pub fn check_new(&self, secret: &Passphrase, allow_empty: bool) -> Result<()> {
         check_not_empty(secret, allow_empty).map_err(|error| error.with_path(&self.path))?;
-        if let Some(warning) = newline_warning(secret).filter(|_| !self.quiet) {
+        if let Some(warning) = line_end_warning(secret).filter(|_| !self.quiet) {
             output::tell(&format!("warning: {}: {warning}", self.path.display()));
         }
         Ok(())

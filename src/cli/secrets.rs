@@ -231,10 +231,14 @@ pub fn check_not_empty(secret: &Passphrase, allow_empty: bool) -> Result<()> {
     Err(Error::new(ErrorKind::Refused, "the new secret is empty").with_hint(hint))
 }
 
-/// What to say of a new secret that ends as a line does, which a typed one never does.
-pub fn newline_warning(secret: &Passphrase) -> Option<&'static str> {
-    let text = "the new secret ends in a newline, which counts as part of it: it cannot be typed";
-    secret.ends_with_newline().then_some(text)
+/// Warning about a new secret that ends as a line does, which a typed one never does.
+pub fn line_end_warning(secret: &Passphrase) -> Option<String> {
+    let end = match secret.as_bytes().last()? {
+        b'\n' => "newline",
+        b'\r' => "carriage return",
+        _ => return None,
+    };
+    Some(format!("the new secret ends in a {end}, which counts as part of it: it cannot be typed"))
 }
 
 /// Reads this many secrets from standard input, a line each.

@@ -19,7 +19,7 @@ use super::opening::key_file;
 use super::progress::Spinner;
 use super::qemu_format;
 use super::report::{Failure, Overrides};
-use super::secrets::{Question, Secrets, check_not_empty, newline_warning, not_both};
+use super::secrets::{Question, Secrets, check_not_empty, line_end_warning, not_both};
 use super::{
     KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, changes, check_count,
     image_spec, limits, output,
@@ -220,7 +220,7 @@ pub(super) fn new_secret(
 
 /// Says that QEMU will not open what this secret opens, if that is so. (LUKS2 it opens with none.)
 pub(super) fn warn_of(secret: &Passphrase, version: Version, shown: &str) {
-    if let Some(warning) = newline_warning(secret) {
+    if let Some(warning) = line_end_warning(secret) {
         output::tell(&format!("warning: {shown}: {warning}"));
     }
     if version == Version::Luks1 && !secret.is_qemu_compatible() {
