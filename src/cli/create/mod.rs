@@ -2,27 +2,29 @@
 
 mod cipher;
 mod luks;
+mod options;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
 use keyslot::header::Header;
-use keyslot::keyslot::Cost;
-use keyslot::options::{Options, boolean, image_size, number, size};
+use keyslot::options::{Options, image_size, size};
 use keyslot::storage::Place;
-use keyslot::{CreateOptions, Error, ErrorKind, Passphrase, Preallocation, Result};
+use keyslot::{Error, ErrorKind, Passphrase, Result};
 use serde_json::{Value, json};
 
 pub use self::luks::{LuksArgs, Version};
+use self::options::echo;
+pub use self::options::{check_options, create_options, help, preallocation};
 use super::opening::key_file;
 use super::progress::Spinner;
 use super::qemu_format;
 use super::report::{Failure, Overrides};
 use super::secrets::{Question, Secrets, check_not_empty, line_end_warning, not_both};
 use super::{
-    KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, changes, check_count,
-    image_spec, limits, output,
+    KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, changes, image_spec, limits,
+    output,
 };
 
 /// Create an image with one keyslot
@@ -237,118 +239,6 @@ pub(super) fn warn_of_cipher(header: &Header, shown: &str) {
     }
 }
 
-/// The options as qemu-img repeats them, in the order of its own list.
-fn echo(options: &Options) -> String {
-    const ORDER: [&str; 9] = [
-        "key-secret",
-        "cipher-alg",
-        "cipher-mode",
-        "ivgen-alg",
-        "ivgen-hash-alg",
-        "hash-alg",
-        "iter-time",
-        "detached-header",
-        "preallocation",
-    ];
-    let given = ORDER.iter().filter_map(|key| Some(format!(" {key}={}", options.last(key)?)));
-    given.collect()
-}
-
-/// Checks names and numbers, each option in its turn.
-pub(super) fn check_options(options: &Options) -> Result<()> {
-    options.iter().try_for_each(|(key, value)| match key {
-        "detached-header" => boolean(key, value).map(drop),
-        "iter-time" => number(key, value).map(drop),
-        "size" => size(key, value).map(drop),
-        _ if KEYS.contains(&key) => Ok(()),
-        _ => Err(invalid(format!("Invalid parameter '{key}'"))),
-    })
-}
-
-pub(super) fn create_options(
-    version: Version,
-    options: &Options,
-    kdf: &KdfArgs,
-    luks: &LuksArgs,
-) -> Result<CreateOptions> {
-    if options.last("detached-header").is_some_and(|value| boolean("", value).unwrap_or(true)) {
-        let text = "creating a detached header is not supported yet";
-        return Err(Error::new(ErrorKind::Unsupported, text));
-    }
-    let mut pbkdf = kdf.pbkdf();
-    if let Some(text) = options.last("iter-time") {
-        let ms = number("iter-time", text)?;
-        pbkdf.cost = Cost::Time(std::time::Duration::from_millis(ms.cast_unsigned()));
-    }
-    check_count(&pbkdf, version.kdf())?;
-    let mut create = CreateOptions::new()?
-        .format(luks.format(version)?)
-        .cipher(cipher::cipher(options, luks)?)
-        .hash(cipher::hash(options, luks)?)
-        .pbkdf(pbkdf)
-        .preallocation(preallocation(options)?);
-    if let Some(uuid) = luks.uuid()? {
-        create = create.uuid(uuid);
-    }
-    Ok(create)
-}
-
-pub(super) fn preallocation(options: &Options) -> Result<Preallocation> {
-    match options.last("preallocation") {
-        None | Some("off" | "metadata") => Ok(Preallocation::Off),
-        Some("falloc") => Ok(Preallocation::Falloc),
-        Some("full") => Ok(Preallocation::Full),
-        Some(other) => Err(invalid(format!("invalid parameter value: {other}"))),
-    }
-}
-
 fn invalid(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidInput, text)
 }
-
-const KEYS: [&str; 10] = [
-    "cipher-alg",
-    "cipher-mode",
-    "detached-header",
-    "hash-alg",
-    "iter-time",
-    "ivgen-alg",
-    "ivgen-hash-alg",
-    "key-secret",
-    "preallocation",
-    "size",
-];
-
-/// What `-o help` prints. As in qemu-img, what is an option of the file and not of the format needs
-/// a file's name.
-pub(super) fn help(version: Version, names_a_file: bool) -> String {
-    let (format, detached) = match version {
-        Version::Luks1 => ("luks", HELP_DETACHED),
-        Version::Luks2 => ("luks2", ""),
-    };
-    if names_a_file {
-        format!("Supported options:\n{HELP}{detached}{HELP_REST}{HELP_PREALLOCATION}{HELP_SIZE}")
-    } else {
-        format!("Supported {format} options:\n{HELP}{detached}{HELP_REST}{HELP_SIZE}{HELP_MORE}")
-    }
-}
-
-const HELP: &str = "  \
-  cipher-alg=<str>       - Name of encryption cipher algorithm
-  cipher-mode=<str>      - Name of encryption cipher mode
-";
-const HELP_DETACHED: &str = "  detached-header=<bool (on/off)> - Create a detached LUKS header\n";
-const HELP_REST: &str = "  \
-  hash-alg=<str>         - Name of encryption hash algorithm
-  iter-time=<num>        - Time to spend in PBKDF in milliseconds
-  ivgen-alg=<str>        - Name of IV generator algorithm
-  ivgen-hash-alg=<str>   - Name of IV generator hash algorithm
-  key-secret=<str>       - ID of the secret that provides the keyslot passphrase
-";
-const HELP_PREALLOCATION: &str =
-    "  preallocation=<str>    - Preallocation mode (allowed values: off, falloc, full)\n";
-const HELP_SIZE: &str = "  size=<size>            - Virtual disk size\n";
-const HELP_MORE: &str = "
-The protocol level may support further options.
-Specify the target filename to include those options.
-";
