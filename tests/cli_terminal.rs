@@ -65,6 +65,12 @@ fn two_that_differ_and_one_that_is_wrong() {
     let session = Session::of(&scene, &["add", "IMG"], &[wrong; 3]).unwrap();
     assert_eq!(session.status, 2, "{session:?}");
     assert_eq!(session.text.matches("; try again").count(), 2, "{session:?}");
+    let info = ["info", "--secret", "prompt", "IMG"];
+    let session = Session::of(&scene, &info, &[wrong, wrong, (wrong.0, OLD)]).unwrap();
+    assert_eq!(session.status, 0, "{session:?}");
+    assert!(session.text.ends_with("secret opens: keyslot 0\r\n"), "{session:?}");
+    let session = Session::of(&scene, &info, &[wrong; 3]).unwrap();
+    assert_eq!(session.status, 2, "{session:?}");
     let erase = ["erase", "--old-secret", "prompt", "IMG"];
     let wrong = ("Passphrase to erase: ", WRONG);
     let session = Session::of(&scene, &erase, &[wrong; 3]).unwrap();
@@ -88,7 +94,11 @@ fn asks_only_after_what_needs_no_secret() {
         &["replace", "--iterations", "999", "IMG"],
         &["amend", "-o", "state=active", "IMG"],
         &["check", "--secret", "prompt", "IMG.no"],
+        &["info", "--secret", "prompt", "IMG.no"],
         &["create", "-f", "luks", "IMG", "1M"],
+        &["convert", "IMG", "IMG"],
+        &["convert", "IMG", "-O", "vmdk", "IMG.new"],
+        &["convert", "IMG", "-O", "luks", "--label", "x", "IMG.new"],
     ] {
         let Some(session) = Session::of(&scene, args, &[]) else { return };
         assert_eq!(session.status, 1, "{session:?}");

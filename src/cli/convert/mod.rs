@@ -174,6 +174,9 @@ pub fn run(args: &ConvertArgs, persona: Persona) -> Outcome {
     let is_silent = args.quiet || persona == Persona::QemuImg;
     let progress = Progress::begin(args.progress && !args.quiet, args.output, is_silent);
     let job = Job { args, secrets: &secrets, persona };
+    if persona == Persona::Keyslot && Secrets::asks(args.secret.as_ref()) {
+        Target::admit(target, &options, &job)?;
+    }
     let source = Source::open(source, &job)?;
     let from = source.side()?;
     let target = Target::open(target, &source, from.len(), &options, &job)?;

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use keyslot::options::Options;
-use keyslot::storage::{FileStorage, NewFile, Storage};
+use keyslot::storage::{FileStorage, NewFile, Place, Storage};
 use keyslot::volume::{Side, Volume};
 use keyslot::{Error, ErrorKind, Image, NewImage, Passphrase, Result};
 use serde_json::Value;
@@ -42,6 +42,20 @@ pub struct Opened {
 }
 
 impl Target {
+    /// Refuses what is refused whatever the source is, before a person is asked for its secret.
+    pub fn admit(name: &OsString, options: &Options, job: &Job<'_>) -> Result<()> {
+        if job.args.no_create {
+            return Ok(());
+        }
+        let format = job.args.output_format.as_deref().unwrap_or("raw");
+        let version = version(format, job.persona)?;
+        let path = image_spec::file(name, job.persona)?;
+        let named = |error: Error| error.with_path(&path);
+        check_new(version, options, job).map_err(named)?;
+        let place = Place::new(&path, job.persona.overwrites(job.args.force));
+        place.map(drop).map_err(named)
+    }
+
     /// Opens or makes a target for `len` bytes.
     pub fn open(
         name: &OsString,

@@ -4,6 +4,7 @@ mod luks2;
 mod raw;
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use clap::Args;
 use keyslot::crypto::CipherSpec;
@@ -17,7 +18,7 @@ use serde_json::{Map, Value, json};
 use super::progress::Spinner;
 use super::qemu_format::{self, human, json, size};
 use super::report::{self, Failure, Overrides};
-use super::secrets::Secrets;
+use super::secrets::{Question, Secrets};
 use super::{ObjectArgs, Outcome, Output, Persona, SOURCES, check, image_spec, output};
 
 /// Show the header and its keyslots
@@ -75,14 +76,36 @@ pub fn run(args: &InfoArgs, persona: Persona) -> Outcome {
     if args.images.is_empty() || (persona == Persona::QemuImg && args.images.len() > 1) {
         return Err(Failure::usage("Expecting one image file name", "info"));
     }
-    let secret = match &args.secret {
-        Some(source) => Some(secrets.existing(Some(source), &check::QUESTION)?),
-        None => None,
+    let mut asked = None;
+    let secret = match (&args.secret, args.images.as_slice()) {
+        (None, _) => None,
+        // No prompt if no image can be opened.
+        (source, images)
+            if Secrets::asks(source.as_ref())
+                && images.iter().all(|name| open(name, args, persona).is_err()) =>
+        {
+            None
+        }
+        (source, [name]) if Secrets::asks(source.as_ref()) => {
+            let path = Path::new(name);
+            let question = Question { image: Some(path), ..check::QUESTION };
+            let try_it = |secret: &Passphrase| match show(name, "", Some(secret), args, persona) {
+                Ok((_, Some(error))) if error.kind() == ErrorKind::WrongSecret => Err(error),
+                shown => Ok(shown),
+            };
+            let (secret, shown) = secrets.try_opening(source.as_ref(), &question, try_it)?;
+            asked = Some(shown);
+            Some(secret)
+        }
+        (source, _) => Some(secrets.existing(source.as_ref(), &check::QUESTION)?),
     };
     let mut failed = None;
     for (i, name) in args.images.iter().enumerate() {
         let gap = if i > 0 { "\n" } else { "" };
-        let shown = show(name, gap, secret.as_ref(), args, persona);
+        let shown = match asked.take() {
+            Some(shown) => shown,
+            None => show(name, gap, secret.as_ref(), args, persona),
+        };
         let is_shown = shown.is_ok();
         let error = match shown {
             Err(failure) if persona == Persona::QemuImg => return Err(failure),
@@ -105,6 +128,12 @@ pub fn run(args: &InfoArgs, persona: Persona) -> Outcome {
         failed.get_or_insert(Failure::told(error));
     }
     failed.map_or(Ok(()), Err)
+}
+
+/// Opens an image, without a lock.
+fn open(name: &OsString, args: &InfoArgs, persona: Persona) -> std::result::Result<Image, Failure> {
+    let spec = image_spec::parse(name, args.image_opts, args.format.as_deref(), persona)?;
+    Ok(Image::open(&spec.path)?)
 }
 
 /// The text about an image, behind a `gap`, and the error of a secret that opens nothing.
