@@ -1,5 +1,6 @@
 //! `keyslot info`: what the header says, as `qemu-img info` prints it.
 
+mod luks1;
 mod luks2;
 mod raw;
 
@@ -7,13 +8,12 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use clap::Args;
-use keyslot::crypto::CipherSpec;
-use keyslot::header::{Header, luks1};
+use keyslot::header::Header;
 use keyslot::keyslot::estimate;
 use keyslot::options::ImageSpec;
 use keyslot::secret::Passphrase;
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::progress::Spinner;
 use super::qemu_format::{self, human, json, size};
@@ -223,7 +223,7 @@ fn describe(image: &Image, spec: &ImageSpec) -> Result<Value> {
     let header = image.header();
     let (format, mut data) = match header.luks2() {
         Some(header) => ("luks2", luks2::format_specific(header)),
-        None => ("luks", header.luks1().map_or(Value::Null, format_specific)),
+        None => ("luks", header.luks1().map_or(Value::Null, luks1::format_specific)),
     };
     let weaknesses = header.weaknesses();
     if !weaknesses.is_empty() {
@@ -263,43 +263,6 @@ fn metadata(header: &Header) -> Result<String> {
         .luks2()
         .ok_or_else(|| Error::new(ErrorKind::Unsupported, "a LUKS1 header has no metadata"))?;
     Ok(output::json_text(&luks2::pretty(header.metadata())))
-}
-
-/// That of a LUKS1 header.
-fn format_specific(header: &luks1::Header) -> Value {
-    let mode = header.cipher_mode();
-    let (chain, ivgen) = mode.split_once('-').unwrap_or((&mode, "null"));
-    let (ivgen, ivgen_hash) = match ivgen.split_once(':') {
-        Some((ivgen, hash)) => (ivgen, Some(hash)),
-        None => (ivgen, None),
-    };
-    let mut data = Map::new();
-    let mut put = |key: &str, value: Value| data.insert(key.to_owned(), value);
-    put("ivgen-alg", json!(ivgen));
-    put("detached-header", json!(header.is_detached()));
-    put("hash-alg", json!(header.hash_text()));
-    let algorithm = header.cipher().map(CipherSpec::algorithm);
-    put("cipher-alg", json!(algorithm.unwrap_or_else(|| header.cipher_name())));
-    put("uuid", json!(header.uuid()));
-    if let Some(hash) = ivgen_hash.filter(|_| ivgen == "essiv") {
-        put("ivgen-hash-alg", json!(hash));
-    }
-    put("cipher-mode", json!(chain));
-    let slots = header.entries().map(|entry| {
-        let luks1::Entry { iterations, offset, stripes, .. } = entry;
-        if let Some(why) = entry.damage {
-            return json!({ "active": false, "key-offset": offset, "damage": why });
-        }
-        if entry.active {
-            json!({ "active": true, "iters": iterations, "key-offset": offset, "stripes": stripes })
-        } else {
-            json!({ "active": false, "key-offset": offset })
-        }
-    });
-    put("slots", slots.collect());
-    put("payload-offset", json!(header.payload_offset()));
-    put("master-key-iters", json!(header.digest_iterations()));
-    Value::Object(data)
 }
 
 /// The same document as qemu-img prints it for people.
