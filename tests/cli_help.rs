@@ -6,6 +6,8 @@
 mod pages;
 mod support;
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use pages::{pages, section};
@@ -126,4 +128,35 @@ fn man_makes_its_directory() {
     let man1 = directory.path().join("share/man1");
     keyslot(&["man", man1.to_str().unwrap()], 80);
     assert!(man1.join("keyslot-add.1").is_file());
+}
+
+/// What the example with jq in a page prints, run in this directory.
+fn listed(page: &str, directory: &Path) -> String {
+    let lines = section(page, "EXAMPLES");
+    let from = lines.iter().position(|line| line.contains("--output json")).unwrap();
+    let to = lines.iter().position(|line| line.contains("jq -r")).unwrap();
+    let script = lines[from..=to].join("\n");
+    let script = script.replacen("keyslot", env!("CARGO_BIN_EXE_keyslot"), 1);
+    let output = run(Command::new("sh").args(["-c", &script]).current_dir(directory));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn examples_with_jq_list_what_they_say() {
+    if peer("jq").is_none() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    for (image, key) in [("opens.img", "old.key"), ("other.img", "other.key")] {
+        fs::write(directory.path().join(key), image).unwrap();
+        let new = format!("file:{key}");
+        let create = ["create", "-q", "-f", "luks", "--iterations", "1000", "--new-secret", &new];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_keyslot"));
+        command.args(create).args([image, "64K"]).current_dir(directory.path());
+        assert!(run(&mut command).status.success());
+    }
+    fs::write(directory.path().join("text.img"), "not an image").unwrap();
+    let pages = pages();
+    assert_eq!(listed(&pages["keyslot-check"], directory.path()), "opens.img\n");
+    assert_eq!(listed(&pages["keyslot"], directory.path()), "text.img\n");
 }

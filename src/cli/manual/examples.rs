@@ -60,7 +60,7 @@ pub fn examples(command: &str) -> &'static [Example] {
                 "List the images that a key file opens:",
                 &[
                     "keyslot check --secret file:old.key --output json *.img \\",
-                    "    | jq -r 'select(.\"secret-opens\" != []) | .filename'",
+                    "    | jq -r 'select(.\"secret-opens\"[0] != null) | .filename'",
                 ],
             ),
         ],
