@@ -49,8 +49,8 @@ pub struct CheckArgs {
     keyslot: Option<usize>,
 
     /// Try keyslots that ask for absurd iteration counts or memory, too
-    #[arg(long, visible_alias = "ignore-limits")]
-    force: bool,
+    #[arg(long, alias = "force")]
+    ignore_limits: bool,
 
     #[command(flatten)]
     objects: ObjectArgs,
@@ -80,7 +80,7 @@ impl CheckArgs {
     }
 
     fn overrides(&self) -> Overrides {
-        Overrides { limits: Some(self.force), ..Overrides::default() }
+        Overrides { limits: Some(self.ignore_limits), ..Overrides::default() }
     }
 }
 
@@ -155,7 +155,7 @@ fn open<'a>(
     args: &CheckArgs,
 ) -> Vec<(&'a Path, Result<Opened>)> {
     let sharing = if secret.is_some() { Sharing::ReadData } else { Sharing::None };
-    let options = OpenOptions::new().sharing(sharing).limits(limits(args.force));
+    let options = OpenOptions::new().sharing(sharing).limits(limits(args.ignore_limits));
     let images: Vec<_> = paths.iter().map(|path| (path.as_path(), options.open(path))).collect();
     let mut tried = VecDeque::new();
     if let Some(secret) = secret {
