@@ -382,7 +382,12 @@ fn a_newer_copy_that_appeared_since_is_not_overwritten() {
 
 #[test]
 fn no_edit_writes_nothing() {
-    let (memory, mut image) = open(roomy(0).bytes, None);
-    image.edit(&[]).unwrap();
-    assert!(memory.log().is_empty());
+    let luks1 = memory::image(&small_key(), &[(0, &secret("a"))]);
+    for bytes in [luks1, roomy(0).bytes] {
+        let (memory, mut image) = open(bytes, None);
+        image.edit(&[]).unwrap();
+        let plan = image.plan(Request::default()).unwrap();
+        assert_eq!(image.amend(&plan, None).unwrap(), []);
+        assert!(memory.log().is_empty());
+    }
 }

@@ -54,6 +54,9 @@ impl Image {
 
     fn try_amend(&mut self, plan: &Plan, unlocked: Option<&Unlocked>) -> Result<Vec<Done>> {
         self.must_be_writable()?;
+        if plan.changes().is_empty() {
+            return Ok(Vec::new());
+        }
         let (changes, done) = self.seal(plan, unlocked)?;
         let lowered = plan.header.lower_with(&changes, plan.keep_tokens)?;
         self.commit(&plan.header, lowered)?;
