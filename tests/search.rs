@@ -15,7 +15,7 @@ use keyslot::crypto::{Argon2Variant, CipherSpec, HashAlg, KdfAlg};
 use keyslot::header::{Header, Scheme, SlotChange, Step};
 use keyslot::keyslot::{Candidate, Cost, Until, seal, search};
 use keyslot::storage::Storage;
-use keyslot::{ErrorKind, Image, Limits, OpenOptions, Passphrase};
+use keyslot::{ErrorKind, Image, Limits, OpenOptions, Passphrase, Sharing};
 use support::luks2::roomy;
 use support::memory::{self, Memory};
 use support::opener::{Bytes, secret, small_key};
@@ -185,10 +185,17 @@ fn no_keyslot_is_derived_twice_for_one_amendment() {
 fn attempts_are_remembered_where_a_file_is_open_to_be_amended() {
     let a = secret("a");
     let bytes = memory::image(&small_key(), &[(0, &a)]);
-    for (may_be_amended, is_remembered) in [(true, true), (false, false)] {
+    let options = OpenOptions::new;
+    for (options, is_remembered) in [
+        (options().write(true), true),
+        (options().sharing(Sharing::ReadData).write(true), true),
+        (options().sharing(Sharing::Amend), true),
+        (options().sharing(Sharing::WriteAlone), false),
+        (options(), false),
+    ] {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), &bytes).unwrap();
-        let image = OpenOptions::new().write(may_be_amended).open(file.path()).unwrap();
+        let image = options.open(file.path()).unwrap();
         assert!(image.opens(0, &a).unwrap());
         // A derivation would read this.
         let keyslot = image.header().keyslot(0).unwrap();

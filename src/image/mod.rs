@@ -112,9 +112,11 @@ impl Image {
         Ok(unlocked)
     }
 
-    /// Remembers the result of an attempt where an amendment may follow, which needs it again.
+    /// Remembers the result of an attempt where an amendment may follow, which needs it again. An
+    /// image whose data is written may be open for long, and remembers nothing.
     fn remember(&self, keyslot: usize, secret: &Passphrase, opens: bool) {
-        if self.file.is_some() && !self.options.write {
+        let has_volume = matches!(self.options.sharing, Sharing::WriteData | Sharing::WriteAlone);
+        if self.file.is_some() && (has_volume || !self.options.write) {
             return;
         }
         let mut tried = lock(&self.tried);
