@@ -149,6 +149,18 @@ fn a_cipher_that_keeps_nothing_secret_is_never_sound() {
 }
 
 #[test]
+fn a_header_with_a_damaged_copy_is_not_sound() {
+    for (at, copy) in [(5000, "primary"), (16384 + 5000, "secondary")] {
+        let scene = Scene::of(&luks2().with(&Change::Bytes(at, vec![1])).bytes);
+        let text = scene.done(&["check", "IMG"]);
+        assert!(text.contains(&format!("\nwarning: the {copy} copy of the header is ")), "{text}");
+        assert!(text.contains(": LUKS2 header, "), "{text}");
+        scene.done(&["repair", "IMG"]);
+        assert!(scene.done(&["check", "IMG"]).contains(": sound LUKS2 header, "));
+    }
+}
+
+#[test]
 fn a_new_image_with_such_a_cipher_is_warned_of() {
     let scene = Scene::without_image();
     let plain = scene.file("plain", &[7; 4096]);

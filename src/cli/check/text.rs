@@ -41,7 +41,8 @@ pub fn text(format: &str, is_openable: bool, document: &Value) -> String {
     let string = |key: &str| document[key].as_str().unwrap_or("unknown");
     let bits = document["key-bits"].as_u64().map(|bits| format!("{bits}-bit key"));
     let list = |key: &str| document[key].as_array().map(Vec::as_slice).unwrap_or_default();
-    let is_damaged = list("keyslots").iter().any(|slot| slot["damage"].is_string());
+    let is_damaged = document["warning"].is_string()
+        || list("keyslots").iter().any(|slot| slot["damage"].is_string());
     let header = if !is_openable {
         format!("{format} header that nothing opens any more")
     } else if is_damaged || !list("weaknesses").is_empty() {
