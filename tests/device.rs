@@ -89,6 +89,13 @@ fn a_device_that_is_mapped_is_amended_only_where_that_is_said() {
     let refused = repair(&[]);
     assert_eq!(refused.status.code(), Some(5));
     assert!(stderr(&refused).contains("\nhint: unmount or close it, or use --busy-device"));
+    // A command without the override does not name it.
+    let plain = device.file("plain", &[7; 512]);
+    let mut convert = Command::new(env!("CARGO_BIN_EXE_keyslot"));
+    convert.args(["convert", "-n", "-O", "raw"]).args([&plain, &device.path]);
+    let refused = run(&mut convert);
+    assert_eq!(refused.status.code(), Some(5));
+    assert!(stderr(&refused).ends_with("\nhint: unmount or close it, and try again\n"));
     let done = repair(&["--busy-device"]);
     assert!(done.status.success(), "{}", stderr(&done));
     drop(OpenOptions::new().sharing(Sharing::Amend).busy_device(true).open(&device.path).unwrap());

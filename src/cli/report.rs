@@ -91,6 +91,8 @@ pub struct Overrides {
     pub force: Option<bool>,
     /// `--ignore-limits`
     pub limits: Option<bool>,
+    /// `--busy-device`
+    pub busy_device: Option<bool>,
 }
 
 impl Overrides {
@@ -100,6 +102,7 @@ impl Overrides {
             wait: Some(change.wait.is_some()),
             force: Some(change.force),
             limits: Some(change.ignore_limits),
+            busy_device: Some(change.busy_device),
         }
     }
 }
@@ -184,12 +187,14 @@ pub fn tell(error: &Error, overrides: Overrides) {
 
 /// The hint of an error, or of its kind: then an override that the command has and that was not given.
 fn hint(error: &Error, overrides: Overrides) -> Option<String> {
-    let Overrides { wait, force, limits } = overrides;
+    let Overrides { wait, force, limits, busy_device } = overrides;
+    let is_claimed = || conflict(error).is_some_and(Conflict::is_claimed);
     let general = match error.kind() {
         ErrorKind::Exists if force == Some(false) => Some("--force replaces it"),
-        ErrorKind::InUse if conflict(error).is_some_and(Conflict::is_claimed) => {
+        ErrorKind::InUse if is_claimed() && busy_device == Some(false) => {
             Some("unmount or close it, or use --busy-device to change it anyway")
         }
+        ErrorKind::InUse if is_claimed() => Some("unmount or close it, and try again"),
         ErrorKind::InUse if wait == Some(false) => Some("close it, or use --wait SECONDS"),
         ErrorKind::InUse => Some("close it, and try again"),
         ErrorKind::Limit if limits == Some(false) => {

@@ -142,7 +142,8 @@ pub struct ConvertArgs {
 impl ConvertArgs {
     /// The overrides that it has.
     pub(super) fn overrides(&self) -> Overrides {
-        Overrides { wait: None, force: Some(self.force), limits: Some(self.ignore_limits) }
+        let (force, limits) = (Some(self.force), Some(self.ignore_limits));
+        Overrides { force, limits, ..Overrides::default() }
     }
 }
 

@@ -187,7 +187,8 @@ pub(super) fn result(shown: &str, size: u64, opened: Option<(&Header, usize)>) -
 impl CreateArgs {
     /// The overrides that it has.
     pub(super) fn overrides(&self) -> Overrides {
-        Overrides { wait: None, force: Some(self.force), limits: Some(self.ignore_limits) }
+        let (force, limits) = (Some(self.force), Some(self.ignore_limits));
+        Overrides { force, limits, ..Overrides::default() }
     }
 
     /// The source of the new secret, if one is given.
