@@ -1,9 +1,9 @@
-//! What is said of changes of keyslots, before and after.
+//! Changes of keyslots as text and JSON: planned, done, and interrupted.
 
 use keyslot::Done;
 use keyslot::amend::{Plan, PlannedChange};
 use keyslot::crypto::{KdfAlg, KdfKind};
-use keyslot::header::Staging;
+use keyslot::header::{Leftover, Staging};
 use keyslot::keyslot::{Cost, Pbkdf};
 use serde_json::{Value, json};
 
@@ -104,6 +104,26 @@ pub fn done(change: &Done) -> Value {
         Done::Added { keyslot, kdf } => with_kdf("add", keyslot, kdf),
         Done::Erased { keyslot } => json!({ "action": "erase", "keyslot": keyslot }),
         Done::Replaced { keyslot, kdf } => with_kdf("replace", keyslot, kdf),
+        _ => Value::Null,
+    }
+}
+
+/// A leftover of an interrupted change, for JSON.
+pub fn leftover(leftover: Leftover) -> Value {
+    match leftover {
+        Leftover::Wipe { keyslot } => json!({ "kind": "wipe", "keyslot": keyslot }),
+        Leftover::Replace { keyslot, staging } => {
+            json!({ "kind": "replace", "keyslot": keyslot, "staging": staging })
+        }
+        Leftover::Twins { keyslot, staging } => {
+            json!({ "kind": "twins", "keyslot": keyslot, "staging": staging })
+        }
+        Leftover::Staging { keyslot, staging } => {
+            json!({ "kind": "staging", "keyslot": keyslot, "staging": staging })
+        }
+        Leftover::Area(area) => {
+            json!({ "kind": "area", "offset": area.offset, "size": area.len })
+        }
         _ => Value::Null,
     }
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use keyslot::header::Leftover;
 use serde_json::{Value, json};
 
-use super::check::leftover;
+use super::changes::leftover;
 use super::progress::Spinner;
 use super::{ChangeArgs, Outcome, Output, output, qemu_format};
 

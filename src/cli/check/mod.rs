@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use keyslot::header::luks2::Token;
-use keyslot::header::{Header, Leftover, Priority, luks1};
+use keyslot::header::{Header, Priority, luks1};
 use keyslot::keyslot::{Until, cannot_open, wrong_secret};
 use keyslot::secret::Passphrase;
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
 use serde_json::{Value, json};
 
 use self::text::text;
-use super::changes::set_kdf;
+use super::changes::{leftover, set_kdf};
 use super::create::Version;
 use super::opening::{OPENER, OpeningArgs};
 use super::progress::Spinner;
@@ -325,25 +325,6 @@ fn opened(image: &Image, tried: Tried, first: bool) -> Result<Vec<usize>> {
 /// The error of a secret that opens no keyslot.
 pub fn opens_nothing(secret: &Passphrase) -> Error {
     wrong_secret("no keyslot opens with the secret", secret)
-}
-
-pub fn leftover(leftover: Leftover) -> Value {
-    match leftover {
-        Leftover::Wipe { keyslot } => json!({ "kind": "wipe", "keyslot": keyslot }),
-        Leftover::Replace { keyslot, staging } => {
-            json!({ "kind": "replace", "keyslot": keyslot, "staging": staging })
-        }
-        Leftover::Twins { keyslot, staging } => {
-            json!({ "kind": "twins", "keyslot": keyslot, "staging": staging })
-        }
-        Leftover::Staging { keyslot, staging } => {
-            json!({ "kind": "staging", "keyslot": keyslot, "staging": staging })
-        }
-        Leftover::Area(area) => {
-            json!({ "kind": "area", "offset": area.offset, "size": area.len })
-        }
-        _ => Value::Null,
-    }
 }
 
 /// The prompt where no single image is meant.
