@@ -118,9 +118,8 @@ fn a_failure_is_json_with_its_kind_and_exit_status() {
         let message = document["error"]["message"].as_str().unwrap();
         assert!(stderr.starts_with("keyslot: ") && stderr.contains(message), "{stderr}{document}");
         let hint = stderr.lines().find_map(|line| line.strip_prefix("hint: "));
-        if let Some(told) = document["error"].get("hint") {
-            assert_eq!(told.as_str(), hint);
-        }
+        let in_json = document["error"].get("hint").and_then(Value::as_str);
+        assert_eq!(in_json, hint, "{args:?}: {document}");
     }
 }
 

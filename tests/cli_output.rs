@@ -12,7 +12,7 @@ use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 
 use command::{KEYSLOT, SECRETS, Scene, assert_refusal, is_there};
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{peer, run};
 
 #[test]
@@ -51,6 +51,25 @@ fn a_result_that_cannot_be_printed_is_said_once() {
         let text = "keyslot: cannot write to standard output: No space left on device\n";
         assert_eq!(String::from_utf8_lossy(&output.stderr), text, "{args:?}");
         assert_eq!(output.status.code(), Some(1), "{args:?}");
+    }
+}
+
+/// The hint of wrong usage is the help of the command, where one is named.
+#[test]
+fn wrong_usage_points_to_help() {
+    for (args, hint) in [
+        (&[][..], "see 'keyslot --help'"),
+        (&["--frobnicate"], "see 'keyslot --help'"),
+        (&["frobnicate"], "see 'keyslot --help'"),
+        (&["add", "--frobnicate"], "see 'keyslot add --help'"),
+        (&["token", "list"], "see 'keyslot token --help'"),
+    ] {
+        let output = run(Command::new(KEYSLOT).args(args).args(["--output", "json"]));
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.ends_with(&format!("\nhint: {hint}\n")), "{args:?}: {text}");
+        let entry: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(entry["error"]["hint"], hint, "{args:?}");
     }
 }
 

@@ -236,11 +236,15 @@ pub fn usage(persona: Persona, arguments: &[OsString], error: &clap::Error) -> E
         }
     };
     match (persona, arguments.get(1).filter(|_| error.kind() != ClapKind::InvalidSubcommand)) {
-        (Persona::Keyslot, _) => {
-            output::tell(&format!("keyslot: {text}"));
-            output::tell("hint: 'keyslot --help' and 'keyslot COMMAND --help' say what there is");
+        (Persona::Keyslot, command) => {
+            let command = command.map(|command| command.to_string_lossy());
+            let hint = match command.filter(|command| !command.starts_with('-')) {
+                Some(command) => format!("see 'keyslot {command} --help'"),
+                None => "see 'keyslot --help'".to_owned(),
+            };
+            let error = Error::new(ErrorKind::InvalidInput, text).with_hint(hint);
+            tell(&error, Overrides::default());
             if asks_json(arguments) {
-                let error = Error::new(ErrorKind::InvalidInput, text);
                 print_entry(&json!({ "error": document(&error, Overrides::default()) }));
             }
         }
