@@ -87,6 +87,24 @@ fn a_passphrase_typed_after_ctrl_z_and_fg_is_not_shown() {
     }
 }
 
+/// SIGSTOP cannot be held up, and a shell gives the terminal to the job as it was before the job.
+#[test]
+fn a_passphrase_typed_after_sigstop_and_fg_is_not_shown() {
+    for (scene, add) in [(Scene::new(), &ADD[..]), (argon2(), &ADD_ARGON2)] {
+        in_each_shell(&scene, add, |command| {
+            vec![
+                command_step(READY, &format!("{command}\r")),
+                step("assphrase", OLD),
+                json!({ "expect": "New passphrase", "type": "", "stop": true }),
+                command_step("Stopped", ""),
+                command_step(READY, "fg\r"),
+                step("New passphrase", NEW),
+                step("again", NEW),
+            ]
+        });
+    }
+}
+
 #[test]
 fn a_prompt_in_the_background_waits_for_fg() {
     let scene = argon2();

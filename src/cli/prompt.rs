@@ -2,7 +2,8 @@
 //!
 //! Whatever ends the question (an answer, an error, Ctrl-C, a `kill`), the terminal is given back
 //! as it was: signals that would end or stop us wait until then. After Ctrl-Z and `fg` the
-//! question is asked again.
+//! question is asked again. So it is after any other SIGCONT: the shell may have changed the terminal while
+//! a SIGSTOP, which cannot be held up, had stopped us.
 //!
 //! Signals are held up in the thread that asks. The kernel gives them to any other thread, so there
 //! must be none: those of key derivations and of the spinner end with what they were started for.
@@ -103,10 +104,11 @@ impl Drop for Hidden {
     }
 }
 
-/// Signals from elsewhere that end or stop a process unless it does something about them. SIGPIPE is
-/// ignored by every Rust program; SIGKILL and SIGSTOP cannot be held up.
-const SIGNALS: [Signal; 12] = [
+/// Signals from elsewhere that end, stop or continue a process unless it does something about them. SIGPIPE
+/// is ignored by every Rust program; SIGKILL and SIGSTOP cannot be held up.
+const SIGNALS: [Signal; 13] = [
     Signal::SIGALRM,
+    Signal::SIGCONT,
     Signal::SIGHUP,
     Signal::SIGINT,
     Signal::SIGIO,

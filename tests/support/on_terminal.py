@@ -1,8 +1,8 @@
 """Runs a command on a terminal of its own: on_terminal.py SCRIPT COMMAND...
 
 SCRIPT is JSON, a list of steps. Each waits until the command has printed `expect` and then types
-`type` (ctrl-C is \\u0003; with `echo` it may be seen), or sends the signal `kill`; with `stopped` it
-waits first until a child of the command is stopped. The transcript goes to standard output as JSON,
+`type` (ctrl-C is \\u0003; with `echo` it may be seen), or sends the signal `kill`, with `stop` SIGSTOP to
+the children of the command; with `stopped` it waits first until a child is stopped. The transcript goes to standard output as JSON,
 with the exit status (negative: the signal), whether the terminal echoed when each step was typed and
 at the end, and how many threads the command had at each step.
 """
@@ -16,10 +16,14 @@ def echoes():
     return bool(termios.tcgetattr(theirs)[3] & termios.ECHO)
 
 
+def children():
+    with open(f"/proc/{child.pid}/task/{child.pid}/children") as children:
+        return [int(pid) for pid in children.read().split()]
+
+
 def has_stopped_child():
     try:
-        with open(f"/proc/{child.pid}/task/{child.pid}/children") as children:
-            stats = [open(f"/proc/{pid}/stat").read() for pid in children.read().split()]
+        stats = [open(f"/proc/{pid}/stat").read() for pid in children()]
     except FileNotFoundError:
         return False
     return any(stat.rsplit(")", 1)[1].split()[0] == "T" for stat in stats)
@@ -58,6 +62,9 @@ for step in steps:
     os.write(ours, step["type"].encode())
     if "kill" in step:
         child.send_signal(step["kill"])
+    if step.get("stop"):
+        for pid in children():
+            os.kill(pid, signal.SIGSTOP)
 while child.poll() is None and time.monotonic() < deadline:
     text += read(0.05)
 if child.poll() is None:
