@@ -4,16 +4,27 @@
 
 mod support;
 
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use keyslot::amend::{PlannedChange, Request};
+use keyslot::storage::Storage;
 use keyslot::{Error, ErrorKind, Image, Limits, OpenOptions, Passphrase, Sharing};
 use support::crash;
 use support::memory::{self, Forgetful, Memory, Op};
 use support::opener::{Opener, add, erase, secret, small_key};
 
 fn amend(memory: &Arc<Memory>, opener: &Passphrase, request: Request) -> Result<(), Error> {
-    let mut image = Image::from_storage(Arc::clone(memory), Limits::NONE)?;
+    amend_on(Arc::clone(memory), opener, request)
+}
+
+fn amend_on(
+    storage: impl Storage + 'static,
+    opener: &Passphrase,
+    request: Request,
+) -> Result<(), Error> {
+    let mut image = Image::from_storage(storage, Limits::NONE)?;
     let unlocked = image.unlock(opener)?;
     let plan = image.plan(request)?;
     image.amend(&plan, Some(&unlocked)).map(drop)
@@ -164,6 +175,69 @@ fn what_reads_back_wrong_is_not_taken_for_written() {
     let error = image.amend(&plan, Some(&unlocked)).unwrap_err();
     assert!(error.message().ends_with("differ from those written; nothing has changed"), "{error}");
     assert_eq!(memory.bytes(), before);
+}
+
+/// cryptsetup takes no lock on LUKS1: here it takes keyslot 1 during a sync of a change of that keyslot.
+#[test]
+fn a_keyslot_that_another_program_takes_meanwhile_is_not_overwritten() {
+    let (a, b) = (secret("a"), secret("b"));
+    let erase = (memory::image(&small_key(), &[(0, &a), (1, &b)]), Request::one(erase(1)));
+    let add = (memory::image(&small_key(), &[(0, &a)]), Request::one(add(1, &b)));
+    let mut taken = 0;
+    for (image, request) in [erase, add] {
+        for sync in 0.. {
+            let memory = Memory::new(image.clone(), None);
+            let syncs_left = Arc::new(AtomicUsize::new(sync));
+            let other = Other { memory: Arc::clone(&memory), syncs_left: Arc::clone(&syncs_left) };
+            let result = amend_on(other, &a, request.clone());
+            if syncs_left.load(Ordering::Relaxed) != TAKEN {
+                break;
+            }
+            let now = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
+            assert!(now.unlock(&secret("a")).is_ok());
+            if now.unlock(&secret("theirs")).is_ok() {
+                taken += 1;
+                assert_eq!(result.unwrap_err().kind(), ErrorKind::Differs, "sync {sync}");
+            } else {
+                // It was not free then.
+                result.unwrap();
+            }
+        }
+    }
+    assert_eq!(taken, 6);
+}
+
+/// A storage during one of whose syncs another program adds a secret to keyslot 1, if that is free.
+#[derive(Debug)]
+struct Other {
+    memory: Arc<Memory>,
+    /// Until then; [`TAKEN`] afterwards
+    syncs_left: Arc<AtomicUsize>,
+}
+
+const TAKEN: usize = usize::MAX;
+
+impl Storage for Other {
+    fn len(&self) -> io::Result<u64> {
+        self.memory.len()
+    }
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.memory.read_exact_at(buf, offset)
+    }
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.memory.write_all_at(buf, offset)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        match self.syncs_left.load(Ordering::Relaxed) {
+            TAKEN => {}
+            0 => {
+                self.syncs_left.store(TAKEN, Ordering::Relaxed);
+                let _ = amend(&self.memory, &secret("a"), Request::one(add(1, &secret("theirs"))));
+            }
+            left => self.syncs_left.store(left - 1, Ordering::Relaxed),
+        }
+        self.memory.sync_data()
+    }
 }
 
 #[test]

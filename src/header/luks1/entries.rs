@@ -4,14 +4,16 @@
 //! neither opened, nor written, nor wiped: its area may be anywhere. [`Header::mend`] puts the
 //! entry back where the other entries say that it belongs, inactive, as cryptsetup's repair does.
 
+use std::ops::Range;
+
 use zerocopy::IntoBytes;
 
 use super::raw::{ACTIVE, HEADER_SIZE, INACTIVE, KEYSLOTS, RawHeader, RawKeyslot, SECTOR};
 use super::validate::{FIRST_MATERIAL_SECTOR, OVERLAPPING_PAYLOAD, validate};
 use super::{ALIGNMENT, Header, Keyslot};
-use crate::crypto::af;
+use crate::crypto::{KdfAlg, af};
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{material_len, text};
+use crate::header::{Sealed, Step, material_len, text};
 
 /// Entry of a keyslot, as it is written.
 #[derive(Clone, Debug)]
@@ -216,8 +218,52 @@ impl Header {
             .collect()
     }
 
+    /// Compares the header on the disk with this one.
+    pub(super) fn expected(&self) -> Step {
+        Step::Expect { offset: 0, bytes: self.as_bytes().into() }
+    }
+
+    /// Writes these bytes and reads the whole of each entry back that they touch; and the header
+    /// after that.
+    pub(super) fn write(&self, offset: usize, bytes: &[u8]) -> ([Step; 3], Self) {
+        let mut after = self.clone();
+        let range = offset..offset + bytes.len();
+        after.raw.as_mut_bytes()[range.clone()].copy_from_slice(bytes);
+        let whole = whole_entries(range);
+        let found = after.as_bytes()[whole.clone()].into();
+        let verify = Step::Verify { offset: whole.start as u64, bytes: found };
+        let write = Step::Write { offset: offset as u64, bytes: bytes.into() };
+        ([write, Step::Sync, verify], after)
+    }
+
     /// All keyslots but those with a damaged entry, by index; none with an unsupported cipher.
     pub fn keyslots(&self) -> impl Iterator<Item = Keyslot<'_>> {
         (0..KEYSLOTS).filter_map(|index| self.keyslot(index))
+    }
+}
+
+/// A range of the header, with the whole of each keyslot's entry that it touches.
+fn whole_entries(range: Range<usize>) -> Range<usize> {
+    let size = size_of::<RawKeyslot>();
+    let entries = HEADER_SIZE - KEYSLOTS * size;
+    if range.start < entries {
+        return range;
+    }
+    let (start, end) = (range.start - entries, range.end - entries);
+    entries + start / size * size..entries + end.next_multiple_of(size)
+}
+
+pub(super) fn activate(raw: &mut RawHeader, keyslot: usize, sealed: &Sealed) {
+    let slot = &mut raw.keyslots[keyslot];
+    slot.state = ACTIVE.into();
+    slot.iterations = iterations(sealed).into();
+    slot.salt = sealed.salt;
+}
+
+/// Of a scheme that has been checked.
+fn iterations(sealed: &Sealed) -> u32 {
+    match sealed.scheme.kdf {
+        KdfAlg::Pbkdf2 { iterations, .. } => iterations,
+        KdfAlg::Argon2 { .. } => 0,
     }
 }

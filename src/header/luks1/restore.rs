@@ -152,7 +152,7 @@ impl Header {
         if sectors.is_empty() {
             return None;
         }
-        let mut steps = vec![Step::Expect { offset: 0, bytes: self.as_bytes().into() }];
+        let mut steps = vec![self.expected()];
         for (offset, bytes) in sectors {
             steps.extend(Step::overwrite(offset as u64, &bytes.into()));
         }

@@ -13,20 +13,21 @@
 //!   front to the back, one sector at a time with a sync between: the state word of keyslot 6 is
 //!   in the sector before the rest of its entry, so it is written last, and first;
 //! - changes that fit one sector are one write: they happen all or not at all;
-//! - `cryptsetup` takes no lock on LUKS1, so each stage first compares the header with what the stages
-//!   before it left, and only bytes that change are written.
+//! - `cryptsetup` takes no lock on LUKS1, so the header is compared with what the steps before it left
+//!   immediately before each write, and only bytes that change are written. Afterwards the whole entry
+//!   is read back, and the key material of a keyslot once more when it is active: another program
+//!   that took the same keyslot at the same moment shows there.
 //!
 //! An interruption leaves one of these states, and so the argument begins again with the next
 //! amendment. `marks.rs` says how its leftovers are found.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use zerocopy::IntoBytes;
-
+use super::entries::activate;
 use super::marks::mark;
-use super::raw::{ACTIVE, INACTIVE};
+use super::raw::INACTIVE;
 use super::{Header, RawHeader, field};
-use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::step::{list, unchanged};
 use crate::header::{Edit, Sealed, SlotChange, Stage, Staging, Step};
@@ -120,8 +121,13 @@ impl Lowering {
     }
 
     pub fn stage(&mut self, steps: impl IntoIterator<Item = Step>, on_failure: &str) {
-        let expect = Step::Expect { offset: 0, bytes: self.header.as_bytes().into() };
-        let steps = [expect].into_iter().chain(steps).collect();
+        let compared = |step| match step {
+            Step::Write { .. } | Step::Copy { .. } | Step::Reserve { .. } => {
+                vec![self.header.expected(), step]
+            }
+            _ => vec![step],
+        };
+        let steps = steps.into_iter().flat_map(compared).collect();
         let on_failure = format!("{}{on_failure}{}", self.done, self.rest);
         self.stages.push(Stage { steps, on_failure });
     }
@@ -174,6 +180,11 @@ impl Lowering {
         } else {
             self.entries(&added, Order::BackToFront, &unsure);
             self.entries(&after, Order::FrontToBack, &unsure);
+        }
+        for change in changes {
+            if let SlotChange::Activate { keyslot, sealed } = change {
+                self.verify(*keyslot, sealed, &unsure);
+            }
         }
         self.done = match sure {
             Some(sure) => format!("{sure}; "),
@@ -248,6 +259,7 @@ impl Lowering {
         let mut replaced = self.header.raw.clone();
         activate(&mut replaced, keyslot, sealed);
         self.entries(&replaced, Order::BackToFront, &unsure);
+        self.verify(keyslot, sealed, &unsure);
 
         self.done = format!("{}keyslot {keyslot} is replaced; ", self.done);
         match staging {
@@ -282,9 +294,16 @@ impl Lowering {
             sectors.reverse();
         }
         for (offset, bytes) in sectors {
-            self.stage(Step::overwrite(offset as u64, &bytes.clone().into()), on_failure);
-            self.header.raw.as_mut_bytes()[offset..offset + bytes.len()].copy_from_slice(&bytes);
+            let (written, after) = self.header.write(offset, &bytes);
+            self.stage(written, on_failure);
+            self.header = after;
         }
+    }
+
+    /// Reads the key material of an active keyslot back once more.
+    fn verify(&mut self, keyslot: usize, sealed: &Sealed, on_failure: &str) {
+        let (offset, bytes) = (self.header.area(keyslot).offset, Arc::clone(&sealed.material));
+        self.stage([Step::Verify { offset, bytes }], on_failure);
     }
 
     /// Overwrites inactive keyslots; then the mark goes.
@@ -324,21 +343,6 @@ fn replaced(changes: &[SlotChange]) -> Vec<usize> {
         _ => None,
     });
     replaced.collect()
-}
-
-fn activate(raw: &mut RawHeader, keyslot: usize, sealed: &Sealed) {
-    let slot = &mut raw.keyslots[keyslot];
-    slot.state = ACTIVE.into();
-    slot.iterations = iterations(sealed).into();
-    slot.salt = sealed.salt;
-}
-
-/// Of a scheme that has been checked.
-fn iterations(sealed: &Sealed) -> u32 {
-    match sealed.scheme.kdf {
-        KdfAlg::Pbkdf2 { iterations, .. } => iterations,
-        KdfAlg::Argon2 { .. } => 0,
-    }
 }
 
 /// Bytes that are the same in every LUKS1 header, or at least in every state of one: the magic in the first
