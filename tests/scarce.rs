@@ -129,3 +129,38 @@ fn without_memory_for_argon2_the_exit_status_is_3() {
     assert_refusal(&output, 3, &[text], "create");
     assert!(!target.exists());
 }
+
+/// Wherever memory runs out, what is as large as key material is asked for first. (A few bytes more or less
+/// cannot be.)
+#[test]
+fn no_memory_for_key_material_or_a_buffer_does_not_abort() {
+    let Some(prlimit) = peer("prlimit") else { return };
+    let scene = Scene::new();
+    let (before, target) = (scene.bytes(), scene.dir.path().join("target"));
+    let mut refused = 0;
+    for args in [
+        &["add", "--secret=env:OLD", "--new-secret=env:NEW", "--iterations=1000", "IMG"][..],
+        &["erase", "--keyslot=0", "--force", "IMG"],
+        &["convert", "--secret=env:OLD", "-O", "raw", "--force", "IMG", target.to_str().unwrap()],
+    ] {
+        let limited = |limit: usize, args: &[OsString]| {
+            let mut command = Command::new(&prlimit);
+            command.arg(format!("--as={limit}")).arg(KEYSLOT).args(args).envs(SECRETS);
+            // A thread that would print a backtrace, and has no memory for that, hangs.
+            run(command.env_remove("RUST_BACKTRACE"))
+        };
+        let step = 128 << 10;
+        let mut limits = (1..).map(|steps| steps * step);
+        let least = limits.find(|&limit| limited(limit, &["--version".into()]).status.success());
+        for limit in (least.unwrap()..).step_by(step).take(40) {
+            let output = limited(limit, &scene.args(args));
+            let text = String::from_utf8(output.stderr).unwrap();
+            let aborted = text.split("memory allocation of ").nth(1);
+            let size = aborted.map_or(0, |it| it.split(' ').next().unwrap().parse().unwrap());
+            assert!(size < 100_000, "{args:?} with {limit} bytes: {text}");
+            refused += usize::from(output.status.code() == Some(3));
+            fs::write(&scene.image, &before).unwrap();
+        }
+    }
+    assert!(refused > 3, "{refused}");
+}

@@ -1,8 +1,10 @@
 //! The only code that writes keyslots: it runs the steps that a header lowered a plan to.
 
+use std::io;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Stage, Step};
-use crate::storage::Storage;
+use crate::storage::{Storage, zeroed};
 
 /// Runs the steps of `stages` in their order. The first that fails ends it, with an error that
 /// says in which state the image is; no error of a write, a sync or a read is ignored.
@@ -17,10 +19,8 @@ pub(crate) fn commit(storage: &dyn Storage, stages: &[Stage]) -> Result<()> {
 
 fn run(storage: &dyn Storage, step: &Step) -> Result<()> {
     let copied = |from: u64, len: usize| {
-        let mut bytes = vec![0; len];
         let what = format_args!("read {len} bytes at byte {from}");
-        storage.read_exact_at(&mut bytes, from).map_err(|e| Error::io(what, e))?;
-        Ok::<_, Error>(bytes)
+        read(storage, from, len).map_err(|e| Error::io(what, e))
     };
     match step {
         Step::Write { offset, bytes } => storage.write_all_at(bytes, *offset).map_err(|e| {
@@ -53,8 +53,7 @@ fn run(storage: &dyn Storage, step: &Step) -> Result<()> {
         Step::Sync => storage.sync_data().map_err(|e| Error::io("sync", e)),
         Step::Verify { offset, bytes } => {
             storage.evict(*offset, bytes.len() as u64);
-            let mut found = vec![0; bytes.len()];
-            storage.read_exact_at(&mut found, *offset).map_err(|e| {
+            let found = read(storage, *offset, bytes.len()).map_err(|e| {
                 Error::io(format_args!("read back {} bytes at byte {offset}", bytes.len()), e)
             })?;
             if found == **bytes {
@@ -67,4 +66,10 @@ fn run(storage: &dyn Storage, step: &Step) -> Result<()> {
             Err(Error::new(ErrorKind::Differs, text))
         }
     }
+}
+
+fn read(storage: &dyn Storage, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = zeroed(len)?;
+    storage.read_exact_at(&mut bytes, offset)?;
+    Ok(bytes)
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::crypto::{CipherSpec, HashAlg, KdfAlg, random};
 use crate::error::{Error, Result};
-use crate::storage::zeroed;
+use crate::storage::check_room;
 
 /// How a key is put into a keyslot.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -147,9 +147,8 @@ impl Step {
     /// stored as nothing, and the old bytes stay where they were); then with zeros, so that it
     /// is blank.
     pub(super) fn wipe(offset: u64, len: usize) -> Result<Vec<Self>> {
-        // An `Arc` cannot be asked for: three times the room is, and given back.
-        let room = zeroed(len.saturating_mul(3));
-        drop(room.map_err(|e| Error::io(format_args!("overwrite {len} bytes"), e))?);
+        let room = check_room(len.saturating_mul(3));
+        room.map_err(|e| Error::io(format_args!("overwrite {len} bytes"), e))?;
         let mut noise = vec![0; len];
         random::fill(&mut noise)?;
         let mut steps = Self::overwrite(offset, &noise.into()).to_vec();

@@ -8,6 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, Scheme, Sealed, SlotChange, Template, material_len};
 use crate::keyslot::{Cost, Pbkdf, Unlocked, Until, seal_with_salt};
 use crate::secret::Passphrase;
+use crate::storage::check_room;
 
 impl Image {
     /// Judges a request and says what it comes to. Nothing is written.
@@ -51,7 +52,9 @@ impl Image {
                 Cost::Time(_) => usual(&pbkdf, &template),
             };
             let len = u32::try_from(template.key_size).map_or(u64::MAX, material_len);
-            let material = vec![0; usize::try_from(len).unwrap_or(usize::MAX)].into();
+            let len = usize::try_from(len).unwrap_or(usize::MAX);
+            check_room(len.saturating_mul(2)).map_err(|e| Error::io("make key material", e))?;
+            let material = vec![0; len].into();
             let (key_size, salt) = (template.key_size, [0; 32]);
             let scheme = scheme(template, &pbkdf, kdf);
             let sealed = Sealed { scheme, salt, key_size, material };

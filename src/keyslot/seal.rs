@@ -10,6 +10,7 @@ use crate::crypto::{HashAlg, SectorCipher, af, kdf, random};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{NewDigest, Scheme, Sealed, luks2};
 use crate::secret::{Passphrase, SecretBytes, VolumeKey};
+use crate::storage::check_room;
 
 /// Key material for a keyslot: the key, split and encrypted under the passphrase.
 pub fn seal(scheme: &Scheme, key: &VolumeKey, passphrase: &Passphrase) -> Result<Sealed> {
@@ -30,6 +31,9 @@ pub(crate) fn seal_with_salt(
     let cipher = scheme.encryption.sector_cipher(derived.as_slice())?;
 
     let key = key.as_bytes();
+    // The split key, padded, encrypted, and encrypted once more to be shared.
+    let room = key.len().saturating_mul(4 * af::STRIPES as usize);
+    check_room(room).map_err(|e| Error::io("make key material", e))?;
     let split = af::split(scheme.af_hash, key, af::STRIPES, &mut random::fill)?;
     let len = split.len().next_multiple_of(SectorCipher::SECTOR_SIZE);
     let mut plain = Zeroizing::new(vec![0; len]);

@@ -13,6 +13,13 @@ pub(crate) fn zeroed(len: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Fails where `len` bytes cannot be allocated, before allocations that would abort the process. Asks for
+/// twice as many: several allocations take more than one.
+pub(crate) fn check_room(len: usize) -> io::Result<()> {
+    let room = Vec::<u8>::new().try_reserve_exact(len.saturating_mul(2));
+    room.map_err(|_| io::ErrorKind::OutOfMemory.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -20,7 +27,9 @@ mod tests {
     #[test]
     fn memory_that_is_not_there_is_an_error() {
         assert_eq!(zeroed(3).unwrap(), [0; 3]);
-        let error = zeroed(usize::MAX / 2).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
+        check_room(3).unwrap();
+        for error in [zeroed(usize::MAX / 2).unwrap_err(), check_room(usize::MAX).unwrap_err()] {
+            assert_eq!(error.kind(), io::ErrorKind::OutOfMemory);
+        }
     }
 }

@@ -16,7 +16,7 @@ mod patience;
 mod permission;
 pub mod sharing;
 
-pub(crate) use buffer::zeroed;
+pub(crate) use buffer::{check_room, zeroed};
 pub(crate) use file::FileId;
 pub use file::{Access, FileStorage, Version};
 pub use mmap::MmapStorage;

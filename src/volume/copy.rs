@@ -3,6 +3,7 @@
 //!
 //! A piece is read, decrypted and encrypted in one buffer that fits a core's cache, and written.
 
+use std::io;
 use std::num::NonZero;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::Side;
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::zeroed;
 
 /// How a copy is made.
 ///
@@ -133,7 +135,7 @@ impl CopyOptions {
         let (next, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
         let failure = Mutex::new(None);
         let worker = || {
-            let mut memory = Zeroizing::new(vec![0; buffers * Self::PIECE]);
+            let mut memory = Zeroizing::new(zeroed(buffers * Self::PIECE)?);
             while !is_over.load(Ordering::Relaxed) {
                 let start = next.fetch_add(piece, Ordering::Relaxed);
                 if start >= len {
@@ -148,18 +150,23 @@ impl CopyOptions {
                 }
                 progress(size as u64);
             }
+            Ok(())
         };
         let pieces = usize::try_from(len.div_ceil(piece)).unwrap_or(usize::MAX);
-        thread::scope(|scope| {
+        let last = thread::scope(|scope| {
             for _ in 1..self.threads.get().min(pieces) {
-                // Where there can be no more threads, those that there are do it all.
-                if thread::Builder::new().spawn_scoped(scope, worker).is_err() {
+                // Where there can be no more threads, or no memory for one, the others do it all.
+                if thread::Builder::new().spawn_scoped(scope, || worker().is_ok()).is_err() {
                     break;
                 }
             }
-            worker();
+            worker()
         });
-        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+        match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None if next.into_inner() >= len => Ok(()),
+            None => last.map_err(|e: io::Error| Error::io("allocate a buffer", e)),
+        }
     }
 
     /// Copies a piece to a raw target: holes of the source, and zeros, become holes.

@@ -11,6 +11,7 @@ use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::step::{list, unchanged};
 use crate::header::{Sealed, SlotChange, Stage, Staging, Step};
+use crate::storage::check_room;
 
 impl Header {
     /// The writes that make `changes`, and the header after them. Tokens that lose their last
@@ -186,8 +187,10 @@ impl Writer {
         self.reserve(&freed, nothing);
         for (sealed, area) in new_areas {
             // All of the area: what was there before may have been somebody's.
+            let len = usize::try_from(area.end - area.start).unwrap_or(usize::MAX);
+            check_room(len.saturating_mul(2)).map_err(|e| Error::io("make key material", e))?;
             let mut bytes = sealed.material.to_vec();
-            bytes.resize(usize::try_from(area.end - area.start).unwrap_or(usize::MAX), 0);
+            bytes.resize(len, 0);
             self.stage(Step::overwrite(area.start, &bytes.into()).to_vec(), nothing);
             taken.push(area.clone());
         }
