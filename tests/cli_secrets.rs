@@ -151,6 +151,9 @@ fn two_secrets_are_two_lines_of_standard_input() {
     let mixed = ["add", "--secret=stdin", "--new-secret=fd:0", "IMG"];
     let text = ["standard input can be one secret", "hint: use stdin for each"];
     scene.command_refused(&mut with(&mixed, "xyzzy-zero"), 1, &text);
+    // Read for the first, it has nothing left for the second.
+    let shared = ["replace", "--old-secret=fd:3", "--new-secret=fd:3", "IMG"];
+    scene.command_refused(&mut scene.command(&shared), 1, &["fd:3 can be one secret only"]);
 }
 
 #[test]

@@ -60,6 +60,11 @@ impl Secrets {
             return Err(invalid("standard input can be one secret only")
                 .with_hint("use stdin for each secret, and a line for each"));
         }
+        let is_shared = |it: &&Source| matches!(it, Source::Fd(1..)) && count(it) > 1;
+        if let Some(Source::Fd(number)) = sources.iter().find(is_shared) {
+            return Err(invalid(&format!("fd:{number} can be one secret only"))
+                .with_hint("give each secret a descriptor of its own"));
+        }
         let mut secrets = Self {
             objects: SecretObjects::new(),
             descriptors: Vec::new(),
