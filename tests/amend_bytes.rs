@@ -75,7 +75,7 @@ fn a_replace() {
         assert_eq!(opener(&sample.image, "new"), Some(sample.keyslot));
         let after = sample.bytes();
         let used = active(&sample.image);
-        let staging = (0..8).find(|keyslot| !used.contains(keyslot)).unwrap();
+        let staging = (0..8).rfind(|keyslot| !used.contains(keyslot)).unwrap();
         let staging_area = sample.area_of(staging);
         assert!(after[staging_area.clone()].iter().all(|&byte| byte == 0));
         sample.differ_only_in(&before, &after, &[sample.entry(), sample.area(), staging_area]);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use keyslot::amend::{PlannedChange, Request};
+use keyslot::header::Staging;
 use keyslot::storage::Storage;
 use keyslot::{Error, ErrorKind, Image, Limits, OpenOptions, Passphrase, Sharing};
 use support::crash;
@@ -99,8 +100,29 @@ fn a_change_that_failed_later_says_what_was_done_before() {
     );
     assert_eq!(said("; keyslot 1 changed as asked; keyslot 0 is unchanged"), 4, "{texts:#?}");
     let half = "; keyslot 1 changed as asked; keyslot 0 is half replaced: \
-                the new secret opens keyslot 2";
+                the new secret opens keyslot 7";
     assert_eq!(said(half), 6, "{texts:#?}");
+}
+
+/// cryptsetup takes no lock on LUKS1, and its key material goes to the first keyslot that is free.
+#[test]
+fn a_replacement_is_staged_where_cryptsetup_does_not_add() {
+    let (a, b, c) = (secret("a"), secret("b"), secret("c"));
+    for (free, others, staged) in
+        [(vec![7], vec![], 7), (vec![0, 2, 5], vec![], 5), (vec![1, 4], vec![4], 1)]
+    {
+        let slots: Vec<_> =
+            (0..8).filter(|slot| !free.contains(slot)).map(|slot| (slot, &a)).collect();
+        let memory = Memory::new(memory::image(&small_key(), &slots), None);
+        let image = Image::from_storage(memory, Limits::NONE).unwrap();
+        let others = others.into_iter().map(|slot| support::opener::add(slot, &b));
+        let changes = others.chain([support::opener::replace(3, &c)]).collect();
+        let plan = image.plan(Request { changes, force: false }).unwrap();
+        let Some(PlannedChange::Replace { staging, .. }) = plan.changes().last() else {
+            panic!("{plan:?}")
+        };
+        assert_eq!(*staging, Staging::Keyslot(staged), "{free:?}");
+    }
 }
 
 #[test]

@@ -198,7 +198,8 @@ impl Plan {
         let is_free: fn(&Slot) -> bool = |slot| matches!(slot, Slot::Free);
         let (erased, free) = (find(true, is_free), find(false, is_free));
         // One that is free already can be reserved before anything changes.
-        let spare = free.first().or(erased.first()).copied();
+        // The last, because cryptsetup, which takes no lock on LUKS1, adds to the first.
+        let spare = free.last().or(erased.first()).copied();
         header.arrange(find(false, is_new).len(), &erased, &find(true, is_new), spare)
     }
 }

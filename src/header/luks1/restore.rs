@@ -181,7 +181,9 @@ impl Sorted {
         };
         let mut replaced = all(true, true);
         replaced.retain(|&i| !present.has_same_keyslot(backup, i));
-        let spares = all(false, false);
+        let mut spares = all(false, false);
+        // The last first, because cryptsetup, which takes no lock, adds to the first.
+        spares.reverse();
         let left = present.header.leftovers().into_iter().filter_map(|left| match left {
             Leftover::Wipe { keyslot } | Leftover::Replace { keyslot, .. } => Some(keyslot),
             _ => None,
