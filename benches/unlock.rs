@@ -4,7 +4,6 @@
 //! `cargo bench --bench unlock` takes half a minute; `cargo bench --bench unlock -- '8/.*'` picks rows of
 //! `search/KEYSLOTS/RIGHT`. A keyslot has the key of AES-256-XTS, and 20000 iterations of SHA-256.
 
-use std::io;
 use std::time::Duration;
 
 use criterion::measurement::WallTime;
@@ -12,7 +11,7 @@ use criterion::{BenchmarkGroup, Criterion, SamplingMode, criterion_group, criter
 use keyslot::crypto::{CipherSpec, HashAlg, KdfAlg};
 use keyslot::header::{Header, Scheme, SlotChange, Step, luks1};
 use keyslot::keyslot::{Candidate, Until, new_digest, seal, search};
-use keyslot::storage::Storage;
+use keyslot::storage::MemoryStorage;
 use keyslot::{Limits, Passphrase, VolumeKey};
 
 fn benches(criterion: &mut Criterion) {
@@ -47,7 +46,7 @@ fn row(group: &mut BenchmarkGroup<'_, WallTime>, count: usize, name: &str, right
 }
 
 /// With so many keyslots, each with a secret of its own.
-fn image(count: usize) -> Bytes {
+fn image(count: usize) -> MemoryStorage {
     let cipher = CipherSpec::parse("aes", "xts-plain64", 64).expect("a cipher");
     let key = VolumeKey::random(cipher.key_size()).expect("a key");
     let digest = new_digest(HashAlg::Sha256, &key, 1000).expect("a digest");
@@ -72,34 +71,12 @@ fn image(count: usize) -> Bytes {
             bytes[offset..][..written.len()].copy_from_slice(written);
         }
     }
-    Bytes(bytes)
+    MemoryStorage::new(bytes)
 }
 
 /// Of a keyslot.
 fn secret(keyslot: usize) -> Passphrase {
     Passphrase::new(format!("hunter{keyslot}").as_bytes()).expect("memory")
-}
-
-/// An image that is only read.
-#[derive(Debug)]
-struct Bytes(Vec<u8>);
-
-impl Storage for Bytes {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.len() as u64)
-    }
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let bytes = usize::try_from(offset).ok().and_then(|offset| self.0.get(offset..));
-        let bytes = bytes.and_then(|bytes| bytes.get(..buf.len()));
-        buf.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-    fn write_all_at(&self, _: &[u8], _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::ReadOnlyFilesystem.into())
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 const ITERATIONS: u32 = 20_000;

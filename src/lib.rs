@@ -39,6 +39,7 @@
 //! library without what only the command needs.
 
 pub mod amend;
+pub mod container;
 pub mod crypto;
 pub mod error;
 pub mod header;

@@ -198,6 +198,10 @@ fn an_image_that_is_something_else_is_named() {
         (0, b"vhdxfile", "the image is in VHDX format"),
         (64, b"\x7f\x10\xda\xbe", "the image is in VDI format"),
         (512, b"LABELONE", "the image is an LVM physical volume"),
+        (0x438, b"\x53\xef", "the image is an ext2, ext3 or ext4 file system"),
+        (0, b"WithoutFreeSpace", "the image is in Parallels format"),
+        (0, b"LUKS\xde\xad", "was left so\nhint: finish it with cryptsetup-reencrypt"),
+        (0, b"RBDL\xba\xbe", "a clone of an encrypted RBD image\nhint: flatten the clone first"),
     ] {
         let scene = Scene::of(&image(offset, magic));
         scene.refused(&["check", "IMG"], 4, &["Volume is not in LUKS format; ", what]);
@@ -214,7 +218,7 @@ fn luks_in_a_partition_is_found() {
     disk[446 + 16..446 + 32].copy_from_slice(&[0, 0, 0, 0, 0x83, 0, 0, 0, 8, 0, 0, 0, 0, 1, 0, 0]);
     disk[510..512].copy_from_slice(b"\x55\xaa");
     disk.extend(&luks);
-    let hint = "hint: LUKS is in partition 2, from byte 4096 on: copy the partition to a file";
+    let hint = "hint: LUKS is in partition 2, from byte 4096 on: use --partition 2";
     let scene = Scene::of(&disk);
     scene.refused(&["check", "IMG"], 4, &["begins with a partition table (MBR)", hint]);
 

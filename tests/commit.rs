@@ -13,8 +13,9 @@ use keyslot::header::Staging;
 use keyslot::storage::Storage;
 use keyslot::{Error, ErrorKind, Image, Limits, OpenOptions, Passphrase, Sharing};
 use support::crash;
-use support::memory::{self, Forgetful, Memory, Op};
+use support::memory::{self, Forgets, Memory, Op};
 use support::opener::{Opener, add, erase, secret, small_key};
+use support::watched::{Watch, Watched};
 
 fn amend(memory: &Arc<Memory>, opener: &Passphrase, request: Request) -> Result<(), Error> {
     amend_on(Arc::clone(memory), opener, request)
@@ -190,7 +191,7 @@ fn what_reads_back_wrong_is_not_taken_for_written() {
     let memory = Memory::new(memory::image(&small_key(), &[(0, &a)]), None);
     let before = memory.bytes();
     // Key material does not arrive; the header would.
-    let storage = Forgetful { memory: Arc::clone(&memory), forgets: 4096..u64::MAX };
+    let storage = Watched(Forgets { memory: Arc::clone(&memory), forgets: 4096..u64::MAX });
     let mut image = Image::from_storage(storage, Limits::NONE).unwrap();
     let unlocked = image.unlock(&a).unwrap();
     let plan = image.plan(Request::one(add(1, &new))).unwrap();
@@ -211,6 +212,7 @@ fn a_keyslot_that_another_program_takes_meanwhile_is_not_overwritten() {
             let memory = Memory::new(image.clone(), None);
             let syncs_left = Arc::new(AtomicUsize::new(sync));
             let other = Other { memory: Arc::clone(&memory), syncs_left: Arc::clone(&syncs_left) };
+            let other = Watched(other);
             let result = amend_on(other, &a, request.clone());
             if syncs_left.load(Ordering::Relaxed) != TAKEN {
                 break;
@@ -239,17 +241,12 @@ struct Other {
 
 const TAKEN: usize = usize::MAX;
 
-impl Storage for Other {
-    fn len(&self) -> io::Result<u64> {
-        self.memory.len()
+impl Watch for Other {
+    fn below(&self) -> &dyn Storage {
+        &self.memory
     }
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.memory.read_exact_at(buf, offset)
-    }
-    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.memory.write_all_at(buf, offset)
-    }
-    fn sync_data(&self) -> io::Result<()> {
+
+    fn sync(&self) -> io::Result<()> {
         match self.syncs_left.load(Ordering::Relaxed) {
             TAKEN => {}
             0 => {

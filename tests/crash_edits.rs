@@ -9,16 +9,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use keyslot::header::{Edit, Header, Priority};
+use keyslot::storage::ReadOnlyBytes;
 use keyslot::{Error, Image, Limits, Passphrase};
 use serde_json::json;
 use support::crash;
 use support::luks2::{Change, Luks2, roomy};
 use support::memory::Memory;
-use support::opener::{Bytes, Opener, erase, secret};
+use support::opener::{Opener, erase, secret};
 
 /// What a header says, whichever copy says it.
 fn says(image: &[u8]) -> (String, String) {
-    let header = Header::read(&Bytes(image.to_vec())).expect("a valid header in every state");
+    let header =
+        Header::read(&ReadOnlyBytes(image.to_vec())).expect("a valid header in every state");
     let text = header.luks2().map_or(String::new(), |header| {
         format!("{} {} {}", header.label(), header.subsystem(), header.metadata().text())
     });
@@ -115,7 +117,7 @@ fn repairs() {
         assert_eq!(says(&before), says(&after));
         let whole = Luks2::new(after.clone());
         assert_eq!(whole.text(0), whole.text(1));
-        assert_eq!(Header::read(&Bytes(after)).unwrap().warning(), None);
+        assert_eq!(Header::read(&ReadOnlyBytes(after)).unwrap().warning(), None);
         println!("repair: {states} states");
     }
 }
@@ -130,14 +132,14 @@ fn a_repair_finishes_an_erase() {
     let plan = image.plan(keyslot::amend::Request::one(erase(3))).unwrap();
     image.amend(&plan, None).unwrap_err();
     let before = memory.bytes();
-    let left = Header::read(&Bytes(before.clone())).unwrap().leftovers();
+    let left = Header::read(&ReadOnlyBytes(before.clone())).unwrap().leftovers();
     assert_eq!(left.len(), 1);
     let memory = Memory::new(before, None);
     let mut image = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
     assert!(image.repair(false).unwrap());
     assert!(!image.repair(false).unwrap());
     let after = memory.bytes();
-    assert!(Header::read(&Bytes(after.clone())).unwrap().leftovers().is_empty());
+    assert!(Header::read(&ReadOnlyBytes(after.clone())).unwrap().leftovers().is_empty());
     assert!(after[98304..98304 + 65536].iter().all(|&byte| byte == 0));
     let opened = Opener::new(&secrets).open(&after);
     assert!(opened.iter().all(|(_, by)| by.len() == 1) && opened.len() == 3);

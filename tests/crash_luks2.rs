@@ -12,11 +12,12 @@ use keyslot::amend::{Change, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::header::{Area, Header, Leftover};
 use keyslot::keyslot::{Cost, Pbkdf};
+use keyslot::storage::ReadOnlyBytes;
 use keyslot::{Image, Limits, Passphrase};
 use serde_json::{Value, json};
 use support::luks2::{Change as HeaderChange, Luks2, roomy};
 use support::memory::{Memory, Op};
-use support::opener::{Bytes, Opener, erase, secret};
+use support::opener::{Opener, erase, secret};
 use support::promise::{Amended, Promise, check};
 
 /// Both copies say the same, and nothing is left to be done.
@@ -209,7 +210,7 @@ fn what_a_crash_left_is_overwritten() {
         }
     }
     let area = Area { offset: 98304, len: 65536 };
-    let left = |image: &[u8]| Header::read(&Bytes(image.to_vec())).unwrap().leftovers();
+    let left = |image: &[u8]| Header::read(&ReadOnlyBytes(image.to_vec())).unwrap().leftovers();
     assert_eq!(left(&crashed), [Leftover::Area(area)]);
     let is_blank = |image: &[u8]| image[98304..98304 + 65536].iter().all(|&byte| byte == 0);
     assert!(!is_blank(&crashed));

@@ -11,8 +11,9 @@ use std::collections::BTreeSet;
 
 use keyslot::ErrorKind;
 use keyslot::header::{Fate, Header};
+use keyslot::storage::ReadOnlyBytes;
 use support::luks2::{Change as HeaderChange, Luks2, roomy};
-use support::opener::{Bytes, erase};
+use support::opener::erase;
 use support::restoring::{Scene, add, changed, luks1, replace, set};
 
 #[test]
@@ -114,7 +115,7 @@ fn luks1_header_that_is_damaged_or_gone() {
         let mut opener = scene.opener();
         let after = scene.each_state(|state| {
             // What is a header is that of the backup, with its key material.
-            if Header::read(&Bytes(state.to_vec())).is_ok() {
+            if Header::read(&ReadOnlyBytes(state.to_vec())).is_ok() {
                 assert_eq!(set(&opener.open(state)), [0, 1].into());
             }
         });
@@ -181,7 +182,7 @@ fn luks2_headers_that_are_gone() {
             let new = set(&opener.open(&scene.then));
             let after = scene.each_state(|state| {
                 // What is a header is that of the backup, with its key material.
-                if Header::read(&Bytes(state.to_vec())).is_ok() {
+                if Header::read(&ReadOnlyBytes(state.to_vec())).is_ok() {
                     assert_eq!(set(&opener.open(state)), new);
                 }
             });

@@ -9,10 +9,10 @@ mod support;
 use std::collections::BTreeMap;
 
 use keyslot::header::Header;
+use keyslot::storage::ReadOnlyBytes;
 use support::crash;
 use support::luks2::roomy;
 use support::memory::Op;
-use support::opener::Bytes;
 use support::parallel::in_parallel;
 use support::restoring::{add, changed, luks1, replace};
 use support::twice::{Action, Counts, Twice};
@@ -109,7 +109,7 @@ fn luks1_amendments_after_interrupted_repairs() {
     let mut kinds = BTreeMap::new();
     for action in [Action::Replace(0, "new"), Action::Replace(6, "new"), Action::Erase(6)] {
         for left in twice.first_states(&action).into_iter().filter(|it| it.disk == it.cache) {
-            let header = Header::read(&Bytes(left.disk.clone())).unwrap();
+            let header = Header::read(&ReadOnlyBytes(left.disk.clone())).unwrap();
             if let [leftover] = header.leftovers()[..] {
                 kinds.entry(format!("{leftover:?}")).or_insert(left.disk);
             }

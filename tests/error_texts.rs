@@ -13,11 +13,12 @@ use keyslot::amend::{Change, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::header::{Backup, Edit, Header, Priority};
 use keyslot::keyslot::{Cost, Pbkdf};
-use keyslot::storage::Storage;
+use keyslot::storage::{ReadOnlyBytes, Storage};
 use keyslot::{Error, Image, Limits, Passphrase, Restoration};
 use support::luks2::roomy;
 use support::memory::{self, Memory};
-use support::opener::{Bytes, Opener, erase, secret, small_key};
+use support::opener::{Opener, erase, secret, small_key};
+use support::watched::{Watch, Watched};
 
 /// What the error's other clauses say.
 struct Named<'a> {
@@ -72,7 +73,7 @@ impl Scene {
         };
         let is_done = |these: &[usize]| these.iter().all(|&it| of(&opened, it) == of(&after, it));
         let all_done = slots().all(|it| named.unchanged.contains(&it) || is_done(&[it]));
-        let header = Header::read(&Bytes(now.to_vec())).unwrap();
+        let header = Header::read(&ReadOnlyBytes(now.to_vec())).unwrap();
         let is_true = match clause {
             "nothing has changed" => is_unchanged(&[]),
             _ if clause.starts_with("nothing has changed but marks of areas to be overwritten") => {
@@ -178,7 +179,7 @@ fn changed(image: &[u8], opener: &str, changes: &[Change]) -> Vec<u8> {
 }
 
 fn restore(memory: &Arc<Memory>, then: &[u8]) -> Result<(), Error> {
-    let backup = Backup::read(&Bytes(then.to_vec())).unwrap();
+    let backup = Backup::read(&ReadOnlyBytes(then.to_vec())).unwrap();
     Restoration::on_storage(Arc::clone(memory), backup, false)?.run()
 }
 
@@ -244,7 +245,8 @@ fn errors_of_luks2_amendments_are_true() {
 /// A disk that is full from the second area on: the first keyslot is replaced by then.
 #[test]
 fn a_full_disk_between_two_replacements_in_place_is_told_so() {
-    let full = Full { memory: Memory::new(roomy(0).bytes, None), reserved: AtomicUsize::new(0) };
+    let full =
+        Watched(Full { memory: Memory::new(roomy(0).bytes, None), reserved: AtomicUsize::new(0) });
     let mut image = Image::from_storage(full, Limits::NONE).unwrap();
     let unlocked = image.unlock(&secret("hunter0")).unwrap();
     let changes = vec![replace(3, "new"), replace(5, "newer")];
@@ -263,24 +265,16 @@ struct Full {
     reserved: AtomicUsize,
 }
 
-impl Storage for Full {
-    fn len(&self) -> io::Result<u64> {
-        self.memory.len()
+impl Watch for Full {
+    fn below(&self) -> &dyn Storage {
+        &self.memory
     }
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.memory.read_exact_at(buf, offset)
-    }
-    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.memory.write_all_at(buf, offset)
-    }
+
     fn reserve(&self, _: u64, _: u64) -> io::Result<()> {
         match self.reserved.fetch_add(1, Ordering::Relaxed) {
             0 => Ok(()),
             _ => Err(io::ErrorKind::StorageFull.into()),
         }
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.memory.sync_data()
     }
 }
 

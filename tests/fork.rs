@@ -9,11 +9,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
+use keyslot::storage::ReadOnlyBytes;
 use keyslot::{Image, Limits};
 use support::amending::passphrase;
 use support::eventually;
 use support::luks2::{Change, Luks2};
-use support::opener::Bytes;
 
 #[test]
 fn argon2_in_a_child_does_not_wait_for_the_parents_threads() {
@@ -51,7 +51,7 @@ fn unlock(image: &Luks2) -> Option<usize> {
     // It does not open with another number of lanes, but takes as long.
     let two_lanes = image.with(&Change::Set(vec![lanes]));
     for image in [&two_lanes, image] {
-        let opened = Image::from_storage(Bytes(image.bytes.clone()), Limits::NONE).unwrap();
+        let opened = Image::from_storage(ReadOnlyBytes(image.bytes.clone()), Limits::NONE).unwrap();
         if let Ok(unlocked) = opened.unlock(&passphrase("hunter0")) {
             return Some(unlocked.keyslot());
         }

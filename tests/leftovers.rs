@@ -11,11 +11,13 @@ use keyslot::amend::{Change, PlannedChange, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::header::{Header, Leftover, Priority};
 use keyslot::keyslot::{Cost, Pbkdf};
+use keyslot::storage::ReadOnlyBytes;
 use keyslot::storage::Storage;
 use keyslot::{Error, ErrorKind, Image, Limits, Passphrase};
 use support::luks2::{Change as HeaderChange, roomy};
-use support::memory::{self, Forgetful, Memory, Op};
-use support::opener::{Bytes, Opener, erase, replace, secret, small_key};
+use support::memory::{self, Forgets, Memory, Op};
+use support::opener::{Opener, erase, replace, secret, small_key};
+use support::watched::Watched;
 
 fn open(bytes: Vec<u8>, fails: Option<usize>) -> (Arc<Memory>, Image) {
     let memory = Memory::new(bytes, fails);
@@ -58,7 +60,7 @@ fn interrupted(bytes: &[u8], opener: &Passphrase, change: impl Fn() -> Change) -
 }
 
 fn leftovers(bytes: &[u8]) -> Vec<Leftover> {
-    Header::read(&Bytes(bytes.to_vec())).unwrap().leftovers()
+    Header::read(&ReadOnlyBytes(bytes.to_vec())).unwrap().leftovers()
 }
 
 /// A repair leaves each secret that is meant to open the image in the keyslot where it belongs.
@@ -205,7 +207,7 @@ fn key_material_of_an_interrupted_restoration_is_marked() {
     for (then, opener, keyslot) in [(luks1, secret("a"), 6), (roomy(1).bytes, secret("hunter0"), 5)]
     {
         let area = {
-            let header = Header::read(&Bytes(then.clone())).unwrap();
+            let header = Header::read(&ReadOnlyBytes(then.clone())).unwrap();
             header.keyslot(keyslot).unwrap().area
         };
         let start = usize::try_from(area.offset).unwrap();
@@ -213,10 +215,10 @@ fn key_material_of_an_interrupted_restoration_is_marked() {
         let now = amend(&then, &opener, erase(keyslot)).unwrap();
         for fails in 0.. {
             let memory = Memory::new(now.clone(), Some(fails));
-            let backup = Backup::read(&Bytes(then.clone())).unwrap();
+            let backup = Backup::read(&ReadOnlyBytes(then.clone())).unwrap();
             let result = Restoration::on_storage(Arc::clone(&memory), backup, false).unwrap().run();
             let state = memory.bytes();
-            let header = Header::read(&Bytes(state.clone())).unwrap();
+            let header = Header::read(&ReadOnlyBytes(state.clone())).unwrap();
             let is_used = header.keyslots().any(|it| it.active && it.index == keyslot);
             let has_it = state.windows(512).any(|it| it == &material[..512]);
             assert!(!has_it || is_used || !header.leftovers().is_empty(), "at operation {fails}");
@@ -240,7 +242,7 @@ fn key_material_of_an_interrupted_forced_restoration_is_marked() {
         "d",
         vec![erase(5), replace(0, "x"), replace(1, "y"), replace(2, "z"), erase(3)],
     );
-    let header = Header::read(&Bytes(then.clone())).unwrap();
+    let header = Header::read(&ReadOnlyBytes(then.clone())).unwrap();
     let ranges: Vec<_> = header
         .keyslots()
         .map(|it| usize::try_from(it.area.offset).unwrap()..)
@@ -248,10 +250,10 @@ fn key_material_of_an_interrupted_forced_restoration_is_marked() {
         .collect();
     for fails in 0.. {
         let memory = Memory::new(now.clone(), Some(fails));
-        let backup = Backup::read(&Bytes(then.clone())).unwrap();
+        let backup = Backup::read(&ReadOnlyBytes(then.clone())).unwrap();
         let result = Restoration::on_storage(Arc::clone(&memory), backup, true).unwrap().run();
         let state = memory.bytes();
-        let header = Header::read(&Bytes(state.clone())).unwrap();
+        let header = Header::read(&ReadOnlyBytes(state.clone())).unwrap();
         let left = header.leftovers();
         let is_marked = |keyslot: usize| {
             left.iter().any(|it| match *it {
@@ -280,7 +282,7 @@ fn a_repair_of_marks_that_contradict_each_other_loses_nothing() {
     let image = memory::image(&small_key(), &[(0, &a), (2, &b)]);
     let entry = |keyslot: usize| 208 + 48 * keyslot..208 + 48 * keyslot + 40;
     let mut opener = Opener::new(&[&a, &b]);
-    let header = Header::read(&Bytes(image.clone())).unwrap();
+    let header = Header::read(&ReadOnlyBytes(image.clone())).unwrap();
     for is_active in [false, true] {
         let mut image = image.clone();
         for copy in [3, 4] {
@@ -331,7 +333,7 @@ fn an_erased_and_added_keyslot_is_new() {
         let request = Request { changes: vec![erase(3), add.clone()], force: true };
         let plan = image.plan(request).unwrap();
         image.amend(&plan, Some(&unlocked)).unwrap();
-        let header = Header::read(&Bytes(memory.bytes())).unwrap();
+        let header = Header::read(&ReadOnlyBytes(memory.bytes())).unwrap();
         assert_eq!(header.keyslot(3).unwrap().priority, Priority::Normal);
         assert_eq!(image.unlock(&new).unwrap().keyslot(), 3);
         let metadata = header.luks2().unwrap().metadata().value();
@@ -345,7 +347,7 @@ fn a_luks1_header_write_that_is_lost_is_reported() {
     let (a, new) = (secret("a"), secret("new"));
     let memory = Memory::new(memory::image(&small_key(), &[(0, &a)]), None);
     for change in [support::opener::add(1, &new), replace(0, &new)] {
-        let storage = Forgetful { memory: Arc::clone(&memory), forgets: 0..1024 };
+        let storage = Watched(Forgets { memory: Arc::clone(&memory), forgets: 0..1024 });
         let mut image = Image::from_storage(storage, Limits::NONE).unwrap();
         let unlocked = image.unlock(&a).unwrap();
         let plan = image.plan(Request::one(change)).unwrap();

@@ -9,11 +9,11 @@ mod command;
 mod support;
 
 use command::{Scene, assert_no_secret};
+use keyslot::storage::ReadOnlyBytes;
 use keyslot::{Image, Limits};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::{Map, Value, json};
 use support::luks2::{Change, Luks2, roomy};
-use support::opener::Bytes;
 
 /// As many as there can be.
 const KEYSLOTS: usize = 32;
@@ -27,7 +27,7 @@ const REST: i64 = 40 << 10;
 #[test]
 fn a_wrong_secret_takes_the_memory_of_one_keyslot() {
     let image = image();
-    let opened = Image::from_storage(Bytes(image.bytes.clone()), Limits::NONE).unwrap();
+    let opened = Image::from_storage(ReadOnlyBytes(image.bytes.clone()), Limits::NONE).unwrap();
     assert_eq!(opened.keyslots().filter(|keyslot| keyslot.active).count(), KEYSLOTS);
     let scene = Scene::of(&image.bytes);
 

@@ -14,11 +14,13 @@ use keyslot::amend::{Change, Request};
 use keyslot::crypto::{Argon2Variant, CipherSpec, HashAlg, KdfAlg};
 use keyslot::header::{Header, Scheme, SlotChange, Step};
 use keyslot::keyslot::{Candidate, Cost, Until, seal, search};
+use keyslot::storage::ReadOnlyBytes;
 use keyslot::storage::Storage;
 use keyslot::{ErrorKind, Image, Limits, OpenOptions, Passphrase, Sharing};
 use support::luks2::roomy;
 use support::memory::{self, Memory};
-use support::opener::{Bytes, secret, small_key};
+use support::opener::{secret, small_key};
+use support::watched::{Watch, Watched};
 
 const ARGON2: KdfAlg =
     KdfAlg::Argon2 { variant: Argon2Variant::Argon2id, time: 1, memory: 32, parallelism: 1 };
@@ -30,7 +32,7 @@ fn pbkdf2(hash: HashAlg, iterations: u32) -> KdfAlg {
 /// A LUKS2 image with these secrets in its keyslots 8, 9 and so on, by these KDFs.
 fn image(slots: &[(&Passphrase, KdfAlg)]) -> Vec<u8> {
     let mut bytes = roomy(slots.len()).bytes;
-    let storage = Bytes(bytes.clone());
+    let storage = ReadOnlyBytes(bytes.clone());
     let header = Header::read(&storage).unwrap();
     let image = Image::from_storage(storage, Limits::NONE).unwrap();
     let unlocked = image.unlock(&secret("hunter0")).unwrap();
@@ -52,7 +54,11 @@ fn image(slots: &[(&Passphrase, KdfAlg)]) -> Vec<u8> {
     bytes
 }
 
-fn candidates<'a>(storage: &'a Bytes, header: &'a Header, from: usize) -> Vec<Candidate<'a>> {
+fn candidates<'a>(
+    storage: &'a ReadOnlyBytes<Vec<u8>>,
+    header: &'a Header,
+    from: usize,
+) -> Vec<Candidate<'a>> {
     let keyslots = header.keyslots().filter(|keyslot| keyslot.index >= from);
     keyslots.map(|keyslot| Candidate { storage, keyslot }).collect()
 }
@@ -75,7 +81,7 @@ fn what_opens_is_what_opens_one_after_the_other() {
     ];
     let slots: Vec<_> =
         kdfs.iter().enumerate().map(|(i, &kdf)| (if i % 3 == 1 { &b } else { &a }, kdf)).collect();
-    let storage = Bytes(image(&slots));
+    let storage = ReadOnlyBytes(image(&slots));
     let header = Header::read(&storage).unwrap();
     let candidates = candidates(&storage, &header, 8);
     assert_eq!(candidates.len(), kdfs.len());
@@ -99,7 +105,7 @@ fn the_right_one_is_found_wherever_it_is() {
     for place in 0..8 {
         let slots: Vec<_> = (0..8).map(|i| (i, if i == place { &right } else { &wrong })).collect();
         let bytes = memory::image(&small_key(), &slots);
-        let image = Image::from_storage(Bytes(bytes), Limits::NONE).unwrap();
+        let image = Image::from_storage(ReadOnlyBytes(bytes), Limits::NONE).unwrap();
         assert_eq!(image.unlock(&right).unwrap().keyslot(), place);
         let other = image.unlock(&secret("other")).unwrap_err();
         assert_eq!(other.kind(), ErrorKind::WrongSecret);
@@ -122,7 +128,7 @@ fn the_first_that_opens_ends_the_rest() {
     }
     let keyslots = metadata["keyslots"].clone();
     bytes = text.with(&support::luks2::Change::Set(vec![("/keyslots", keyslots)])).bytes;
-    let storage = Bytes(bytes);
+    let storage = ReadOnlyBytes(bytes);
     let header = Header::read(&storage).unwrap();
     let mut candidates = candidates(&storage, &header, 8);
     assert_eq!(candidates[1].keyslot.kdf.alg, endless);
@@ -146,20 +152,15 @@ fn the_first_that_opens_ends_the_rest() {
 #[derive(Debug)]
 struct Counting(Arc<Memory>, Arc<AtomicUsize>);
 
-impl Storage for Counting {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
+impl Watch for Counting {
+    fn below(&self) -> &dyn Storage {
+        &self.0
     }
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+
+    fn read(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         // The length of the key material of a key of 16 bytes.
         self.1.fetch_add(usize::from(buf.len() == 64_000), Ordering::Relaxed);
         self.0.read_exact_at(buf, offset)
-    }
-    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(buf, offset)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
     }
 }
 
@@ -168,7 +169,7 @@ fn no_keyslot_is_derived_twice_for_one_amendment() {
     let (old, new) = (secret("old"), secret("new"));
     let bytes = memory::image(&small_key(), &[(2, &old)]);
     let count = Arc::new(AtomicUsize::new(0));
-    let storage = Counting(Memory::new(bytes, None), Arc::clone(&count));
+    let storage = Watched(Counting(Memory::new(bytes, None), Arc::clone(&count)));
     let mut image = Image::from_storage(storage, Limits::NONE).unwrap();
     let unlocked = image.unlock(&old).unwrap();
     let replace = Change::replace(&old, &new, Cost::Iterations(1));
@@ -234,7 +235,7 @@ fn the_first_is_the_first_whatever_its_kdf() {
     let bytes = image(&[(&right, ARGON2), (&wrong, pbkdf2(HashAlg::Sha256, 1))]);
     let image = support::luks2::Luks2::new(bytes);
     let endless = vec![("/keyslots/9/kdf/iterations", u32::MAX.into())];
-    let storage = Bytes(image.with(&support::luks2::Change::Set(endless)).bytes);
+    let storage = ReadOnlyBytes(image.with(&support::luks2::Change::Set(endless)).bytes);
     let header = Header::read(&storage).unwrap();
     let candidates = candidates(&storage, &header, 8);
     let outcomes = search(&candidates, &right, Limits::NONE, Until::First);
@@ -245,13 +246,14 @@ fn the_first_is_the_first_whatever_its_kdf() {
 fn many_images_at_once() {
     let (a, b) = (secret("a"), secret("b"));
     let open = |slots: &[(usize, &Passphrase)]| {
-        Image::from_storage(Bytes(memory::image(&small_key(), slots)), Limits::NONE).unwrap()
+        Image::from_storage(ReadOnlyBytes(memory::image(&small_key(), slots)), Limits::NONE)
+            .unwrap()
     };
     let luks2 = image(&[(&b, pbkdf2(HashAlg::Sha512, 3)), (&a, ARGON2)]);
     let images = [
         open(&[(0, &a), (5, &b)]),
         open(&[(1, &b)]),
-        Image::from_storage(Bytes(luks2), Limits::default().with_memory(16)).unwrap(),
+        Image::from_storage(ReadOnlyBytes(luks2), Limits::default().with_memory(16)).unwrap(),
         open(&[]),
         open(&[(2, &a), (3, &a), (7, &b)]),
     ];
@@ -277,7 +279,7 @@ fn limits_and_failures_are_of_one_keyslot() {
         (&right, pbkdf2(HashAlg::Sha256, 1000)),
         (&right, ARGON2),
     ];
-    let storage = Bytes(image(&slots));
+    let storage = ReadOnlyBytes(image(&slots));
     let header = Header::read(&storage).unwrap();
     let candidates = candidates(&storage, &header, 8);
     let limits = Limits::default().with_iterations(1500).with_memory(16);
@@ -308,7 +310,7 @@ fn the_limit_on_time_is_for_all_keyslots_of_an_image_together() {
     let bytes = image.with(&support::luks2::Change::Set(keyslots)).bytes;
     let open = |millis| {
         let limits = Limits::NONE.with_time(Duration::from_millis(millis));
-        Image::from_storage(Bytes(bytes.clone()), limits).unwrap()
+        Image::from_storage(ReadOnlyBytes(bytes.clone()), limits).unwrap()
     };
     let over = |image: &Image| -> Vec<usize> {
         let mut over = Vec::new();
@@ -344,9 +346,11 @@ fn the_limit_on_time_is_for_all_keyslots_of_an_image_together() {
 #[test]
 fn tried_passphrases_are_not_kept() {
     const LEN: usize = 1 << 18;
-    let image =
-        Image::from_storage(Bytes(memory::image(&small_key(), &[(0, &secret("a"))])), Limits::NONE)
-            .unwrap();
+    let image = Image::from_storage(
+        ReadOnlyBytes(memory::image(&small_key(), &[(0, &secret("a"))])),
+        Limits::NONE,
+    )
+    .unwrap();
     let size = || {
         let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
         statm.split(' ').next().unwrap().parse::<usize>().unwrap() * 4096

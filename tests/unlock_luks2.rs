@@ -9,15 +9,15 @@ use base64ct::{Base64, Encoding};
 use keyslot::crypto::{CipherSpec, HashAlg};
 use keyslot::header::Priority;
 use keyslot::keyslot::seal;
+use keyslot::storage::ReadOnlyBytes;
 use keyslot::{ErrorKind, Image, Limits, VolumeKey};
 use serde_json::json;
 use support::amending::passphrase;
 use support::luks2::{Change, Luks2};
 use support::memory::scheme;
-use support::opener::Bytes;
 
 fn open(image: &Luks2, limits: Limits) -> Image {
-    Image::from_storage(Bytes(image.bytes.clone()), limits).unwrap()
+    Image::from_storage(ReadOnlyBytes(image.bytes.clone()), limits).unwrap()
 }
 
 /// What unlocking says, of which keyslot or in which words.

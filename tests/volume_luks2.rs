@@ -192,7 +192,7 @@ fn what_a_volume_refuses_by_name() {
         (
             with("offset", json!("0")),
             ErrorKind::Unsupported,
-            "segment 0 begins at byte 0: the header is detached, which is not supported",
+            "the header is detached: its payload is in another file",
         ),
         (
             with("encryption", json!("rot13-ecb")),

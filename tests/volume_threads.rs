@@ -16,9 +16,11 @@ use std::thread;
 
 use keyslot::crypto::CipherSpec;
 use keyslot::header::Segment;
+use keyslot::storage::Storage;
 use keyslot::{Image, Limits, OpenOptions, Sharing, Volume, VolumeKey};
 use support::amending::passphrase;
 use support::disk::Disk;
+use support::watched::{Watch, Watched};
 
 /// Bytes of one owner: no sector has a multiple of it.
 const STEP: usize = 300;
@@ -200,25 +202,20 @@ fn a_panic_leaves_the_volume_usable() {
     #[derive(Debug)]
     struct Panics(AtomicBool, Disk);
 
-    impl keyslot::storage::Storage for Panics {
-        fn len(&self) -> std::io::Result<u64> {
-            self.1.len()
+    impl Watch for Panics {
+        fn below(&self) -> &dyn Storage {
+            &self.1
         }
-        fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
-            self.1.read_exact_at(buf, offset)
-        }
-        fn write_all_at(&self, buf: &[u8], offset: u64) -> std::io::Result<()> {
+
+        fn write(&self, buf: &[u8], offset: u64) -> std::io::Result<()> {
             assert!(self.0.swap(true, Ordering::Relaxed), "on purpose");
             self.1.write_all_at(buf, offset)
-        }
-        fn sync_data(&self) -> std::io::Result<()> {
-            self.1.sync_data()
         }
     }
 
     let encryption = CipherSpec::parse("aes", "xts-plain64", 64).unwrap();
     let segment = Segment { offset: 0, len: 1024, iv_tweak: 0, sector_size: 512, encryption };
-    let storage = Arc::new(Panics(AtomicBool::new(false), Disk::new(&[0; 1024])));
+    let storage = Arc::new(Watched(Panics(AtomicBool::new(false), Disk::new(&[0; 1024]))));
     let key = VolumeKey::random(64).unwrap();
     let volume = Volume::new(storage, vec![segment], &key).unwrap();
     thread::scope(|scope| {

@@ -6,7 +6,7 @@ use arbitrary::Arbitrary;
 use keyslot::header::{Backup, Header};
 use keyslot::{ErrorKind, Restoration};
 
-use super::memory::{Memory, image};
+use super::memory::{Memory, image, memory};
 use super::memory_luks2;
 use super::model_luks2::Slot;
 
@@ -45,7 +45,7 @@ pub fn check(run: &Run) {
     if let Some(cut) = run.cut {
         bytes.truncate(cut as usize % (bytes.len() + 1));
     }
-    let backup = match Backup::read(&Memory::new(bytes.clone())) {
+    let backup = match Backup::read(&memory(bytes.clone())) {
         Ok(backup) => backup,
         Err(error) => {
             let kinds = [ErrorKind::Corrupt, ErrorKind::NotLuks, ErrorKind::Unsupported];
@@ -54,13 +54,13 @@ pub fn check(run: &Run) {
         }
     };
     assert!(bytes.starts_with(backup.as_bytes()));
-    let again = Backup::read(&Memory::new(backup.as_bytes().to_vec())).expect("the same again");
+    let again = Backup::read(&memory(backup.as_bytes().to_vec())).expect("the same again");
     assert!(again.as_bytes() == backup.as_bytes());
 
     let memory = match run.onto {
         Onto::Itself => whole,
         Onto::Later(secrets) => sample(run.is_luks2, secrets),
-        Onto::Nothing => Memory::new(vec![0x5a; whole.bytes().len()]),
+        Onto::Nothing => memory(vec![0x5a; whole.bytes().len()]),
     };
     let before = memory.bytes();
     let payload = before.len() - 512;

@@ -6,6 +6,7 @@
 pub mod amend_ops;
 pub mod amend_ops_luks2;
 pub mod amend_requests;
+mod disk;
 pub mod header_backup;
 pub mod image_specs;
 pub mod luks1_header;
@@ -19,3 +20,5 @@ pub mod restore_ops;
 pub mod secret_objects;
 pub mod volume;
 pub mod volume_copy;
+#[path = "../../tests/support/watched.rs"]
+pub mod watched;

@@ -5,7 +5,6 @@
 //! written too, which takes a hundred times as long.
 
 use std::fmt::Write as _;
-use std::io;
 
 use keyslot::Limits;
 use keyslot::Passphrase;
@@ -14,7 +13,8 @@ use keyslot::crypto::KdfAlg;
 use keyslot::header::luks1;
 use keyslot::header::{Header, Leftover, Scheme, Sealed, SlotChange, Step};
 use keyslot::keyslot::opens;
-use keyslot::storage::Storage;
+
+use super::disk::{Disk, disk};
 
 const HEADER_SIZE: usize = 592;
 const LUKS1: &[u8] = b"LUKS\xba\xbe\0\x01";
@@ -24,7 +24,7 @@ pub fn check(data: &[u8]) {
         Some(bytes) => u64::from_le_bytes(bytes.try_into().expect("eight bytes")),
         None => 1 << 40,
     };
-    let disk = Disk { start: data, len };
+    let disk = disk(data, len);
     let parsed = luks1::Header::parse(data, len);
     let read = Header::read(&disk);
     // What else there may be is told apart by `Header::read` alone.
@@ -161,40 +161,8 @@ fn reads_material(header: &Header, disk: &Disk<'_>) {
         assert!(!matches!(opens(disk, &keyslot, &wrong, limits), Ok(Some(_))));
     }
     let Some(area) = header.keyslot(0).map(|keyslot| keyslot.area) else { return };
-    let from = usize::try_from(area.offset).unwrap_or(usize::MAX).min(disk.start.len());
-    let to = from.saturating_add(area.len).min(disk.start.len());
-    let blank = disk.start[from..to].iter().all(|&byte| byte == 0);
+    let from = usize::try_from(area.offset).unwrap_or(usize::MAX).min(disk.start.0.len());
+    let to = from.saturating_add(area.len).min(disk.start.0.len());
+    let blank = disk.start.0[from..to].iter().all(|&byte| byte == 0);
     assert_eq!(header.is_blank(0, disk).expect("it lies in the image"), blank);
-}
-
-/// An image of `len` bytes that begins with these and goes on with zeros.
-#[derive(Debug)]
-struct Disk<'a> {
-    start: &'a [u8],
-    len: u64,
-}
-
-impl Storage for Disk<'_> {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.len)
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        if offset.checked_add(buf.len() as u64).is_none_or(|end| end > self.len) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        buf.fill(0);
-        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(self.start.len());
-        let len = buf.len().min(self.start.len() - from);
-        buf[..len].copy_from_slice(&self.start[from..from + len]);
-        Ok(())
-    }
-
-    fn write_all_at(&self, _: &[u8], _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::ReadOnlyFilesystem.into())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        Ok(())
-    }
 }

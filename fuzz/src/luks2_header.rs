@@ -5,7 +5,6 @@
 //! text of a header whose binary part and checksums are right; with bit 1 only in the secondary copy,
 //! and with bit 2 in a copy of 32768 bytes.
 
-use std::io;
 use std::ops::Range;
 
 use keyslot::crypto::{HashAlg, KdfAlg};
@@ -14,16 +13,19 @@ use keyslot::keyslot::opens;
 use keyslot::storage::Storage;
 use keyslot::{Limits, Passphrase};
 
+use super::disk::{Disk, disk};
+
 pub fn check(data: &[u8]) {
     let Some((&kind, rest)) = data.split_first() else { return };
     if kind & 1 == 0 {
-        if let Ok(Header::Luks2(header)) = Header::read(&Disk::new(rest.to_vec())) {
+        if let Ok(Header::Luks2(header)) = Header::read(&disk(rest, LEN)) {
             is_sound(&header);
         }
         return;
     }
     let hdr_size = if kind & 4 == 0 { 16384 } else { 32768 };
-    let Some(disk) = image(rest, hdr_size, kind & 2 == 0) else { return };
+    let Some(bytes) = image(rest, hdr_size, kind & 2 == 0) else { return };
+    let disk = disk(&bytes, LEN);
     let Ok(header) = Header::read(&disk) else { return };
     let Header::Luks2(luks2) = &header else { unreachable!("its magic says LUKS2") };
     assert_eq!(luks2.metadata().text().as_bytes(), rest);
@@ -82,14 +84,14 @@ fn survives(header: &luks2::Header, hdr_size: usize) {
     let value = header.metadata().value();
     let text = serde_json::to_string(value).expect("a value");
     // Escapes that were not needed are gone, those that are needed were there.
-    let disk = image(text.as_bytes(), hdr_size, true).expect("it was as long before");
-    let Ok(Header::Luks2(again)) = Header::read(&disk) else { panic!("{text}") };
+    let bytes = image(text.as_bytes(), hdr_size, true).expect("it was as long before");
+    let Ok(Header::Luks2(again)) = Header::read(&disk(&bytes, LEN)) else { panic!("{text}") };
     assert!(again.metadata().value() == value, "{text}");
     assert_eq!(again.metadata().text(), text);
 }
 
 /// Whatever is asked of it, the answer is no panic.
-fn uses(header: &Header, disk: &Disk) {
+fn uses(header: &Header, disk: &Disk<'_>) {
     let len = disk.len().expect("a length");
     let volume_len = header.volume_len(len);
     if let Ok(segments) = header.segments(len) {
@@ -110,7 +112,7 @@ fn uses(header: &Header, disk: &Disk) {
 }
 
 /// An image with this metadata and room for its keyslots; `None` if it is too long.
-fn image(text: &[u8], hdr_size: usize, with_primary: bool) -> Option<Disk> {
+fn image(text: &[u8], hdr_size: usize, with_primary: bool) -> Option<Vec<u8>> {
     let mut bytes = vec![0; 2 * hdr_size];
     for (copy, magic) in [b"LUKS\xba\xbe", b"SKUL\xba\xbe"].into_iter().enumerate() {
         if copy == 0 && !with_primary {
@@ -128,40 +130,8 @@ fn image(text: &[u8], hdr_size: usize, with_primary: bool) -> Option<Disk> {
         let checksum = HashAlg::Sha256.digest(&[&*header]);
         header[448..480].copy_from_slice(&checksum);
     }
-    Some(Disk::new(bytes))
+    Some(bytes)
 }
 
-/// Bytes, and zeros behind them.
-#[derive(Debug)]
-struct Disk(Vec<u8>);
-
-impl Disk {
-    fn new(bytes: Vec<u8>) -> Self {
-        Self(bytes)
-    }
-}
-
-impl Storage for Disk {
-    fn len(&self) -> io::Result<u64> {
-        Ok(1 << 32)
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        if offset.checked_add(buf.len() as u64).is_none_or(|end| end > 1 << 32) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        buf.fill(0);
-        let from = usize::try_from(offset).unwrap_or(usize::MAX).min(self.0.len());
-        let len = buf.len().min(self.0.len() - from);
-        buf[..len].copy_from_slice(&self.0[from..from + len]);
-        Ok(())
-    }
-
-    fn write_all_at(&self, _: &[u8], _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::ReadOnlyFilesystem.into())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
+/// Length of an image in bytes
+const LEN: u64 = 1 << 32;

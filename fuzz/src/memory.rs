@@ -1,7 +1,6 @@
 //! Images in memory, small and quick to open: key material of 64000 bytes a keyslot, one
 //! iteration.
 
-use std::fmt;
 use std::io;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -9,8 +8,10 @@ use keyslot::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen, KdfAlg};
 use keyslot::header::luks1;
 use keyslot::header::{Header, Scheme, Sealed, SlotChange, Step};
 use keyslot::keyslot::{new_digest, seal, unlock};
-use keyslot::storage::Storage;
+use keyslot::storage::{MemoryStorage, Storage};
 use keyslot::{Limits, Passphrase, Unlocked, VolumeKey};
+
+use super::watched::{Watch, Watched};
 
 /// What the keyslots open with; one of them is empty, and one QEMU could not use.
 pub const SECRETS: [&[u8]; 4] = [b"first", b"second\n", b"", b"\xff\0"];
@@ -59,7 +60,7 @@ pub fn image(secrets: [Option<usize>; 8]) -> Memory {
         let start = usize::try_from(area.offset).expect("small");
         bytes[start..start + area.len].fill(0);
     }
-    let memory = Memory::new(bytes);
+    let memory = memory(bytes);
     for step in stages.iter().flat_map(|stage| &stage.steps) {
         if let Step::Write { offset, bytes } = step {
             memory.write_all_at(bytes, *offset).expect("no fault");
@@ -78,38 +79,37 @@ fn virgin() -> (VolumeKey, Header) {
 }
 
 /// A storage whose clones are the same bytes, and that can be made to fail once.
-#[derive(Clone)]
-pub struct Memory(Arc<Mutex<State>>);
+pub type Memory = Arc<Watched<Faulty>>;
 
-struct State {
-    bytes: Vec<u8>,
+#[derive(Debug)]
+pub struct Faulty {
+    bytes: MemoryStorage,
     /// So many reads, writes and syncs until one fails
-    fault: Option<u8>,
+    fault: Mutex<Option<u8>>,
 }
 
-impl Memory {
-    pub fn new(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(Mutex::new(State { bytes, fault: None })))
-    }
+pub fn memory(bytes: Vec<u8>) -> Memory {
+    Arc::new(Watched(Faulty { bytes: MemoryStorage::new(bytes), fault: Mutex::default() }))
+}
 
+impl Faulty {
     pub fn bytes(&self) -> Vec<u8> {
-        self.state().bytes.clone()
+        self.bytes.to_vec()
     }
 
     pub fn set_fault(&self, after: Option<u8>) {
-        self.state().fault = after;
+        *self.fault() = after;
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn fault(&self) -> MutexGuard<'_, Option<u8>> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl State {
-    fn fails(&mut self) -> io::Result<()> {
-        match self.fault.as_mut() {
+    fn fails(&self) -> io::Result<()> {
+        let mut fault = self.fault();
+        match fault.as_mut() {
             Some(0) => {
-                self.fault = None;
+                *fault = None;
                 Err(io::Error::other("as was asked for"))
             }
             Some(count) => {
@@ -121,39 +121,26 @@ impl State {
     }
 }
 
-impl Storage for Memory {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.state().bytes.len() as u64)
+impl Watch for Faulty {
+    fn below(&self) -> &dyn Storage {
+        &self.bytes
     }
 
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let mut state = self.state();
-        state.fails()?;
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        let end = start.saturating_add(buf.len());
-        let bytes = state.bytes.get(start..end).ok_or(io::ErrorKind::UnexpectedEof)?;
-        buf.copy_from_slice(bytes);
-        Ok(())
+    fn read(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.fails()?;
+        self.bytes.read_exact_at(buf, offset)
     }
 
     /// One that fails writes the first half of its sectors.
-    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        let mut state = self.state();
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        let failed = state.fails();
+    fn write(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let failed = self.fails();
         let len = if failed.is_err() { buf.len() / 1024 * 512 } else { buf.len() };
         // Never beyond the end: nothing of an amendment makes an image longer.
-        state.bytes[start..start + len].copy_from_slice(&buf[..len]);
+        self.bytes.write_all_at(&buf[..len], offset).expect("it is within the image");
         failed
     }
 
-    fn sync_data(&self) -> io::Result<()> {
-        self.state().fails()
-    }
-}
-
-impl fmt::Debug for Memory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Memory(..)")
+    fn sync(&self) -> io::Result<()> {
+        self.fails()
     }
 }

@@ -9,7 +9,7 @@ use keyslot::keyslot::{new_digest, seal, unlock_keyslot};
 use keyslot::{Limits, Unlocked, VolumeKey};
 use serde_json::{Map, Value, json};
 
-use super::memory::{Memory, SECRETS, passphrase};
+use super::memory::{Memory, SECRETS, memory, passphrase};
 use super::model_luks2::{Slot, Slots};
 
 /// Bytes of a copy of the header
@@ -81,7 +81,7 @@ pub fn image(slots: &Slots, units: usize) -> Memory {
         "nobody": null,
     });
     write_copies(&mut bytes, &metadata.to_string());
-    Memory::new(bytes)
+    memory(bytes)
 }
 
 fn write_copies(bytes: &mut [u8], text: &str) {

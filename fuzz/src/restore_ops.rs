@@ -84,7 +84,7 @@ fn apply(
     fault: Option<u8>,
 ) -> Option<bool> {
     if let What::Restore { force } = *what {
-        let saved = Backup::read(&Memory::new(saved.to_vec())).expect("it was a valid image");
+        let saved = Backup::read(&memory::memory(saved.to_vec())).expect("it was a valid image");
         let restoration = Restoration::on_storage(memory.clone(), saved, force).ok()?;
         // What is forced may lose all if it is interrupted, and says so.
         memory.set_fault(fault.filter(|_| !force));

@@ -11,7 +11,7 @@ use keyslot::header::Segment;
 use keyslot::secret::SecretBytes;
 use keyslot::{ErrorKind, Volume, VolumeKey};
 
-use super::memory::Memory;
+use super::memory::{Memory, memory};
 
 /// Segments, and what is done to the volume that they are.
 #[derive(Arbitrary, Debug)]
@@ -44,7 +44,7 @@ enum Access {
 
 pub fn check(run: &Run) {
     let (segments, storage_len, is_valid) = segments(&run.shapes);
-    let memory = Memory::new(vec![BESIDE; storage_len]);
+    let memory = memory(vec![BESIDE; storage_len]);
     let volume = match Volume::new(Arc::new(memory.clone()), segments.clone(), &KEY) {
         Ok(volume) => volume,
         Err(error) => {

@@ -13,7 +13,7 @@ use keyslot::storage::Storage;
 use keyslot::volume::{CopyOptions, Side};
 use keyslot::{ErrorKind, Volume, VolumeKey};
 
-use super::memory::Memory;
+use super::memory::{Memory, memory};
 
 /// Two images, and how one is copied to the other.
 #[derive(Arbitrary, Debug)]
@@ -113,7 +113,7 @@ impl Opened {
     /// So many bytes, all of which are `filler`.
     fn new(image: Image, len: usize, filler: u8) -> Self {
         let Image::Volume { cipher, power, split } = image else {
-            return Self { memory: Memory::new(vec![filler; len]), volume: None };
+            return Self { memory: memory(vec![filler; len]), volume: None };
         };
         let (name, mode) = CIPHERS[usize::from(cipher) % CIPHERS.len()];
         let encryption = CipherSpec::parse(name, mode, 32).expect("a cipher");
@@ -128,7 +128,7 @@ impl Opened {
             at += len + SECTOR;
             Segment { offset, len: len as u64, iv_tweak: 7, sector_size: size, encryption }
         });
-        let memory = Memory::new(vec![0; at]);
+        let memory = memory(vec![0; at]);
         let volume = Volume::new(Arc::new(memory.clone()), segments.to_vec(), &KEY);
         let volume = volume.expect("valid segments");
         volume.write_all_at(&vec![filler; len], 0).expect("it is within");

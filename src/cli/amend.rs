@@ -6,10 +6,11 @@ use clap::Args;
 use keyslot::amend::{Change, HELP, Request};
 use keyslot::keyslot::wrong_secret;
 use keyslot::options::{ImageSpec, Options, check_driver};
-use keyslot::{Error, ErrorKind, Image, Result};
+use keyslot::{Error, ErrorKind, OpenOptions, Result};
 
 use super::image_spec;
 use super::job::{Job, carry_out};
+use super::location::LocationArgs;
 use super::progress::Percent;
 use super::report::Failure;
 use super::secrets::{Question, Secrets, not_both};
@@ -51,6 +52,9 @@ pub struct AmendArgs {
     /// IMAGE is a list of QEMU's image options
     #[arg(long)]
     image_opts: bool,
+
+    #[command(flatten)]
+    location: LocationArgs,
 
     /// Format of the image
     #[arg(short, long, value_name = "FMT")]
@@ -102,7 +106,9 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
         return Err(opening(invalid("file.locking=off is refused: the image is always locked")));
     }
     let (path, format) = (&spec.path, spec.driver.as_deref());
-    if spec.key_secret.is_none() && persona.guesses_raw(&Image::open(path), format) {
+    if spec.key_secret.is_none()
+        && persona.guesses_raw(&located(args, &spec).and_then(|it| it.open(path)), format)
+    {
         let path = path.display();
         output::tell(&format!(
             "WARNING: Image format was not specified for '{path}' and probing guessed raw."
@@ -110,7 +116,8 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
         RAW_IS_DANGEROUS.iter().copied().for_each(output::tell);
         return Err(not_amendable().into());
     }
-    let job = match Job::open(&spec.path, &args.change, persona) {
+    let place = args.location.apply_with(&spec, args.change.open_options()).map_err(opening)?;
+    let job = match Job::open_with(&spec.path, place, &args.change, persona) {
         _ if spec.driver.as_deref() == Some("raw") => return Err(not_amendable().into()),
         Err(error) if !waits_for_secret(&error, &spec, persona) => return Err(opening(error)),
         job => job,
@@ -170,6 +177,11 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
     let job = job.keep_tokens(args.keep_tokens);
     carry_out(job, &request, Some(&unlocked), &args.change, persona == Persona::Keyslot)
         .map_err(|failure| failure.while_amending(&spec.shown))
+}
+
+/// The options that say where the image is.
+fn located(args: &AmendArgs, spec: &ImageSpec) -> Result<OpenOptions> {
+    args.location.apply_with(spec, OpenOptions::new())
 }
 
 fn check_writable(spec: &ImageSpec) -> Result<()> {

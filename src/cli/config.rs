@@ -1,14 +1,13 @@
 //! `keyslot config` and `keyslot uuid`: what a header says of itself and of its keyslots' order.
 
-use std::path::{Path, PathBuf};
-
 use clap::{Args, ValueEnum};
 use keyslot::header::luks2::Metadata;
 use keyslot::header::{Edit, Priority};
-use keyslot::{Error, ErrorKind, Image, Result};
+use keyslot::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::location::ImageArgs;
 use super::{ChangeArgs, Outcome, Output, output, qemu_format};
 
 /// Set the priority of a keyslot, the label or the subsystem of a LUKS2 image
@@ -34,8 +33,8 @@ pub struct ConfigArgs {
     #[command(flatten)]
     pub(super) change: ChangeArgs,
 
-    /// Image
-    image: PathBuf,
+    #[command(flatten)]
+    image: ImageArgs,
 }
 
 /// A priority as cryptsetup names it
@@ -56,8 +55,8 @@ pub struct UuidArgs {
     #[command(flatten)]
     pub(super) change: ChangeArgs,
 
-    /// Image
-    image: PathBuf,
+    #[command(flatten)]
+    image: ImageArgs,
 }
 
 /// Runs `keyslot config`.
@@ -91,9 +90,9 @@ pub fn config(args: &ConfigArgs) -> Outcome {
 /// Runs `keyslot uuid`.
 pub fn uuid(args: &UuidArgs) -> Outcome {
     let Some(text) = &args.uuid else {
-        let uuid = Image::open(&args.image)?.header().uuid();
+        let uuid = args.image.open()?.header().uuid();
         let text = if args.change.output == Output::Json {
-            let result = json!({ "filename": args.image.to_string_lossy(), "uuid": uuid });
+            let result = json!({ "filename": args.image.path().to_string_lossy(), "uuid": uuid });
             qemu_format::json_line(&result)
         } else {
             format!("{uuid}\n")
@@ -118,12 +117,13 @@ pub fn parse_uuid(text: &str) -> Result<Uuid> {
 /// Makes these edits, unless it is a dry run, and says what `describe` makes of the metadata before
 /// and after: members for JSON, and lines.
 pub fn edit(
-    path: &Path,
+    image: &ImageArgs,
     args: &ChangeArgs,
     edits: &[Edit],
     describe: impl FnOnce(Option<&Metadata>, Option<&Metadata>) -> (Value, String),
 ) -> Outcome {
-    let mut image = args.open_options().open(path)?;
+    let path = image.path();
+    let mut image = image.apply(args.open_options()).open(path)?;
     let before = image.header().clone();
     if let Some(warning) =
         before.warning().filter(|_| !args.quiet && before.check_amendable().is_ok())

@@ -1,7 +1,6 @@
 //! `keyslot add` and `replace`: new secrets for keyslots.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 use clap::Args;
 use keyslot::amend::{Change, Request};
@@ -11,9 +10,10 @@ use keyslot::secret::Passphrase;
 use keyslot::{Error, ErrorKind, Result};
 
 use super::job::{Job, carry_out};
+use super::location::ImageArgs;
 use super::opening::OpeningArgs;
 use super::secrets::Secrets;
-use super::{ChangeArgs, KdfArgs, ObjectArgs, Outcome, Persona, SOURCES};
+use super::{ChangeArgs, KdfArgs, ObjectArgs, Outcome, SOURCES};
 
 /// Add a secret: a new keyslot that opens the image
 #[derive(Args)]
@@ -48,8 +48,8 @@ pub struct AddArgs {
     #[command(flatten)]
     pub(super) change: ChangeArgs,
 
-    /// Image
-    image: PathBuf,
+    #[command(flatten)]
+    image: ImageArgs,
 }
 
 /// Replace a secret by another one, in the same keyslot
@@ -93,8 +93,8 @@ pub struct ReplaceArgs {
     #[command(flatten)]
     pub(super) change: ChangeArgs,
 
-    /// Image
-    image: PathBuf,
+    #[command(flatten)]
+    image: ImageArgs,
 }
 
 /// Runs `keyslot add`.
@@ -106,7 +106,7 @@ pub fn add(args: &AddArgs) -> Outcome {
         Some(keyslot) => (args.keyslot, Some(keyslot)),
         None => (None, args.keyslot),
     };
-    let job = Job::open(&args.image, &args.change, Persona::Keyslot)?;
+    let job = Job::open(&args.image, &args.change)?;
     job.check_openable()?;
     job.check_count(&pbkdf, Some(keyslot.unwrap_or(NEW)))?;
     let (source, force) = (args.opening.source(), args.change.force);
@@ -128,7 +128,7 @@ pub fn replace(args: &ReplaceArgs) -> Outcome {
     let sources = args.old_secret.iter().chain(&args.new_secret);
     let secrets = Secrets::with_opening(&args.objects.objects, &args.opening, sources)?;
     let pbkdf = args.new.pbkdf()?;
-    let job = Job::open(&args.image, &args.change, Persona::Keyslot)?.keep_tokens(args.keep_tokens);
+    let job = Job::open(&args.image, &args.change)?.keep_tokens(args.keep_tokens);
     let (keyslot, force) = (args.keyslot, args.change.force);
     if keyslot.is_none() {
         job.check_openable()?;

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::path::PathBuf;
 
 use clap::Args;
 use keyslot::amend::{Change, Request};
@@ -12,9 +11,10 @@ use keyslot::secret::Passphrase;
 use keyslot::{Error, ErrorKind, Result};
 
 use super::job::{Job, carry_out};
+use super::location::ImageArgs;
 use super::opening::OpeningArgs;
 use super::secrets::Secrets;
-use super::{ChangeArgs, ObjectArgs, Outcome, Persona, SOURCES, prompt};
+use super::{ChangeArgs, ObjectArgs, Outcome, SOURCES, prompt};
 
 /// Erase secrets: their keyslots are made inactive and their key material overwritten
 ///
@@ -53,8 +53,8 @@ pub struct EraseArgs {
     #[command(flatten)]
     pub(super) change: ChangeArgs,
 
-    /// Image
-    image: PathBuf,
+    #[command(flatten)]
+    image: ImageArgs,
 }
 
 /// Runs `keyslot erase`.
@@ -64,7 +64,7 @@ pub fn erase(args: &EraseArgs) -> Outcome {
         return Err(Error::new(ErrorKind::InvalidInput, text).into());
     }
     let secrets = Secrets::with_opening(&args.objects.objects, &args.opening, &args.old_secret)?;
-    let job = Job::open(&args.image, &args.change, Persona::Keyslot)?;
+    let job = Job::open(&args.image, &args.change)?;
     let mut job = job.keep_tokens(args.keep_tokens);
     let keyslots = args.keyslots(&job);
     let force = args.change.force || args.all;
@@ -80,7 +80,7 @@ pub fn erase(args: &EraseArgs) -> Outcome {
     };
     let source = args.opening.source();
     if args.all && !args.change.dry_run && !args.change.force {
-        confirm_all(&args.image)?;
+        confirm_all(args.image.path())?;
     } else if source.iter().chain(&args.old_secret).any(|it| Secrets::asks(Some(it))) {
         job.check(by_index(None), force)?;
     }

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use keyslot::header::{Backup, Fate, Header};
-use keyslot::{Error, ErrorKind, Image, Restoration, Result};
+use keyslot::{Error, ErrorKind, OpenOptions, Restoration, Result};
 use serde_json::{Value, json};
 
 use super::create::Version;
+use super::location::PartArgs;
 use super::progress::Spinner;
 use super::{ChangeArgs, Outcome, Output, output, prompt, qemu_format};
 
@@ -40,7 +41,10 @@ struct BackupArgs {
     #[arg(short, long)]
     quiet: bool,
 
-    /// Image
+    #[command(flatten)]
+    part: PartArgs,
+
+    /// Image, or the file with its detached header
     image: PathBuf,
 
     /// File to be made
@@ -66,7 +70,10 @@ struct RestoreArgs {
     /// File with the backup
     file: PathBuf,
 
-    /// Image that gets its header
+    #[command(flatten)]
+    part: PartArgs,
+
+    /// Image that gets its header, or the file with the detached one
     image: PathBuf,
 }
 
@@ -97,7 +104,7 @@ pub fn run(args: &HeaderArgs) -> Outcome {
 }
 
 fn backup(args: &BackupArgs) -> Outcome {
-    let image = Image::open(&args.image)?;
+    let image = args.part.apply(OpenOptions::new()).open(&args.image)?;
     let backup = {
         let _spinner = Spinner::start("saving the header", args.quiet);
         image.backup_header(&args.file)?
@@ -124,10 +131,11 @@ fn backup(args: &BackupArgs) -> Outcome {
 }
 
 fn restore(args: &RestoreArgs) -> Outcome {
-    let RestoreArgs { change, yes, file, image } = args;
+    let RestoreArgs { change, yes, part, file, image } = args;
     let asks = !change.force && !yes;
     let backup = Backup::open(file)?;
-    let restoration = Restoration::open(image, backup, change.force, &change.open_options())?;
+    let options = part.apply(change.open_options());
+    let restoration = Restoration::open(image, backup, change.force, &options)?;
     if asks && !change.dry_run {
         check_terminal(image)?;
     }

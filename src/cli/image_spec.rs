@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use keyslot::options::ImageSpec;
-use keyslot::{Error, ErrorKind};
+use keyslot::{Error, ErrorKind, OpenOptions};
 
 use super::Persona;
 use super::qemu_format;
@@ -62,15 +62,41 @@ pub fn check_persona(spec: &ImageSpec, persona: Persona) -> keyslot::Result<()> 
     }
 }
 
+/// The options, with where the image's own options say that it is.
+pub fn located(spec: &ImageSpec, options: OpenOptions) -> OpenOptions {
+    let options = match &spec.header {
+        Some(header) => options.header(header),
+        None => options,
+    };
+    if spec.is_part() { options.range(spec.offset, spec.size) } else { options }
+}
+
 /// The name under which qemu-img reports the image: with what a file name cannot say.
 pub fn qemu_name(spec: &ImageSpec) -> String {
-    let path = spec.path.to_string_lossy();
-    match &spec.key_secret {
-        Some(id) => format!(
-            r#"json:{{"driver": "luks", "file": {{"driver": "file", "filename": {}}}, "key-secret": {}}}"#,
-            qemu_format::json(&path.as_ref().into()),
-            qemu_format::json(&id.as_str().into()),
-        ),
-        None => path.into_owned(),
+    if spec.key_secret.is_none() && !spec.is_part() {
+        return spec.path.to_string_lossy().into_owned();
     }
+    let secret = match &spec.key_secret {
+        Some(id) => format!(r#", "key-secret": {}"#, qemu_format::json(&id.as_str().into())),
+        None => String::new(),
+    };
+    let file = if spec.is_part() { raw_node(spec) } else { file_node(spec) };
+    format!(r#"json:{{"driver": "luks", "file": {file}{secret}}}"#)
+}
+
+/// The name under which qemu-img reports the part of the file that the image is.
+pub fn raw_name(spec: &ImageSpec) -> String {
+    format!("json:{}", raw_node(spec))
+}
+
+fn raw_node(spec: &ImageSpec) -> String {
+    // In this order, which is that of QEMU's hash table.
+    let size = spec.size.map_or(String::new(), |size| format!(r#", "size": "{size}""#));
+    let (offset, file) = (spec.offset, file_node(spec));
+    format!(r#"{{"offset": "{offset}", "driver": "raw"{size}, "file": {file}}}"#)
+}
+
+fn file_node(spec: &ImageSpec) -> String {
+    let path = spec.path.to_string_lossy();
+    format!(r#"{{"driver": "file", "filename": {}}}"#, qemu_format::json(&path.as_ref().into()))
 }

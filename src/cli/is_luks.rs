@@ -1,11 +1,10 @@
 //! `keyslot is-luks`: a question for scripts, answered by the exit status.
 
-use std::path::PathBuf;
-
 use clap::{Args, ValueEnum};
-use keyslot::{ErrorKind, Image};
+use keyslot::ErrorKind;
 
 use super::Outcome;
+use super::location::ImageArgs;
 use super::report::Failure;
 
 /// Tell by the exit status whether a file is a LUKS image: 0 if it is, 1 if not
@@ -17,8 +16,8 @@ pub struct IsLuksArgs {
     #[arg(short = 'M', long = "type", value_enum, value_name = "TYPE")]
     kind: Option<Kind>,
 
-    /// Image
-    image: PathBuf,
+    #[command(flatten)]
+    image: ImageArgs,
 }
 
 /// A version of LUKS, by cryptsetup's name
@@ -31,7 +30,7 @@ enum Kind {
 
 /// Runs the command.
 pub fn run(args: &IsLuksArgs) -> Outcome {
-    let image = Image::open(&args.image).map_err(|error| match error.kind() {
+    let image = args.image.open().map_err(|error| match error.kind() {
         ErrorKind::NotLuks | ErrorKind::Corrupt | ErrorKind::Unsupported => Failure::silent(),
         _ => error.into(),
     })?;

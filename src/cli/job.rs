@@ -9,10 +9,11 @@ use keyslot::crypto::KdfKind;
 use keyslot::header::{Keyslot, Priority};
 use keyslot::keyslot::{Pbkdf, Unlocked, Until};
 use keyslot::secret::Passphrase;
-use keyslot::{Error, ErrorKind, Image, Result, Sharing};
+use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
 use serde_json::{Value, json};
 
 use super::check::opens_nothing;
+use super::location::ImageArgs;
 use super::progress::Spinner;
 use super::secrets::{Question, Secrets, check_not_empty, line_end_warning};
 use super::{ChangeArgs, Outcome, Output, Persona, changes, check_count, output, qemu_format};
@@ -30,9 +31,19 @@ pub struct Job {
 
 impl Job {
     /// Reads the header, and makes sure that the image is free. It is locked when all keys are derived.
-    pub fn open(path: &Path, change: &ChangeArgs, persona: Persona) -> Result<Self> {
-        let options = change.open_options().sharing(Sharing::None).write(true);
-        let image = options.open(path)?;
+    pub fn open(image: &ImageArgs, change: &ChangeArgs) -> Result<Self> {
+        let options = image.apply(change.open_options());
+        Self::open_with(image.path(), options, change, Persona::Keyslot)
+    }
+
+    /// The same with options that say where the image is.
+    pub fn open_with(
+        path: &Path,
+        options: OpenOptions,
+        change: &ChangeArgs,
+        persona: Persona,
+    ) -> Result<Self> {
+        let image = options.sharing(Sharing::None).write(true).open(path)?;
         image.check_free()?;
         persona.admit(&image)?;
         image.check_amendable()?;

@@ -19,6 +19,7 @@ mod info;
 mod is_luks;
 mod job;
 mod kdf;
+mod location;
 mod manual;
 mod opening;
 mod output;
@@ -26,6 +27,7 @@ mod progress;
 mod prompt;
 mod qemu_format;
 mod qemu_words;
+mod raw_file;
 mod repair;
 mod report;
 mod secrets;
@@ -145,6 +147,7 @@ impl Persona {
     fn admit(self, image: &Image) -> Result<()> {
         match image.header().luks1() {
             _ if self == Self::Keyslot => Ok(()),
+            Some(header) if image.is_detached() => header.check_strictly_detached(),
             Some(header) => header.check_strictly(),
             None => Err(Error::new(ErrorKind::Unsupported, "LUKS version 2 is not supported")),
         }

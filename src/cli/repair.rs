@@ -1,12 +1,11 @@
 //! `keyslot repair`: a header's copies brought into order, and what an interruption left.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use keyslot::header::Leftover;
 use serde_json::{Value, json};
 
 use super::changes::leftover;
+use super::location::ImageArgs;
 use super::progress::Spinner;
 use super::{ChangeArgs, Outcome, Output, output, qemu_format};
 
@@ -17,14 +16,16 @@ pub struct RepairArgs {
     #[command(flatten)]
     pub(super) change: ChangeArgs,
 
-    /// Image
-    image: PathBuf,
+    #[command(flatten)]
+    image: ImageArgs,
 }
 
 /// Runs the command.
 pub fn run(args: &RepairArgs) -> Outcome {
-    let RepairArgs { change, image: path } = args;
-    let mut image = change.open_options().erased(change.force).open(path)?;
+    let RepairArgs { change, image } = args;
+    let path = image.path();
+    let options = image.apply(change.open_options().erased(change.force));
+    let mut image = options.open(path)?;
     let mut found: Vec<String> = image.header().warning().map(str::to_owned).into_iter().collect();
     let damaged = image.header().damaged();
     let damaged: Vec<_> = damaged.into_iter().map(|(it, why)| (it, why.to_owned())).collect();

@@ -12,6 +12,7 @@ use keyslot::{Error, ErrorKind, Image, Result};
 use serde_json::{Map, Value, json};
 
 use super::config::edit;
+use super::location::ImageArgs;
 use super::report::Overrides;
 use super::{ChangeArgs, Outcome, Output, output, qemu_format};
 
@@ -37,8 +38,8 @@ struct ListArgs {
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Output,
 
-    /// Image
-    image: PathBuf,
+    #[command(flatten)]
+    image: ImageArgs,
 }
 
 /// Import a token from JSON
@@ -61,8 +62,8 @@ struct ImportArgs {
     #[command(flatten)]
     change: ChangeArgs,
 
-    /// Image
-    image: PathBuf,
+    #[command(flatten)]
+    image: ImageArgs,
 }
 
 /// Export a token as JSON
@@ -80,8 +81,8 @@ struct ExportArgs {
     #[arg(long)]
     force: bool,
 
-    /// Image
-    image: PathBuf,
+    #[command(flatten)]
+    image: ImageArgs,
 }
 
 /// Remove a token; the keyslots that it was for stay
@@ -94,8 +95,8 @@ struct RemoveArgs {
     #[command(flatten)]
     change: ChangeArgs,
 
-    /// Image
-    image: PathBuf,
+    #[command(flatten)]
+    image: ImageArgs,
 }
 
 impl TokenArgs {
@@ -131,11 +132,11 @@ pub fn run(args: &TokenArgs) -> Outcome {
 }
 
 fn list(args: &ListArgs) -> Outcome {
-    let image = Image::open(&args.image)?;
-    let tokens = metadata(&image, &args.image)?.tokens();
+    let image = args.image.open()?;
+    let tokens = metadata(&image, args.image.path())?.tokens();
     let text = if args.output == Output::Json {
         let tokens: Vec<_> = tokens.iter().map(listed).collect();
-        let filename = args.image.to_string_lossy();
+        let filename = args.image.path().to_string_lossy();
         qemu_format::json_line(&json!({ "filename": filename, "tokens": tokens }))
     } else {
         tokens.iter().map(line).collect()
@@ -202,11 +203,11 @@ fn read(path: Option<&Path>) -> Result<Map<String, Value>> {
 }
 
 fn export(args: &ExportArgs) -> Outcome {
-    let image = Image::open(&args.image)?;
-    let tokens = &metadata(&image, &args.image)?.value()["tokens"];
+    let image = args.image.open()?;
+    let tokens = &metadata(&image, args.image.path())?.value()["tokens"];
     let Some(token) = tokens.get(args.token.to_string()) else {
         let text = format!("there is no token {}", args.token);
-        return Err(Error::new(ErrorKind::InvalidInput, text).with_path(&args.image).into());
+        return Err(Error::new(ErrorKind::InvalidInput, text).with_path(args.image.path()).into());
     };
     let text = output::json_text(&format!("{token}\n"));
     let Some(path) = args.json_file.as_ref().filter(|path| *path != Path::new("-")) else {

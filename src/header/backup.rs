@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Header, STEADY_READS, read_steady};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{Storage, zeroed};
+use crate::storage::{ReadOnlyBytes, Storage, zeroed};
 
 /// A header and the areas of its keyslots, all of one moment.
 pub struct Backup {
@@ -38,7 +38,7 @@ impl Backup {
             }
             let mut bytes = zeroed(usize::try_from(end).unwrap_or(usize::MAX)).map_err(failed)?;
             read_steady(storage, &mut bytes).map_err(failed)?;
-            let start = Start(bytes);
+            let start = ReadOnlyBytes(bytes);
             if let Ok(header) = Header::read_start(&start, false)
                 && header.is_same(&found)
             {
@@ -114,31 +114,6 @@ impl<'a, H> Snapshot<'a, H> {
     pub fn range(&self, range: &Range<u64>) -> &'a [u8] {
         let at = |byte| usize::try_from(byte).unwrap_or(usize::MAX);
         self.bytes.get(at(range.start)..at(range.end)).unwrap_or_default()
-    }
-}
-
-/// The start of an image, in memory.
-#[derive(Debug)]
-struct Start(Vec<u8>);
-
-impl Storage for Start {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.len() as u64)
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        let bytes = start.checked_add(buf.len()).and_then(|end| self.0.get(start..end));
-        buf.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
-    }
-
-    fn write_all_at(&self, _: &[u8], _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::ReadOnlyFilesystem.into())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        Ok(())
     }
 }
 

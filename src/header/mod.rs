@@ -6,7 +6,6 @@ mod backup;
 mod change;
 mod cipher;
 mod edit;
-mod foreign;
 pub mod luks1;
 pub mod luks2;
 mod restore;
@@ -106,6 +105,7 @@ impl Header {
             _ => &mut bytes[..],
         };
         read_steady(storage, bytes).map_err(|e| Error::io("read the header", e))?;
+        // A LUKS2 header that was there before must not count.
         if bytes.starts_with(b"QFI\xfb") {
             return Err(Error::new(ErrorKind::Unsupported, "a qcow2 image is not supported yet"));
         }
@@ -118,7 +118,7 @@ impl Header {
                 if luks2::Header::is_behind(storage, error.kind() != ErrorKind::NotLuks)? {
                     return luks2::Header::read(storage).map(Self::Luks2);
                 }
-                Err(foreign::explain(error, bytes, storage))
+                Err(error)
             }
             parsed => parsed.map(Self::Luks1),
         }
@@ -206,7 +206,14 @@ impl Header {
         }
     }
 
-    /// Where the encrypted data is in a storage of `storage_len` bytes, in the volume's order.
+    /// Whether the header is detached: the encrypted data begins at byte 0, so it is in another
+    /// storage than the header.
+    pub fn is_detached(&self) -> bool {
+        self.payload_offset() == 0
+    }
+
+    /// Where the encrypted data is in a storage of `storage_len` bytes, in the volume's order. If the
+    /// header is [detached](Self::is_detached), that is not the storage of the header.
     pub fn segments(&self, storage_len: u64) -> Result<Vec<Segment>> {
         match self {
             Self::Luks1(header) => Ok(vec![header.segment(storage_len)?]),

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::Image;
+use crate::container::explain;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::Backup;
 use crate::storage::{Access, FileStorage, Place, Preallocation, Storage};
@@ -27,7 +28,8 @@ impl Backup {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = FileStorage::open(path, Access::ReadOnly)?;
-        let backup = Self::read(&file).map_err(|error| error.with_path(path))?;
+        let backup = Self::read(&file);
+        let backup = backup.map_err(|error| explain(error, &file).with_path(path))?;
         Ok(backup.with_path(path))
     }
 

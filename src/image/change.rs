@@ -1,12 +1,12 @@
 //! Changing an image: under its lock, and only if the header is still the one that was looked at.
 
+use super::session::Session;
 use super::{Image, lock};
-use crate::amend::{Plan, commit};
+use crate::amend::Plan;
 use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Edit, Header, Stage};
 use crate::keyslot::Unlocked;
-use crate::storage::FileStorage;
 use crate::storage::sharing::Sharing;
 
 /// What an amendment did to one keyslot.
@@ -102,17 +102,14 @@ impl Image {
     /// [`ErrorKind::InUse`] names who has it open.
     pub fn check_free(&self) -> Result<()> {
         self.must_be_writable()?;
-        match &self.file {
-            Some(file) => file.upgrade(Sharing::Amend, self.options.wait).map(drop),
-            None => Ok(()),
-        }
+        self.container.lease(Sharing::Amend, self.options.wait).map(drop)
     }
 
     fn read_again(&self) -> Result<Header> {
         if self.options.erased {
-            Header::read_to_repair(self.storage())
+            self.container.read_header_to_repair()
         } else {
-            Header::read(self.storage())
+            self.container.read_header()
         }
     }
 
@@ -125,11 +122,8 @@ impl Image {
 
     /// Locks the image, makes sure that its header is still the one `expected`, and writes.
     fn commit(&mut self, expected: &Header, (stages, after): (Vec<Stage>, Header)) -> Result<()> {
-        let _alone = match &self.file {
-            Some(file) => Some(file.upgrade(Sharing::Amend, self.options.wait)?),
-            None => None,
-        };
-        must_be_at_its_path(self.file.as_deref(), "since it was opened")?;
+        let container = self.container.clone();
+        let session = Session::open(&container, self.options.wait)?;
         let header = self.read_again()?;
         if !header.is_same(&self.header) {
             // The keyslots were tried on the old header.
@@ -141,7 +135,7 @@ impl Image {
             return Err(Error::new(ErrorKind::Changed, text));
         }
         lock(&self.tried).clear();
-        if let Err(error) = commit(self.storage(), &stages) {
+        if let Err(error) = session.commit(&stages) {
             // Later calls go by what the disk has now.
             if let Ok(header) = self.read_again() {
                 self.header = header;
@@ -149,20 +143,6 @@ impl Image {
             return Err(error);
         }
         self.header = after;
-        must_be_at_its_path(self.file.as_deref(), WHILE_CHANGED)
+        session.finish()
     }
 }
-
-/// Refuses to go on if the path leads to another file than the opened one.
-pub(super) fn must_be_at_its_path(file: Option<&FileStorage>, when: &str) -> Result<()> {
-    let Some(file) = file else { return Ok(()) };
-    let failed = |e| Error::io("check that the path still leads to the opened file", e);
-    if file.is_at_its_path().map_err(failed)? {
-        return Ok(());
-    }
-    let text = format!("another file took the image's place {when}");
-    Err(Error::new(ErrorKind::Changed, text))
-}
-
-pub(super) const WHILE_CHANGED: &str =
-    "while it was changed: the file that was opened has the change";

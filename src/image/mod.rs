@@ -5,6 +5,7 @@ mod change;
 mod create;
 mod plan;
 mod restore;
+mod session;
 mod tried;
 
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ pub use change::Done;
 pub use create::{CreateOptions, Format, Luks2Options, NewImage};
 pub use restore::Restoration;
 
+use crate::container::{Container, Part};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, Keyslot};
 use crate::keyslot::{
@@ -23,20 +25,16 @@ use crate::keyslot::{
 use crate::secret::Passphrase;
 use crate::storage::sharing::{Claim, Sharing};
 use crate::storage::{Access, FileStorage, Storage};
-use crate::volume::{RangeLock, Volume};
+use crate::volume::Volume;
 
 use self::tried::Tried;
 
 /// An opened LUKS image.
 #[derive(Debug)]
 pub struct Image {
-    storage: Arc<dyn Storage>,
-    /// The same storage where it is a file, which others can open too
-    file: Option<Arc<FileStorage>>,
+    container: Container,
     header: Header,
     options: OpenOptions,
-    /// What the volumes of this file take turns with
-    range_lock: Arc<RangeLock>,
     /// Results of earlier unlock attempts, so that no KDF runs twice. Cleared when the header changes.
     tried: Mutex<Tried>,
 }
@@ -50,6 +48,8 @@ pub struct OpenOptions {
     busy_device: bool,
     erased: bool,
     limits: Limits,
+    header: Option<PathBuf>,
+    part: Part,
 }
 
 impl Image {
@@ -58,13 +58,25 @@ impl Image {
         OpenOptions::new().open(path)
     }
 
-    /// An image on a storage of your own. Keeping others from it meanwhile is yours too.
+    /// Opens an image on caller-supplied storage. The caller must exclude other users of it.
     pub fn from_storage(storage: impl Storage + 'static, limits: Limits) -> Result<Self> {
-        let storage = Arc::new(storage);
-        let header = Header::read(storage.as_ref())?;
-        let options = OpenOptions { limits, write: true, ..OpenOptions::new() };
-        let (range_lock, tried) = (Arc::default(), Mutex::default());
-        Ok(Self { storage, file: None, header, options, range_lock, tried })
+        Self::on(Container::storage(Arc::new(storage)), limits)
+    }
+
+    /// Opens an image with a detached header on caller-supplied storages. The caller must exclude
+    /// other users of both.
+    pub fn from_storages(
+        header: impl Storage + 'static,
+        payload: impl Storage + 'static,
+        limits: Limits,
+    ) -> Result<Self> {
+        Self::on(Container::storages(Arc::new(header), Arc::new(payload)), limits)
+    }
+
+    fn on(container: Container, limits: Limits) -> Result<Self> {
+        let header = container.read_header()?;
+        let options = OpenOptions::new().sharing(Sharing::Amend).write(true).limits(limits);
+        Ok(Self { container, header, options, tried: Mutex::default() })
     }
 
     /// The header as it was read, or as the last amendment left it.
@@ -77,14 +89,45 @@ impl Image {
         self.header.keyslots()
     }
 
-    /// The storage below.
+    /// The storage that the header is in.
     pub fn storage(&self) -> &dyn Storage {
-        self.storage.as_ref()
+        self.container.header().as_ref()
     }
 
-    /// The image's file, if it is in one.
+    /// The file with the header, if it is detached.
+    pub fn header_file(&self) -> Option<&FileStorage> {
+        self.container.header_file().map(AsRef::as_ref)
+    }
+
+    /// Offset and length in bytes of the part of the [file](Self::file) that the image is. `None` if
+    /// it is all of the file; a length of `None` is to the end of the file.
+    pub fn part(&self) -> Option<(u64, Option<u64>)> {
+        self.container.part()
+    }
+
+    /// Whether the header is in another file than the payload.
+    pub fn is_detached(&self) -> bool {
+        self.container.is_detached()
+    }
+
+    /// Length of the payload's storage in bytes: of the file, or of the part of it that the image is.
+    pub fn payload_storage_len(&self) -> Result<u64> {
+        let len = self.container.payload().len();
+        self.named(len.map_err(|e| Error::io("read the length", e)))
+    }
+
+    /// Length of the volume in bytes, whether or not it can be opened. `None` if the payload was not
+    /// given, or is shorter than the header says.
+    pub fn volume_len(&self) -> Result<Option<u64>> {
+        if self.header.is_detached() && !self.container.is_detached() {
+            return Ok(None);
+        }
+        Ok(self.header.volume_len(self.payload_storage_len()?))
+    }
+
+    /// The image's file, if it is in one. If the header is detached, that is the file of the payload.
     pub fn file(&self) -> Option<&FileStorage> {
-        self.file.as_deref()
+        self.container.file().map(AsRef::as_ref)
     }
 
     /// The volume key, out of the keyslot that opens first: many are tried at a time, so it need not
@@ -116,7 +159,7 @@ impl Image {
     /// image whose data is written may be open for long, and remembers nothing.
     fn remember(&self, keyslot: usize, secret: &Passphrase, opens: bool) {
         let has_volume = matches!(self.options.sharing, Sharing::WriteData | Sharing::WriteAlone);
-        if self.file.is_some() && (has_volume || !self.options.write) {
+        if has_volume || !self.options.write {
             return;
         }
         let mut tried = lock(&self.tried);
@@ -136,16 +179,18 @@ impl Image {
     }
 
     fn try_volume(&self, unlocked: &Unlocked) -> Result<Volume> {
-        let len = self.storage().len().map_err(|e| Error::io("read the length", e))?;
+        if self.header.is_detached() && !self.container.is_detached() {
+            let text = "the header is detached: its payload is in another file";
+            let error = Error::new(ErrorKind::Unsupported, text);
+            return Err(error.with_hint("name that file, and give this one with --header"));
+        }
+        let payload = self.container.payload();
+        let len = payload.len().map_err(|e| Error::io("read the length", e))?;
         let segments = self.header.segments(len)?;
         self.must_own(unlocked)?;
-        let volume = Volume::new(Arc::clone(&self.storage), segments, unlocked.volume_key())?
-            .with_range_lock(Arc::clone(&self.range_lock));
-        Ok(match (&self.file, self.options.sharing) {
-            (None, _) => volume,
-            (Some(file), sharing) if sharing.writes() => volume.with_path(file.path()),
-            (Some(file), _) => volume.with_path(file.path()).read_only(),
-        })
+        let volume = Volume::new(Arc::clone(payload), segments, unlocked.volume_key())?;
+        let writable = self.options.sharing.writes() && !self.container.is_read_only();
+        Ok(if writable { volume } else { volume.read_only() })
     }
 
     /// Whether this keyslot opens with the passphrase; never, if it is inactive.
@@ -237,10 +282,7 @@ impl Image {
 
     /// The result, with the file's name if it is an error.
     fn named<T>(&self, result: Result<T>) -> Result<T> {
-        result.map_err(|error| match &self.file {
-            Some(file) => error.with_path(file.path()),
-            None => error,
-        })
+        result.map_err(|error| self.container.named(error))
     }
 }
 
@@ -248,7 +290,9 @@ impl OpenOptions {
     /// Reads the header, takes no lock.
     pub fn new() -> Self {
         let (sharing, limits) = (Sharing::None, Limits::default());
-        Self { sharing, write: false, wait: None, busy_device: false, erased: false, limits }
+        let (header, part) = (None, Part::Whole);
+        let (write, wait, busy_device, erased) = (false, None, false, false);
+        Self { sharing, write, wait, busy_device, erased, limits, header, part }
     }
 
     /// What the image is opened for, and what others may do with it meanwhile.
@@ -295,27 +339,56 @@ impl OpenOptions {
         self
     }
 
+    /// Reads the header from this file: it is detached. The image's own file has the payload alone,
+    /// and its path is what [`open`](Self::open) takes.
+    #[must_use]
+    pub fn header(mut self, header: impl Into<PathBuf>) -> Self {
+        self.header = Some(header.into());
+        self
+    }
+
+    /// The image is a range of the file: from byte `offset` on, `len` bytes or to the end. The locks
+    /// are on the whole file.
+    #[must_use]
+    pub fn range(mut self, offset: u64, len: Option<u64>) -> Self {
+        self.part = Part::Range { offset, len };
+        self
+    }
+
+    /// The image is a partition of the file, by its number in the partition table (GPT or MBR).
+    /// The locks are on the whole file.
+    #[must_use]
+    pub fn partition(mut self, number: u32) -> Self {
+        self.part = Part::Partition(number);
+        self
+    }
+
     /// Opens an image: first the lock, then the header.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Image> {
         let path = path.as_ref();
         let options = Self { write: self.write || self.sharing.writes(), ..self.clone() };
         let access = if options.write { Access::ReadWrite } else { Access::ReadOnly };
-        let file = FileStorage::open_claimed(path, access, self.claim())?;
-        let file = Arc::new(file);
+        let container = options.container(path, access)?;
         let header = if options.erased {
-            Header::read_to_repair(file.as_ref())
+            container.read_header_to_repair()?
         } else {
-            Header::read(file.as_ref())
+            container.read_header()?
         };
-        let header = header.map_err(|e| e.with_path(PathBuf::from(path)))?;
-        let storage: Arc<dyn Storage> = Arc::<FileStorage>::clone(&file);
-        let id = file.id().map_err(|e| Error::io("look at the file", e).with_path(path))?;
-        let (range_lock, tried) = (RangeLock::of(id), Mutex::default());
-        Ok(Image { storage, file: Some(file), header, options, range_lock, tried })
+        Ok(Image { container, header, options, tried: Mutex::default() })
     }
 }
 
 impl OpenOptions {
+    /// Opens and locks the files of an image.
+    fn container(&self, path: &Path, access: Access) -> Result<Container> {
+        match &self.header {
+            Some(header) => {
+                Container::open_detached(header, path, &self.part, access, self.claim())
+            }
+            None => Container::open(path, &self.part, access, self.claim()),
+        }
+    }
+
     fn claim(&self) -> Claim {
         let Self { sharing, wait, busy_device, .. } = *self;
         Claim { sharing, wait, busy_device }

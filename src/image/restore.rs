@@ -4,20 +4,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::OpenOptions;
-use super::change::{WHILE_CHANGED, must_be_at_its_path};
-use crate::amend::commit;
+use super::session::Session;
+use crate::container::{Container, image_format};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Backup, Fate, Header, Lowered, lower_restore};
 use crate::storage::sharing::Sharing;
-use crate::storage::{Access, FileStorage, Storage};
+use crate::storage::{Access, Storage};
 
 /// A restoration that passed all checks, of an image that is locked against everybody else until
 /// it is [carried out](Restoration::run) or dropped.
 #[derive(Debug)]
 pub struct Restoration {
-    storage: Arc<dyn Storage>,
-    /// The same storage where it is a file
-    file: Option<Arc<FileStorage>>,
+    container: Container,
     present: Present,
     backup: Backup,
     lowered: Lowered,
@@ -46,16 +44,15 @@ impl Restoration {
         options: &OpenOptions,
     ) -> Result<Self> {
         let path = path.as_ref();
-        let claim = options.clone().sharing(Sharing::Amend).claim();
-        let file = FileStorage::open_claimed(path, Access::ReadWrite, claim)?;
-        let is_same = backup.path().is_some_and(|backup| file.is_file(backup).unwrap_or(false));
+        let options = options.clone().sharing(Sharing::Amend);
+        let container = options.container(path, Access::ReadWrite)?;
+        let is_same = backup.path().zip(container.file());
+        let is_same = is_same.is_some_and(|(backup, file)| file.is_file(backup).unwrap_or(false));
         if is_same {
             let text = "the backup and the image are the same file";
             return Err(Error::new(ErrorKind::InvalidInput, text).with_path(path));
         }
-        let file = Arc::new(file);
-        let storage: Arc<dyn Storage> = Arc::<FileStorage>::clone(&file);
-        Self::new(storage, Some(file), backup, force).map_err(|error| error.with_path(path))
+        Self::new(container, backup, force).map_err(|error| error.with_path(path))
     }
 
     /// The same on a storage of your own. Keeping others from it meanwhile is yours too.
@@ -64,23 +61,19 @@ impl Restoration {
         backup: Backup,
         force: bool,
     ) -> Result<Self> {
-        Self::new(Arc::new(storage), None, backup, force)
+        Self::new(Container::storage(Arc::new(storage)), backup, force)
     }
 
-    fn new(
-        storage: Arc<dyn Storage>,
-        file: Option<Arc<FileStorage>>,
-        backup: Backup,
-        force: bool,
-    ) -> Result<Self> {
-        let present = Present::of(storage.as_ref(), force)?;
+    fn new(container: Container, backup: Backup, force: bool) -> Result<Self> {
+        let storage = container.header();
+        let present = Present::of(&container, force)?;
         let len = storage.len().map_err(|e| Error::io("read the length", e))?;
         let erased = match &present {
             Present::Valid(_) => None,
-            Present::Gone(_) => Header::read_to_repair(storage.as_ref()).ok(),
+            Present::Gone(_) => container.read_header_to_repair().ok(),
         };
         let lowered = lower_restore(present.valid(), erased.as_ref(), len, &backup, force)?;
-        Ok(Self { storage, file, present, backup, lowered })
+        Ok(Self { container, present, backup, lowered })
     }
 
     /// The header that the image has now, or why it has none.
@@ -113,34 +106,33 @@ impl Restoration {
     /// instant the image opens with all secrets that are in both, and with all of the old
     /// or all of the new ones. After an error the text says in which state the image is.
     pub fn run(self) -> Result<()> {
-        let result = self.try_run();
-        match &self.file {
-            Some(file) => result.map_err(|error| error.with_path(file.path())),
-            None => result,
-        }
+        self.try_run().map_err(|error| self.container.named(error))
     }
 
     fn try_run(&self) -> Result<()> {
-        must_be_at_its_path(self.file.as_deref(), "since it was opened")?;
+        let session = Session::open(&self.container, None)?;
         // Programs that know of no lock may have been here while somebody was asked.
-        if !self.present.is_still(self.storage.as_ref())? {
+        if !self.present.is_still(&self.container)? {
             let text = "the header changed since the restoration was planned";
             return Err(Error::new(ErrorKind::Changed, text));
         }
-        commit(self.storage.as_ref(), &self.lowered.stages)?;
-        must_be_at_its_path(self.file.as_deref(), WHILE_CHANGED)
+        session.commit(&self.lowered.stages)?;
+        session.finish()
     }
 }
 
 impl Present {
-    fn of(storage: &dyn Storage, force: bool) -> Result<Self> {
-        let Err(error) = Header::read(storage) else {
+    fn of(container: &Container, force: bool) -> Result<Self> {
+        let storage = container.header().as_ref();
+        let Err(error) = container.read_header() else {
             return Ok(Self::Valid(Box::new(Backup::read(storage)?)));
         };
         match error.kind() {
             ErrorKind::Corrupt | ErrorKind::NotLuks => Ok(Self::Gone(error)),
             // Of another version or with another hash: valid, for all we know.
-            ErrorKind::Unsupported if force && !is_qcow2(storage) => Ok(Self::Gone(error)),
+            ErrorKind::Unsupported if force && image_format(storage) != Some("qcow2") => {
+                Ok(Self::Gone(error))
+            }
             _ => Err(error),
         }
     }
@@ -152,19 +144,15 @@ impl Present {
         }
     }
 
-    fn is_still(&self, storage: &dyn Storage) -> Result<bool> {
+    fn is_still(&self, container: &Container) -> Result<bool> {
         match self {
-            Self::Valid(present) => Ok(Backup::read(storage)?.as_bytes() == present.as_bytes()),
+            Self::Valid(present) => {
+                Ok(Backup::read(container.header().as_ref())?.as_bytes() == present.as_bytes())
+            }
             Self::Gone(error) => {
-                let now = Header::read(storage).err();
+                let now = container.read_header().err();
                 Ok(now.is_some_and(|now| now.message() == error.message()))
             }
         }
     }
-}
-
-/// Such an image has its header elsewhere than at its start.
-fn is_qcow2(storage: &dyn Storage) -> bool {
-    let mut magic = [0; 4];
-    storage.read_exact_at(&mut magic, 0).is_ok_and(|()| magic == *b"QFI\xfb")
 }

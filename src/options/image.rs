@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-use super::{Options, boolean};
+use super::{Options, boolean, size};
 use crate::error::{Error, ErrorKind, Result};
 
 /// An image and what was said of it.
@@ -24,6 +24,12 @@ pub struct ImageSpec {
     pub force_share: bool,
     /// Whether it was asked not to lock the file
     pub unlocked: bool,
+    /// The file with the header, if it is detached
+    pub header: Option<PathBuf>,
+    /// The byte of the file that the image begins at
+    pub offset: u64,
+    /// Length of the image in bytes, if it does not go to the end of the file
+    pub size: Option<u64>,
 }
 
 impl ImageSpec {
@@ -61,6 +67,9 @@ impl ImageSpec {
                 read_only: false,
                 force_share: false,
                 unlocked: false,
+                header: None,
+                offset: 0,
+                size: None,
             });
         };
         if let (Some(format), None) = (format, options.last("driver")) {
@@ -76,9 +85,7 @@ impl ImageSpec {
             let text = format!("Cannot find device='{name}' nor node-name='{name}'");
             return Err(invalid(text));
         }
-        if options.keys().any(|key| key == "header" || key.starts_with("header.")) {
-            return Err(unsupported("a detached header is not supported yet"));
-        }
+        let header = header(options)?;
         let mut file = options.strip_prefix("file.");
         if file.is_empty() {
             return Err(invalid(if driver.is_none() {
@@ -89,47 +96,97 @@ impl ImageSpec {
         }
         let read_only = switch(options, "read-only")?;
         let force_share = switch(options, "force-share")?;
+        let (mut offset, mut len) = (0, None);
         if file.last("driver") == Some("raw") {
-            if let Some(key) = file.keys().find(|key| ["offset", "size"].contains(key)) {
-                return Err(unsupported(format!("file.{key} of a raw layer is not supported")));
-            }
-            check_known(&file, &["file."], |key| {
-                format!("Block format 'raw' does not support the option '{key}'")
-            })?;
+            (offset, len) = raw_layer(&file)?;
             file = file.strip_prefix("file.");
         }
-        match file.last("driver") {
-            None | Some("file" | "host_device") => {}
-            Some(other) => return Err(invalid(format!("Unknown driver '{other}'"))),
-        }
-        let unlocked = match file.last("locking") {
-            None | Some("on" | "auto") => false,
-            Some("off") => true,
-            Some(other) => return Err(invalid(format!("invalid parameter value: {other}"))),
-        };
-        let Some(path) = file.last("filename").filter(|path| !path.is_empty()) else {
-            return Err(invalid("The 'file' block driver requires a file name"));
-        };
-        check_known(&file, &["filename", "locking", "aio", "x-check-cache-dropped"], |key| {
-            format!("Block protocol 'file' doesn't support the option '{key}'")
-        })?;
+        let (path, unlocked) = protocol(&file)?;
         let (format, known) = match driver {
             Some("raw") => ("raw", &["file."][..]),
-            _ => ("luks", &["key-secret", "file."][..]),
+            _ => ("luks", &["key-secret", "file.", "header."][..]),
         };
         check_known(options, known, |key| {
             format!("Block format '{format}' does not support the option '{key}'")
         })?;
         Ok(Self {
             shown: String::new(),
-            path: PathBuf::from(path),
+            path,
             driver: driver.map(str::to_owned),
             key_secret: options.last("key-secret").map(str::to_owned),
             read_only,
             force_share,
             unlocked,
+            header,
+            offset,
+            size: len,
         })
     }
+
+    /// Whether the image is a part of its file.
+    pub fn is_part(&self) -> bool {
+        self.offset > 0 || self.size.is_some()
+    }
+}
+
+/// The file with the header, if it is detached: QEMU's `header` node.
+fn header(options: &Options) -> Result<Option<PathBuf>> {
+    if let Some(name) = options.last("header") {
+        return Err(invalid(format!("Cannot find device='{name}' nor node-name='{name}'")));
+    }
+    let mut header = options.strip_prefix("header.");
+    if header.is_empty() {
+        return Ok(None);
+    }
+    if header.last("driver") == Some("raw") {
+        if raw_layer(&header)? != (0, None) {
+            return Err(unsupported("header.offset and header.size are not supported"));
+        }
+        header = header.strip_prefix("file.");
+    }
+    let (path, unlocked) = protocol(&header)?;
+    if unlocked {
+        return Err(unsupported(
+            "header.locking=off is not supported: the header is always locked",
+        ));
+    }
+    Ok(Some(path))
+}
+
+/// The range of QEMU's `raw` layer: offset, and length if one is given.
+fn raw_layer(layer: &Options) -> Result<(u64, Option<u64>)> {
+    check_known(layer, &["file.", "offset", "size"], |key| {
+        format!("Block format 'raw' does not support the option '{key}'")
+    })?;
+    let bytes = |key: &str| {
+        let Some(value) = layer.last(key) else { return Ok(None) };
+        let bytes = size(key, value)?;
+        if bytes.is_multiple_of(512) {
+            return Ok(Some(bytes));
+        }
+        Err(invalid(format!("Specified {key} is not multiple of 512")))
+    };
+    Ok((bytes("offset")?.unwrap_or(0), bytes("size")?))
+}
+
+/// The file of QEMU's `file` layer, and whether it was asked not to lock it.
+fn protocol(file: &Options) -> Result<(PathBuf, bool)> {
+    match file.last("driver") {
+        None | Some("file" | "host_device") => {}
+        Some(other) => return Err(invalid(format!("Unknown driver '{other}'"))),
+    }
+    let unlocked = match file.last("locking") {
+        None | Some("on" | "auto") => false,
+        Some("off") => true,
+        Some(other) => return Err(invalid(format!("invalid parameter value: {other}"))),
+    };
+    let Some(path) = file.last("filename").filter(|path| !path.is_empty()) else {
+        return Err(invalid("The 'file' block driver requires a file name"));
+    };
+    check_known(file, &["filename", "locking", "aio", "x-check-cache-dropped"], |key| {
+        format!("Block protocol 'file' doesn't support the option '{key}'")
+    })?;
+    Ok((PathBuf::from(path), unlocked))
 }
 
 /// Checks the format that an image is said to have: [`ErrorKind::Unsupported`] for qcow2,

@@ -10,7 +10,8 @@ use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
@@ -19,7 +20,8 @@ use nix::unistd::{Whence, lseek64};
 
 use super::patience::Patience;
 use super::sharing::Held;
-use super::{Storage, lease, write_zeros};
+use super::sharing::Sharing;
+use super::{Identity, Lease, Storage, file_lease, write_zeros};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A regular file or a block device, read and written at offsets.
@@ -61,7 +63,7 @@ impl FileStorage {
         access: Access,
         patience: Option<&mut Patience>,
     ) -> Result<Self> {
-        let mut unlimited = Patience::new(Some(lease::break_time()));
+        let mut unlimited = Patience::new(Some(file_lease::break_time()));
         let patience = patience.unwrap_or(&mut unlimited);
         Self::open_inner(path, access, patience).map_err(|err| err.with_path(path))
     }
@@ -83,7 +85,7 @@ impl FileStorage {
                 // The holder of the lease has been asked for it.
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
                     if !patience.pause() {
-                        return Err(lease::in_use(path));
+                        return Err(file_lease::in_use(path));
                     }
                 }
                 file => break file.map_err(failed)?,
@@ -130,12 +132,7 @@ impl FileStorage {
 
     /// Whether this path leads to this file, under whatever name, or to the same device.
     pub fn is_file(&self, path: impl AsRef<Path>) -> io::Result<bool> {
-        Ok(self.id()? == FileId::of(&fs::metadata(path)?))
-    }
-
-    /// Which file it is.
-    pub(crate) fn id(&self) -> io::Result<FileId> {
-        self.file.metadata().map(|metadata| FileId::of(&metadata))
+        Ok(self.identity()?.is_same_storage(&identity(&fs::metadata(path)?)))
     }
 
     /// Whether the path still leads to this file: nobody has put another one in its place.
@@ -150,18 +147,13 @@ impl FileStorage {
     }
 }
 
-/// A file or a device, under whatever name.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub(crate) struct FileId(u64, u64);
-
-impl FileId {
-    fn of(metadata: &Metadata) -> Self {
-        if metadata.file_type().is_block_device() {
-            // Whatever node it is opened by. No file has this inode number.
-            Self(metadata.rdev(), 0)
-        } else {
-            Self(metadata.dev(), metadata.ino())
-        }
+/// The file or device itself, whichever path or node it was opened by.
+fn identity(metadata: &Metadata) -> Identity {
+    if metadata.file_type().is_block_device() {
+        // No file has this inode number.
+        Identity::of_file(metadata.rdev(), 0)
+    } else {
+        Identity::of_file(metadata.dev(), metadata.ino())
     }
 }
 
@@ -267,6 +259,18 @@ impl Storage for FileStorage {
             let advice = PosixFadviseAdvice::POSIX_FADV_DONTNEED;
             let _ = posix_fadvise(&self.file, start, len, advice); // a hint
         }
+    }
+
+    fn name(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        self.file.metadata().map(|metadata| identity(&metadata))
+    }
+
+    fn lease(self: Arc<Self>, sharing: Sharing, wait: Option<Duration>) -> Result<Lease> {
+        self.upgrade(sharing, wait).map(Lease::new)
     }
 }
 

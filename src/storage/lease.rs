@@ -1,30 +1,48 @@
-//! Leases of other programs on a file: Samba's oplocks, an NFS server's delegations, `fcntl(2)`'s
-//! `F_SETLEASE`.
-//!
-//! An open that breaks a lease makes the system ask the holder to give it back, and would wait
-//! until then. With `O_NONBLOCK` it fails with `EAGAIN` at once, and may be tried again.
+//! Locks that are held on a storage for a while.
 
-use std::fs;
-use std::path::Path;
-use std::time::Duration;
+use std::fmt::Debug;
+use std::io;
 
-use super::holder::{Lock, holders_of};
-use super::sharing::Conflict;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind, Result};
 
-/// How long a lease can last from when it is asked for, with a second for the system to act.
-pub(super) fn break_time() -> Duration {
-    let seconds = fs::read_to_string("/proc/sys/fs/lease-break-time");
-    let seconds = seconds.ok().and_then(|text| text.trim().parse().ok());
-    Duration::from_secs(seconds.unwrap_or(DEFAULT).max(1)).saturating_add(Duration::from_secs(1))
+/// Locks on one or several storages, held until this is dropped.
+#[derive(Debug, Default)]
+#[must_use = "the locks are given back as soon as this is dropped"]
+pub struct Lease(Vec<Box<dyn Leased>>);
+
+/// One storage's lock, given back when it is dropped.
+pub trait Leased: Debug + Send {
+    /// Whether the storage's name still leads to it. An error says what could not be looked at.
+    fn is_in_place(&self) -> io::Result<bool>;
 }
 
-/// The error for a lease that was not given back in time.
-pub(super) fn in_use(path: &Path) -> Error {
-    let holders = fs::metadata(path).map(|file| holders_of(&file, &Lock::Lease));
-    Conflict::new("Failed to break the lease on the file", holders.unwrap_or_default())
-        .into_error("held by")
-}
+impl Lease {
+    /// The lease of a storage that has no locks.
+    pub fn none() -> Self {
+        Self::default()
+    }
 
-/// Linux's own
-const DEFAULT: u64 = 45;
+    /// The lease that gives back `lock` when it is dropped.
+    pub fn new(lock: impl Leased + 'static) -> Self {
+        Self(vec![Box::new(lock)])
+    }
+
+    /// Both leases in one.
+    pub fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// Refuses to go on if the name of one of the storages leads elsewhere now
+    /// ([`ErrorKind::Changed`]). `when` completes "another file took the image's place".
+    pub(crate) fn check_in_place(&self, when: &str) -> Result<()> {
+        let failed = |e| Error::io("check that the path still leads to the opened file", e);
+        for lock in &self.0 {
+            if !lock.is_in_place().map_err(failed)? {
+                let text = format!("another file took the image's place {when}");
+                return Err(Error::new(ErrorKind::Changed, text));
+            }
+        }
+        Ok(())
+    }
+}

@@ -13,13 +13,17 @@
 #![expect(clippy::host_endian_bytes, reason = "words are moved, not read")]
 
 use std::io;
+use std::ops::Range;
+use std::path::Path;
 use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use memmap2::{MmapOptions, MmapRaw};
 
-use super::{Access, FileStorage, Storage, write_zeros};
+use super::sharing::Sharing;
+use super::{Access, FileStorage, Identity, Lease, Storage, write_zeros};
 use crate::error::{Error, Result};
 
 /// A file or block device, mapped as it was long when it was mapped.
@@ -149,6 +153,15 @@ impl Storage for MmapStorage {
         write_zeros(self, offset, len)
     }
 
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        let (data, end) = (self.file.next_data(offset)?, self.len as u64);
+        Ok(data.filter(|data| data.start < end).map(|data| data.start..data.end.min(end)))
+    }
+
+    fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.file.reserve(offset, len)
+    }
+
     /// msync(2), then fdatasync(2). To Linux they are the same, on the pages of the mapping or of
     /// the whole file; POSIX has the first for what was written through the mapping, and the second
     /// for what finds it again, where that went into holes.
@@ -157,6 +170,22 @@ impl Storage for MmapStorage {
             map.flush_range(0, self.len)?;
         }
         self.file.sync_data()
+    }
+
+    fn evict(&self, offset: u64, len: u64) {
+        self.file.evict(offset, len);
+    }
+
+    fn name(&self) -> Option<&Path> {
+        self.file.name()
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        self.file.identity()
+    }
+
+    fn lease(self: Arc<Self>, sharing: Sharing, wait: Option<Duration>) -> Result<Lease> {
+        Arc::clone(&self.file).lease(sharing, wait)
     }
 }
 

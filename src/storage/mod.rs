@@ -7,35 +7,52 @@
 mod buffer;
 mod device;
 mod file;
+mod file_lease;
 mod holder;
+mod identity;
 mod lease;
+mod memory;
 mod mmap;
 mod new_file;
 mod ofd;
 mod patience;
 mod permission;
 pub mod sharing;
+mod window;
 
 pub(crate) use buffer::{check_room, zeroed};
-pub(crate) use file::FileId;
 pub use file::{Access, FileStorage, Version};
+pub use identity::Identity;
+pub(crate) use identity::StorageId;
+pub use lease::{Lease, Leased};
+pub use memory::{MemoryStorage, ReadOnlyBytes};
 pub use mmap::MmapStorage;
 pub use new_file::{NewFile, Place, Preallocation};
+pub use window::Window;
 
 use std::fmt::Debug;
 use std::io;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+
+use self::sharing::Sharing;
+use crate::error::Result;
 
 /// The bytes of an image.
 ///
 /// Offsets and lengths are in bytes. A write is durable when a [`sync_data`](Storage::sync_data)
 /// that began after it has returned `Ok`, and not before.
+///
+/// Only [`is_empty`](Storage::is_empty) has a default, so that a wrapper that forgets to pass a
+/// method on does not compile. A storage without holes, locks or a name says so with
+/// [`no_holes`], [`write_zeros`], [`Identity::of_value`] and [`Lease::none`].
 pub trait Storage: Debug + Send + Sync {
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;
 
-    /// Whether there is not a single byte.
+    /// Whether the length is 0.
     fn is_empty(&self) -> io::Result<bool> {
         self.len().map(|len| len == 0)
     }
@@ -48,35 +65,43 @@ pub trait Storage: Debug + Send + Sync {
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
 
     /// The next range from `offset` on that may hold anything but zeros: between such ranges there
-    /// are holes. `None` if there is no more. The default knows of no holes.
-    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
-        let len = self.len()?;
-        Ok((offset < len).then_some(offset..len))
-    }
+    /// are holes. `None` if there is no more.
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>>;
 
-    /// Writes `len` zeros at `offset`, as a hole if it can be one. The default writes them.
-    fn write_zeros_at(&self, offset: u64, len: u64) -> io::Result<()> {
-        write_zeros(self, offset, len)
-    }
+    /// Writes `len` zeros at `offset`, as a hole if the storage has holes.
+    fn write_zeros_at(&self, offset: u64, len: u64) -> io::Result<()>;
 
-    /// Makes sure that a later write to this range does not fail for want of room, as far as that can
-    /// be had. What is in it does not change. The default does nothing.
-    fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
-        let _ = (offset, len);
-        Ok(())
-    }
+    /// Makes sure that a later write to this range does not fail for want of room, as far as the
+    /// storage can. The bytes in the range do not change.
+    fn reserve(&self, offset: u64, len: u64) -> io::Result<()>;
 
     /// Makes all writes so far durable.
     fn sync_data(&self) -> io::Result<()>;
 
     /// Asks that the next read of this range comes from the medium, not from a cache. It is a
-    /// hint: the default does nothing.
-    fn evict(&self, offset: u64, len: u64) {
-        let _ = (offset, len);
-    }
+    /// hint.
+    fn evict(&self, offset: u64, len: u64);
+
+    /// The name for errors: a file's path. `None` if the storage has no name.
+    fn name(&self) -> Option<&Path>;
+
+    /// Which bytes these are, however they are reached: volumes over the same bytes take turns.
+    fn identity(&self) -> io::Result<Identity>;
+
+    /// Locks the storage as `sharing` says, until the lease is dropped, waiting for other users as
+    /// long as `wait`. [`Lease::none`] if the storage has no locks.
+    fn lease(self: Arc<Self>, sharing: Sharing, wait: Option<Duration>) -> Result<Lease>;
 }
 
-fn write_zeros(storage: &(impl Storage + ?Sized), offset: u64, len: u64) -> io::Result<()> {
+/// The [`next_data`](Storage::next_data) of a storage that has no holes.
+pub fn no_holes(storage: &(impl Storage + ?Sized), offset: u64) -> io::Result<Option<Range<u64>>> {
+    let len = storage.len()?;
+    Ok((offset < len).then_some(offset..len))
+}
+
+/// Writes zeros piece by piece: the [`write_zeros_at`](Storage::write_zeros_at) of a storage that
+/// has no holes.
+pub fn write_zeros(storage: &(impl Storage + ?Sized), offset: u64, len: u64) -> io::Result<()> {
     let zeros = vec![0; usize::try_from(len).map_or(ZEROS, |len| len.min(ZEROS))];
     let (mut at, mut left) = (offset, len);
     while left > 0 {
@@ -90,7 +115,7 @@ fn write_zeros(storage: &(impl Storage + ?Sized), offset: u64, len: u64) -> io::
 /// As many zeros as are written at once
 const ZEROS: usize = 1 << 20;
 
-/// A handle on a storage is that storage.
+/// A shared storage.
 impl<T: Storage + ?Sized> Storage for Arc<T> {
     fn len(&self) -> io::Result<u64> {
         (**self).len()
@@ -122,5 +147,17 @@ impl<T: Storage + ?Sized> Storage for Arc<T> {
 
     fn evict(&self, offset: u64, len: u64) {
         (**self).evict(offset, len);
+    }
+
+    fn name(&self) -> Option<&Path> {
+        (**self).name()
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        (**self).identity()
+    }
+
+    fn lease(self: Arc<Self>, sharing: Sharing, wait: Option<Duration>) -> Result<Lease> {
+        Self::clone(&self).lease(sharing, wait)
     }
 }

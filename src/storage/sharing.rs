@@ -27,6 +27,7 @@
 
 use std::fmt;
 use std::fs::TryLockError;
+use std::io;
 use std::path::Path;
 use std::process;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -39,7 +40,7 @@ pub use super::holder::Holder;
 use super::holder::{Lock, holders};
 use super::patience::Patience;
 pub use super::permission::{Permissions, Sharing};
-use super::{Access, FileStorage, ofd};
+use super::{Access, FileStorage, Leased, ofd};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A lock was refused, as QEMU says it. This is the [source](std::error::Error::source) of an
@@ -138,6 +139,12 @@ impl Upgrade {
     /// The file.
     pub fn storage(&self) -> &Arc<FileStorage> {
         &self.storage
+    }
+}
+
+impl Leased for Upgrade {
+    fn is_in_place(&self) -> io::Result<bool> {
+        self.storage.is_at_its_path()
     }
 }
 

@@ -32,7 +32,7 @@ use crate::storage::zeroed;
 /// let source = Side::file(&plain)?;
 /// let create = CreateOptions::new()?.cost(Cost::Iterations(1000));
 /// let image = create.begin(&path, source.len(), &Passphrase::new(b"hunter0")?)?;
-/// CopyOptions::new().copy(source, Side::volume(image.volume()), &|_bytes| {})?;
+/// CopyOptions::new().copy(source, Side::volume(image.volume()?), &|_bytes| {})?;
 /// image.finish()?;
 /// # Ok(())
 /// # }

@@ -14,17 +14,20 @@ pub use side::Side;
 
 use std::error::Error as _;
 use std::io;
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use part::{Part, Plain};
-pub(crate) use range_lock::RangeLock;
+use range_lock::RangeLock;
 
 use crate::crypto::SectorCipher;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::Segment;
 use crate::secret::VolumeKey;
-use crate::storage::Storage;
+use crate::storage::sharing::Sharing;
+use crate::storage::{Identity, Lease, Storage, no_holes};
 
 /// The data of an unlocked image.
 ///
@@ -65,12 +68,13 @@ use crate::storage::Storage;
 pub struct Volume {
     storage: Arc<dyn Storage>,
     range_lock: Arc<RangeLock>,
+    /// Bytes from the start of what the range lock is for to the start of the storage
+    base: u64,
     extents: Vec<Extent>,
     /// One for each cipher and sector size that occurs
     ciphers: Vec<SectorCipher>,
     len: u64,
     writable: bool,
-    path: Option<PathBuf>,
 }
 
 /// A segment's place in the volume.
@@ -84,7 +88,7 @@ struct Extent {
 impl Volume {
     /// The volume that is in these segments of a storage, one after the other.
     ///
-    /// Two volumes made by this from the same storage know nothing of each other: share one.
+    /// Volumes of the same storage take turns, as its [identity](Storage::identity) says which it is.
     pub fn new(storage: Arc<dyn Storage>, segments: Vec<Segment>, key: &VolumeKey) -> Result<Self> {
         let mut len = 0_u64;
         let mut extents = Vec::with_capacity(segments.len());
@@ -103,23 +107,14 @@ impl Volume {
             let cipher = cipher(&mut ciphers, &segment, key).map_err(named)?;
             extents.push(Extent { start, segment, cipher });
         }
-        let range_lock = Arc::default();
-        Ok(Self { storage, range_lock, extents, ciphers, len, writable: true, path: None })
-    }
-
-    /// The same, that takes turns with others on the same storage.
-    pub(crate) fn with_range_lock(self, range_lock: Arc<RangeLock>) -> Self {
-        Self { range_lock, ..self }
+        let identity = storage.identity().map_err(|e| Error::io("identify the storage", e))?;
+        let (range_lock, base) = (RangeLock::of(identity.storage()), identity.offset());
+        Ok(Self { storage, range_lock, base, extents, ciphers, len, writable: true })
     }
 
     /// The same, that refuses to write.
     pub(crate) fn read_only(self) -> Self {
         Self { writable: false, ..self }
-    }
-
-    /// The same, that names its file in errors.
-    pub(crate) fn with_path(self, path: impl Into<PathBuf>) -> Self {
-        Self { path: Some(path.into()), ..self }
     }
 
     /// Length in bytes.
@@ -235,6 +230,7 @@ impl Volume {
             let part = Part {
                 storage: self.storage.as_ref(),
                 range_lock: &self.range_lock,
+                base: self.base,
                 cipher: &self.ciphers[*cipher],
                 segment,
                 start: *start,
@@ -245,6 +241,13 @@ impl Volume {
             left -= here;
             (!is_over).then_some(part)
         })
+    }
+
+    /// The ranges of the storage that a range of the volume is in, rounded out to sectors; none, if
+    /// it is not in the volume.
+    fn stored(&self, offset: u64, len: u64) -> impl Iterator<Item = Range<u64>> {
+        let len = if self.within("find", offset, len).is_ok() { len } else { 0 };
+        self.parts(offset, len).map(|part| part.sectors())
     }
 
     fn may_write(&self) -> Result<()> {
@@ -286,7 +289,7 @@ impl Volume {
 
     /// The result, with the file's name if it is an error.
     fn named<T>(&self, result: Result<T>) -> Result<T> {
-        result.map_err(|error| match &self.path {
+        result.map_err(|error| match self.storage.name() {
             Some(path) => error.with_path(path),
             None => error,
         })
@@ -318,12 +321,42 @@ impl Storage for Volume {
         Self::write_all_at(self, buf, offset).map_err(into_io)
     }
 
+    /// An encrypted hole is no hole: it decrypts to noise.
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        no_holes(self, offset)
+    }
+
     fn write_zeros_at(&self, offset: u64, len: u64) -> io::Result<()> {
         Self::write_zeros_at(self, offset, len).map_err(into_io)
     }
 
+    fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
+        for range in self.stored(offset, len) {
+            self.storage.reserve(range.start, range.end - range.start)?;
+        }
+        Ok(())
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.sync().map_err(into_io)
+    }
+
+    fn evict(&self, offset: u64, len: u64) {
+        for range in self.stored(offset, len) {
+            self.storage.evict(range.start, range.end - range.start);
+        }
+    }
+
+    fn name(&self) -> Option<&Path> {
+        self.storage.name()
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        Ok(Identity::of_value(self))
+    }
+
+    fn lease(self: Arc<Self>, sharing: Sharing, wait: Option<Duration>) -> Result<Lease> {
+        Arc::clone(&self.storage).lease(sharing, wait)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The part of an access that is in one segment, and where bytes become sectors.
 
 use std::io;
+use std::ops::Range;
 
 use zeroize::Zeroizing;
 
@@ -14,6 +15,8 @@ use crate::storage::Storage;
 pub(super) struct Part<'a> {
     pub storage: &'a dyn Storage,
     pub range_lock: &'a RangeLock,
+    /// Bytes from the start of what the range lock is for to the start of the storage
+    pub base: u64,
     pub cipher: &'a SectorCipher,
     pub segment: &'a Segment,
     /// Where the segment begins in the volume
@@ -68,7 +71,7 @@ impl Part<'_> {
 
         // What is written is gathered here, encrypted: the caller's bytes stay as they are.
         let mut scratch = vec![0; usize::try_from(len).map_or(SCRATCH, |len| len.min(SCRATCH))];
-        let mut at = self.locked().start - self.segment.offset;
+        let mut at = self.sectors().start - self.segment.offset;
         let mut filled = 0;
         for plaintext in [Plain::Bytes(head), middle, Plain::Bytes(tail)] {
             let mut rest = plaintext;
@@ -108,9 +111,14 @@ impl Part<'_> {
         self.within_sector(self.at) == 0 && self.len.is_multiple_of(self.sector_size() as u64)
     }
 
-    /// The sectors it touches, as bytes of the storage: volumes that share a lock may divide the
-    /// same storage differently.
-    fn locked(&self) -> std::ops::Range<u64> {
+    /// The range to lock: volumes that share a lock may divide the same bytes differently.
+    fn locked(&self) -> Range<u64> {
+        let Range { start, end } = self.sectors();
+        self.base.saturating_add(start)..self.base.saturating_add(end)
+    }
+
+    /// The sectors it touches, as bytes of the storage.
+    pub fn sectors(&self) -> Range<u64> {
         let sector_size = self.sector_size() as u64;
         let end = (self.at + self.len).next_multiple_of(sector_size);
         self.segment.offset + self.at - self.at % sector_size..self.segment.offset + end

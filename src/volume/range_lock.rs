@@ -1,10 +1,10 @@
 //! Turns between threads that use the same bytes.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::storage::FileId;
+use crate::storage::StorageId;
 
 /// Locks on ranges, in the order in which they were asked for.
 ///
@@ -43,19 +43,19 @@ struct Claim {
     is_exclusive: bool,
 }
 
-/// The locks of files that are open in this process, however often each is.
-static OF_FILES: LazyLock<Mutex<HashMap<FileId, Weak<RangeLock>>>> = LazyLock::new(Mutex::default);
+/// The locks of the storages that volumes of this process are on, however many each has.
+static LOCKS: Mutex<BTreeMap<StorageId, Weak<RangeLock>>> = Mutex::new(BTreeMap::new());
 
 impl RangeLock {
-    /// The one lock that this process has for a file.
-    pub fn of(file: FileId) -> Arc<Self> {
-        let mut locks = OF_FILES.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lock) = locks.get(&file).and_then(Weak::upgrade) {
+    /// The one lock that this process has for a storage.
+    pub fn of(storage: StorageId) -> Arc<Self> {
+        let mut locks = LOCKS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lock) = locks.get(&storage).and_then(Weak::upgrade) {
             return lock;
         }
         locks.retain(|_, lock| lock.strong_count() > 0);
         let lock = Arc::default();
-        locks.insert(file, Arc::downgrade(&lock));
+        locks.insert(storage, Arc::downgrade(&lock));
         lock
     }
 

@@ -31,8 +31,7 @@ enum Data<'a> {
 impl<'a> Side<'a> {
     /// The bytes of a file.
     pub fn file(file: &'a FileStorage) -> Result<Self> {
-        let side = Self::raw(file).map_err(|error| error.with_path(file.path()))?;
-        Ok(Self { path: Some(file.path()), ..side })
+        Self::raw(file)
     }
 
     /// The bytes of a storage.
@@ -42,13 +41,18 @@ impl<'a> Side<'a> {
         let len = len.ok_or_else(|| {
             let text = format!("{stored} bytes are more than there can be sectors for");
             Error::new(ErrorKind::InvalidInput, text)
-        })?;
-        Ok(Self { data: Data::Raw { storage, stored }, len, path: None })
+        });
+        let path = storage.name();
+        let named = |error: Error| match path {
+            Some(path) => error.with_path(path),
+            None => error,
+        };
+        Ok(Self { data: Data::Raw { storage, stored }, len: len.map_err(named)?, path })
     }
 
     /// What is in an unlocked image.
     pub fn volume(volume: &'a Volume) -> Self {
-        Self { data: Data::Volume(volume), len: volume.len(), path: volume.path.as_deref() }
+        Self { data: Data::Volume(volume), len: volume.len(), path: volume.storage.name() }
     }
 
     /// Length in bytes, whole sectors of 512.

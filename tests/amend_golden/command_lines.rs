@@ -87,6 +87,7 @@ pub const COMMAND_LINES: &[&str] = &[
     "SECRETS --image-opts driver=luks,file.filename=a.luks,file.locking=auto,key-secret=sec0 -o state=inactive",
     "SECRETS --image-opts driver=luks,file.filename=a.luks,file.locking=maybe,key-secret=sec0 -o state=inactive",
     "SECRETS --image-opts driver=luks,file.driver=raw,file.file.driver=file,file.file.filename=a.luks,key-secret=sec0 -o state=inactive,keyslot=0 --force",
+    "SECRETS --image-opts driver=luks,file.driver=raw,file.offset=0,file.file.filename=a.luks,key-secret=sec0 -o state=inactive,keyslot=0 --force",
     "SECRETS --image-opts driver=luks,file.driver=nosuch,file.filename=a.luks,key-secret=sec0 -o state=inactive",
     "SECRETS --image-opts driver=luks,file.driver=file,key-secret=sec0 -o state=inactive",
     "SECRETS --image-opts driver=luks,key-secret=sec0 -o state=inactive",

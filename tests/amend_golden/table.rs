@@ -226,12 +226,6 @@ pub const STRICTER: &[Stricter] = &[
     ),
     stricter(
         One,
-        "SECRETS --image-opts driver=luks,file.driver=raw,file.offset=0,file.file.filename=a.luks,key-secret=sec0 -o state=inactive,keyslot=0 --force",
-        "Could not open 'driver=luks,file.driver=raw,file.offset=0,file.file.filename=a.luks,key-secret=sec0': file.offset of a raw layer is not supported",
-        "not supported, and not ignored",
-    ),
-    stricter(
-        One,
         "SECRETS --image-opts file.filename=plain,key-secret=sec0 -o state=inactive",
         "Could not open 'file.filename=plain,key-secret=sec0': Volume is not in LUKS format",
         "QEMU takes it for a raw image, and says that those have no key-secret",

@@ -2,17 +2,18 @@
 
 use keyslot::header::Header;
 use keyslot::header::luks2::Which;
+use keyslot::storage::{MemoryStorage, ReadOnlyBytes, Storage};
 use serde_json::json;
 
 use crate::support::amending::directory;
 use crate::support::cryptsetup::Cryptsetup;
 use crate::support::luks2::{Change, Luks2};
-use crate::support::opener::Bytes;
 use crate::support::parallel::in_parallel;
+use crate::support::watched::{Watch, Watched};
 use crate::table::{binary, both, only, set};
 
 fn read(image: &Luks2) -> keyslot::header::luks2::Header {
-    match Header::read(&Bytes(image.bytes.clone())).unwrap() {
+    match Header::read(&ReadOnlyBytes(image.bytes.clone())).unwrap() {
         Header::Luks2(header) => header,
         _ => panic!("it is LUKS2"),
     }
@@ -176,7 +177,7 @@ fn cryptsetup_takes_the_same_copy() {
         let path = &directory.path().join("image");
         let image = base.with(change);
         std::fs::write(path, &image.bytes).unwrap();
-        let ours = Header::read(&Bytes(image.bytes)).ok();
+        let ours = Header::read(&ReadOnlyBytes(image.bytes)).ok();
         let ours = ours.as_ref().and_then(Header::luks2);
         let ours = ours.map(|header| (header.seqid().to_string(), header.label()));
         let theirs = cryptsetup.epoch_and_label(path);
@@ -225,7 +226,7 @@ fn the_secondary_copy_is_found() {
         // LUKS1, and the head of qcow2, are what they say.
         for start in [&b"LUKS\xba\xbe\0\x01"[..], b"QFI\xfb"] {
             image[..start.len()].copy_from_slice(start);
-            assert!(Header::read(&Bytes(image.clone())).is_err());
+            assert!(Header::read(&ReadOnlyBytes(image.clone())).is_err());
         }
     }
 }
@@ -236,30 +237,23 @@ fn a_header_that_changes_is_read_again() {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[derive(Debug)]
-    struct Changing(Vec<Luks2>, AtomicUsize);
+    struct Changing(Vec<MemoryStorage>, AtomicUsize);
 
-    impl keyslot::storage::Storage for Changing {
-        fn len(&self) -> std::io::Result<u64> {
-            Ok(self.0[0].bytes.len() as u64)
+    impl Watch for Changing {
+        fn below(&self) -> &dyn Storage {
+            &self.0[0]
         }
-        fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+
+        fn read(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
             let reads = self.1.fetch_add(1, Ordering::Relaxed);
-            let image = self.0.get(reads).or(self.0.last()).unwrap();
-            let start = usize::try_from(offset).unwrap();
-            buf.copy_from_slice(&image.bytes[start..start + buf.len()]);
-            Ok(())
-        }
-        fn write_all_at(&self, _: &[u8], _: u64) -> std::io::Result<()> {
-            unreachable!("reading never writes")
-        }
-        fn sync_data(&self) -> std::io::Result<()> {
-            unreachable!("reading never writes")
+            self.0.get(reads).or(self.0.last()).unwrap().read_exact_at(buf, offset)
         }
     }
 
     let base = Luks2::testdata("luks2_keyslots.img");
     let images = (0..10).map(|seqid| base.with(&binary(16, &(11_u64 + seqid).to_be_bytes())));
-    let changing = Changing(images.collect(), AtomicUsize::new(0));
+    let images = images.map(|image| MemoryStorage::new(image.bytes));
+    let changing = Watched(Changing(images.collect(), AtomicUsize::new(0)));
     let Header::Luks2(header) = Header::read(&changing).unwrap() else { panic!("it is LUKS2") };
     assert_eq!((header.seqid(), header.warning()), (20, None));
 }

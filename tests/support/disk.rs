@@ -3,7 +3,14 @@
 use std::io;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
-use keyslot::storage::Storage;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use keyslot::Result;
+use keyslot::storage::sharing::Sharing;
+use keyslot::storage::{Identity, Lease, Storage, no_holes, write_zeros};
 
 /// Bytes of which each can be read while it is written: an access that overlaps another may see,
 /// and leave, any mixture of the two.
@@ -73,5 +80,31 @@ impl Storage for Disk {
 
     fn sync_data(&self) -> io::Result<()> {
         self.operation()
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        no_holes(self, offset)
+    }
+
+    fn write_zeros_at(&self, offset: u64, len: u64) -> io::Result<()> {
+        write_zeros(self, offset, len)
+    }
+
+    fn reserve(&self, _: u64, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn evict(&self, _: u64, _: u64) {}
+
+    fn name(&self) -> Option<&Path> {
+        None
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        Ok(Identity::of_value(self))
+    }
+
+    fn lease(self: Arc<Self>, _: Sharing, _: Option<Duration>) -> Result<Lease> {
+        Ok(Lease::none())
     }
 }

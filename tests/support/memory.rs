@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex};
 use keyslot::crypto::{CipherSpec, HashAlg, KdfAlg};
 use keyslot::header::{Header, Scheme, SlotChange, Step, luks1};
 use keyslot::keyslot::{new_digest, seal};
-use keyslot::storage::Storage;
+use keyslot::storage::{MemoryStorage, Storage};
 use keyslot::{Passphrase, VolumeKey};
+
+use super::watched::{Watch, Watched};
 
 /// One thing that happened to a storage.
 #[derive(Clone, Debug)]
@@ -18,98 +20,86 @@ pub enum Op {
 }
 
 /// Bytes in memory, with a log; operation number `fails` (from 0) and all later ones fail.
-#[derive(Debug)]
-pub struct Memory {
-    inner: Mutex<Inner>,
-}
+pub type Memory = Watched<Log>;
 
 #[derive(Debug)]
-struct Inner {
-    bytes: Vec<u8>,
-    log: Vec<Op>,
+pub struct Log {
+    bytes: MemoryStorage,
+    log: Mutex<Vec<Op>>,
     fails: Option<usize>,
 }
 
-impl Memory {
+impl Watched<Log> {
     pub fn new(bytes: Vec<u8>, fails: Option<usize>) -> Arc<Self> {
-        Arc::new(Self { inner: Mutex::new(Inner { bytes, log: Vec::new(), fails }) })
+        let (bytes, log) = (MemoryStorage::new(bytes), Mutex::default());
+        Arc::new(Self(Log { bytes, log, fails }))
     }
+}
 
+impl Log {
     pub fn bytes(&self) -> Vec<u8> {
-        self.inner.lock().unwrap().bytes.clone()
+        self.bytes.to_vec()
     }
 
     pub fn log(&self) -> Vec<Op> {
-        self.inner.lock().unwrap().log.clone()
+        self.log.lock().unwrap().clone()
+    }
+
+    fn is_broken(&self, log: &[Op]) -> bool {
+        self.fails.is_some_and(|fails| log.len() >= fails)
     }
 }
 
-impl Inner {
-    fn is_broken(&self) -> bool {
-        self.fails.is_some_and(|fails| self.log.len() >= fails)
-    }
-}
-
-impl Storage for Memory {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.inner.lock().unwrap().bytes.len() as u64)
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let inner = self.inner.lock().unwrap();
-        let start = usize::try_from(offset).unwrap();
-        let bytes = inner.bytes.get(start..start + buf.len());
-        buf.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
-        Ok(())
+impl Watch for Log {
+    fn below(&self) -> &dyn Storage {
+        &self.bytes
     }
 
     /// A write that fails has written about half of its sectors: a disk ran full. It is logged as
     /// a whole, as any of them may be on the disk.
-    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        let mut inner = self.inner.lock().unwrap();
+    fn write(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let mut log = self.log.lock().unwrap();
         let start = usize::try_from(offset).unwrap();
-        let broken = inner.is_broken();
+        let broken = self.is_broken(&log);
         let end = start + buf.len();
         let end = if broken { (usize::midpoint(start, end) / 512 * 512).max(start) } else { end };
-        inner.bytes[start..end].copy_from_slice(&buf[..end - start]);
+        self.bytes.write_all_at(&buf[..end - start], offset).unwrap();
         // A page cache writes whole sectors, with what else is in them.
-        let whole = start / 512 * 512..(start + buf.len()).next_multiple_of(512);
-        let whole = whole.start..whole.end.min(inner.bytes.len());
-        let mut bytes = inner.bytes[whole.clone()].to_vec();
+        let len = usize::try_from(self.bytes.len()?).unwrap();
+        let whole = start / 512 * 512..(start + buf.len()).next_multiple_of(512).min(len);
+        let mut bytes = vec![0; whole.len()];
+        self.bytes.read_exact_at(&mut bytes, whole.start as u64).unwrap();
         bytes[start - whole.start..][..buf.len()].copy_from_slice(buf);
-        inner.log.push(Op::Write { offset: whole.start, bytes });
+        log.push(Op::Write { offset: whole.start, bytes });
         if broken { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
-    fn sync_data(&self) -> io::Result<()> {
-        let mut inner = self.inner.lock().unwrap();
-        if inner.is_broken() {
+    fn sync(&self) -> io::Result<()> {
+        let mut log = self.log.lock().unwrap();
+        if self.is_broken(&log) {
             return Err(io::Error::other("the medium is gone"));
         }
-        inner.log.push(Op::Sync);
+        log.push(Op::Sync);
         Ok(())
     }
 }
 
 /// A storage that forgets what is written to a range, and says nothing.
+pub type Forgetful = Watched<Forgets>;
+
 #[derive(Debug)]
-pub struct Forgetful {
+pub struct Forgets {
     pub memory: Arc<Memory>,
     pub forgets: Range<u64>,
 }
 
-impl Storage for Forgetful {
-    fn len(&self) -> io::Result<u64> {
-        self.memory.len()
+impl Watch for Forgets {
+    fn below(&self) -> &dyn Storage {
+        &self.memory
     }
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.memory.read_exact_at(buf, offset)
-    }
-    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+
+    fn write(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         if self.forgets.contains(&offset) { Ok(()) } else { self.memory.write_all_at(buf, offset) }
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.memory.sync_data()
     }
 }
 

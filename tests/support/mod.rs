@@ -18,6 +18,7 @@ pub mod promise;
 pub mod qemu;
 pub mod restoring;
 pub mod twice;
+pub mod watched;
 
 use std::env;
 use std::path::{Path, PathBuf};

@@ -1,13 +1,12 @@
 //! Secrets, changes, and what opens with what.
 
 use std::collections::HashMap;
-use std::fmt::Debug;
 
 use keyslot::amend::Change;
 use keyslot::crypto::CipherSpec;
 use keyslot::header::Header;
 use keyslot::keyslot::{Cost, opens};
-use keyslot::storage::Storage;
+use keyslot::storage::ReadOnlyBytes;
 use keyslot::{Limits, Passphrase};
 
 /// Opens keyslots, each content once: most states differ in a few sectors only.
@@ -34,7 +33,7 @@ impl Opener {
 
     /// The same, and `None` for an image without a valid header.
     pub fn try_open(&mut self, image: &[u8]) -> Option<Vec<(usize, Vec<usize>)>> {
-        let storage = Bytes(image);
+        let storage = ReadOnlyBytes(image);
         let header = Header::read(&storage).ok()?;
         let mut opened = Vec::new();
         for slot in header.keyslots().filter(|slot| slot.active) {
@@ -52,27 +51,6 @@ impl Opener {
             opened.push((slot.index, known.secrets.clone()));
         }
         Some(opened)
-    }
-}
-
-/// A state that is only looked at.
-#[derive(Debug)]
-pub struct Bytes<T = Vec<u8>>(pub T);
-
-impl<T: AsRef<[u8]> + Debug + Send + Sync> Storage for Bytes<T> {
-    fn len(&self) -> std::io::Result<u64> {
-        Ok(self.0.as_ref().len() as u64)
-    }
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
-        let start = usize::try_from(offset).unwrap();
-        buf.copy_from_slice(&self.0.as_ref()[start..start + buf.len()]);
-        Ok(())
-    }
-    fn write_all_at(&self, _: &[u8], _: u64) -> std::io::Result<()> {
-        unreachable!("a state is only looked at")
-    }
-    fn sync_data(&self) -> std::io::Result<()> {
-        unreachable!("a state is only looked at")
     }
 }
 

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use keyslot::amend::{Change, Request};
 use keyslot::header::Header;
+use keyslot::storage::ReadOnlyBytes;
 use keyslot::{Error, Image, Limits, Passphrase};
 
 use super::crash;
 use super::memory::Memory;
-use super::opener::{Bytes, Opener};
+use super::opener::Opener;
 
 /// What must hold in every state: the secrets that open the image are one of these sets at least.
 pub struct Promise<'a> {
@@ -84,6 +85,6 @@ pub fn check(
         // What was durable before is what the states above began with.
         states += 1 + crash::last_states(&before, &broken.log(), &mut hold);
     }
-    assert!(Header::read(&Bytes(after.clone())).unwrap().leftovers().is_empty());
+    assert!(Header::read(&ReadOnlyBytes(after.clone())).unwrap().leftovers().is_empty());
     Amended { before, after, states }
 }

@@ -7,11 +7,12 @@ use keyslot::amend::{Change, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::header::{Backup, Fate, Header};
 use keyslot::keyslot::{Cost, Pbkdf};
+use keyslot::storage::ReadOnlyBytes;
 use keyslot::{Error, Image, Limits, Passphrase, Restoration};
 
 use super::crash;
 use super::memory::{self, Memory};
-use super::opener::{Bytes, Opener, secret, small_key};
+use super::opener::{Opener, secret, small_key};
 
 /// An image when its header was saved, and now.
 pub struct Scene {
@@ -72,7 +73,7 @@ impl Scene {
         fails: Option<usize>,
     ) -> (Arc<Memory>, Result<Restoration, Error>) {
         let memory = Memory::new(image, fails);
-        let backup = Backup::read(&Bytes(self.then.clone())).unwrap();
+        let backup = Backup::read(&ReadOnlyBytes(self.then.clone())).unwrap();
         (Arc::clone(&memory), Restoration::on_storage(memory, backup, self.force))
     }
 
@@ -118,7 +119,7 @@ impl Scene {
         let mut opener = self.opener();
         assert_eq!(opener.open(after), opener.open(&self.then));
         let [after, then] =
-            [after, &self.then].map(|it| Header::read(&Bytes(it.to_vec())).unwrap());
+            [after, &self.then].map(|it| Header::read(&ReadOnlyBytes(it.to_vec())).unwrap());
         assert_eq!(after.uuid(), then.uuid());
         assert_eq!(after.leftovers(), []);
         assert_eq!(after.warning(), None);

@@ -8,11 +8,12 @@ use keyslot::amend::{Change, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::header::{Backup, Header, Leftover};
 use keyslot::keyslot::{Cost, Pbkdf};
+use keyslot::storage::ReadOnlyBytes;
 use keyslot::{Error, Image, Limits, Passphrase, Restoration};
 
 use super::crash;
 use super::memory::{Memory, Op};
-use super::opener::{Bytes, Opener, secret};
+use super::opener::{Opener, secret};
 
 /// Something that writes a header.
 #[derive(Clone, Debug)]
@@ -68,7 +69,7 @@ impl Twice {
 
     fn try_run(&self, memory: &Arc<Memory>, action: &Action) -> Result<(), Error> {
         if let Action::Restore(then) = action {
-            let backup = Backup::read(&Bytes(then.clone())).unwrap();
+            let backup = Backup::read(&ReadOnlyBytes(then.clone())).unwrap();
             return Restoration::on_storage(Arc::clone(memory), backup, false)?.run();
         }
         let mut image = Image::from_storage(Arc::clone(memory), Limits::NONE)?;
@@ -165,7 +166,7 @@ struct Promise {
 impl Promise {
     fn new(twice: &Twice, opener: &mut Opener, left: &[u8], action: &Action) -> Self {
         let opened = opener.try_open(left).expect("a valid header after an interruption");
-        let header = Header::read(&Bytes(left.to_vec())).unwrap();
+        let header = Header::read(&ReadOnlyBytes(left.to_vec())).unwrap();
         // A new secret whose replacement is taken back may go.
         let staged: Vec<_> = header
             .leftovers()

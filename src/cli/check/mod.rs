@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use self::text::text;
 use super::changes::{leftover, set_kdf};
 use super::create::Version;
+use super::location::LocationArgs;
 use super::opening::{OPENER, OpeningArgs};
 use super::progress::Spinner;
 use super::qemu_format;
@@ -63,6 +64,9 @@ pub struct CheckArgs {
     #[arg(short, long)]
     quiet: bool,
 
+    #[command(flatten)]
+    location: LocationArgs,
+
     /// Images
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<PathBuf>,
@@ -87,12 +91,14 @@ impl CheckArgs {
 /// Runs the command.
 pub fn run(args: &CheckArgs) -> Outcome {
     let secrets = Secrets::with_opening(&args.objects.objects, &args.opening, [])?;
+    args.location.check_count(args.images.len())?;
+    let reading = args.location.apply(OpenOptions::new());
     let mut opened = None;
     let secret = match args.opening.source() {
         None => None,
         Some(source) if Secrets::asks(Some(&source)) => match args.images.as_slice() {
             // No prompt if no image can be opened.
-            images if images.iter().all(|path| Image::open(path).is_err()) => None,
+            images if images.iter().all(|path| reading.open(path).is_err()) => None,
             [path] => {
                 let question = Question { image: Some(path), ..QUESTION };
                 let (secret, images) = secrets.try_opening(Some(&source), &question, |secret| {
@@ -156,6 +162,7 @@ fn open<'a>(
 ) -> Vec<(&'a Path, Result<Opened>)> {
     let sharing = if secret.is_some() { Sharing::ReadData } else { Sharing::None };
     let options = OpenOptions::new().sharing(sharing).limits(limits(args.ignore_limits));
+    let options = args.location.apply(options);
     let images: Vec<_> = paths.iter().map(|path| (path.as_path(), options.open(path))).collect();
     let mut tried = VecDeque::new();
     if let Some(secret) = secret {
@@ -255,8 +262,7 @@ fn check(path: &Path, image: &Image, tried: Option<Tried>, first: bool) -> Resul
     if !weaknesses.is_empty() {
         document["weaknesses"] = json!(weaknesses);
     }
-    let len = image.storage().len().map_err(|e| Error::io("read the length", e))?;
-    if header.payload_offset() > len {
+    if header.payload_offset() > image.payload_storage_len()? {
         document["payload-missing"] = json!(true);
     }
     let stale: Vec<_> = stale_tokens(header).collect();

@@ -2,12 +2,14 @@
 
 use std::ffi::OsString;
 
+use keyslot::container::is_luks_at;
 use keyslot::options::ImageSpec;
-use keyslot::storage::{Access, FileStorage, Storage};
+use keyslot::storage::Access;
 use keyslot::{Error, ErrorKind, OpenOptions, Passphrase, Result, Sharing};
 
 use super::super::image_spec;
 use super::super::limits;
+use super::super::raw_file::RawFile;
 use super::super::report::Failure;
 use super::super::secrets::{Question, not_both};
 use super::new::{no_header, no_keyslot};
@@ -53,7 +55,7 @@ pub fn existing(
     let unlocked = || {
         let options =
             OpenOptions::new().sharing(Sharing::Amend).limits(limits(job.args.ignore_limits));
-        let image = options.open(&spec.path)?;
+        let image = image_spec::located(&spec, options).open(&spec.path)?;
         job.persona.admit(&image)?;
         let what = "Passphrase of the target";
         let question = Question { option: "--new-secret", what, image: Some(&spec.path) };
@@ -67,11 +69,10 @@ pub fn existing(
 
 fn existing_raw(spec: &ImageSpec, len: u64, job: &Job<'_>) -> Result<Data> {
     no_keyslot(job)?;
-    let file = FileStorage::open_shared(&spec.path, Access::ReadWrite, Sharing::Amend, None)?;
+    let raw = RawFile::open(spec, Access::ReadWrite, Sharing::Amend)?;
+    let file = raw.storage();
     let stored = file.len().map_err(|e| Error::io("read the length", e))?;
-    let mut magic = [0; 6];
-    let is_luks =
-        stored >= 6 && file.read_exact_at(&mut magic, 0).is_ok() && magic == *b"LUKS\xba\xbe";
+    let is_luks = is_luks_at(file, 0);
     let is_said = job.args.output_format.is_some() || job.args.target_image_opts || job.args.force;
     // QEMU writes over it.
     if is_luks && !is_said {
@@ -85,5 +86,5 @@ fn existing_raw(spec: &ImageSpec, len: u64, job: &Job<'_>) -> Result<Data> {
         let failed = |e| Error::io(format_args!("write at byte {stored}"), e);
         file.write_all_at(&rest, stored).map_err(failed)?;
     }
-    Ok(Data::Raw(file))
+    Ok(Data::Raw(raw))
 }

@@ -15,9 +15,9 @@ use keyslot::{Error, ErrorKind, Result};
 use serde_json::Value;
 
 use self::source::Source;
-pub use self::source::other_format;
 use self::target::Target;
 use super::create::LuksArgs;
+use super::location::LocationArgs;
 use super::progress::Progress;
 use super::qemu_format;
 use super::report::Overrides;
@@ -43,6 +43,9 @@ pub struct ConvertArgs {
     /// SRC is a list of QEMU's image options
     #[arg(long, visible_alias = "source-image-opts")]
     image_opts: bool,
+
+    #[command(flatten)]
+    location: LocationArgs,
 
     /// Secret that opens the source
     #[arg(long, value_name = "SOURCE")]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use keyslot::options::{Options, size};
 use keyslot::storage::Place;
-use keyslot::{Passphrase, Preallocation, Result};
+use keyslot::{Error, ErrorKind, Passphrase, Preallocation, Result};
 
 use super::super::create::{self, Version};
 use super::super::progress::Spinner;
@@ -63,6 +63,11 @@ pub fn new_luks(
 ) -> Result<(Data, Option<Passphrase>)> {
     let Job { args, secrets, persona } = *job;
     let overwrite = persona.overwrites(args.force);
+    if create::is_detached(options) {
+        let text = "a conversion cannot make a detached header";
+        let error = Error::new(ErrorKind::Unsupported, text);
+        return Err(error.with_hint("make it with create --header, and convert with -n"));
+    }
     let create = create::create_options(version, options, &args.kdf, &args.luks)?;
     let create = create.limits(limits(args.ignore_limits)).overwrite(overwrite);
     create.check(len)?;

@@ -3,13 +3,15 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use keyslot::container::image_format;
 use keyslot::options::ImageSpec;
-use keyslot::storage::{Access, FileStorage, Storage, Version};
+use keyslot::storage::{Access, FileStorage, Version};
 use keyslot::volume::{Side, Volume};
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Passphrase, Result, Sharing};
 
 use super::super::image_spec;
 use super::super::limits;
+use super::super::raw_file::RawFile;
 use super::super::report::Failure;
 use super::super::secrets::{Question, not_both};
 use super::{Job, Persona, invalid};
@@ -22,7 +24,7 @@ pub struct Source {
 }
 
 enum Data {
-    Raw(FileStorage),
+    Raw(RawFile),
     Luks(Box<(Image, Volume)>),
 }
 
@@ -51,7 +53,7 @@ impl Source {
     /// What is read.
     pub fn side(&self) -> Result<Side<'_>> {
         match &self.data {
-            Data::Raw(file) => Side::file(file),
+            Data::Raw(raw) => Side::raw(raw.storage()),
             Data::Luks(opened) => Ok(Side::volume(&opened.1)),
         }
     }
@@ -75,7 +77,7 @@ impl Source {
     /// Its file.
     pub fn file(&self) -> Option<&FileStorage> {
         match &self.data {
-            Data::Raw(file) => Some(file),
+            Data::Raw(raw) => Some(raw.file()),
             Data::Luks(opened) => opened.0.file(),
         }
     }
@@ -84,15 +86,17 @@ impl Source {
 fn open(spec: &ImageSpec, sharing: Sharing, job: &Job<'_>) -> Result<Data> {
     image_spec::check_persona(spec, job.persona)?;
     let secret = job.args.secret.as_ref();
-    let raw = || FileStorage::open_shared(&spec.path, Access::ReadOnly, sharing, None);
+    let raw = || RawFile::open(spec, Access::ReadOnly, sharing);
     if spec.driver.as_deref() == Some("raw") {
+        // The part of a raw source is what its options say.
+        job.args.location.check_none("a raw source")?;
         return match secret {
             Some(_) => Err(invalid("--secret is of no use for a raw source")),
             None => raw().map(Data::Raw),
         };
     }
     let options = OpenOptions::new().sharing(sharing).limits(limits(job.args.ignore_limits));
-    let opened = options.open(&spec.path);
+    let opened = job.args.location.apply_with(spec, options)?.open(&spec.path);
     if spec.key_secret.is_none() && job.persona.guesses_raw(&opened, spec.driver.as_deref()) {
         drop(opened);
         return raw_unless_other(raw()?);
@@ -126,10 +130,10 @@ fn open(spec: &ImageSpec, sharing: Sharing, job: &Job<'_>) -> Result<Data> {
     Ok(Data::Luks(Box::new((image, volume))))
 }
 
-fn raw_unless_other(file: FileStorage) -> Result<Data> {
-    match other_format(&file) {
+fn raw_unless_other(raw: RawFile) -> Result<Data> {
+    match image_format(raw.storage()) {
         Some(format) => Err(other(format)),
-        None => Ok(Data::Raw(file)),
+        None => Ok(Data::Raw(raw)),
     }
 }
 
@@ -137,23 +141,4 @@ fn other(format: &str) -> Error {
     let text = format!("{format} images are not supported yet");
     let hint = "-f raw converts the file as it is";
     Error::new(ErrorKind::Unsupported, text).with_hint(hint)
-}
-
-/// What a file is that QEMU would not take for a raw image.
-pub fn other_format(file: &FileStorage) -> Option<&'static str> {
-    const MAGICS: [(usize, &[u8], &str); 8] = [
-        (0, b"COWD", "vmdk"),
-        (0, b"KDMV", "vmdk"),
-        (0, b"# Disk DescriptorFile", "vmdk"),
-        (0, b"QED\0", "qed"),
-        (0, b"conectix", "vpc"),
-        (0, b"vhdxfile", "vhdx"),
-        (0, b"WithoutFreeSpace", "parallels"),
-        (64, &[0x7f, 0x10, 0xda, 0xbe], "vdi"),
-    ];
-    let mut start = [0; 512];
-    let len = usize::try_from(file.len().ok()?).map_or(start.len(), |len| len.min(start.len()));
-    file.read_exact_at(&mut start[..len], 0).ok()?;
-    let is_it = |(at, magic, _): &&(usize, &[u8], &str)| start[*at..].starts_with(magic);
-    MAGICS.iter().find(is_it).map(|(_, _, format)| *format)
 }

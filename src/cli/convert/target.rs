@@ -8,6 +8,7 @@ use keyslot::volume::{Side, Volume};
 use keyslot::{Error, ErrorKind, Image, NewImage, Passphrase, Result};
 use serde_json::Value;
 
+use super::super::raw_file::RawFile;
 use super::super::report::Failure;
 use super::super::{create, image_spec};
 use super::existing::existing;
@@ -29,7 +30,7 @@ pub struct Target {
 pub enum Data {
     NewRaw(Box<NewFile>),
     NewLuks(Box<NewImage>),
-    Raw(FileStorage),
+    Raw(RawFile),
     Luks(Box<Opened>),
 }
 
@@ -100,8 +101,8 @@ impl Target {
     pub fn side(&self) -> Result<Side<'_>> {
         match &self.data {
             Data::NewRaw(file) => Side::file(file.storage()),
-            Data::NewLuks(image) => Ok(Side::volume(image.volume())),
-            Data::Raw(file) => Side::file(file),
+            Data::NewLuks(image) => Ok(Side::volume(image.volume()?)),
+            Data::Raw(raw) => Side::raw(raw.storage()),
             Data::Luks(opened) => Ok(Side::volume(&opened.volume)),
         }
     }
@@ -130,7 +131,7 @@ impl Target {
         match &self.data {
             Data::NewRaw(file) => Some(file.storage()),
             Data::NewLuks(image) => Some(image.file()),
-            Data::Raw(file) => Some(file),
+            Data::Raw(raw) => Some(raw.file()),
             Data::Luks(opened) => opened.image.file(),
         }
     }

@@ -3,6 +3,7 @@
 mod cipher;
 mod luks;
 mod options;
+mod target;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -16,7 +17,9 @@ use serde_json::{Value, json};
 
 pub use self::luks::{LuksArgs, Version};
 use self::options::echo;
-pub use self::options::{check_options, create_options, help, preallocation};
+pub use self::options::{check_options, create_options, help, is_detached, preallocation};
+use self::target::Target;
+use super::location::LocationArgs;
 use super::opening::key_file;
 use super::progress::Spinner;
 use super::qemu_format;
@@ -56,6 +59,9 @@ pub struct CreateArgs {
 
     #[command(flatten)]
     luks: LuksArgs,
+
+    #[command(flatten)]
+    location: LocationArgs,
 
     /// Read the new secret from this file; '-' is standard input, with any newline at its end
     #[arg(short = 'd', long, value_name = "PATH", conflicts_with = "new_secret")]
@@ -118,13 +124,15 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
         (Some(_), Some(_)) => {
             return Err(named(invalid("The image size must be specified only once")));
         }
-        (Some(text), _) => image_size(text)?,
-        (None, Some(text)) => size("size", text).map_err(named)?,
-        (None, None) => return Err(named(invalid("Image creation needs a size parameter"))),
+        (Some(text), _) => Some(image_size(text)?),
+        (None, Some(text)) => Some(size("size", text).map_err(named)?),
+        (None, None) => None,
     };
+    let target = Target::new(&path, size, is_detached(&options), &args.location).map_err(named)?;
     // qemu-img says what it is about to make; a person is told when it is made.
     if !args.quiet && persona == Persona::QemuImg {
         let options = echo(&options);
+        let size = target.size().unwrap_or(0);
         let line = format!("Formatting '{shown}', fmt=luks size={size}{options}");
         output::print(&(output::foreign(&line) + "\n"))?;
     }
@@ -134,10 +142,13 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
     let create = create_options(version, &options, &args.kdf, &args.luks).map_err(named)?;
     let overwrite = persona.overwrites(args.force);
     let create = create.limits(limits(args.ignore_limits)).overwrite(overwrite);
-    create.check(size).map_err(named)?;
+    if let Some(size) = target.size() {
+        create.check(size).map_err(named)?;
+    }
     let source = new_secret_source.as_ref();
     if Secrets::asks(source) {
-        drop(Place::new(&path, overwrite).map_err(named)?);
+        let file = target.new_file().map(|path| Place::new(path, overwrite));
+        drop(file.transpose().map_err(named)?);
     }
     let question = Question { option: "--new-secret", what: "New passphrase", image: Some(&path) };
     let empty = args.allow_empty_secret;
@@ -146,25 +157,27 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
     if !args.quiet && persona == Persona::Keyslot {
         warn_of(&secret, version, &shown);
     }
-    let header = {
+    let (header, size) = {
         let _spinner = Spinner::start("creating the image", args.quiet);
-        let image = create.begin(&path, size, &secret).map_err(named)?;
-        let header = image.header().clone();
-        image.finish().map_err(named)?;
-        header
+        let space = preallocation(&options).map_err(named)?;
+        target.make(create, &args.location, space, &secret).map_err(named)?
     };
     if !args.quiet && persona == Persona::Keyslot {
         warn_of_cipher(&header, &shown);
     }
     if args.output == Output::Json {
-        let result = result(&shown, size.next_multiple_of(512), Some((&header, 0)));
+        let mut result = result(&shown, size, Some((&header, 0)));
+        if let Some(header) = target::header_path(&target) {
+            result["header"] = json!(header.to_string_lossy());
+        }
         output::print_done(&qemu_format::json_line(&result))?;
     } else if !args.quiet && persona == Persona::Keyslot {
         output::print_done(&format!(
-            "{}: {} image of {} created, its secret is in keyslot 0\n",
+            "{}: {} {} of {} created, its secret is in keyslot 0\n",
             output::foreign(&shown),
             version.name(),
-            qemu_format::size(size.next_multiple_of(512))
+            if header.is_detached() { "detached header for an image" } else { "image" },
+            qemu_format::size(size)
         ))?;
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use keyslot::keyslot::Cost;
 use keyslot::options::{Options, boolean, number, size};
-use keyslot::{CreateOptions, Error, ErrorKind, Preallocation, Result};
+use keyslot::{CreateOptions, Preallocation, Result};
 
 use super::super::{KdfArgs, check_count};
 use super::cipher;
@@ -28,6 +28,11 @@ pub fn echo(options: &Options) -> String {
     given.collect()
 }
 
+/// Whether the header is to be detached.
+pub fn is_detached(options: &Options) -> bool {
+    options.last("detached-header").is_some_and(|value| boolean("", value).unwrap_or(false))
+}
+
 /// Checks names and numbers, each option in its turn.
 pub fn check_options(options: &Options) -> Result<()> {
     options.iter().try_for_each(|(key, value)| match key {
@@ -45,10 +50,6 @@ pub fn create_options(
     kdf: &KdfArgs,
     luks: &LuksArgs,
 ) -> Result<CreateOptions> {
-    if options.last("detached-header").is_some_and(|value| boolean("", value).unwrap_or(true)) {
-        let text = "creating a detached header is not supported yet";
-        return Err(Error::new(ErrorKind::Unsupported, text));
-    }
     let mut pbkdf = kdf.pbkdf();
     if let Some(text) = options.last("iter-time") {
         let ms = number("iter-time", text)?;
@@ -92,10 +93,7 @@ const KEYS: [&str; 10] = [
 /// What `-o help` prints. As in qemu-img, what is an option of the file and not of the format needs
 /// a file's name.
 pub fn help(version: Version, names_a_file: bool) -> String {
-    let (format, detached) = match version {
-        Version::Luks1 => ("luks", HELP_DETACHED),
-        Version::Luks2 => ("luks2", ""),
-    };
+    let (detached, format) = (HELP_DETACHED, version.format());
     if names_a_file {
         format!("Supported options:\n{HELP}{detached}{HELP_REST}{HELP_PREALLOCATION}{HELP_SIZE}")
     } else {

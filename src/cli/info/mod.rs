@@ -2,6 +2,7 @@
 
 mod luks1;
 mod luks2;
+mod nodes;
 mod raw;
 
 use std::ffi::OsString;
@@ -15,6 +16,7 @@ use keyslot::secret::Passphrase;
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
 use serde_json::{Value, json};
 
+use super::location::LocationArgs;
 use super::progress::Spinner;
 use super::qemu_format::{self, human, json, size};
 use super::report::{self, Failure, Overrides};
@@ -56,6 +58,9 @@ pub struct InfoArgs {
     #[arg(long, conflicts_with = "metadata")]
     estimate: bool,
 
+    #[command(flatten)]
+    location: LocationArgs,
+
     /// Accepted as qemu-img has it: no lock is taken anyway
     #[arg(short = 'U', long)]
     force_share: bool,
@@ -76,6 +81,7 @@ pub fn run(args: &InfoArgs, persona: Persona) -> Outcome {
     if args.images.is_empty() || (persona == Persona::QemuImg && args.images.len() > 1) {
         return Err(Failure::usage("Expecting one image file name", "info"));
     }
+    args.location.check_count(args.images.len())?;
     let mut asked = None;
     let secret = match (&args.secret, args.images.as_slice()) {
         (None, _) => None,
@@ -133,7 +139,7 @@ pub fn run(args: &InfoArgs, persona: Persona) -> Outcome {
 /// Opens an image, without a lock.
 fn open(name: &OsString, args: &InfoArgs, persona: Persona) -> std::result::Result<Image, Failure> {
     let spec = image_spec::parse(name, args.image_opts, args.format.as_deref(), persona)?;
-    Ok(Image::open(&spec.path)?)
+    Ok(args.location.apply_with(&spec, OpenOptions::new())?.open(&spec.path)?)
 }
 
 /// The text about an image, behind a `gap`, and the error of a secret that opens nothing.
@@ -158,13 +164,18 @@ fn show(
         return Err(opening(Error::new(ErrorKind::Unsupported, text)));
     }
     let sharing = if secret.is_some() { Sharing::ReadData } else { Sharing::None };
-    let image = OpenOptions::new().sharing(sharing).open(&spec.path).map_err(&opening)?;
+    let options = args.location.apply_with(&spec, OpenOptions::new().sharing(sharing));
+    let image = options.and_then(|options| options.open(&spec.path)).map_err(&opening)?;
     persona.admit(&image).map_err(&opening)?;
     if args.metadata {
         let text = metadata(image.header()).map_err(|e| opening(e.with_path(&spec.path)))?;
         return Ok((text, None));
     }
-    let mut document = describe(&image, &spec).map_err(opening)?;
+    // A partition is known by its number till here.
+    let (offset, size) = image.part().unwrap_or_default();
+    let mut located = spec.clone();
+    (located.offset, located.size) = (offset, size);
+    let mut document = describe(&image, &located).map_err(opening)?;
     let mut wrong = None;
     if let Some(secret) = secret {
         let _spinner = Spinner::start("trying the keyslots", args.output == Output::Json);
@@ -213,13 +224,7 @@ fn estimates(image: &Image) -> Result<Value> {
 
 /// The document that qemu-img prints as JSON.
 fn describe(image: &Image, spec: &ImageSpec) -> Result<Value> {
-    let failed = |e| Error::io("read the length", e).with_path(&spec.path);
-    // QEMU counts in sectors.
-    let len = image.storage().len().map_err(failed)?.next_multiple_of(512);
-    let disk_size = match image.file() {
-        Some(file) => file.actual_size().map_err(failed)?,
-        None => len,
-    };
+    let (children, disk_size) = nodes::nodes(image, spec)?;
     let header = image.header();
     let (format, mut data) = match header.luks2() {
         Some(header) => ("luks2", luks2::format_specific(header)),
@@ -230,8 +235,8 @@ fn describe(image: &Image, spec: &ImageSpec) -> Result<Value> {
         data["weaknesses"] = json!(weaknesses);
     }
     Ok(json!({
-        "children": [file_node(spec, len, disk_size)],
-        "virtual-size": header.volume_len(len),
+        "children": children,
+        "virtual-size": image.volume_len()?,
         "filename": image_spec::qemu_name(spec),
         "format": format,
         "actual-size": disk_size,
@@ -239,22 +244,6 @@ fn describe(image: &Image, spec: &ImageSpec) -> Result<Value> {
         "encrypted": true,
         "dirty-flag": false,
     }))
-}
-
-/// The file below the format.
-fn file_node(spec: &ImageSpec, len: u64, disk_size: u64) -> Value {
-    json!({
-        "name": "file",
-        "info": {
-            "children": [],
-            "virtual-size": len,
-            "filename": spec.path.to_string_lossy(),
-            "format": "file",
-            "actual-size": disk_size,
-            "format-specific": { "type": "file", "data": {} },
-            "dirty-flag": false,
-        },
-    })
 }
 
 /// The metadata alone.
@@ -273,10 +262,10 @@ fn text(document: &Value) -> String {
         Some(len) => format!("{} ({len} bytes)", size(len)),
         None => "unavailable".to_owned(),
     };
-    let length = bytes(&document["children"][0]["info"]["virtual-size"]);
     let disk_size = size(bytes(&document["actual-size"]));
     let name = string(&document["filename"]);
-    let filename = string(&document["children"][0]["info"]["filename"]);
+    let children = document["children"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let children = nodes::text(children, "", 0);
     let opens = match document.get("secret-opens").and_then(Value::as_array) {
         Some(opened) if opened.is_empty() => "secret opens: no keyslot\n".to_owned(),
         Some(opened) => {
@@ -304,14 +293,8 @@ fn text(document: &Value) -> String {
          virtual size: {virtual_size}\n\
          disk size: {disk_size}\n\
          {specific}\
-         Child node '/file':\n    \
-             filename: {filename}\n    \
-             protocol type: file\n    \
-             file length: {} ({length} bytes)\n    \
-             disk size: {disk_size}\n\
-         {opens}{estimates}",
+         {children}{opens}{estimates}",
         string(&document["format"]),
-        size(length),
     )
 }
 

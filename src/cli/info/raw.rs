@@ -1,34 +1,37 @@
 //! What `info` shows of a raw image, under the name qemu-img.
 
+use keyslot::container::image_format;
 use keyslot::options::ImageSpec;
-use keyslot::storage::{Access, FileStorage, Storage};
-use keyslot::{Error, Image, Result};
+use keyslot::storage::{Access, Storage};
+use keyslot::{Error, OpenOptions, Result, Sharing};
 use serde_json::{Value, json};
 
 use super::super::Persona;
-use super::super::convert::other_format;
 use super::super::image_spec;
-use super::file_node;
+use super::super::raw_file::RawFile;
+use super::nodes::raw_nodes;
 
 /// The document of an image that is raw, by its name or to a guess; `None` of another.
 pub fn describe(spec: &ImageSpec, persona: Persona) -> Result<Option<Value>> {
     let format = spec.driver.as_deref();
+    let opened = || image_spec::located(spec, OpenOptions::new()).open(&spec.path);
     let is_raw = format == Some("raw")
-        || spec.key_secret.is_none() && persona.guesses_raw(&Image::open(&spec.path), format);
+        || spec.key_secret.is_none() && persona.guesses_raw(&opened(), format);
     if !is_raw {
         return Ok(None);
     }
-    let file = FileStorage::open(&spec.path, Access::ReadOnly)?;
-    if format.is_none() && other_format(&file).is_some() {
+    let raw = RawFile::open(spec, Access::ReadOnly, Sharing::None)?;
+    if format.is_none() && image_format(raw.storage()).is_some() {
         return Ok(None);
     }
     let failed = |e| Error::io("read the length", e).with_path(&spec.path);
-    let len = file.len().map_err(failed)?.next_multiple_of(512);
-    let disk_size = file.actual_size().map_err(failed)?;
+    let len = raw.storage().len().map_err(failed)?.next_multiple_of(512);
+    let file_len = raw.file().len().map_err(failed)?.next_multiple_of(512);
+    let disk_size = raw.file().actual_size().map_err(failed)?;
     Ok(Some(json!({
-        "children": [file_node(spec, len, disk_size)],
+        "children": raw_nodes(spec, file_len, disk_size),
         "virtual-size": len,
-        "filename": image_spec::qemu_name(spec),
+        "filename": if spec.is_part() { image_spec::raw_name(spec) } else { image_spec::qemu_name(spec) },
         "format": "raw",
         "actual-size": disk_size,
         "dirty-flag": false,

@@ -27,7 +27,7 @@ pub fn members(command: &str) -> &'static [&'static [Member]] {
         "keyslot-check" => &[IMAGE, CHECK],
         "keyslot-config" => &[IMAGE, DRY_RUN, CONFIG],
         "keyslot-convert" => &[IMAGE, CREATED, CONVERTED],
-        "keyslot-create" => &[IMAGE, CREATED, OPENED],
+        "keyslot-create" => &[IMAGE, CREATED, HEADER, OPENED],
         "keyslot-header-backup" => &[IMAGE, BACKUP],
         "keyslot-header-restore" => &[IMAGE, DRY_RUN, RESTORE],
         "keyslot-info" => &[INFO, INFO_LUKS1, INFO_LUKS2],
@@ -180,6 +180,9 @@ const CREATED: &[Member] = &[
     member("format", "string", "raw, luks (which is LUKS1) or luks2"),
     member("virtual-size", "integer", "Size of the payload in bytes"),
 ];
+
+const HEADER: &[Member] =
+    &[member("header", "string, optional", "File with the detached header, with --header")];
 
 const OPENED: &[Member] = &[
     member("uuid", "string", "UUID of the image"),

@@ -96,6 +96,11 @@ impl Header {
         if self.is_detached() {
             return Err(Error::new(ErrorKind::Corrupt, OVERLAPPING_PAYLOAD));
         }
+        self.check_strictly_detached()
+    }
+
+    /// The same of a header whose payload is in another file, as QEMU's `header` node has it.
+    pub fn check_strictly_detached(&self) -> Result<()> {
         match self.meaning.damage.iter().flatten().next() {
             Some(fault) => Err(fault.error()),
             None => self.check_supported(),

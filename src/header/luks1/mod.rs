@@ -18,7 +18,7 @@ pub(super) use self::restore::HEAD;
 use zerocopy::{FromBytes, IntoBytes};
 
 use self::raw::{ACTIVE, HEADER_SIZE, INACTIVE, KEYSLOTS, MAGIC, RawHeader, RawKeyslot, SECTOR};
-use self::validate::{DETACHED, Fault, Meaning, validate};
+use self::validate::{Fault, Meaning, validate};
 use super::{
     Area, Digest, Kdf, Keyslot, NewDigest, Priority, Segment, Template, material_len, text,
 };
@@ -93,6 +93,13 @@ impl Header {
         Ok(header)
     }
 
+    /// The same header, detached: the payload begins at byte 0 of another storage.
+    #[must_use]
+    pub fn detached(mut self) -> Self {
+        self.raw.payload_offset = 0.into();
+        self
+    }
+
     /// The header's 592 bytes as they are on disk.
     pub fn as_bytes(&self) -> &[u8] {
         self.raw.as_bytes()
@@ -132,10 +139,6 @@ impl Header {
     /// Length of the encrypted data in bytes, whether or not its cipher is supported.
     pub(super) fn payload_len(&self, storage_len: u64) -> Result<u64> {
         let offset = self.payload_offset();
-        if offset == DETACHED {
-            let text = "the header is detached: its payload is in another file";
-            return Err(Error::new(ErrorKind::Unsupported, text));
-        }
         let end = storage_len.checked_next_multiple_of(SECTOR);
         let len = end.filter(|_| offset <= storage_len).map(|end| end - offset);
         len.ok_or_else(|| {
@@ -253,6 +256,12 @@ fn field<const N: usize>(value: &str, what: &str) -> Result<[u8; N]> {
 
 fn too_long(what: &str) -> Error {
     Error::new(ErrorKind::InvalidInput, format!("{what} does not fit a LUKS1 header"))
+}
+
+/// Length in bytes of a new header with its areas: where the payload of [`Header::build`] begins.
+pub(crate) fn header_len(cipher: &CipherSpec) -> u64 {
+    let key_bytes = u32::try_from(cipher.key_size()).unwrap_or(u32::MAX);
+    ALIGNMENT + KEYSLOTS as u64 * material_len(key_bytes).next_multiple_of(ALIGNMENT)
 }
 
 /// Alignment of key material and payload in bytes (QEMU, and cryptsetup since 1.1).

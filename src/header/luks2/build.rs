@@ -61,6 +61,7 @@ pub struct Layout {
     hdr_size: u64,
     keyslots_size: u64,
     data_offset: u64,
+    is_detached: bool,
 }
 
 impl Layout {
@@ -92,12 +93,23 @@ impl Layout {
             return Err(invalid(format!("keyslots size {keyslots_size}: {text}")));
         }
         let data_offset = (2 * hdr_size + keyslots_size).next_multiple_of(DATA_ALIGNMENT);
-        Ok(Self { hdr_size, keyslots_size, data_offset })
+        Ok(Self { hdr_size, keyslots_size, data_offset, is_detached: false })
+    }
+
+    /// The same for a detached header: the data begins at byte 0 of another storage.
+    #[must_use]
+    pub fn detached(self, is_detached: bool) -> Self {
+        Self { is_detached, ..self }
+    }
+
+    /// Length in bytes of the header with the areas of its keyslots, up to where data may begin.
+    pub fn header_len(self) -> u64 {
+        self.data_offset
     }
 
     /// Start of the encrypted data in bytes.
     pub fn data_offset(self) -> u64 {
-        self.data_offset
+        if self.is_detached { 0 } else { self.data_offset }
     }
 }
 
@@ -107,7 +119,8 @@ impl Header {
     pub fn build(new: &NewHeader<'_>) -> Result<Self> {
         let NewHeader { layout, cipher, sector_size, digest, uuid, label, subsystem } = *new;
         check_cipher(cipher)?;
-        let Layout { hdr_size, keyslots_size, data_offset } = layout;
+        let Layout { hdr_size, keyslots_size, .. } = layout;
+        let data_offset = layout.data_offset();
         check_digest_size(digest.value.len())?;
         let mut raw = RawHeader::blank(hdr_size);
         raw.label = name(label, "label")?;

@@ -273,10 +273,6 @@ impl Header {
             let text = format!("segment {number} has the integrity protection {integrity}");
             return Err(unsupported(text));
         }
-        if offset == 0 {
-            let text = format!("segment {number} begins at byte 0: the header is detached");
-            return Err(unsupported(text));
-        }
         let Some(len) = segment.end(storage_len).and_then(|end| end.checked_sub(offset)) else {
             let range = match segment.size {
                 Some(size) => format!("from byte {offset} to byte {}", offset + size),

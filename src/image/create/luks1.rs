@@ -17,6 +17,11 @@ pub fn check(options: &CreateOptions) -> Result<()> {
     options.pbkdf.check(KdfKind::Pbkdf2)
 }
 
+/// Length in bytes of the header and the areas of its eight keyslots.
+pub fn header_len(options: &CreateOptions) -> u64 {
+    luks1::header_len(&options.cipher)
+}
+
 /// A volume key, a header without it, and the keyslot that it goes into.
 pub fn make(options: &CreateOptions, passphrase: &Passphrase) -> Result<Parts> {
     let CreateOptions { cipher, hash, pbkdf, limits, .. } = options;
@@ -29,5 +34,7 @@ pub fn make(options: &CreateOptions, passphrase: &Passphrase) -> Result<Parts> {
     let header = luks1::Header::build(cipher.clone(), *hash, &digest, &uuid)?;
     let scheme = Scheme { kdf, encryption: cipher.clone(), af_hash: *hash };
     let sealed = seal(&scheme, &volume_key, passphrase)?;
-    Ok(Parts { header: Header::Luks1(header), volume_key, sealed })
+    let header_len = header.payload_offset();
+    let header = Header::Luks1(if options.detached { header.detached() } else { header });
+    Ok(Parts { header, header_len, volume_key, sealed })
 }

@@ -53,9 +53,14 @@ pub fn check(options: &CreateOptions, luks2: &Luks2Options, size: u64) -> Result
     check_digest_size(options.hash.digest_size())
         .map_err(|error| invalid(format!("hash {}: {}", options.hash.name(), error.message())))?;
     sector_size(luks2.sector_size, size)?;
-    image_len(size, layout(options, luks2)?.data_offset())?;
+    image_len(size, layout(options, luks2)?.header_len())?;
     name(&luks2.label, "label")?;
     name(&luks2.subsystem, "subsystem").map(drop)
+}
+
+/// Length in bytes of both copies of the header and the areas of its keyslots.
+pub fn header_len(options: &CreateOptions, luks2: &Luks2Options) -> Result<u64> {
+    layout(options, luks2).map(Layout::header_len)
 }
 
 /// A volume key, a header without it, and the keyslot that it goes into.
@@ -89,11 +94,14 @@ pub fn make(
     limits.admit_new("the new secret", kdf, cipher.key_size())?;
     let scheme = Scheme { kdf, encryption: cipher.clone(), af_hash: *hash };
     let sealed = seal(&scheme, &volume_key, passphrase)?;
-    Ok(Parts { header: Header::Luks2(header), volume_key, sealed })
+    let header_len = header_len(options, luks2)?;
+    Ok(Parts { header: Header::Luks2(header), header_len, volume_key, sealed })
 }
 
 fn layout(options: &CreateOptions, luks2: &Luks2Options) -> Result<Layout> {
-    Layout::new(luks2.metadata_size, luks2.keyslots_size, options.cipher.key_size())
+    let key_size = options.cipher.key_size();
+    let layout = Layout::new(luks2.metadata_size, luks2.keyslots_size, key_size)?;
+    Ok(layout.detached(options.detached))
 }
 
 /// The sector size for `size` bytes of payload, which are rounded up to 512.

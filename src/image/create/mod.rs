@@ -5,6 +5,7 @@
 
 mod luks1;
 mod luks2;
+mod place;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub struct CreateOptions {
     preallocation: Preallocation,
     limits: Limits,
     overwrite: bool,
+    detached: bool,
 }
 
 /// The format of a new image, and what only that one has.
@@ -62,6 +64,7 @@ impl CreateOptions {
             preallocation: Preallocation::Off,
             limits: Limits::default(),
             overwrite: false,
+            detached: false,
         })
     }
 
@@ -129,6 +132,14 @@ impl CreateOptions {
         self
     }
 
+    /// Whether the header is to be detached. Then [`create`](Self::create) makes a file with the
+    /// header alone, for a payload of `size` bytes in another file, which begins at its byte 0.
+    #[must_use]
+    pub fn detached(mut self, detached: bool) -> Self {
+        self.detached = detached;
+        self
+    }
+
     /// Makes an image with `size` bytes of payload (rounded up to a sector) that opens with
     /// `passphrase`, in keyslot 0.
     ///
@@ -163,28 +174,34 @@ impl CreateOptions {
     fn try_begin(&self, path: &Path, size: u64, passphrase: &Passphrase) -> Result<NewImage> {
         self.check(size)?;
         let place = Place::new(path, self.overwrite)?;
-        let Parts { header, volume_key, sealed } = match &self.format {
-            Format::Luks1 => luks1::make(self, passphrase)?,
-            Format::Luks2(options) => luks2::make(self, options, size, passphrase)?,
-        };
-        let empty = header;
-        let len = image_len(size, empty.payload_offset())?;
-        let (mut stages, header) = empty.lower(&[SlotChange::Activate { keyslot: 0, sealed }])?;
-
+        let parts = self.make(size, passphrase)?;
+        let payload = if self.detached { 0 } else { size };
+        let len = image_len(payload, parts.header_len)?;
         let file = place.create(len, self.preallocation)?;
-        // A LUKS1 header is amended in place, so it is there first, without its keyslot.
-        if let Some(empty) = empty.luks1() {
-            let failed = |error| Error::io("write the header; no image was made", error);
-            file.storage().write_all_at(empty.as_bytes(), 0).map_err(failed)?;
-        }
-        for stage in &mut stages {
-            // There is no image with keyslots to speak of yet.
-            "no image was made".clone_into(&mut stage.on_failure);
-        }
-        commit(file.storage().as_ref(), &stages)?;
         let storage: Arc<dyn Storage> = Arc::<FileStorage>::clone(file.storage());
-        let volume = Volume::new(storage, header.segments(len)?, &volume_key)?.with_path(path);
+        let (header, volume_key) = parts.write(storage.as_ref(), "no image was made")?;
+        let volume = if self.detached {
+            None
+        } else {
+            Some(Volume::new(storage, header.segments(len)?, &volume_key)?)
+        };
         Ok(NewImage { file, header, volume })
+    }
+
+    /// Length in bytes of the header with the areas of its keyslots.
+    fn header_len(&self) -> Result<u64> {
+        match &self.format {
+            Format::Luks1 => Ok(luks1::header_len(self)),
+            Format::Luks2(options) => luks2::header_len(self, options),
+        }
+    }
+
+    /// Derives the key of a new image's keyslot, and everything else that takes time.
+    fn make(&self, size: u64, passphrase: &Passphrase) -> Result<Parts> {
+        match &self.format {
+            Format::Luks1 => luks1::make(self, passphrase),
+            Format::Luks2(options) => luks2::make(self, options, size, passphrase),
+        }
     }
 }
 
@@ -192,9 +209,30 @@ impl CreateOptions {
 struct Parts {
     /// Without a keyslot
     header: Header,
+    /// Length in bytes of the header with the areas of its keyslots
+    header_len: u64,
     volume_key: VolumeKey,
     /// What goes into keyslot 0
     sealed: Sealed,
+}
+
+impl Parts {
+    /// Writes the header with its keyslot, durably. `on_failure` is the state that an error leaves.
+    fn write(self, storage: &dyn Storage, on_failure: &str) -> Result<(Header, VolumeKey)> {
+        let Self { header: empty, volume_key, sealed, .. } = self;
+        let (mut stages, header) = empty.lower(&[SlotChange::Activate { keyslot: 0, sealed }])?;
+        // A LUKS1 header is amended in place, so it is there first, without its keyslot.
+        if let Some(empty) = empty.luks1() {
+            let failed = |error| Error::io(format_args!("write the header; {on_failure}"), error);
+            storage.write_all_at(empty.as_bytes(), 0).map_err(failed)?;
+        }
+        for stage in &mut stages {
+            // There is no image with keyslots to speak of yet.
+            on_failure.clone_into(&mut stage.on_failure);
+        }
+        commit(storage, &stages)?;
+        Ok((header, volume_key))
+    }
 }
 
 /// Length in bytes of a file with `size` bytes of payload, rounded up to a sector.
@@ -210,7 +248,8 @@ fn image_len(size: u64, payload_offset: u64) -> Result<u64> {
 pub struct NewImage {
     file: NewFile,
     header: Header,
-    volume: Volume,
+    /// None if the header is detached
+    volume: Option<Volume>,
 }
 
 impl NewImage {
@@ -219,9 +258,11 @@ impl NewImage {
         &self.header
     }
 
-    /// What is in it: nothing yet, which decrypts to noise.
-    pub fn volume(&self) -> &Volume {
-        &self.volume
+    /// The data of the image: nothing yet, which decrypts to noise.
+    ///
+    /// [`ErrorKind::InvalidInput`] if the header is detached: its payload is not there yet.
+    pub fn volume(&self) -> Result<&Volume> {
+        self.volume.as_ref().ok_or_else(|| invalid("a new detached header has no volume"))
     }
 
     /// The image's file

@@ -1,0 +1,135 @@
+//! What `create` makes, and where: a new file, an image in a place that exists, a detached header.
+
+use std::path::{Path, PathBuf};
+
+use keyslot::header::Header;
+use keyslot::storage::{Access, FileStorage, Place, Preallocation, Storage};
+use keyslot::{CreateOptions, Error, ErrorKind, OpenOptions, Passphrase, Result};
+
+use super::super::location::LocationArgs;
+
+/// What is made.
+pub enum Target<'a> {
+    /// A file with a header and `size` bytes of payload
+    New { path: &'a Path, size: u64 },
+    /// An image in a file or device that exists, or in a part of it
+    InPlace { path: &'a Path },
+    /// A file with a detached header for `size` bytes of payload, and the payload's file
+    Detached { header: &'a Path, size: u64, payload: Payload<'a> },
+}
+
+/// The file with the payload of a detached header.
+#[derive(Clone, Copy)]
+pub enum Payload<'a> {
+    /// It is not named
+    Unnamed,
+    /// It exists, and is left as it is
+    Existing,
+    /// It is made
+    New(&'a Path),
+}
+
+impl<'a> Target<'a> {
+    /// What the command line asks for. `size` is the payload's, if one is given.
+    pub fn new(
+        path: &'a Path,
+        size: Option<u64>,
+        is_detached: bool,
+        location: &'a LocationArgs,
+    ) -> Result<Self> {
+        let no_size = || invalid("Image creation needs a size parameter");
+        if let Some(header) = location.header() {
+            let exists = path.symlink_metadata().is_ok();
+            return match size {
+                Some(_) if exists => Err(invalid("it exists: leave SIZE out to use it as it is")),
+                None if !exists => Err(no_size()),
+                Some(size) => Ok(Self::Detached { header, size, payload: Payload::New(path) }),
+                None => {
+                    let file = FileStorage::open(path, Access::ReadOnly)?;
+                    let size = file.len().map_err(|e| Error::io("read the length", e))?;
+                    Ok(Self::Detached { header, size, payload: Payload::Existing })
+                }
+            };
+        }
+        if is_detached {
+            location.check_none("a detached header")?;
+            let (size, payload) = (size.unwrap_or(0), Payload::Unnamed);
+            return Ok(Self::Detached { header: path, size, payload });
+        }
+        let is_device =
+            || FileStorage::open(path, Access::ReadOnly).is_ok_and(|it| it.is_block_device());
+        match size {
+            Some(_) if location.is_part() => {
+                Err(invalid("SIZE does not apply to a part of a file: it is as long as it is"))
+            }
+            None if location.is_part() || is_device() => Ok(Self::InPlace { path }),
+            Some(size) => Ok(Self::New { path, size }),
+            None => Err(no_size()),
+        }
+    }
+
+    /// Bytes of payload, as far as they are known before.
+    pub fn size(&self) -> Option<u64> {
+        match self {
+            Self::New { size, .. } | Self::Detached { size, .. } => Some(*size),
+            Self::InPlace { .. } => None,
+        }
+    }
+
+    /// The new file with the header, if there is one.
+    pub fn new_file(&self) -> Option<&Path> {
+        match self {
+            Self::New { path, .. } => Some(path),
+            Self::Detached { header, .. } => Some(header),
+            Self::InPlace { .. } => None,
+        }
+    }
+
+    /// Makes it, and returns its header and the bytes of payload.
+    pub fn make(
+        &self,
+        create: CreateOptions,
+        location: &LocationArgs,
+        space: Preallocation,
+        secret: &Passphrase,
+    ) -> Result<(Header, u64)> {
+        match *self {
+            Self::New { path, size } => {
+                let image = create.begin(path, size, secret)?;
+                let header = image.header().clone();
+                image.finish()?;
+                Ok((header, size.next_multiple_of(512)))
+            }
+            Self::InPlace { path } => {
+                let place = location.apply(OpenOptions::new());
+                let header = create.create_in(path, &place, secret)?;
+                let len = place.open(path)?.volume_len()?.unwrap_or(0);
+                Ok((header, len))
+            }
+            Self::Detached { header: path, size, payload } => {
+                let create = create.detached(true);
+                let image = create.preallocation(Preallocation::Off).begin(path, size, secret)?;
+                let header = image.header().clone();
+                if let Payload::New(path) = payload {
+                    let place = Place::new(path, false)?;
+                    place.create(size.next_multiple_of(512), space)?.publish()?;
+                }
+                image.finish()?;
+                Ok((header, size.next_multiple_of(512)))
+            }
+        }
+    }
+}
+
+/// The path of the detached header that `--header` asks for.
+pub fn header_path(target: &Target<'_>) -> Option<PathBuf> {
+    match target {
+        Target::Detached { payload: Payload::Unnamed, .. } => None,
+        Target::Detached { header, .. } => Some(header.to_path_buf()),
+        _ => None,
+    }
+}
+
+fn invalid(text: &str) -> Error {
+    Error::new(ErrorKind::InvalidInput, text)
+}

@@ -1,0 +1,143 @@
+//! What a storage begins with if it is not a LUKS header: one table of magics.
+
+use std::io;
+
+use super::partition::PartitionTable;
+use crate::error::{Error, ErrorKind};
+use crate::storage::Storage;
+
+/// A kind of contents that bytes at an offset tell.
+#[derive(Debug)]
+pub(crate) struct Magic {
+    offset: u64,
+    bytes: &'static [u8],
+    /// Completes "the image ..."
+    what: &'static str,
+    /// QEMU's name of the format, if it is an image format
+    format: Option<&'static str>,
+    hint: Option<&'static str>,
+}
+
+const COMPRESSED: Option<&str> = Some("decompress it first");
+const CONVERT: Option<&str> = Some("convert it to a raw image first: qemu-img convert -O raw");
+const WHOLE_DISK: Option<&str> = Some("a file system without encryption has no keyslots");
+
+const fn contents(offset: u64, bytes: &'static [u8], what: &'static str) -> Magic {
+    Magic { offset, bytes, what, format: None, hint: None }
+}
+
+const fn compressed(bytes: &'static [u8], what: &'static str) -> Magic {
+    Magic { offset: 0, bytes, what, format: None, hint: COMPRESSED }
+}
+
+const fn file_system(offset: u64, bytes: &'static [u8], what: &'static str) -> Magic {
+    Magic { offset, bytes, what, format: None, hint: WHOLE_DISK }
+}
+
+const fn image(offset: u64, bytes: &'static [u8], what: &'static str, name: &'static str) -> Magic {
+    Magic { offset, bytes, what, format: Some(name), hint: CONVERT }
+}
+
+/// The longer magics first, and those at the start before those further on.
+const MAGICS: &[Magic] = &[
+    compressed(b"\xfd7zXZ\0", "is compressed with xz"),
+    compressed(b"\x28\xb5\x2f\xfd", "is compressed with zstd"),
+    compressed(b"\x04\x22\x4d\x18", "is compressed with lz4"),
+    compressed(b"\x1f\x8b\x08", "is compressed with gzip"),
+    compressed(b"BZh", "is compressed with bzip2"),
+    contents(0, b"7z\xbc\xaf\x27\x1c", "is a 7-Zip archive"),
+    contents(0, b"PK\x03\x04", "is a ZIP archive"),
+    image(0, b"QFI\xfb", "is in qcow2 format", "qcow2"),
+    image(0, b"COWD", "is in VMDK format", "vmdk"),
+    image(0, b"KDMV", "is in VMDK format", "vmdk"),
+    image(0, b"# Disk DescriptorFile", "is in VMDK format", "vmdk"),
+    image(0, b"vhdxfile", "is in VHDX format", "vhdx"),
+    image(0, b"conectix", "is in VHD format", "vpc"),
+    image(0, b"QED\0", "is in QED format", "qed"),
+    image(0, b"WithoutFreeSpace", "is in Parallels format", "parallels"),
+    image(0, b"WithouFreSpacExt", "is in Parallels format", "parallels"),
+    image(64, b"\x7f\x10\xda\xbe", "is in VDI format", "vdi"),
+    Magic {
+        offset: 0,
+        bytes: b"LUKS\xde\xad",
+        what: "is being reencrypted by cryptsetup-reencrypt, or was left so",
+        format: None,
+        hint: Some("finish it with cryptsetup-reencrypt, or restore a header backup"),
+    },
+    Magic {
+        offset: 0,
+        bytes: b"RBDL\xba\xbe",
+        what: "is a clone of an encrypted RBD image",
+        format: None,
+        hint: Some("flatten the clone first: rbd flatten"),
+    },
+    contents(3, b"-FVE-FS-", "is a BitLocker volume"),
+    file_system(0, b"XFSB", "is an XFS file system"),
+    file_system(0, b"hsqs", "is a squashfs file system"),
+    file_system(3, b"NTFS    ", "is an NTFS file system"),
+    file_system(82, b"FAT32   ", "is a FAT file system"),
+    file_system(54, b"FAT16   ", "is a FAT file system"),
+    contents(257, b"ustar", "is a tar archive"),
+    contents(512, b"LABELONE", "is an LVM physical volume"),
+    file_system(0x438, b"\x53\xef", "is an ext2, ext3 or ext4 file system"),
+    file_system(0x8001, b"CD001", "is an ISO 9660 file system"),
+    file_system(0x1_0040, b"_BHRfS_M", "is a btrfs file system"),
+];
+
+/// The magic that a storage has.
+fn find(storage: &dyn Storage) -> Option<&'static Magic> {
+    let has = |magic: &&Magic| has_bytes(storage, magic.offset, magic.bytes).unwrap_or(false);
+    MAGICS.iter().find(has)
+}
+
+fn has_bytes(storage: &dyn Storage, offset: u64, bytes: &[u8]) -> io::Result<bool> {
+    if storage.len()? < offset + bytes.len() as u64 {
+        return Ok(false);
+    }
+    let mut found = [0; 32];
+    let found = &mut found[..bytes.len()];
+    storage.read_exact_at(found, offset)?;
+    Ok(found == bytes)
+}
+
+/// QEMU's name of the format that a file is in, if it is an image format other than raw and LUKS.
+pub fn image_format(storage: &dyn Storage) -> Option<&'static str> {
+    find(storage)?.format
+}
+
+/// Whether a LUKS header begins at this byte.
+pub fn is_luks_at(storage: &dyn Storage, offset: u64) -> bool {
+    has_bytes(storage, offset, b"LUKS\xba\xbe").unwrap_or(false)
+}
+
+/// `error` with what the storage holds in place of a LUKS header, if that is known.
+pub(crate) fn explain(error: Error, storage: &dyn Storage) -> Error {
+    if error.kind() != ErrorKind::NotLuks {
+        return error;
+    }
+    if let Some(Magic { what, hint, .. }) = find(storage) {
+        let error = error.and(format_args!("the image {what}"));
+        return match hint {
+            Some(hint) => error.with_hint(*hint),
+            None => error,
+        };
+    }
+    let table = match PartitionTable::read(storage) {
+        Ok(Some(table)) => table,
+        Ok(None) => return error,
+        Err(damage) if damage.kind() == ErrorKind::Corrupt => return error.and(damage.message()),
+        Err(_) => return error,
+    };
+    let kind = table.kind.name();
+    let error = error.and(format_args!("the image begins with a partition table ({kind})"));
+    let is_luks = |it: &&super::Partition| is_luks_at(storage, it.offset);
+    match table.partitions.iter().find(is_luks) {
+        Some(partition) => {
+            let (number, offset) = (partition.number, partition.offset);
+            error.with_hint(format!(
+                "LUKS is in partition {number}, from byte {offset} on: use --partition {number}"
+            ))
+        }
+        None => error,
+    }
+}

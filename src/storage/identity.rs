@@ -1,0 +1,50 @@
+//! Which bytes a storage has, however it was opened.
+
+/// Which bytes a storage has. Two storages over the same bytes have equal places in it, even if one
+/// is a [`Window`](super::Window) of the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    storage: StorageId,
+    /// Bytes from the start of that storage
+    offset: u64,
+}
+
+/// The storage below all windows.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum StorageId {
+    /// Device and inode number of a file; of a block device its own number and 0
+    File(u64, u64),
+    /// The address of a value in this process
+    Value(usize),
+}
+
+impl Identity {
+    /// A storage that only this value reaches. It is known by its address, so it must not be moved
+    /// while it is used: in an [`Arc`](std::sync::Arc) it stays where it is.
+    pub fn of_value<T>(storage: &T) -> Self {
+        Self { storage: StorageId::Value(std::ptr::from_ref(storage).addr()), offset: 0 }
+    }
+
+    pub(super) fn of_file(device: u64, inode: u64) -> Self {
+        Self { storage: StorageId::File(device, inode), offset: 0 }
+    }
+
+    /// The part that begins `offset` bytes further on.
+    #[must_use]
+    pub fn at(self, offset: u64) -> Self {
+        Self { offset: self.offset.saturating_add(offset), ..self }
+    }
+
+    /// Whether both are the same storage, or parts of it.
+    pub fn is_same_storage(&self, other: &Self) -> bool {
+        self.storage == other.storage
+    }
+
+    pub(crate) fn storage(&self) -> StorageId {
+        self.storage
+    }
+
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+}

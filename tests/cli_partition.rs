@@ -1,0 +1,284 @@
+//! An image that is a part of a file: a partition, or a range. Whatever is done to it, the bytes
+//! outside stay, and the locks are on the whole file.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+#[path = "support/command.rs"]
+mod command;
+mod support;
+
+use std::fs;
+use std::ops::Range;
+use std::path::Path;
+use std::process::Command;
+
+use command::Scene;
+use serde_json::json;
+use support::cryptsetup::Cryptsetup;
+use support::{Running, eventually, peer, run, run_ok, stderr};
+
+const KIB: usize = 1024;
+/// Partition 2 of [`gpt`]
+const PART: Range<usize> = 5120 * KIB..9216 * KIB;
+const FAST: [&str; 4] = ["--pbkdf", "pbkdf2", "--iterations", "1000"];
+/// The secrets of `tests/support/command.rs`
+const OLD: &str = "xyzzy-zero";
+const NEW: &str = "xyzzy-one";
+
+/// A disk with a GPT whose partition 2 has the image of `luks`, and noise around it.
+fn gpt(luks: &[u8]) -> Option<Scene> {
+    let sgdisk = peer("sgdisk")?;
+    let mut disk: Vec<u8> = (0_u32..)
+        .map(|it| it.wrapping_mul(2_654_435_761).to_be_bytes()[1])
+        .take(12 << 20)
+        .collect();
+    disk[..PART.start].fill(0);
+    disk[PART][..luks.len()].copy_from_slice(luks);
+    let scene = Scene::of(&disk);
+    let mut command = Command::new(sgdisk);
+    command.args(["-n", "1:2048:10239", "-n", "2:10240:18431", "-c", "2:secrets"]);
+    run_ok(command.arg(&scene.image));
+    Some(scene)
+}
+
+fn luks1() -> Vec<u8> {
+    Scene::new().bytes()
+}
+
+/// Made by cryptsetup, as large as a partition.
+fn luks2() -> Option<Vec<u8>> {
+    let cryptsetup = peer("cryptsetup")?;
+    let scene = Scene::without_image();
+    fs::write(&scene.image, vec![0; PART.len()]).unwrap();
+    let secret = scene.file("secret", OLD.as_bytes());
+    let mut command = Command::new(cryptsetup);
+    command.args(["luksFormat", "-q", "--type", "luks2", "--luks2-keyslots-size", "1M"]);
+    command.args(["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"]);
+    run_ok(command.args([&scene.image, &secret]));
+    Some(scene.bytes())
+}
+
+fn outside(bytes: &[u8]) -> [&[u8]; 2] {
+    [&bytes[..PART.start], &bytes[PART.end..]]
+}
+
+#[test]
+fn keyslots_in_a_partition_change_and_nothing_outside_of_it() {
+    let (Some(cryptsetup), Some(luks2)) = (Cryptsetup::find(), luks2()) else { return };
+    for luks in [luks1(), luks2] {
+        let Some(scene) = gpt(&luks) else { return };
+        let before = scene.bytes();
+        let part = ["--partition", "2", "IMG"];
+        let done = |args: &[&str]| scene.done(&[args, &part].concat());
+        let add = ["add", "--secret", "env:OLD", "--new-secret", "env:NEW"];
+        done(&[&add[..], &FAST].concat());
+        let replace = ["replace", "--old-secret", "env:OLD", "--new-secret", "env:OTHER"];
+        done(&[&replace[..], &FAST].concat());
+        let check = scene.json(&[&["check", "--secret", "env:NEW"][..], &part].concat());
+        assert_eq!(check["secret-opens"], json!([1]));
+
+        let after = scene.bytes();
+        assert_eq!(outside(&after), outside(&before));
+        // What cryptsetup would see through a loop device
+        let copy = scene.file("part", &after[PART]);
+        assert!(cryptsetup.opens_keyslot(&copy, NEW.as_bytes(), 1));
+        assert!(!cryptsetup.opens(&copy, OLD.as_bytes()));
+
+        let backup = scene.dir.path().join("backup");
+        let backup = backup.to_str().unwrap();
+        scene.done(&["header", "backup", "--partition", "2", "IMG", backup]);
+        done(&["erase", "--keyslot", "1", "--secret", "env:OTHER"]);
+        scene.done(&["header", "restore", "--yes", "--partition", "2", backup, "IMG"]);
+        done(&["uuid", "--uuid", "random"]);
+        let check = scene.json(&[&["check", "--secret", "env:NEW"][..], &part].concat());
+        assert_eq!(check["secret-opens"], json!([1]));
+        assert_eq!(outside(&scene.bytes()), outside(&before));
+    }
+}
+
+#[test]
+fn an_image_is_created_in_a_partition_and_the_table_stays() {
+    let Some(sgdisk) = peer("sgdisk") else { return };
+    for format in ["luks", "luks2"] {
+        let Some(scene) = gpt(&[]) else { return };
+        let before = scene.bytes();
+        let keyslots: &[&str] = if format == "luks2" { &["--keyslots-size", "1M"] } else { &[] };
+        let create = ["create", "-f", format, "--new-secret", "env:OLD"];
+        let create = [&create[..], &FAST, keyslots, &["--partition", "2"]].concat();
+        // What is there is not lost by accident.
+        scene.refused(
+            &[&create[..], &["IMG"]].concat(),
+            1,
+            &["byte 0 of the header's place is used", "--force"],
+        );
+        scene.refused(&[&create[..], &["IMG", "1M"]].concat(), 1, &["SIZE does not apply"]);
+        scene.done(&[&create[..], &["--force", "IMG"]].concat());
+        assert_eq!(outside(&scene.bytes()), outside(&before));
+        let verified = run_ok(Command::new(&sgdisk).arg("-v").arg(&scene.image));
+        assert!(String::from_utf8_lossy(&verified.stdout).contains("No problems found"));
+
+        let raw = scene.dir.path().join("raw");
+        let raw = raw.to_str().unwrap();
+        scene.done(&["convert", "--secret", "env:OLD", "--partition", "2", "IMG", raw]);
+        let info = scene.json(&["info", "--partition", "2", "IMG"]);
+        let len = fs::metadata(raw).unwrap().len();
+        assert_eq!(info["virtual-size"], json!(len));
+        assert!(len > 1 << 20 && len < PART.len() as u64);
+    }
+}
+
+/// QEMU's raw layer with an offset is the same range.
+#[test]
+fn qemu_and_keyslot_see_the_same_image_in_a_range() {
+    let (Some(img), Some(io)) = (peer("qemu-img"), peer("qemu-io")) else { return };
+    let Some(scene) = gpt(&luks1()) else { return };
+    let file = scene.image.display();
+    let options = format!(
+        "driver=luks,file.driver=raw,file.offset={},file.size={},file.file.filename={file}",
+        PART.start,
+        PART.len()
+    );
+    for output in ["human", "json"] {
+        let info = ["info", "--output", output, "--image-opts", &options];
+        let theirs = run_ok(Command::new(&img).args(info)).stdout;
+        assert_eq!(scene.done(&info), String::from_utf8(theirs).unwrap());
+    }
+    let object = format!("secret,id=s,data={OLD}");
+    let opened = format!("{options},key-secret=s");
+    let mut write = Command::new(&io);
+    write.args(["--object", &object, "--image-opts", &opened, "-c", "write -q -P 0x42 4096 4096"]);
+    run_ok(&mut write);
+
+    let amend = [
+        "amend",
+        "--object",
+        &object,
+        "--object",
+        "secret,id=n,data=second",
+        "--image-opts",
+        &opened,
+    ];
+    scene.done(&[&amend[..], &["-o", "state=active,new-secret=n,iter-time=10"]].concat());
+    let second = opened.clone();
+    let mut read = Command::new(&io);
+    read.args(["-r", "--object", "secret,id=s,data=second", "--image-opts", &second]);
+    run_ok(read.args(["-c", "read -q -P 0x42 4096 4096"]));
+
+    let raw = scene.dir.path().join("raw");
+    let range = [PART.start.to_string(), PART.len().to_string()];
+    let convert = ["convert", "--secret", "env:OLD", "--offset", &range[0], "--size", &range[1]];
+    scene.done(&[&convert[..], &["IMG", raw.to_str().unwrap()]].concat());
+    assert_eq!(fs::read(&raw).unwrap()[4096..8192], [0x42; 4096]);
+}
+
+#[test]
+fn an_image_in_a_partition_is_refused_while_qemu_has_the_disk_open() {
+    let (Some(nbd), Some(scene)) = (peer("qemu-nbd"), gpt(&luks1())) else { return };
+    let socket = scene.dir.path().join("socket");
+    let mut serve = Command::new(nbd);
+    serve.args(["--read-only", "--format", "raw", "--persistent", "--socket"]);
+    let server = Running::spawn(serve.arg(&socket).arg(&scene.image));
+    eventually("qemu-nbd listens", || socket.exists());
+    let add = ["add", "--secret", "env:OLD", "--new-secret", "env:NEW", "--partition", "2", "IMG"];
+    scene.refused(&[&add[..], &FAST].concat(), 5, &["qemu-nbd"]);
+    let create = ["create", "-f", "luks", "--force", "--new-secret", "env:NEW", "--partition", "2"];
+    scene.refused(&[&create[..], &["IMG"], &FAST].concat(), 5, &["qemu-nbd"]);
+    drop(server);
+    scene.done(&[&add[..], &FAST].concat());
+}
+
+#[test]
+fn a_part_that_is_not_there_is_refused() {
+    let Some(scene) = gpt(&luks1()) else { return };
+    let len = (12 << 20).to_string();
+    for (part, said) in [
+        (&["--partition", "3"][..], "partition 3 does not exist: the GPT has 1, 2"),
+        (&["--partition", "0"], "partition 0 does not exist"),
+        (
+            &["--offset", &len, "--size", "512"],
+            "512 bytes from byte 12582912 on are not in the file",
+        ),
+        (&["--offset", "16777216"], "byte 16777216 is not in the file, which has 12582912 bytes"),
+        (&["--offset", "100"], "100 bytes are not whole sectors of 512 bytes"),
+    ] {
+        for command in ["info", "check", "uuid"] {
+            let output = run(scene
+                .command(&[&[command], part, &["IMG"]].concat())
+                .stdin(std::process::Stdio::null()));
+            assert_eq!(output.status.code(), Some(1), "{part:?} {output:?}");
+            assert!(stderr(&output).contains(said), "{part:?} {output:?}");
+        }
+    }
+    let plain = Scene::new();
+    plain.refused(
+        &["info", "--partition", "1", "IMG"],
+        1,
+        &["no partition table to find partition 1 in"],
+    );
+}
+
+/// A truncated or changed table is no table, and its copy at the end of the disk serves.
+#[test]
+fn the_copy_of_a_damaged_table_serves() {
+    let Some(scene) = gpt(&luks1()) else { return };
+    let mut disk = scene.bytes();
+    disk[512 + 40] ^= 1;
+    fs::write(&scene.image, &disk).unwrap();
+    scene.done(&["check", "--secret", "env:OLD", "--partition", "2", "IMG"]);
+    let end = disk.len() - 512;
+    disk[end + 40] ^= 1;
+    fs::write(&scene.image, &disk).unwrap();
+    scene.refused(
+        &["check", "--partition", "2", "IMG"],
+        4,
+        &["the GPT is damaged: the checksum of its header at byte 512 is wrong"],
+    );
+}
+
+/// Extended partitions of an MBR, written by hand: sgdisk makes none.
+#[test]
+fn a_logical_partition_is_found() {
+    let luks = luks1();
+    let mut disk = vec![0; (1 << 20) + luks.len()];
+    let record = |disk: &mut [u8], sector: usize, entry: (u8, u32, u32)| {
+        let record = &mut disk[sector * 512..][..512];
+        record[450] = entry.0;
+        record[454..458].copy_from_slice(&entry.1.to_le_bytes());
+        record[458..462].copy_from_slice(&entry.2.to_le_bytes());
+        record[510..].copy_from_slice(b"\x55\xaa");
+    };
+    let sectors = u32::try_from(luks.len() / 512).unwrap();
+    record(&mut disk, 0, (0x0f, 64, 1984 + sectors));
+    record(&mut disk, 64, (0x83, 1984, sectors));
+    disk[1 << 20..].copy_from_slice(&luks);
+    let scene = Scene::of(&disk);
+    let hint = "hint: LUKS is in partition 5, from byte 1048576 on: use --partition 5";
+    scene.refused(&["check", "IMG"], 4, &["begins with a partition table (MBR)", hint]);
+    let add = ["add", "--secret", "env:OLD", "--new-secret", "env:NEW", "--partition", "5", "IMG"];
+    scene.done(&[&add[..], &FAST].concat());
+    assert_eq!(scene.bytes()[..1 << 20], disk[..1 << 20]);
+    is_opened_by_qemu(&scene.bytes()[1 << 20..], &scene);
+}
+
+/// Both secrets open these bytes.
+fn is_opened_by_qemu(bytes: &[u8], scene: &Scene) {
+    let Some(io) = peer("qemu-io") else { return };
+    let copy = scene.file("copy", bytes);
+    for secret in [OLD, NEW] {
+        opens(&io, &copy, secret);
+    }
+}
+
+fn opens(io: &Path, image: &Path, secret: &str) {
+    let options = format!("driver=luks,key-secret=s,file.filename={}", image.display());
+    let object = format!("secret,id=s,data={secret}");
+    run_ok(Command::new(io).args([
+        "-r",
+        "--object",
+        &object,
+        "--image-opts",
+        &options,
+        "-c",
+        "read -q 0 512",
+    ]));
+}
