@@ -77,7 +77,7 @@ fn what_we_encrypt_qemu_reads() {
             let desk = Desk::with(Vec::new());
             let plain = noise(len);
             fs::write(desk.path("plain.raw"), &plain).unwrap();
-            desk.done(&format!("-f raw plain.raw {TO_LUKS} -o cipher-alg={options} a.luks"));
+            desk.done(&format!("-q -f raw plain.raw {TO_LUKS} -o cipher-alg={options} a.luks"));
             assert!(peer.decrypted(&desk, "a.luks", "new") == padded(&plain), "{len} bytes");
             let info = qemu.info(&desk.path("a.luks")).unwrap();
             assert_eq!(info["virtual-size"], padded(&plain).len());
