@@ -11,11 +11,12 @@ use keyslot::amend::{Change, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::header::{Backup, Leftover};
 use keyslot::keyslot::{Cost, Pbkdf};
+use keyslot::storage::ReadOnlyBytes;
 use keyslot::{Error, ErrorKind, Image, Limits, Passphrase, Restoration};
 use serde_json::json;
 use support::luks2::{Change as HeaderChange, Luks2, roomy};
 use support::memory::Memory;
-use support::opener::{Bytes, erase, secret};
+use support::opener::{erase, secret};
 
 fn set(values: Vec<(&'static str, serde_json::Value)>) -> HeaderChange {
     HeaderChange::Set(values)
@@ -151,7 +152,7 @@ fn a_newer_copy_that_we_do_not_read_is_not_restored_over() {
     for copy in [0, 1] {
         let now = then.with(&HeaderChange::Only(copy, Box::new(both.clone())));
         let restore = |force| {
-            let backup = Backup::read(&Bytes(then.bytes.clone())).unwrap();
+            let backup = Backup::read(&ReadOnlyBytes(then.bytes.clone())).unwrap();
             Restoration::on_storage(Memory::new(now.bytes.clone(), None), backup, force)
         };
         let error = restore(false).unwrap_err();
@@ -174,7 +175,7 @@ fn a_header_without_its_magic_is_not_replaced_by_that_of_another_volume() {
     let salt = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     let other = then.with(&set(vec![("/digests/0/salt", json!(salt))]));
     let restore = |backup: &Luks2, force| {
-        let backup = Backup::read(&Bytes(backup.bytes.clone())).unwrap();
+        let backup = Backup::read(&ReadOnlyBytes(backup.bytes.clone())).unwrap();
         Restoration::on_storage(Memory::new(now.clone(), None), backup, force)
     };
     let error = restore(&other, false).unwrap_err();
@@ -260,4 +261,16 @@ fn tokens_are_not_in_debug_output() {
     let opened = open(&image);
     let plan = opened.plan(Request::one(erase(3))).unwrap();
     assert!(!format!("{opened:?} {plan:?} {:?}", opened.header()).contains("xyzzy"));
+}
+
+/// Whether the secrets of such a keyslot open the image afterwards cannot be known before.
+#[test]
+fn a_backup_warns_of_keyslots_that_cannot_be_tried() {
+    let now = roomy(1);
+    let then = now.with(&set(vec![("/keyslots/0/kdf/type", json!("unknown"))]));
+    let backup = Backup::read(&ReadOnlyBytes(then.bytes.clone())).unwrap();
+    let restoration =
+        Restoration::on_storage(Memory::new(now.bytes.clone(), None), backup, false).unwrap();
+    let warned = |it: &String| it.starts_with("in the backup keyslot 0 cannot be tried here: ");
+    assert!(restoration.warnings().iter().any(warned), "{:?}", restoration.warnings());
 }

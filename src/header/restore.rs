@@ -259,6 +259,9 @@ fn warn(
     if let Some(warning) = backup.header().warning() {
         warnings.push(format!("in the backup {warning}"));
     }
+    for (keyslot, why) in backup.header().unusable() {
+        warnings.push(format!("in the backup keyslot {keyslot} cannot be tried here: {why}"));
+    }
     let comes = |fate: &Fate| matches!(fate, Fate::Added | Fate::Replaced);
     let back: Vec<_> = fates.iter().filter(|it| comes(&it.1)).map(|it| it.0).collect();
     if !back.is_empty() {
