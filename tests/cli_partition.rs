@@ -217,6 +217,19 @@ fn a_part_that_is_not_there_is_refused() {
     );
 }
 
+/// A partition without LUKS is not taken for a raw source: that would be the whole disk.
+#[test]
+fn a_conversion_of_a_partition_without_luks_is_refused() {
+    let Some(scene) = gpt(&luks1()) else { return };
+    let target = scene.dir.path().join("target");
+    let to = ["IMG", target.to_str().unwrap()];
+    let convert = ["convert", "--partition", "1"];
+    scene.refused(&[&convert[..], &to].concat(), 4, &["Volume is not in LUKS format"]);
+    let raw = [&convert[..], &["-f", "raw"], &to].concat();
+    scene.refused(&raw, 1, &["do not apply to a raw source"]);
+    assert!(!target.exists());
+}
+
 /// A truncated or changed table is no table, and its copy at the end of the disk serves.
 #[test]
 fn the_copy_of_a_damaged_table_serves() {

@@ -81,9 +81,14 @@ impl LocationArgs {
         }
     }
 
+    /// Whether anything of it is given.
+    pub fn is_given(&self) -> bool {
+        self.header.is_some() || self.part.is_given()
+    }
+
     /// Refuses all of it for what is no image in a part of a file.
     pub fn check_none(&self, what: &str) -> Result<()> {
-        if self.header.is_some() || self.part.is_given() {
+        if self.is_given() {
             let text = format!("--header, --partition and --offset do not apply to {what}");
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }

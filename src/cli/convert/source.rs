@@ -86,10 +86,12 @@ impl Source {
 fn open(spec: &ImageSpec, sharing: Sharing, job: &Job<'_>) -> Result<Data> {
     image_spec::check_persona(spec, job.persona)?;
     let secret = job.args.secret.as_ref();
-    let raw = || RawFile::open(spec, Access::ReadOnly, sharing);
-    if spec.driver.as_deref() == Some("raw") {
-        // The part of a raw source is what its options say.
+    // The part of a raw source is what its own options say.
+    let raw = || {
         job.args.location.check_none("a raw source")?;
+        RawFile::open(spec, Access::ReadOnly, sharing)
+    };
+    if spec.driver.as_deref() == Some("raw") {
         return match secret {
             Some(_) => Err(invalid("--secret is of no use for a raw source")),
             None => raw().map(Data::Raw),
@@ -107,7 +109,8 @@ fn open(spec: &ImageSpec, sharing: Sharing, job: &Job<'_>) -> Result<Data> {
             if error.kind() == ErrorKind::NotLuks
                 && spec.driver.is_none()
                 && spec.key_secret.is_none()
-                && secret.is_none() =>
+                && secret.is_none()
+                && !job.args.location.is_given() =>
         {
             return raw_unless_other(raw()?);
         }
