@@ -77,14 +77,14 @@ fn a_header_that_create_detaches_is_one_to_cryptsetup() {
         }
 
         // Data goes in, and comes out again.
-        let plain = scene.file("plain", &[0x5a; 1 << 20]);
+        let plain = scene.file("plain", &vec![0x5a; 1 << 20]);
         let target =
             format!("driver=luks,file.filename={},header.filename={header}", scene.image.display());
         let into = ["convert", "-n", "--target-image-opts", "--new-secret", "env:OLD"];
         scene.done(&[&into[..], &[plain.to_str().unwrap(), &target]].concat());
         let out = scene.dir.path().join("out").to_str().unwrap().to_owned();
         scene.done(&["convert", "--secret", "env:OLD", "--header", &header, "IMG", &out]);
-        assert!(fs::read(&out).unwrap() == [0x5a; 1 << 20]);
+        assert!(fs::read(&out).unwrap() == vec![0x5a; 1 << 20]);
         assert!(scene.bytes() != fs::read(&plain).unwrap());
 
         // The payload exists now, and is left as it is.
@@ -114,7 +114,7 @@ fn qemu_reads_through_a_detached_header_what_keyslot_wrote() {
         let theirs = run_ok(Command::new(&img).args(info)).stdout;
         assert_eq!(scene.done(&info), String::from_utf8(theirs).unwrap());
     }
-    let plain = scene.file("plain", &[0x42; 1 << 20]);
+    let plain = scene.file("plain", &vec![0x42; 1 << 20]);
     let target = format!("driver=luks,file.filename={image},header.filename={header}");
     let into = ["convert", "-n", "--target-image-opts", "--new-secret", "env:OLD"];
     scene.done(&[&into[..], &[plain.to_str().unwrap(), &target]].concat());

@@ -1,6 +1,6 @@
 //! Where the bytes of an image are: a file, a range or a partition of one, or two files.
 //!
-//! A [`Container`] says which storage has the header and which has the payload, and what is locked.
+//! A `Container` says which storage has the header and which has the payload, and what is locked.
 //! Everything above works on these storages and does not ask how they came about.
 
 mod partition;

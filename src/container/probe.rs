@@ -124,9 +124,8 @@ pub(crate) fn explain(error: Error, storage: &dyn Storage) -> Error {
     }
     let table = match PartitionTable::read(storage) {
         Ok(Some(table)) => table,
-        Ok(None) => return error,
         Err(damage) if damage.kind() == ErrorKind::Corrupt => return error.and(damage.message()),
-        Err(_) => return error,
+        Ok(None) | Err(_) => return error,
     };
     let kind = table.kind.name();
     let error = error.and(format_args!("the image begins with a partition table ({kind})"));

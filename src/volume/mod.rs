@@ -35,9 +35,9 @@ use crate::storage::{Identity, Lease, Storage, no_holes};
 /// serves many threads. Of two accesses that overlap within a segment, one of which writes, one
 /// comes after the other, so nobody reads half a write and no write undoes another. That holds for
 /// all volumes of one file in this process too. Other programs are kept out by how the image was
-/// opened: [`Sharing::WriteAlone`](crate::Sharing::WriteAlone) admits readers and no second writer,
+/// opened: [`Sharing::WriteAlone`] admits readers and no second writer,
 /// which is what a virtual machine's disk needs.
-/// [`Sharing::WriteData`](crate::Sharing::WriteData) admits other writers, and two programs that
+/// [`Sharing::WriteData`] admits other writers, and two programs that
 /// write one sector at once corrupt it.
 ///
 /// The volume keeps the storage, and with it the locks on its file, when the image is dropped. The

@@ -25,14 +25,14 @@ pub type Memory = Watched<Log>;
 #[derive(Debug)]
 pub struct Log {
     bytes: MemoryStorage,
-    log: Mutex<Vec<Op>>,
+    done: Mutex<Vec<Op>>,
     fails: Option<usize>,
 }
 
 impl Watched<Log> {
     pub fn new(bytes: Vec<u8>, fails: Option<usize>) -> Arc<Self> {
-        let (bytes, log) = (MemoryStorage::new(bytes), Mutex::default());
-        Arc::new(Self(Log { bytes, log, fails }))
+        let (bytes, done) = (MemoryStorage::new(bytes), Mutex::default());
+        Arc::new(Self(Log { bytes, done, fails }))
     }
 }
 
@@ -42,7 +42,7 @@ impl Log {
     }
 
     pub fn log(&self) -> Vec<Op> {
-        self.log.lock().unwrap().clone()
+        self.done.lock().unwrap().clone()
     }
 
     fn is_broken(&self, log: &[Op]) -> bool {
@@ -58,7 +58,7 @@ impl Watch for Log {
     /// A write that fails has written about half of its sectors: a disk ran full. It is logged as
     /// a whole, as any of them may be on the disk.
     fn write(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        let mut log = self.log.lock().unwrap();
+        let mut log = self.done.lock().unwrap();
         let start = usize::try_from(offset).unwrap();
         let broken = self.is_broken(&log);
         let end = start + buf.len();
@@ -75,7 +75,7 @@ impl Watch for Log {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut log = self.log.lock().unwrap();
+        let mut log = self.done.lock().unwrap();
         if self.is_broken(&log) {
             return Err(io::Error::other("the medium is gone"));
         }

@@ -18,7 +18,7 @@ pub fn nodes(image: &Image, spec: &ImageSpec) -> Result<(Vec<Value>, u64)> {
     let mut occupied = 0;
     if let Some(header) = image.header_file() {
         let (len, disk_size) = sizes(header)?;
-        nodes.push(child("header", file(header.path(), len, disk_size)));
+        nodes.push(child("header", &file(header.path(), len, disk_size)));
         occupied += disk_size;
     }
     if let Some(file_storage) = image.file() {
@@ -27,7 +27,8 @@ pub fn nodes(image: &Image, spec: &ImageSpec) -> Result<(Vec<Value>, u64)> {
         // QEMU counts in sectors.
         let part = image.payload_storage_len()?.next_multiple_of(512);
         let is_part = image.part().is_some();
-        nodes.push(child("file", if is_part { raw(spec, part, disk_size, &file) } else { file }));
+        let part_node = raw(spec, part, disk_size, &file);
+        nodes.push(child("file", if is_part { &part_node } else { &file }));
         occupied += disk_size;
     }
     Ok((nodes, occupied))
@@ -35,7 +36,7 @@ pub fn nodes(image: &Image, spec: &ImageSpec) -> Result<(Vec<Value>, u64)> {
 
 /// The nodes of a raw image: its file.
 pub fn raw_nodes(spec: &ImageSpec, len: u64, disk_size: u64) -> Vec<Value> {
-    vec![child("file", file(&spec.path, len, disk_size))]
+    vec![child("file", &file(&spec.path, len, disk_size))]
 }
 
 fn sizes(file: &FileStorage) -> Result<(u64, u64)> {
@@ -43,7 +44,7 @@ fn sizes(file: &FileStorage) -> Result<(u64, u64)> {
     Ok((file.len().map_err(failed)?.next_multiple_of(512), file.actual_size().map_err(failed)?))
 }
 
-fn child(name: &str, info: Value) -> Value {
+fn child(name: &str, info: &Value) -> Value {
     json!({ "name": name, "info": info })
 }
 
@@ -62,7 +63,7 @@ fn file(path: &Path, len: u64, disk_size: u64) -> Value {
 /// A part of a file.
 fn raw(spec: &ImageSpec, len: u64, disk_size: u64, file: &Value) -> Value {
     json!({
-        "children": [child("file", file.clone())],
+        "children": [child("file", file)],
         "virtual-size": len,
         "filename": image_spec::raw_name(spec),
         "format": "raw",
