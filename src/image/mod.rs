@@ -1,30 +1,31 @@
-//! An opened image: storage, header and sharing in one, the paved path of this crate.
+//! An opened image: its container and its header, the paved path of this crate.
 
 mod backup;
 mod change;
 mod create;
+mod options;
 mod plan;
 mod restore;
 mod session;
 mod tried;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 pub use change::Done;
 pub use create::{CreateOptions, Format, Luks2Options, NewImage};
+pub use options::OpenOptions;
 pub use restore::Restoration;
 
-use crate::container::{Container, Part};
+use crate::container::Container;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, Keyslot};
 use crate::keyslot::{
     Candidate, Limits, Unlocked, Until, search, search_admitted, unlock, unlock_keyslot,
 };
 use crate::secret::Passphrase;
-use crate::storage::sharing::{Claim, Sharing};
-use crate::storage::{Access, FileStorage, Storage};
+use crate::storage::sharing::Sharing;
+use crate::storage::{FileStorage, Storage};
 use crate::volume::Volume;
 
 use self::tried::Tried;
@@ -37,19 +38,6 @@ pub struct Image {
     options: OpenOptions,
     /// Results of earlier unlock attempts, so that no KDF runs twice. Cleared when the header changes.
     tried: Mutex<Tried>,
-}
-
-/// How an image is opened. The default reads the header and keeps nobody from anything.
-#[derive(Clone, Debug)]
-pub struct OpenOptions {
-    sharing: Sharing,
-    write: bool,
-    wait: Option<Duration>,
-    busy_device: bool,
-    erased: bool,
-    limits: Limits,
-    header: Option<PathBuf>,
-    part: Part,
 }
 
 impl Image {
@@ -283,121 +271,6 @@ impl Image {
     /// The result, with the file's name if it is an error.
     fn named<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|error| self.container.named(error))
-    }
-}
-
-impl OpenOptions {
-    /// Reads the header, takes no lock.
-    pub fn new() -> Self {
-        let (sharing, limits) = (Sharing::None, Limits::default());
-        let (header, part) = (None, Part::Whole);
-        let (write, wait, busy_device, erased) = (false, None, false, false);
-        Self { sharing, write, wait, busy_device, erased, limits, header, part }
-    }
-
-    /// What the image is opened for, and what others may do with it meanwhile.
-    #[must_use]
-    pub fn sharing(mut self, sharing: Sharing) -> Self {
-        self.sharing = sharing;
-        self
-    }
-
-    /// Opens for writing as well, to amend an image that is shared for reading until then.
-    #[must_use]
-    pub fn write(mut self, write: bool) -> Self {
-        self.write = write;
-        self
-    }
-
-    /// How long to wait for others to be gone, in opening and in every amendment.
-    #[must_use]
-    pub fn wait(mut self, wait: Option<Duration>) -> Self {
-        self.wait = wait;
-        self
-    }
-
-    /// Lets a block device be amended that is mounted or mapped. Without it, that is refused
-    /// ([`ErrorKind::InUse`]).
-    #[must_use]
-    pub fn busy_device(mut self, busy_device: bool) -> Self {
-        self.busy_device = busy_device;
-        self
-    }
-
-    /// Opens an image whose LUKS2 header lacks nothing but its magic, to [repair](Image::repair)
-    /// it. Without it, that is an error ([`ErrorKind::Corrupt`]).
-    #[must_use]
-    pub fn erased(mut self, erased: bool) -> Self {
-        self.erased = erased;
-        self
-    }
-
-    /// How much work the header may ask for.
-    #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// Reads the header from this file: it is detached. The image's own file has the payload alone,
-    /// and its path is what [`open`](Self::open) takes.
-    #[must_use]
-    pub fn header(mut self, header: impl Into<PathBuf>) -> Self {
-        self.header = Some(header.into());
-        self
-    }
-
-    /// The image is a range of the file: from byte `offset` on, `len` bytes or to the end. The locks
-    /// are on the whole file.
-    #[must_use]
-    pub fn range(mut self, offset: u64, len: Option<u64>) -> Self {
-        self.part = Part::Range { offset, len };
-        self
-    }
-
-    /// The image is a partition of the file, by its number in the partition table (GPT or MBR).
-    /// The locks are on the whole file.
-    #[must_use]
-    pub fn partition(mut self, number: u32) -> Self {
-        self.part = Part::Partition(number);
-        self
-    }
-
-    /// Opens an image: first the lock, then the header.
-    pub fn open(&self, path: impl AsRef<Path>) -> Result<Image> {
-        let path = path.as_ref();
-        let options = Self { write: self.write || self.sharing.writes(), ..self.clone() };
-        let access = if options.write { Access::ReadWrite } else { Access::ReadOnly };
-        let container = options.container(path, access)?;
-        let header = if options.erased {
-            container.read_header_to_repair()?
-        } else {
-            container.read_header()?
-        };
-        Ok(Image { container, header, options, tried: Mutex::default() })
-    }
-}
-
-impl OpenOptions {
-    /// Opens and locks the files of an image.
-    fn container(&self, path: &Path, access: Access) -> Result<Container> {
-        match &self.header {
-            Some(header) => {
-                Container::open_detached(header, path, &self.part, access, self.claim())
-            }
-            None => Container::open(path, &self.part, access, self.claim()),
-        }
-    }
-
-    fn claim(&self) -> Claim {
-        let Self { sharing, wait, busy_device, .. } = *self;
-        Claim { sharing, wait, busy_device }
-    }
-}
-
-impl Default for OpenOptions {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -8,16 +8,14 @@ mod copy;
 mod part;
 mod range_lock;
 mod side;
+mod storage;
 
 pub use copy::CopyOptions;
 pub use side::Side;
 
-use std::error::Error as _;
 use std::io;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use part::{Part, Plain};
 use range_lock::RangeLock;
@@ -26,8 +24,7 @@ use crate::crypto::SectorCipher;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::Segment;
 use crate::secret::VolumeKey;
-use crate::storage::sharing::Sharing;
-use crate::storage::{Identity, Lease, Storage, no_holes};
+use crate::storage::Storage;
 
 /// The data of an unlocked image.
 ///
@@ -35,9 +32,9 @@ use crate::storage::{Identity, Lease, Storage, no_holes};
 /// serves many threads. Of two accesses that overlap within a segment, one of which writes, one
 /// comes after the other, so nobody reads half a write and no write undoes another. That holds for
 /// all volumes of one file in this process too. Other programs are kept out by how the image was
-/// opened: [`Sharing::WriteAlone`] admits readers and no second writer,
+/// opened: [`Sharing::WriteAlone`](crate::Sharing::WriteAlone) admits readers and no second writer,
 /// which is what a virtual machine's disk needs.
-/// [`Sharing::WriteData`] admits other writers, and two programs that
+/// [`Sharing::WriteData`](crate::Sharing::WriteData) admits other writers, and two programs that
 /// write one sector at once corrupt it.
 ///
 /// The volume keeps the storage, and with it the locks on its file, when the image is dropped. The
@@ -305,67 +302,4 @@ fn cipher(ciphers: &mut Vec<SectorCipher>, segment: &Segment, key: &VolumeKey) -
     }
     ciphers.push(spec.sector_cipher(key.as_bytes())?.with_sector_size(sector_size)?);
     Ok(ciphers.len() - 1)
-}
-
-/// A volume is itself a storage, for whatever takes one.
-impl Storage for Volume {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.len)
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        Self::read_exact_at(self, buf, offset).map_err(into_io)
-    }
-
-    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        Self::write_all_at(self, buf, offset).map_err(into_io)
-    }
-
-    /// An encrypted hole is no hole: it decrypts to noise.
-    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
-        no_holes(self, offset)
-    }
-
-    fn write_zeros_at(&self, offset: u64, len: u64) -> io::Result<()> {
-        Self::write_zeros_at(self, offset, len).map_err(into_io)
-    }
-
-    fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
-        for range in self.stored(offset, len) {
-            self.storage.reserve(range.start, range.end - range.start)?;
-        }
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.sync().map_err(into_io)
-    }
-
-    fn evict(&self, offset: u64, len: u64) {
-        for range in self.stored(offset, len) {
-            self.storage.evict(range.start, range.end - range.start);
-        }
-    }
-
-    fn name(&self) -> Option<&Path> {
-        self.storage.name()
-    }
-
-    fn identity(&self) -> io::Result<Identity> {
-        Ok(Identity::of_value(self))
-    }
-
-    fn lease(self: Arc<Self>, sharing: Sharing, wait: Option<Duration>) -> Result<Lease> {
-        Arc::clone(&self.storage).lease(sharing, wait)
-    }
-}
-
-/// The error with the kind of its cause.
-fn into_io(error: Error) -> io::Error {
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
-    let kind = match error.kind() {
-        ErrorKind::InvalidInput => io::ErrorKind::InvalidInput,
-        _ => cause.map_or(io::ErrorKind::Other, io::Error::kind),
-    };
-    io::Error::new(kind, error)
 }
