@@ -2,7 +2,8 @@
 
 SCRIPT is JSON, a list of steps. Each waits until the command has printed `expect` and then types
 `type` (ctrl-C is \\u0003; with `echo` it may be seen), or sends the signal `kill`, with `stop` SIGSTOP to
-the children of the command; with `stopped` it waits first until a child is stopped. The transcript goes to standard output as JSON,
+the children of the command; with `stopped` it waits first until a child is stopped;
+with `anywhere`, `expect` may have come before the last step. The transcript goes to standard output as JSON,
 with the exit status (negative: the signal), whether the terminal echoed when each step was typed and
 at the end, and how many threads the command had at each step.
 """
@@ -49,9 +50,10 @@ def read(timeout):
 
 
 for step in steps:
-    while text.find(step["expect"].encode(), seen) < 0 and time.monotonic() < deadline:
+    start = 0 if step.get("anywhere") else seen
+    while text.find(step["expect"].encode(), start) < 0 and time.monotonic() < deadline:
         text += read(0.1)
-    seen = text.find(step["expect"].encode(), seen) + len(step["expect"].encode())
+    seen = max(seen, text.find(step["expect"].encode(), start) + len(step["expect"].encode()))
     # The prompt is printed a moment before or after the echo goes.
     while echoes() and not step.get("echo") and time.monotonic() < deadline:
         time.sleep(0.01)
