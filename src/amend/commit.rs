@@ -1,10 +1,8 @@
 //! The only code that writes keyslots: it runs the steps that a header lowered a plan to.
 
-use std::io;
-
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Stage, Step};
-use crate::storage::{Storage, zeroed};
+use crate::storage::{Storage, read};
 
 /// Runs the steps of `stages` in their order. The first that fails ends it, with an error that
 /// says in which state the image is; no error of a write, a sync or a read is ignored.
@@ -66,10 +64,4 @@ fn run(storage: &dyn Storage, step: &Step) -> Result<()> {
             Err(Error::new(ErrorKind::Differs, text))
         }
     }
-}
-
-fn read(storage: &dyn Storage, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = zeroed(len)?;
-    storage.read_exact_at(&mut bytes, offset)?;
-    Ok(bytes)
 }

@@ -11,7 +11,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{Storage, Window, zeroed};
+use crate::storage::{self, Storage, Window};
 
 /// The partitions of a disk image or a disk.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -130,7 +130,7 @@ fn gpt(storage: &dyn Storage) -> io::Result<Option<Result<PartitionTable>>> {
     for sector in [512, 4096] {
         let places = [Some(sector), (len / sector * sector).checked_sub(sector)];
         for at in places.into_iter().flatten() {
-            let Some(mut header) = read(storage, at, 92)? else { continue };
+            let Some(mut header) = read_if_there(storage, at, 92)? else { continue };
             if !header.starts_with(b"EFI PART") {
                 continue;
             }
@@ -169,7 +169,7 @@ fn entries(
     }
     let start = le64(header, 72).checked_mul(sector);
     let all = match start {
-        Some(start) => read(storage, start, u64::from(count) * u64::from(size))?,
+        Some(start) => read_if_there(storage, start, u64::from(count) * u64::from(size))?,
         None => None,
     };
     let Some(all) = all else {
@@ -249,7 +249,7 @@ impl Entry {
 
 /// The four entries of the record at this byte, if there is one.
 fn record(storage: &dyn Storage, at: u64) -> io::Result<Option<[Entry; 4]>> {
-    let Some(bytes) = read(storage, at, SECTOR)? else { return Ok(None) };
+    let Some(bytes) = read_if_there(storage, at, SECTOR)? else { return Ok(None) };
     // The boot sector of a file system has the same signature, and code where the entries are.
     let flags = [446, 462, 478, 494].map(|entry| bytes[entry]);
     if bytes[510..] != *b"\x55\xaa" || flags.iter().any(|flag| flag & 0x7f != 0) {
@@ -263,13 +263,11 @@ fn record(storage: &dyn Storage, at: u64) -> io::Result<Option<[Entry; 4]>> {
 }
 
 /// These bytes, if the storage has them.
-fn read(storage: &dyn Storage, at: u64, len: u64) -> io::Result<Option<Vec<u8>>> {
+fn read_if_there(storage: &dyn Storage, at: u64, len: u64) -> io::Result<Option<Vec<u8>>> {
     if at.checked_add(len).is_none_or(|end| storage.len().is_ok_and(|all| end > all)) {
         return Ok(None);
     }
-    let mut bytes = zeroed(usize::try_from(len).unwrap_or(usize::MAX))?;
-    storage.read_exact_at(&mut bytes, at)?;
-    Ok(Some(bytes))
+    storage::read(storage, at, usize::try_from(len).unwrap_or(usize::MAX)).map(Some)
 }
 
 /// CRC-32 as in ISO 3309, which the UEFI specification refers to.

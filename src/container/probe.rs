@@ -1,15 +1,13 @@
 //! What a storage begins with if it is not a LUKS header: one table of magics.
 
-use std::io;
-
 use super::partition::PartitionTable;
 use crate::error::{Error, ErrorKind};
-use crate::storage::Storage;
+use crate::storage::{Storage, read};
 
 /// A kind of contents that bytes at an offset tell.
 #[derive(Debug)]
 pub(crate) struct Magic {
-    offset: u64,
+    offset: usize,
     bytes: &'static [u8],
     /// Completes "the image ..."
     what: &'static str,
@@ -22,7 +20,7 @@ const COMPRESSED: Option<&str> = Some("decompress it first");
 const CONVERT: Option<&str> = Some("convert it to a raw image first: qemu-img convert -O raw");
 const WHOLE_DISK: Option<&str> = Some("a file system without encryption has no keyslots");
 
-const fn contents(offset: u64, bytes: &'static [u8], what: &'static str) -> Magic {
+const fn contents(offset: usize, bytes: &'static [u8], what: &'static str) -> Magic {
     Magic { offset, bytes, what, format: None, hint: None }
 }
 
@@ -30,11 +28,16 @@ const fn compressed(bytes: &'static [u8], what: &'static str) -> Magic {
     Magic { offset: 0, bytes, what, format: None, hint: COMPRESSED }
 }
 
-const fn file_system(offset: u64, bytes: &'static [u8], what: &'static str) -> Magic {
+const fn file_system(offset: usize, bytes: &'static [u8], what: &'static str) -> Magic {
     Magic { offset, bytes, what, format: None, hint: WHOLE_DISK }
 }
 
-const fn image(offset: u64, bytes: &'static [u8], what: &'static str, name: &'static str) -> Magic {
+const fn image(
+    offset: usize,
+    bytes: &'static [u8],
+    what: &'static str,
+    name: &'static str,
+) -> Magic {
     Magic { offset, bytes, what, format: Some(name), hint: CONVERT }
 }
 
@@ -84,20 +87,15 @@ const MAGICS: &[Magic] = &[
     file_system(0x1_0040, b"_BHRfS_M", "is a btrfs file system"),
 ];
 
+/// Bytes from the start that any magic is in
+const PROBED: u64 = 0x1_0048;
+
 /// The magic that a storage has.
 fn find(storage: &dyn Storage) -> Option<&'static Magic> {
-    let has = |magic: &&Magic| has_bytes(storage, magic.offset, magic.bytes).unwrap_or(false);
-    MAGICS.iter().find(has)
-}
-
-fn has_bytes(storage: &dyn Storage, offset: u64, bytes: &[u8]) -> io::Result<bool> {
-    if storage.len()? < offset + bytes.len() as u64 {
-        return Ok(false);
-    }
-    let mut found = [0; 32];
-    let found = &mut found[..bytes.len()];
-    storage.read_exact_at(found, offset)?;
-    Ok(found == bytes)
+    let len = storage.len().ok()?.min(PROBED);
+    let start = read(storage, 0, usize::try_from(len).ok()?).ok()?;
+    let rest = |magic: &Magic| start.get(magic.offset..);
+    MAGICS.iter().find(|magic| rest(magic).is_some_and(|it| it.starts_with(magic.bytes)))
 }
 
 /// QEMU's name of the format that a file is in, if it is an image format other than raw and LUKS.
@@ -107,7 +105,8 @@ pub fn image_format(storage: &dyn Storage) -> Option<&'static str> {
 
 /// Whether a LUKS header begins at this byte.
 pub fn is_luks_at(storage: &dyn Storage, offset: u64) -> bool {
-    has_bytes(storage, offset, b"LUKS\xba\xbe").unwrap_or(false)
+    let mut magic = [0; 6];
+    storage.read_exact_at(&mut magic, offset).is_ok() && magic == *b"LUKS\xba\xbe"
 }
 
 /// `error` with what the storage holds in place of a LUKS header, if that is known.

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use super::Storage;
+
 /// Zeros, as many as `len`.
 ///
 /// A header is hostile input: where `vec!` would abort the process for want of memory, this is an
@@ -10,6 +12,13 @@ pub(crate) fn zeroed(len: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
     bytes.resize(len, 0);
+    Ok(bytes)
+}
+
+/// The `len` bytes from `offset` on. Memory that cannot be had is an error.
+pub(crate) fn read(storage: &dyn Storage, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = zeroed(len)?;
+    storage.read_exact_at(&mut bytes, offset)?;
     Ok(bytes)
 }
 

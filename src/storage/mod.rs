@@ -20,7 +20,7 @@ mod permission;
 pub mod sharing;
 mod window;
 
-pub(crate) use buffer::{check_room, zeroed};
+pub(crate) use buffer::{check_room, read, zeroed};
 pub use file::{Access, FileStorage, Version};
 pub use identity::Identity;
 pub(crate) use identity::StorageId;

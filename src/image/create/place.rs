@@ -10,7 +10,7 @@ use crate::image::OpenOptions;
 use crate::image::session::Session;
 use crate::secret::Passphrase;
 use crate::storage::sharing::Sharing;
-use crate::storage::{Access, Storage, zeroed};
+use crate::storage::{Access, Storage, read};
 
 impl CreateOptions {
     /// Makes an image in a file or device that exists, or in the part of it that `place` says. Its
@@ -79,8 +79,7 @@ impl CreateOptions {
         {
             let end = data.end.min(header_len).min(data.start.saturating_add(PIECE));
             let len = usize::try_from(end - data.start).unwrap_or(usize::MAX);
-            let mut bytes = zeroed(len).map_err(failed)?;
-            storage.read_exact_at(&mut bytes, data.start).map_err(failed)?;
+            let bytes = read(storage, data.start, len).map_err(failed)?;
             if let Some(used) = bytes.iter().position(|&byte| byte != 0) {
                 let text =
                     format!("byte {} of the header's place is used", data.start + used as u64);
