@@ -111,6 +111,16 @@ impl Error {
         self
     }
 
+    /// The same error with a name for what it is about, if there is one: that of a
+    /// [`Storage`](crate::storage::Storage), say. A path that the error has already stays.
+    #[must_use]
+    pub(crate) fn with_name(self, name: Option<&Path>) -> Self {
+        match name {
+            Some(name) => self.with_path(name),
+            None => self,
+        }
+    }
+
     /// The same error with what to do about it.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {

@@ -97,14 +97,17 @@ impl Container {
 
     /// Reads the header. What the storage holds in place of one is in the error.
     pub fn read_header(&self) -> Result<Header> {
-        let header = Header::read(self.header.as_ref());
-        header.map_err(|error| self.named(explain(error, self.header.as_ref())))
+        self.read_header_by(Header::read)
     }
 
     /// Reads the header of an image that is to be repaired: one whose magic is erased, too.
     pub fn read_header_to_repair(&self) -> Result<Header> {
-        let header = Header::read_to_repair(self.header.as_ref());
-        header.map_err(|error| self.named(explain(error, self.header.as_ref())))
+        self.read_header_by(Header::read_to_repair)
+    }
+
+    fn read_header_by(&self, read: fn(&dyn Storage) -> Result<Header>) -> Result<Header> {
+        let storage = self.header.as_ref();
+        read(storage).map_err(|error| self.named(explain(error, storage)))
     }
 
     /// The storage with the header and the areas of its keyslots.
@@ -156,9 +159,6 @@ impl Container {
 
     /// The error with the name of the header's storage, if it has one and the error has none.
     pub fn named(&self, error: Error) -> Error {
-        match self.header.name() {
-            Some(name) => error.with_path(name),
-            None => error,
-        }
+        error.with_name(self.header.name())
     }
 }

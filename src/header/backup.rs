@@ -69,10 +69,7 @@ impl Backup {
 
     /// The same error with the name of its file.
     pub(super) fn named(&self, error: Error) -> Error {
-        match &self.path {
-            Some(path) => error.with_path(path),
-            None => error,
-        }
+        error.with_name(self.path())
     }
 }
 

@@ -286,10 +286,7 @@ impl Volume {
 
     /// The result, with the file's name if it is an error.
     fn named<T>(&self, result: Result<T>) -> Result<T> {
-        result.map_err(|error| match self.storage.name() {
-            Some(path) => error.with_path(path),
-            None => error,
-        })
+        result.map_err(|error| error.with_name(self.storage.name()))
     }
 }
 

@@ -43,11 +43,8 @@ impl<'a> Side<'a> {
             Error::new(ErrorKind::InvalidInput, text)
         });
         let path = storage.name();
-        let named = |error: Error| match path {
-            Some(path) => error.with_path(path),
-            None => error,
-        };
-        Ok(Self { data: Data::Raw { storage, stored }, len: len.map_err(named)?, path })
+        let len = len.map_err(|error| error.with_name(path))?;
+        Ok(Self { data: Data::Raw { storage, stored }, len, path })
     }
 
     /// What is in an unlocked image.
@@ -134,10 +131,7 @@ impl<'a> Side<'a> {
 
     /// The error, with the file's name.
     pub(super) fn named(&self, error: Error) -> Error {
-        match self.path {
-            Some(path) => error.with_path(path),
-            None => error,
-        }
+        error.with_name(self.path)
     }
 
     fn failed(&self, what: impl std::fmt::Display, cause: io::Error) -> Error {
