@@ -105,14 +105,6 @@ impl Image {
         self.container.lease(Sharing::Amend, self.options.wait).map(drop)
     }
 
-    fn read_again(&self) -> Result<Header> {
-        if self.options.erased {
-            self.container.read_header_to_repair()
-        } else {
-            self.container.read_header()
-        }
-    }
-
     fn must_be_writable(&self) -> Result<()> {
         if self.options.write {
             return Ok(());
@@ -124,7 +116,7 @@ impl Image {
     fn commit(&mut self, expected: &Header, (stages, after): (Vec<Stage>, Header)) -> Result<()> {
         let container = self.container.clone();
         let session = Session::open(&container, self.options.wait)?;
-        let header = self.read_again()?;
+        let header = self.options.read_header(&self.container)?;
         if !header.is_same(&self.header) {
             // The keyslots were tried on the old header.
             lock(&self.tried).clear();
@@ -137,7 +129,7 @@ impl Image {
         lock(&self.tried).clear();
         if let Err(error) = session.commit(&stages) {
             // Later calls go by what the disk has now.
-            if let Ok(header) = self.read_again() {
+            if let Ok(header) = self.options.read_header(&self.container) {
                 self.header = header;
             }
             return Err(error);

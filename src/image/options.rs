@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Image;
 use crate::container::{Container, Part};
 use crate::error::Result;
+use crate::header::Header;
 use crate::keyslot::Limits;
 use crate::storage::Access;
 use crate::storage::sharing::{Claim, Sharing};
@@ -107,11 +108,7 @@ impl OpenOptions {
         let options = Self { write: self.write || self.sharing.writes(), ..self.clone() };
         let access = if options.write { Access::ReadWrite } else { Access::ReadOnly };
         let container = options.container(path, access)?;
-        let header = if options.erased {
-            container.read_header_to_repair()?
-        } else {
-            container.read_header()?
-        };
+        let header = options.read_header(&container)?;
         Ok(Image { container, header, options, tried: Mutex::default() })
     }
 }
@@ -125,6 +122,11 @@ impl OpenOptions {
             }
             None => Container::open(path, &self.part, access, self.claim()),
         }
+    }
+
+    /// Reads the header, one whose magic is erased if that is admitted.
+    pub(super) fn read_header(&self, container: &Container) -> Result<Header> {
+        if self.erased { container.read_header_to_repair() } else { container.read_header() }
     }
 
     fn claim(&self) -> Claim {
