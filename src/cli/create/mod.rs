@@ -167,7 +167,7 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
     }
     if args.output == Output::Json {
         let mut result = result(&shown, size, Some((&header, 0)));
-        if let Some(header) = target::header_path(&target) {
+        if let Some(header) = target.header_file() {
             result["header"] = json!(header.to_string_lossy());
         }
         output::print_done(&qemu_format::json_line(&result))?;

@@ -1,6 +1,6 @@
-//! What `create` makes, and where: a new file, an image in a place that exists, a detached header.
+//! The target of `create`: a new file, an image in a place that exists, or a detached header.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use keyslot::header::Header;
 use keyslot::storage::{Access, FileStorage, Place, Preallocation, Storage};
@@ -8,7 +8,7 @@ use keyslot::{CreateOptions, Error, ErrorKind, OpenOptions, Passphrase, Result};
 
 use super::super::location::LocationArgs;
 
-/// What is made.
+/// An image to be made.
 pub enum Target<'a> {
     /// A file with a header and `size` bytes of payload
     New { path: &'a Path, size: u64 },
@@ -30,7 +30,7 @@ pub enum Payload<'a> {
 }
 
 impl<'a> Target<'a> {
-    /// What the command line asks for. `size` is the payload's, if one is given.
+    /// The target that the command line asks for. `size` is the payload's, if one is given.
     pub fn new(
         path: &'a Path,
         size: Option<u64>,
@@ -102,9 +102,7 @@ impl<'a> Target<'a> {
             }
             Self::InPlace { path } => {
                 let place = location.apply(OpenOptions::new());
-                let header = create.create_in(path, &place, secret)?;
-                let len = place.open(path)?.volume_len()?.unwrap_or(0);
-                Ok((header, len))
+                create.create_in(path, &place, secret)
             }
             Self::Detached { header: path, size, payload } => {
                 let create = create.detached(true);
@@ -119,14 +117,15 @@ impl<'a> Target<'a> {
             }
         }
     }
-}
 
-/// The path of the detached header that `--header` asks for.
-pub fn header_path(target: &Target<'_>) -> Option<PathBuf> {
-    match target {
-        Target::Detached { payload: Payload::Unnamed, .. } => None,
-        Target::Detached { header, .. } => Some(header.to_path_buf()),
-        _ => None,
+    /// The file of the detached header, if it is not the image that was named.
+    pub fn header_file(&self) -> Option<&Path> {
+        match self {
+            Self::Detached { header, payload: Payload::Existing | Payload::New(_), .. } => {
+                Some(header)
+            }
+            _ => None,
+        }
     }
 }
 

@@ -13,8 +13,8 @@ use crate::storage::sharing::Sharing;
 use crate::storage::{Access, Storage, read};
 
 impl CreateOptions {
-    /// Makes an image in a file or device that exists, or in the part of it that `place` says. Its
-    /// payload goes to the end of that part. Of `place`, the wait for others and whether a device may
+    /// Makes an image in a file or device that exists, or in the part of it that `place` says, and
+    /// returns its header and the bytes of its payload, which goes to the end of that part. Of `place`, the wait for others and whether a device may
     /// be busy count, too.
     ///
     /// [`ErrorKind::Refused`] if there are bytes other than zeros where the header goes, and
@@ -26,7 +26,7 @@ impl CreateOptions {
         path: impl AsRef<Path>,
         place: &OpenOptions,
         passphrase: &Passphrase,
-    ) -> Result<Header> {
+    ) -> Result<(Header, u64)> {
         let path = path.as_ref();
         let options = place.clone().sharing(Sharing::None);
         let container = options.container(path, Access::ReadWrite)?;
@@ -38,7 +38,7 @@ impl CreateOptions {
         container: &Container,
         place: &OpenOptions,
         passphrase: &Passphrase,
-    ) -> Result<Header> {
+    ) -> Result<(Header, u64)> {
         if self.detached || container.is_detached() {
             let text = "a detached header is made in a file of its own";
             return Err(Error::new(ErrorKind::InvalidInput, text));
@@ -66,7 +66,8 @@ impl CreateOptions {
         storage.sync_data().map_err(failed)?;
         let (header, _) = parts.write(storage, lost)?;
         session.finish()?;
-        Ok(header)
+        let size = header.volume_len(len).unwrap_or(size);
+        Ok((header, size))
     }
 
     /// Refuses to overwrite anything but zeros, unless that is admitted.
