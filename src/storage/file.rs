@@ -19,8 +19,7 @@ use nix::libc;
 use nix::unistd::{Whence, lseek64};
 
 use super::patience::Patience;
-use super::sharing::Held;
-use super::sharing::Sharing;
+use super::sharing::{Held, Sharing};
 use super::{Identity, Lease, Storage, file_lease, write_zeros};
 use crate::error::{Error, ErrorKind, Result};
 

@@ -17,39 +17,39 @@ pub fn nodes(image: &Image, spec: &ImageSpec) -> Result<(Vec<Value>, u64)> {
     let mut nodes = Vec::new();
     let mut occupied = 0;
     if let Some(header) = image.header_file() {
-        let (len, disk_size) = sizes(header)?;
-        nodes.push(child("header", &file(header.path(), len, disk_size)));
+        let (node, disk_size) = file(header.path(), header)?;
+        nodes.push(child("header", &node));
         occupied += disk_size;
     }
-    if let Some(file_storage) = image.file() {
-        let (len, disk_size) = sizes(file_storage)?;
-        let file = file(&spec.path, len, disk_size);
-        // QEMU counts in sectors.
-        let part = image.payload_storage_len()?.next_multiple_of(512);
-        let is_part = image.part().is_some();
-        let part_node = raw(spec, part, disk_size, &file);
-        nodes.push(child("file", if is_part { &part_node } else { &file }));
+    if let Some(storage) = image.file() {
+        let (mut node, disk_size) = file(&spec.path, storage)?;
+        if image.part().is_some() {
+            // QEMU counts in sectors.
+            let len = image.payload_storage_len()?.next_multiple_of(512);
+            node = raw(spec, len, disk_size, &node);
+        }
+        nodes.push(child("file", &node));
         occupied += disk_size;
     }
     Ok((nodes, occupied))
 }
 
-/// The nodes of a raw image: its file.
-pub fn raw_nodes(spec: &ImageSpec, len: u64, disk_size: u64) -> Vec<Value> {
-    vec![child("file", &file(&spec.path, len, disk_size))]
-}
-
-fn sizes(file: &FileStorage) -> Result<(u64, u64)> {
-    let failed = |e| Error::io("read the length", e).with_path(file.path());
-    Ok((file.len().map_err(failed)?.next_multiple_of(512), file.actual_size().map_err(failed)?))
+/// The nodes of a raw image, which are its file, and the bytes that it occupies.
+pub fn raw_nodes(spec: &ImageSpec, storage: &FileStorage) -> Result<(Vec<Value>, u64)> {
+    let (node, disk_size) = file(&spec.path, storage)?;
+    Ok((vec![child("file", &node)], disk_size))
 }
 
 fn child(name: &str, info: &Value) -> Value {
     json!({ "name": name, "info": info })
 }
 
-fn file(path: &Path, len: u64, disk_size: u64) -> Value {
-    json!({
+/// A file, and the bytes that it occupies.
+fn file(path: &Path, storage: &FileStorage) -> Result<(Value, u64)> {
+    let failed = |e| Error::io("read the length", e).with_path(path);
+    let len = storage.len().map_err(failed)?.next_multiple_of(512);
+    let disk_size = storage.actual_size().map_err(failed)?;
+    let node = json!({
         "children": [],
         "virtual-size": len,
         "filename": path.to_string_lossy(),
@@ -57,7 +57,8 @@ fn file(path: &Path, len: u64, disk_size: u64) -> Value {
         "actual-size": disk_size,
         "format-specific": { "type": "file", "data": {} },
         "dirty-flag": false,
-    })
+    });
+    Ok((node, disk_size))
 }
 
 /// A part of a file.

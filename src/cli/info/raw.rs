@@ -2,7 +2,7 @@
 
 use keyslot::container::image_format;
 use keyslot::options::ImageSpec;
-use keyslot::storage::{Access, Storage};
+use keyslot::storage::Access;
 use keyslot::{Error, OpenOptions, Result, Sharing};
 use serde_json::{Value, json};
 
@@ -26,10 +26,9 @@ pub fn describe(spec: &ImageSpec, persona: Persona) -> Result<Option<Value>> {
     }
     let failed = |e| Error::io("read the length", e).with_path(&spec.path);
     let len = raw.storage().len().map_err(failed)?.next_multiple_of(512);
-    let file_len = raw.file().len().map_err(failed)?.next_multiple_of(512);
-    let disk_size = raw.file().actual_size().map_err(failed)?;
+    let (children, disk_size) = raw_nodes(spec, raw.file())?;
     Ok(Some(json!({
-        "children": raw_nodes(spec, file_len, disk_size),
+        "children": children,
         "virtual-size": len,
         "filename": if spec.is_part() { image_spec::raw_name(spec) } else { image_spec::qemu_name(spec) },
         "format": "raw",
