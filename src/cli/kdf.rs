@@ -10,7 +10,7 @@ use keyslot::{Error, ErrorKind, Result};
 /// How hard a new keyslot is to open
 #[derive(Args)]
 pub struct KdfArgs {
-    /// Time that opening the keyslot shall take on this machine, in milliseconds [default: 2000]
+    /// Time to open the keyslot on this machine, in milliseconds [default: 2000]
     #[arg(short = 'i', long, value_name = "MS", conflicts_with = "iterations")]
     pub iter_time: Option<u64>,
 

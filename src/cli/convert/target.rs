@@ -43,7 +43,7 @@ pub struct Opened {
 }
 
 impl Target {
-    /// Refuses what is refused whatever the source is, before a person is asked for its secret.
+    /// Makes the checks that do not depend on the source, before a person is asked for its secret.
     pub fn admit(name: &OsString, options: &Options, job: &Job<'_>) -> Result<()> {
         if job.args.no_create {
             return Ok(());

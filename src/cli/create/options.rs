@@ -90,8 +90,8 @@ const KEYS: [&str; 10] = [
     "size",
 ];
 
-/// What `-o help` prints. As in qemu-img, what is an option of the file and not of the format needs
-/// a file's name.
+/// The text of `-o help`. As in qemu-img, options of the file, not of the format, are listed only if a
+/// file is named.
 pub fn help(version: Version, names_a_file: bool) -> String {
     let (detached, format) = (HELP_DETACHED, version.format());
     if names_a_file {
