@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use keyslot::keyslot::Cost;
+use keyslot::kdf::Cost;
 use keyslot::{CreateOptions, Image, Passphrase};
 
 fn main() {

@@ -10,8 +10,8 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, criterion_group, criterion_main};
 use keyslot::crypto::{CipherSpec, HashAlg, KdfAlg};
 use keyslot::header::{Header, Scheme, SlotChange, Step, luks1};
-use keyslot::keyslot::{Candidate, Until, new_digest, seal, search};
 use keyslot::storage::MemoryStorage;
+use keyslot::unlock::{Candidate, Until, new_digest, seal, search};
 use keyslot::{Limits, Passphrase, VolumeKey};
 
 fn benches(criterion: &mut Criterion) {
@@ -51,7 +51,7 @@ fn image(count: usize) -> MemoryStorage {
     let key = VolumeKey::random(cipher.key_size()).expect("a key");
     let digest = new_digest(HashAlg::Sha256, &key, 1000).expect("a digest");
     let uuid = "00000000-0000-4000-8000-000000000000";
-    let header = luks1::Header::build(cipher.clone(), HashAlg::Sha256, &digest, uuid);
+    let header = luks1::Luks1Header::build(cipher.clone(), HashAlg::Sha256, &digest, uuid);
     let header = header.expect("a header");
     let size = usize::try_from(header.payload_offset()).expect("a few MiB") + 512;
     let mut bytes = vec![0; size];

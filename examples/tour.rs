@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use keyslot::amend::{Change, Request};
 use keyslot::crypto::KdfAlg;
-use keyslot::keyslot::Cost;
+use keyslot::kdf::Cost;
 use keyslot::{CreateOptions, Done, Image, OpenOptions, Passphrase, Result, Sharing};
 
 fn main() {

@@ -7,7 +7,7 @@
 //!
 //! ```
 //! use keyslot::amend::{Change, Request};
-//! use keyslot::keyslot::Cost;
+//! use keyslot::kdf::Cost;
 //! use keyslot::{Image, OpenOptions, Passphrase, Sharing};
 //!
 //! # fn main() -> keyslot::Result<()> {
@@ -44,18 +44,19 @@ pub mod crypto;
 pub mod error;
 pub mod header;
 pub mod image;
-pub mod keyslot;
-pub mod options;
+pub mod kdf;
+pub mod qemu;
 pub mod secret;
 pub mod storage;
+pub mod unlock;
 pub mod volume;
 
 pub use error::{Error, ErrorKind, Result};
 pub use image::{
     CreateOptions, Done, Format, Image, Luks2Options, NewImage, OpenOptions, Restoration,
 };
-pub use keyslot::{Limits, Unlocked};
 pub use secret::{Passphrase, VolumeKey};
 pub use storage::Preallocation;
 pub use storage::sharing::Sharing;
+pub use unlock::{Limits, Unlocked};
 pub use volume::Volume;

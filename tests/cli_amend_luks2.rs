@@ -13,7 +13,7 @@ use std::path::Path;
 use desk::{ARGON2, Desk, PBKDF2, passphrase, roomy};
 use keyslot::amend::{Change as Amendment, Request};
 use keyslot::crypto::KdfKind;
-use keyslot::keyslot::{Cost, Pbkdf};
+use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::{OpenOptions, Sharing};
 use serde_json::json;
 use support::cryptsetup::Cryptsetup;

@@ -145,7 +145,7 @@ fn an_image_that_lost_its_name_is_not_amended() {
 #[test]
 fn a_new_secret_over_the_limit_is_not_written() {
     use keyslot::amend::Change;
-    use keyslot::keyslot::Cost;
+    use keyslot::kdf::Cost;
     let (a, b) = (secret("a"), secret("b"));
     let memory = Memory::new(memory::image(&small_key(), &[(0, &a)]), None);
     let limits = Limits::NONE.with_iterations(1000);

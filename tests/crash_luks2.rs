@@ -11,7 +11,7 @@ use std::sync::Arc;
 use keyslot::amend::{Change, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::header::{Area, Header, Leftover};
-use keyslot::keyslot::{Cost, Pbkdf};
+use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::storage::ReadOnlyBytes;
 use keyslot::{Image, Limits, Passphrase};
 use serde_json::{Value, json};

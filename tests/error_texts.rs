@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use keyslot::amend::{Change, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::header::{Backup, Edit, Header, Priority};
-use keyslot::keyslot::{Cost, Pbkdf};
+use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::storage::{ReadOnlyBytes, Storage};
 use keyslot::{Error, Image, Limits, Passphrase, Restoration};
 use support::luks2::roomy;

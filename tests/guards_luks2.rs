@@ -10,7 +10,7 @@ use std::sync::Arc;
 use keyslot::amend::{Change, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::header::{Backup, Leftover};
-use keyslot::keyslot::{Cost, Pbkdf};
+use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::storage::ReadOnlyBytes;
 use keyslot::{Error, ErrorKind, Image, Limits, Passphrase, Restoration};
 use serde_json::json;

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use keyslot::CreateOptions;
 use keyslot::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen};
-use keyslot::keyslot::Cost;
+use keyslot::kdf::Cost;
 use side_by_side::{Outcome, Pair, for_each, image, secret};
 
 /// Behind `info`, and again with `--output=json`.

@@ -12,7 +12,7 @@ use std::path::Path;
 use keyslot::Done;
 use keyslot::amend::Change;
 use keyslot::crypto::KdfKind;
-use keyslot::keyslot::Pbkdf;
+use keyslot::kdf::Pbkdf;
 use serde_json::json;
 use support::amending::{amend, directory, passphrase};
 use support::both_ways::{add, kdf_options, opens_as_it_should, pbkdf, replace};

@@ -146,7 +146,7 @@ fn opens_as_it_should(cryptsetup: &Cryptsetup, image: &Path, secrets: &[(usize, 
             assert_eq!(error.kind(), ErrorKind::WrongSecret);
             let keyslot = opened.header().keyslot(*index).unwrap();
             let limits = keyslot::Limits::default();
-            let key = keyslot::keyslot::opens(opened.storage(), &keyslot, &secret, limits);
+            let key = keyslot::unlock::opens(opened.storage(), &keyslot, &secret, limits);
             let theirs = cryptsetup.volume_key(image, secret.as_bytes(), Some(*index));
             assert_eq!(key.unwrap().unwrap().as_bytes(), theirs);
         }

@@ -45,7 +45,7 @@ fn all(image: &Path) -> Vec<u8> {
 fn create(image: &Path, (cipher, mode, key_size): (&str, &str, usize)) {
     let spec = CipherSpec::parse(cipher, mode, key_size).unwrap();
     let options = CreateOptions::new().unwrap().cipher(spec);
-    let cost = keyslot::keyslot::Cost::Iterations(1000);
+    let cost = keyslot::kdf::Cost::Iterations(1000);
     options.cost(cost).create(image, LEN as u64, &passphrase(SECRET)).unwrap();
 }
 

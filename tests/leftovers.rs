@@ -10,7 +10,7 @@ use std::sync::Arc;
 use keyslot::amend::{Change, PlannedChange, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::header::{Header, Leftover, Priority};
-use keyslot::keyslot::{Cost, Pbkdf};
+use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::storage::ReadOnlyBytes;
 use keyslot::storage::Storage;
 use keyslot::{Error, ErrorKind, Image, Limits, Passphrase};

@@ -3,7 +3,7 @@
 use std::env;
 use std::process::Command;
 
-use keyslot::secret::SecretObjects;
+use keyslot::qemu::SecretObjects;
 
 /// AES-256-CBC under the bytes 0 to 31.
 const KEY: &str = "secret,id=k,format=base64,data=AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";

@@ -8,8 +8,8 @@ mod support;
 use base64ct::{Base64, Encoding};
 use keyslot::crypto::{CipherSpec, HashAlg};
 use keyslot::header::Priority;
-use keyslot::keyslot::seal;
 use keyslot::storage::ReadOnlyBytes;
+use keyslot::unlock::seal;
 use keyslot::{ErrorKind, Image, Limits, VolumeKey};
 use serde_json::json;
 use support::amending::passphrase;
@@ -175,7 +175,7 @@ fn keyslots_in_other_ciphers() {
             let (secret, hash) = (passphrase("new"), HashAlg::Sha256);
             let candidate = VolumeKey::random(size).unwrap();
             let sealed = seal(&scheme(&spec, hash, 10), &candidate, &secret).unwrap();
-            let digest = keyslot::keyslot::new_digest(hash, &candidate, 10).unwrap();
+            let digest = keyslot::unlock::new_digest(hash, &candidate, 10).unwrap();
             let base64 = |bytes: &[u8]| json!(Base64::encode_string(bytes));
             let change = Change::Set(vec![
                 (

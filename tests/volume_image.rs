@@ -5,7 +5,7 @@
 mod support;
 
 use keyslot::amend::{Change, Request};
-use keyslot::keyslot::Cost;
+use keyslot::kdf::Cost;
 use keyslot::{ErrorKind, Image, Limits, OpenOptions, Sharing};
 use support::amending::passphrase;
 use support::disk::Disk;

@@ -6,7 +6,7 @@ use arbitrary::Arbitrary;
 use keyslot::amend::{self, PlannedChange, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::header::{Header, Leftover};
-use keyslot::keyslot::{Cost, Pbkdf};
+use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::{Done, Error, ErrorKind, Image, Limits, Passphrase};
 
 use super::memory::{Memory, SECRETS, image, passphrase, unlocked};

@@ -268,7 +268,7 @@ impl Picture {
         self.image.opens(keyslot, &passphrase(secret)).expect("no fault")
     }
 
-    fn luks2(&self) -> &luks2::Header {
+    fn luks2(&self) -> &luks2::Luks2Header {
         self.header.luks2().expect("LUKS2")
     }
 

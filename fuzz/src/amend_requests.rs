@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use keyslot::amend::{PlannedChange, Request};
 use keyslot::header::Staging;
-use keyslot::keyslot::Cost;
-use keyslot::options::Options;
-use keyslot::secret::SecretObjects;
+use keyslot::kdf::Cost;
+use keyslot::qemu::Options;
+use keyslot::qemu::SecretObjects;
 use keyslot::{Image, Limits};
 
 use super::memory::image;

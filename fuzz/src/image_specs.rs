@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use keyslot::ErrorKind;
-use keyslot::options::ImageSpec;
+use keyslot::qemu::ImageSpec;
 
 pub fn check(text: &str) {
     let formats = [None, Some("luks"), Some("luks2"), Some("raw"), Some("qcow2"), Some("other")];

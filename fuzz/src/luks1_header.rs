@@ -12,7 +12,7 @@ use keyslot::crypto::CipherSpec;
 use keyslot::crypto::KdfAlg;
 use keyslot::header::luks1;
 use keyslot::header::{Header, Leftover, Scheme, Sealed, SlotChange, Step};
-use keyslot::keyslot::opens;
+use keyslot::unlock::opens;
 
 use super::disk::{Disk, disk};
 
@@ -25,7 +25,7 @@ pub fn check(data: &[u8]) {
         None => 1 << 40,
     };
     let disk = disk(data, len);
-    let parsed = luks1::Header::parse(data, len);
+    let parsed = luks1::Luks1Header::parse(data, len);
     let read = Header::read(&disk);
     // What else there may be is told apart by `Header::read` alone.
     if data.len() >= HEADER_SIZE && len >= HEADER_SIZE as u64 && data.starts_with(LUKS1) {
@@ -50,7 +50,7 @@ fn message<T>(result: &keyslot::Result<T>) -> Option<&str> {
 }
 
 /// The parsed values are those of the bytes, written again just as they were.
-fn says_what_is_written(header: &luks1::Header, data: &[u8]) {
+fn says_what_is_written(header: &luks1::Luks1Header, data: &[u8]) {
     let text =
         |field: &[u8]| -> Vec<u8> { field.iter().copied().take_while(|&byte| byte != 0).collect() };
     assert_eq!(
@@ -83,7 +83,7 @@ fn says_what_is_written(header: &luks1::Header, data: &[u8]) {
 }
 
 /// No area reaches into the header, another area, the payload or beyond the image.
-fn has_bounds(header: &luks1::Header, len: u64) {
+fn has_bounds(header: &luks1::Luks1Header, len: u64) {
     let payload = header.payload_offset();
     let limit = if payload == 0 { len } else { payload.min(len) };
     let keyslots: Vec<_> = header.keyslots().collect();
@@ -150,7 +150,7 @@ fn changes_nothing_else(header: &Header, len: u64) {
     assert_eq!(bytes[entry + 40..], before.as_bytes()[entry + 40..]);
     let Header::Luks1(after) = after else { return };
     assert_eq!(bytes, after.as_bytes());
-    luks1::Header::parse(&bytes, len).expect("valid before, valid after");
+    luks1::Luks1Header::parse(&bytes, len).expect("valid before, valid after");
 }
 
 fn reads_material(header: &Header, disk: &Disk<'_>) {

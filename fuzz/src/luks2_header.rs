@@ -9,8 +9,8 @@ use std::ops::Range;
 
 use keyslot::crypto::{HashAlg, KdfAlg};
 use keyslot::header::{Header, luks2};
-use keyslot::keyslot::opens;
 use keyslot::storage::Storage;
+use keyslot::unlock::opens;
 use keyslot::{Limits, Passphrase};
 
 use super::disk::{Disk, disk};
@@ -36,7 +36,7 @@ pub fn check(data: &[u8]) {
 }
 
 /// No area reaches into the header, another area or the data, and every number is usable.
-fn is_sound(header: &luks2::Header) {
+fn is_sound(header: &luks2::Luks2Header) {
     let metadata = header.metadata();
     let start = 2 * header.hdr_size();
     let end = start + metadata.config().keyslots_size;
@@ -80,7 +80,7 @@ fn is_sound(header: &luks2::Header) {
 }
 
 /// Written without the spaces, it is the same, unknown members and long numbers included.
-fn survives(header: &luks2::Header, hdr_size: usize) {
+fn survives(header: &luks2::Luks2Header, hdr_size: usize) {
     let value = header.metadata().value();
     let text = serde_json::to_string(value).expect("a value");
     // Escapes that were not needed are gone, those that are needed were there.

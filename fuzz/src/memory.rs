@@ -7,8 +7,8 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use keyslot::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen, KdfAlg};
 use keyslot::header::luks1;
 use keyslot::header::{Header, Scheme, Sealed, SlotChange, Step};
-use keyslot::keyslot::{new_digest, seal, unlock};
 use keyslot::storage::{MemoryStorage, Storage};
+use keyslot::unlock::{new_digest, seal, unlock};
 use keyslot::{Limits, Passphrase, Unlocked, VolumeKey};
 
 use super::watched::{Watch, Watched};
@@ -74,7 +74,8 @@ fn virgin() -> (VolumeKey, Header) {
     let cipher = CipherSpec::new(Cipher::Aes, CipherMode::Cbc, IvGen::Plain64, None, 16);
     let digest = new_digest(HashAlg::Sha256, &volume_key, 1).expect("random bytes");
     let uuid = "00000000-0000-4000-8000-000000000000";
-    let header = luks1::Header::build(cipher.expect("a cipher"), HashAlg::Sha256, &digest, uuid);
+    let header =
+        luks1::Luks1Header::build(cipher.expect("a cipher"), HashAlg::Sha256, &digest, uuid);
     (volume_key, Header::Luks1(header.expect("a valid header")))
 }
 

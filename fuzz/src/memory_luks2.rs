@@ -5,7 +5,7 @@ use std::sync::{LazyLock, OnceLock};
 
 use keyslot::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen, KdfAlg};
 use keyslot::header::{Header, NewDigest, Scheme, Sealed};
-use keyslot::keyslot::{new_digest, seal, unlock_keyslot};
+use keyslot::unlock::{new_digest, seal, unlock_keyslot};
 use keyslot::{Limits, Unlocked, VolumeKey};
 use serde_json::{Map, Value, json};
 

@@ -1,6 +1,6 @@
 //! Option strings of any text: refused, or a list no larger than the text can make it.
 
-use keyslot::options::{Options, image_size, number, size};
+use keyslot::qemu::{Options, image_size, number, size};
 
 pub fn check(text: &str) {
     for options in [Options::parse(text), Options::parse_image(text)].into_iter().flatten() {

@@ -6,7 +6,7 @@ use arbitrary::Arbitrary;
 use keyslot::amend::{Change, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::header::{Backup, Edit, Header, Priority};
-use keyslot::keyslot::{Cost, Pbkdf};
+use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::{Image, Limits, Restoration, Unlocked};
 
 use super::memory::{self, Memory, SECRETS, passphrase};

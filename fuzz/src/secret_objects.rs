@@ -4,8 +4,9 @@
 //! out.
 
 use keyslot::Error;
-use keyslot::options::Options;
-use keyslot::secret::{SecretObjects, Source};
+use keyslot::qemu::Options;
+use keyslot::qemu::SecretObjects;
+use keyslot::secret::Source;
 
 const SECRET: &str = "QX7ZK9VJW4";
 

@@ -5,13 +5,11 @@
 //! several changes at once, and erasing by index without a secret are ours.
 
 mod commit;
-mod options;
 mod picture;
 mod plan;
 mod request;
 mod warnings;
 
 pub(crate) use commit::commit;
-pub use options::HELP;
 pub use plan::{Plan, PlannedChange};
 pub use request::{Change, Request};

@@ -5,8 +5,9 @@
 use super::Change;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{HeldKey, Leftover, Occupant};
-use crate::keyslot::{INTERRUPTED, Pbkdf, wrong_secret};
+use crate::kdf::Pbkdf;
 use crate::secret::Passphrase;
+use crate::unlock::{INTERRUPTED, wrong_secret};
 
 /// Which of these keyslots open with a secret
 pub(super) type Opens<'a> = dyn FnMut(&[usize], &Passphrase) -> Result<Vec<usize>> + 'a;

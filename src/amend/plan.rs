@@ -7,7 +7,7 @@ use super::picture::{Opens, Picture, Slot};
 use super::warnings::{kept_token, removed_token};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, Leftover, Occupant, Staging};
-use crate::keyslot::Pbkdf;
+use crate::kdf::Pbkdf;
 use crate::secret::Passphrase;
 
 /// An amendment that passed all checks: what becomes of which keyslot.
@@ -240,7 +240,7 @@ fn settle_kdfs(header: &Header, mut slots: Vec<Slot>) -> Result<Vec<Slot>> {
                 let text = "LUKS1 supports only pbkdf2";
                 return Err(Error::new(ErrorKind::InvalidInput, text));
             }
-            let only = header.luks1().and_then(crate::header::luks1::Header::hash);
+            let only = header.luks1().and_then(crate::header::luks1::Luks1Header::hash);
             if let (Some(only), Some(asked)) = (only, pbkdf.hash)
                 && only != asked
             {

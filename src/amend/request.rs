@@ -1,7 +1,7 @@
 //! What somebody wants changed.
 
 use crate::error::Result;
-use crate::keyslot::Pbkdf;
+use crate::kdf::Pbkdf;
 use crate::secret::Passphrase;
 
 /// An amendment: changes that are all checked before one is made.

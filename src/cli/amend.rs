@@ -3,13 +3,14 @@
 use std::ffi::OsString;
 
 use clap::Args;
-use keyslot::amend::{Change, HELP, Request};
-use keyslot::keyslot::wrong_secret;
-use keyslot::options::{ImageSpec, Options, check_driver};
+use keyslot::amend::{Change, Request};
+use keyslot::qemu::AMEND_HELP;
+use keyslot::qemu::{ImageSpec, Options, check_driver};
+use keyslot::unlock::wrong_secret;
 use keyslot::{Error, ErrorKind, OpenOptions, Result};
 
+use super::amendment::{Amendment, carry_out};
 use super::image_spec;
-use super::job::{Job, carry_out};
 use super::location::LocationArgs;
 use super::progress::Percent;
 use super::report::Failure;
@@ -117,10 +118,10 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
         return Err(not_amendable().into());
     }
     let place = args.location.apply_with(&spec, args.change.open_options()).map_err(opening)?;
-    let job = match Job::open_with(&spec.path, place, &args.change, persona) {
+    let amendment = match Amendment::open_with(&spec.path, place, &args.change, persona) {
         _ if spec.driver.as_deref() == Some("raw") => return Err(not_amendable().into()),
         Err(error) if !waits_for_secret(&error, &spec, persona) => return Err(opening(error)),
-        job => job,
+        amendment => amendment,
     };
     let (id, source) = (spec.key_secret.as_deref(), args.secret.as_ref());
     not_both(id, source, "--secret")?;
@@ -130,27 +131,27 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
             .map_err(|error| error.with_path(&spec.path))
     };
     let question = Question { option: "--secret", what: "Passphrase", image: Some(&spec.path) };
-    let (job, unlocked) = if id.is_none() && persona == Persona::Keyslot {
-        let mut job = job.map_err(opening)?;
+    let (amendment, unlocked) = if id.is_none() && persona == Persona::Keyslot {
+        let mut amendment = amendment.map_err(opening)?;
         check_writable(&spec).map_err(opening)?;
         if Secrets::asks(source) {
             request()?;
         }
-        let opened = secrets.try_opening(source, &question, |secret| job.unlock(secret));
+        let opened = secrets.try_opening(source, &question, |secret| amendment.unlock(secret));
         let (secret, unlocked) = opened.map_err(opening)?;
-        job.keep(secret);
-        (job, unlocked)
+        amendment.keep(secret);
+        (amendment, unlocked)
     } else {
         // In QEMU's order; and its rule is that another active keyslot is enough.
         let secret = secrets.opening(id, source, &question, persona).map_err(opening)?;
-        let job = job.map_err(opening)?;
+        let amendment = amendment.map_err(opening)?;
         check_writable(&spec).map_err(opening)?;
         // QEMU has no other words for an image without a keyslot.
-        let unlocked = match job.image().header().check_openable() {
-            Ok(()) => job.unlock(&secret),
+        let unlocked = match amendment.image().header().check_openable() {
+            Ok(()) => amendment.unlock(&secret),
             Err(_) => Err(wrong_secret(INVALID, &secret).with_path(&spec.path)),
         };
-        (job, unlocked.map_err(opening)?)
+        (amendment, unlocked.map_err(opening)?)
     };
     let request = request()?;
     if persona == Persona::Keyslot {
@@ -158,7 +159,7 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
             if let Change::Add { new_secret: Ok(secret), .. }
             | Change::Replace { new_secret: Ok(secret), .. } = change
             {
-                job.check_new(secret, args.allow_empty_secret)?;
+                amendment.check_new(secret, args.allow_empty_secret)?;
             }
         }
     }
@@ -174,8 +175,8 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
     }
     progress.begin();
     // qemu-img says nothing of what it did.
-    let job = job.keep_tokens(args.keep_tokens);
-    carry_out(job, &request, Some(&unlocked), &args.change, persona == Persona::Keyslot)
+    let amendment = amendment.keep_tokens(args.keep_tokens);
+    carry_out(amendment, &request, Some(&unlocked), &args.change, persona == Persona::Keyslot)
         .map_err(|failure| failure.while_amending(&spec.shown))
 }
 
@@ -207,7 +208,7 @@ fn help(format: Option<&str>) -> Outcome {
         Some(other) if check_driver(Some(other)).is_err() => {
             return Err(invalid(format!("Unknown file format '{other}'")).into());
         }
-        _ => output::print(HELP)?,
+        _ => output::print(AMEND_HELP)?,
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use keyslot::Done;
 use keyslot::amend::{Plan, PlannedChange};
 use keyslot::crypto::{KdfAlg, KdfKind};
 use keyslot::header::{Leftover, Staging};
-use keyslot::keyslot::{Cost, Pbkdf};
+use keyslot::kdf::{Cost, Pbkdf};
 use serde_json::{Value, json};
 
 /// One line for each change.

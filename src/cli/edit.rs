@@ -5,11 +5,11 @@ use std::ffi::OsString;
 use clap::Args;
 use keyslot::amend::{Change, Request};
 use keyslot::crypto::HashAlg;
-use keyslot::keyslot::Pbkdf;
+use keyslot::kdf::Pbkdf;
 use keyslot::secret::Passphrase;
 use keyslot::{Error, ErrorKind, Result};
 
-use super::job::{Job, carry_out};
+use super::amendment::{Amendment, carry_out};
 use super::location::ImageArgs;
 use super::opening::OpeningArgs;
 use super::secrets::Secrets;
@@ -106,21 +106,21 @@ pub fn add(args: &AddArgs) -> Outcome {
         Some(keyslot) => (args.keyslot, Some(keyslot)),
         None => (None, args.keyslot),
     };
-    let job = Job::open(&args.image, &args.change)?;
-    job.check_openable()?;
-    job.check_count(&pbkdf, Some(keyslot.unwrap_or(NEW)))?;
+    let amendment = Amendment::open(&args.image, &args.change)?;
+    amendment.check_openable()?;
+    amendment.check_count(&pbkdf, Some(keyslot.unwrap_or(NEW)))?;
     let (source, force) = (args.opening.source(), args.change.force);
     let add = |new_secret| Change::Add { keyslot, new_secret: Ok(new_secret), pbkdf };
     if Secrets::asks(source.as_ref()) || Secrets::asks(args.new_secret.as_ref()) {
-        job.check(vec![add(placeholder()?)], force)?;
+        amendment.check(vec![add(placeholder()?)], force)?;
     }
-    let question = job.question("--secret", "Passphrase");
-    let (_, unlocked) =
-        secrets.try_opening(source.as_ref(), &question, |secret| job.unlock_at(opener, secret))?;
+    let question = amendment.question("--secret", "Passphrase");
+    let (_, unlocked) = secrets
+        .try_opening(source.as_ref(), &question, |secret| amendment.unlock_at(opener, secret))?;
     let new_secret =
-        job.new_secret(&secrets, args.new_secret.as_ref(), args.new.allow_empty_secret)?;
+        amendment.new_secret(&secrets, args.new_secret.as_ref(), args.new.allow_empty_secret)?;
     let request = Request::one(add(new_secret)).force(force);
-    carry_out(job, &request, Some(&unlocked), &args.change, true)
+    carry_out(amendment, &request, Some(&unlocked), &args.change, true)
 }
 
 /// Runs `keyslot replace`.
@@ -128,12 +128,12 @@ pub fn replace(args: &ReplaceArgs) -> Outcome {
     let sources = args.old_secret.iter().chain(&args.new_secret);
     let secrets = Secrets::with_opening(&args.objects.objects, &args.opening, sources)?;
     let pbkdf = args.new.pbkdf()?;
-    let job = Job::open(&args.image, &args.change)?.keep_tokens(args.keep_tokens);
+    let amendment = Amendment::open(&args.image, &args.change)?.keep_tokens(args.keep_tokens);
     let (keyslot, force) = (args.keyslot, args.change.force);
     if keyslot.is_none() {
-        job.check_openable()?;
+        amendment.check_openable()?;
     }
-    job.check_count(&pbkdf, keyslot)?;
+    amendment.check_count(&pbkdf, keyslot)?;
     let (mut opener, mut old) = (args.opening.source(), args.old_secret.clone());
     if keyslot.is_none() && old.is_none() && args.opening.key_file.is_some() {
         // As with cryptsetup, the key file is what is replaced.
@@ -142,39 +142,41 @@ pub fn replace(args: &ReplaceArgs) -> Outcome {
     let is_asked = [&opener, &old, &args.new_secret].into_iter();
     if keyslot.is_some() && is_asked.map(Option::as_ref).any(Secrets::asks) {
         let new_secret = Ok(placeholder()?);
-        job.check(vec![Change::Replace { keyslot, old_secret: None, new_secret, pbkdf }], force)?;
+        amendment
+            .check(vec![Change::Replace { keyslot, old_secret: None, new_secret, pbkdf }], force)?;
     }
     let by_secret = keyslot.is_none() || old.is_some();
     let mut unlocked = None;
     if opener.is_some() || !by_secret {
-        let question = job.question("--secret", "Passphrase");
-        let opened = secrets
-            .try_opening(opener.as_ref(), &question, |secret| job.unlock_for(secret, keyslot))?;
+        let question = amendment.question("--secret", "Passphrase");
+        let opened = secrets.try_opening(opener.as_ref(), &question, |secret| {
+            amendment.unlock_for(secret, keyslot)
+        })?;
         unlocked = Some(opened.1);
     }
     let mut old_secret = None;
     if by_secret {
-        let question = job.question("--old-secret", "Passphrase to replace");
+        let question = amendment.question("--old-secret", "Passphrase to replace");
         let is_typed = Secrets::asks(old.as_ref());
         let (secret, opened) =
             secrets.try_opening(old.as_ref(), &question, |secret| match &unlocked {
-                None => match job.unlock_for(secret, keyslot) {
+                None => match amendment.unlock_for(secret, keyslot) {
                     Err(error) if error.kind() == ErrorKind::WrongSecret => {
-                        job.unlock_ignored(secret).map(Some).ok_or(error)
+                        amendment.unlock_ignored(secret).map(Some).ok_or(error)
                     }
                     result => result.map(Some),
                 },
-                Some(_) if is_typed => job.must_open_any(secret).map(|()| None),
+                Some(_) if is_typed => amendment.must_open_any(secret).map(|()| None),
                 Some(_) => Ok(None),
             })?;
         old_secret = Some(Ok(secret));
         unlocked = unlocked.or(opened);
     }
     let new_secret =
-        job.new_secret(&secrets, args.new_secret.as_ref(), args.new.allow_empty_secret)?;
+        amendment.new_secret(&secrets, args.new_secret.as_ref(), args.new.allow_empty_secret)?;
     let change = Change::Replace { keyslot, old_secret, new_secret: Ok(new_secret), pbkdf };
     let request = Request::one(change).force(force);
-    carry_out(job, &request, unlocked.as_ref(), &args.change, true)
+    carry_out(amendment, &request, unlocked.as_ref(), &args.change, true)
 }
 
 /// What stands for a secret where only the rest of a change is judged.

@@ -10,7 +10,7 @@ use keyslot::header::Leftover;
 use keyslot::secret::Passphrase;
 use keyslot::{Error, ErrorKind, Result};
 
-use super::job::{Job, carry_out};
+use super::amendment::{Amendment, carry_out};
 use super::location::ImageArgs;
 use super::opening::OpeningArgs;
 use super::secrets::Secrets;
@@ -64,9 +64,9 @@ pub fn erase(args: &EraseArgs) -> Outcome {
         return Err(Error::new(ErrorKind::InvalidInput, text).into());
     }
     let secrets = Secrets::with_opening(&args.objects.objects, &args.opening, &args.old_secret)?;
-    let job = Job::open(&args.image, &args.change)?;
-    let mut job = job.keep_tokens(args.keep_tokens);
-    let keyslots = args.keyslots(&job);
+    let amendment = Amendment::open(&args.image, &args.change)?;
+    let mut amendment = amendment.keep_tokens(args.keep_tokens);
+    let keyslots = args.keyslots(&amendment);
     let force = args.change.force || args.all;
     let by_index = |old_secret: Option<&Passphrase>| -> Vec<_> {
         let old_secret = |_: &i64| old_secret.map(|secret| Ok(secret.clone()));
@@ -82,19 +82,20 @@ pub fn erase(args: &EraseArgs) -> Outcome {
     if args.all && !args.change.dry_run && !args.change.force {
         confirm_all(args.image.path())?;
     } else if source.iter().chain(&args.old_secret).any(|it| Secrets::asks(Some(it))) {
-        job.check(by_index(None), force)?;
+        amendment.check(by_index(None), force)?;
     }
     if source.is_some() {
-        let question = job.question("--secret", "Passphrase");
+        let question = amendment.question("--secret", "Passphrase");
         let (secret, _) =
-            secrets.try_opening(source.as_ref(), &question, |secret| job.unlock(secret))?;
-        job.keep(secret);
+            secrets.try_opening(source.as_ref(), &question, |secret| amendment.unlock(secret))?;
+        amendment.keep(secret);
     }
     let mut old_secrets: Vec<Passphrase> = Vec::new();
     for source in &args.old_secret {
-        let question = job.question("--old-secret", "Passphrase to erase");
+        let question = amendment.question("--old-secret", "Passphrase to erase");
         let is_typed = Secrets::asks(Some(source));
-        let check = |secret: &Passphrase| if is_typed { job.must_open_any(secret) } else { Ok(()) };
+        let check =
+            |secret: &Passphrase| if is_typed { amendment.must_open_any(secret) } else { Ok(()) };
         let (secret, ()) = secrets.try_opening(Some(source), &question, check)?;
         if !old_secrets.contains(&secret) {
             old_secrets.push(secret);
@@ -105,20 +106,20 @@ pub fn erase(args: &EraseArgs) -> Outcome {
     } else {
         by_index(old_secrets.first())
     };
-    carry_out(job, &Request { changes, force }, None, &args.change, true)
+    carry_out(amendment, &Request { changes, force }, None, &args.change, true)
 }
 
 impl EraseArgs {
     /// The keyslots that are named, each once.
-    fn keyslots(&self, job: &Job) -> Vec<i64> {
-        let occupants = job.image().header().occupants();
+    fn keyslots(&self, amendment: &Amendment) -> Vec<i64> {
+        let occupants = amendment.image().header().occupants();
         let is_active =
             |index: i64| usize::try_from(index).ok().and_then(|it| occupants.get(it)).copied();
         if self.all {
             let all = 0..i64::try_from(occupants.len()).unwrap_or(0);
             return all.filter(|&index| is_active(index).flatten().is_some()).collect();
         }
-        let leftovers = job.image().header().leftovers();
+        let leftovers = amendment.image().header().leftovers();
         let is_left = |index: i64| {
             leftovers.iter().any(|it| matches!(it, Leftover::Wipe { keyslot } | Leftover::Replace { keyslot, .. } if i64::try_from(*keyslot) == Ok(index)))
         };

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use keyslot::options::ImageSpec;
+use keyslot::qemu::ImageSpec;
 use keyslot::{Error, ErrorKind, OpenOptions};
 
 use super::Persona;

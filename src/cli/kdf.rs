@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use keyslot::crypto::KdfKind;
-use keyslot::keyslot::{Cost, MIN_ITERATIONS, MIN_PASSES, Pbkdf};
+use keyslot::kdf::{Cost, MIN_ITERATIONS, MIN_PASSES, Pbkdf};
 use keyslot::{Error, ErrorKind, Result};
 
 /// How hard a new keyslot is to open

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use keyslot::options::{ImageSpec, size};
+use keyslot::qemu::{ImageSpec, size};
 use keyslot::{Error, ErrorKind, OpenOptions, Result};
 
 use super::image_spec;

@@ -4,6 +4,7 @@
 //! its errors, with its prefix, and every failure is exit status 1.
 
 mod amend;
+mod amendment;
 mod benchmark;
 mod changes;
 mod check;
@@ -17,7 +18,6 @@ mod header;
 mod image_spec;
 mod info;
 mod is_luks;
-mod job;
 mod kdf;
 mod location;
 mod manual;

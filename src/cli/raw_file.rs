@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use keyslot::options::ImageSpec;
+use keyslot::qemu::ImageSpec;
 use keyslot::storage::{Access, FileStorage, Storage, Window};
 use keyslot::{Error, ErrorKind, Result, Sharing};
 

@@ -6,7 +6,8 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::Path;
 
-use keyslot::secret::{Passphrase, SecretObjects, Source};
+use keyslot::qemu::SecretObjects;
+use keyslot::secret::{Passphrase, Source};
 use keyslot::{Error, ErrorKind, Result};
 
 use super::opening::{OpeningArgs, file_in_part};

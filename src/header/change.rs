@@ -60,7 +60,7 @@ impl Header {
     pub fn check_openable(&self) -> Result<()> {
         let holds_it = |it: &Occupant| it.key == HeldKey::Volume;
         // An entry whose state is damaged may have been active.
-        let may_hold_it = self.luks1().is_some_and(luks1::Header::has_unknown_state);
+        let may_hold_it = self.luks1().is_some_and(luks1::Luks1Header::has_unknown_state);
         if may_hold_it || self.occupants().iter().flatten().any(holds_it) {
             return Ok(());
         }

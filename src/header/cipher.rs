@@ -48,7 +48,7 @@ fn weakness(cipher: &str) -> Option<&'static str> {
 }
 
 /// The ciphers of all encrypted segments, by number.
-fn ciphers(header: &luks2::Header) -> impl Iterator<Item = (u32, &str)> {
+fn ciphers(header: &luks2::Luks2Header) -> impl Iterator<Item = (u32, &str)> {
     let segments = header.metadata().segments().iter();
     segments.filter_map(|it| Some((it.number, it.crypt.as_ref()?.encryption.as_str())))
 }

@@ -5,6 +5,7 @@
 mod backup;
 mod change;
 mod cipher;
+mod digest;
 mod edit;
 pub mod luks1;
 pub mod luks2;
@@ -16,6 +17,7 @@ mod view;
 use std::io;
 
 pub use backup::Backup;
+pub use digest::NewDigest;
 pub use edit::Edit;
 pub use restore::Fate;
 pub(crate) use restore::{Lowered, lower_restore};
@@ -33,20 +35,9 @@ use crate::storage::{Storage, zeroed};
 #[allow(clippy::large_enum_variant, reason = "an image has one")]
 pub enum Header {
     /// LUKS1
-    Luks1(luks1::Header),
+    Luks1(luks1::Luks1Header),
     /// LUKS2
-    Luks2(luks2::Header),
-}
-
-/// A new volume key's digest, to [build](luks1::Header::build) a header with.
-#[derive(Clone, Debug)]
-pub struct NewDigest {
-    /// Iteration count
-    pub iterations: u32,
-    /// Salt
-    pub salt: [u8; 32],
-    /// The first 20 bytes of the PBKDF2 output
-    pub value: [u8; 20],
+    Luks2(luks2::Luks2Header),
 }
 
 /// What an interrupted amendment left in a header. The image opens all the same.
@@ -92,8 +83,9 @@ impl Header {
 
     /// Reads and checks the header of an image that is to be repaired: one whose magic is erased, too.
     pub fn read_to_repair(storage: &dyn Storage) -> Result<Self> {
-        Self::read(storage)
-            .or_else(|error| luks2::Header::read_erased(storage)?.map(Self::Luks2).ok_or(error))
+        Self::read(storage).or_else(|error| {
+            luks2::Luks2Header::read_erased(storage)?.map(Self::Luks2).ok_or(error)
+        })
     }
 
     /// The same of a file that may be no more than the start of an image, without its payload.
@@ -110,13 +102,13 @@ impl Header {
             return Err(Error::new(ErrorKind::Unsupported, "a qcow2 image is not supported yet"));
         }
         if bytes.starts_with(b"LUKS\xba\xbe\0\x02") {
-            return luks2::Header::read(storage).map(Self::Luks2);
+            return luks2::Luks2Header::read(storage).map(Self::Luks2);
         }
-        match luks1::Header::parse(bytes, if is_whole { len } else { u64::MAX }) {
+        match luks1::Luks1Header::parse(bytes, if is_whole { len } else { u64::MAX }) {
             // Where there was a primary copy, there is still a secondary one.
             Err(error) if !is_luks1(bytes) => {
-                if luks2::Header::is_behind(storage, error.kind() != ErrorKind::NotLuks)? {
-                    return luks2::Header::read(storage).map(Self::Luks2);
+                if luks2::Luks2Header::is_behind(storage, error.kind() != ErrorKind::NotLuks)? {
+                    return luks2::Luks2Header::read(storage).map(Self::Luks2);
                 }
                 Err(error)
             }
@@ -247,7 +239,7 @@ impl Header {
     }
 
     /// What is particular to LUKS1, to show it.
-    pub fn luks1(&self) -> Option<&luks1::Header> {
+    pub fn luks1(&self) -> Option<&luks1::Luks1Header> {
         match self {
             Self::Luks1(header) => Some(header),
             Self::Luks2(_) => None,
@@ -255,7 +247,7 @@ impl Header {
     }
 
     /// What is particular to LUKS2, to show it.
-    pub fn luks2(&self) -> Option<&luks2::Header> {
+    pub fn luks2(&self) -> Option<&luks2::Luks2Header> {
         match self {
             Self::Luks1(_) => None,
             Self::Luks2(header) => Some(header),

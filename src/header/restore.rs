@@ -250,7 +250,8 @@ fn warn(
     fates: &[(usize, Fate)],
     warnings: &mut Vec<String>,
 ) {
-    if present.and_then(|it| it.header().luks2()).is_some_and(super::luks2::Header::is_foreign) {
+    if present.and_then(|it| it.header().luks2()).is_some_and(super::luks2::Luks2Header::is_foreign)
+    {
         warnings.push(
             "the image begins with something else than a LUKS header, which is overwritten"
                 .to_owned(),

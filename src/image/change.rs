@@ -6,8 +6,8 @@ use crate::amend::Plan;
 use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Edit, Header, Stage};
-use crate::keyslot::Unlocked;
 use crate::storage::sharing::Sharing;
+use crate::unlock::Unlocked;
 
 /// What an amendment did to one keyslot.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

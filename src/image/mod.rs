@@ -20,12 +20,12 @@ pub use restore::Restoration;
 use crate::container::Container;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, Keyslot};
-use crate::keyslot::{
-    Candidate, Limits, Unlocked, Until, search, search_admitted, unlock, unlock_keyslot,
-};
 use crate::secret::Passphrase;
 use crate::storage::sharing::Sharing;
 use crate::storage::{FileStorage, Storage};
+use crate::unlock::{
+    Candidate, Limits, Unlocked, Until, search, search_admitted, unlock, unlock_keyslot,
+};
 use crate::volume::Volume;
 
 use self::tried::Tried;

@@ -8,9 +8,9 @@ use super::Image;
 use crate::container::{Container, Part};
 use crate::error::Result;
 use crate::header::Header;
-use crate::keyslot::Limits;
 use crate::storage::Access;
 use crate::storage::sharing::{Claim, Sharing};
+use crate::unlock::Limits;
 
 /// How an image is opened. The default reads the header and keeps nobody from anything.
 #[derive(Clone, Debug)]

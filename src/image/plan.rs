@@ -6,9 +6,10 @@ use crate::amend::{Plan, PlannedChange, Request};
 use crate::crypto::{Argon2Variant, KdfAlg, KdfKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, Scheme, Sealed, SlotChange, Template, material_len};
-use crate::keyslot::{Cost, Pbkdf, Unlocked, Until, seal_with_salt};
+use crate::kdf::{Cost, Pbkdf};
 use crate::secret::Passphrase;
 use crate::storage::check_room;
+use crate::unlock::{Unlocked, Until, seal_with_salt};
 
 impl Image {
     /// Judges a request and says what it comes to. Nothing is written.

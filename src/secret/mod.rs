@@ -2,12 +2,9 @@
 //!
 //! A [`Passphrase`] is what a person or a key file knows, a [`VolumeKey`] what the sectors are
 //! encrypted with. Both are wiped on drop, compared in constant time and never shown; [`SecretBytes`]
-//! says where they are kept. A [`Source`]
-//! says where a passphrase is to be read from, [`SecretObjects`] are QEMU's `--object secret`.
+//! says where they are kept. A [`Source`] says where a passphrase is read from.
 
-mod encoding;
 mod memory;
-mod object;
 mod source;
 
 use std::fmt;
@@ -19,7 +16,6 @@ use crate::crypto::random;
 use crate::error::Result;
 
 pub use memory::SecretBytes;
-pub use object::SecretObjects;
 pub use source::Source;
 
 /// The largest file that is read as a secret; cryptsetup's limit for key files.

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 use zeroize::Zeroizing;
 
-use super::{LARGEST_SECRET, Passphrase, SecretBytes, SecretObjects};
+use super::{LARGEST_SECRET, Passphrase, SecretBytes};
 use crate::error::{Error, ErrorKind, Result};
+use crate::qemu::SecretObjects;
 
 /// A place to read a passphrase from.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -248,15 +248,19 @@ pub struct Lenient {
 pub const LENIENT: &[Lenient] = &[
     Lenient {
         arguments: "-o help",
-        text: keyslot::amend::HELP,
+        text: keyslot::qemu::AMEND_HELP,
         reason: "help for the only format there is needs no -f",
     },
     Lenient {
         arguments: "-o help nosuch",
-        text: keyslot::amend::HELP,
+        text: keyslot::qemu::AMEND_HELP,
         reason: "nor an image that opens",
     },
-    Lenient { arguments: "-o help a.luks", text: keyslot::amend::HELP, reason: "nor its secret" },
+    Lenient {
+        arguments: "-o help a.luks",
+        text: keyslot::qemu::AMEND_HELP,
+        reason: "nor its secret",
+    },
 ];
 
 /// What ours says under its own name, with which exit status.

@@ -12,7 +12,7 @@ use crate::support::parallel::in_parallel;
 use crate::support::watched::{Watch, Watched};
 use crate::table::{binary, both, only, set};
 
-fn read(image: &Luks2) -> keyslot::header::luks2::Header {
+fn read(image: &Luks2) -> keyslot::header::luks2::Luks2Header {
     match Header::read(&ReadOnlyBytes(image.bytes.clone())).unwrap() {
         Header::Luks2(header) => header,
         _ => panic!("it is LUKS2"),

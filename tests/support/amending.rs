@@ -7,7 +7,7 @@ use std::process::Command;
 
 use keyslot::amend::{Change, Request};
 use keyslot::crypto::{CipherSpec, HashAlg};
-use keyslot::keyslot::Cost;
+use keyslot::kdf::Cost;
 use keyslot::{CreateOptions, Done, ErrorKind, Image, OpenOptions, Passphrase, Sharing, Unlocked};
 use tempfile::TempDir;
 

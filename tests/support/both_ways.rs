@@ -6,7 +6,7 @@ use std::path::Path;
 
 use keyslot::amend::Change;
 use keyslot::crypto::KdfKind;
-use keyslot::keyslot::{Cost, Pbkdf};
+use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::{Done, ErrorKind, Image};
 
 use super::amending::{amend, passphrase};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
-use keyslot::keyslot::Cost;
+use keyslot::kdf::Cost;
 use keyslot::{CreateOptions, Image, Passphrase};
 use serde_json::Value;
 use tempfile::TempDir;

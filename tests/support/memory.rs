@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use keyslot::crypto::{CipherSpec, HashAlg, KdfAlg};
 use keyslot::header::{Header, Scheme, SlotChange, Step, luks1};
-use keyslot::keyslot::{new_digest, seal};
 use keyslot::storage::{MemoryStorage, Storage};
+use keyslot::unlock::{new_digest, seal};
 use keyslot::{Passphrase, VolumeKey};
 
 use super::watched::{Watch, Watched};
@@ -114,7 +114,7 @@ pub fn image(cipher: &CipherSpec, secrets: &[(usize, &Passphrase)]) -> Vec<u8> {
     let key = VolumeKey::random(cipher.key_size()).unwrap();
     let digest = new_digest(HashAlg::Sha256, &key, 1).unwrap();
     let uuid = "00000000-0000-4000-8000-000000000000";
-    let header = luks1::Header::build(cipher.clone(), HashAlg::Sha256, &digest, uuid).unwrap();
+    let header = luks1::Luks1Header::build(cipher.clone(), HashAlg::Sha256, &digest, uuid).unwrap();
     let mut bytes = vec![0; usize::try_from(header.payload_offset()).unwrap() + 512];
     bytes[..592].copy_from_slice(header.as_bytes());
     let header = Header::Luks1(header);

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use keyslot::amend::Change;
 use keyslot::crypto::CipherSpec;
 use keyslot::header::Header;
-use keyslot::keyslot::{Cost, opens};
+use keyslot::kdf::Cost;
 use keyslot::storage::ReadOnlyBytes;
+use keyslot::unlock::opens;
 use keyslot::{Limits, Passphrase};
 
 /// Opens keyslots, each content once: most states differ in a few sectors only.

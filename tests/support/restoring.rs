@@ -6,7 +6,7 @@ use std::sync::Arc;
 use keyslot::amend::{Change, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::header::{Backup, Fate, Header};
-use keyslot::keyslot::{Cost, Pbkdf};
+use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::storage::ReadOnlyBytes;
 use keyslot::{Error, Image, Limits, Passphrase, Restoration};
 
@@ -127,7 +127,7 @@ impl Scene {
             assert!(after.seqid() >= then.seqid());
             assert_eq!((after.label(), after.subsystem()), (then.label(), then.subsystem()));
             let tokens =
-                |it: &keyslot::header::luks2::Header| it.metadata().value()["tokens"].clone();
+                |it: &keyslot::header::luks2::Luks2Header| it.metadata().value()["tokens"].clone();
             assert_eq!(tokens(after), tokens(then));
         }
     }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use keyslot::amend::{Change, Request};
-use keyslot::keyslot::Cost;
+use keyslot::kdf::Cost;
 use keyslot::{CreateOptions, Image, OpenOptions, Passphrase, Sharing};
 use tempfile::TempDir;
 

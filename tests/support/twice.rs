@@ -7,7 +7,7 @@ use std::sync::Arc;
 use keyslot::amend::{Change, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::header::{Backup, Header, Leftover};
-use keyslot::keyslot::{Cost, Pbkdf};
+use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::storage::ReadOnlyBytes;
 use keyslot::{Error, Image, Limits, Passphrase, Restoration};
 

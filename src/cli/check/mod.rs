@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use keyslot::header::luks2::Token;
 use keyslot::header::{Header, Priority, luks1};
-use keyslot::keyslot::{Until, cannot_open, wrong_secret};
 use keyslot::secret::Passphrase;
+use keyslot::unlock::{Until, cannot_open, wrong_secret};
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
 use serde_json::{Value, json};
 
@@ -236,7 +236,7 @@ fn check(path: &Path, image: &Image, tried: Option<Tried>, first: bool) -> Resul
         keyslots.push(json!({ "keyslot": index, "active": true, "unusable": why }));
     }
     let usable: Vec<_> = image.keyslots().map(|keyslot| keyslot.index).collect();
-    let entries = header.luks1().into_iter().flat_map(luks1::Header::entries);
+    let entries = header.luks1().into_iter().flat_map(luks1::Luks1Header::entries);
     for entry in entries.filter(|it| !it.active && !usable.contains(&it.index)) {
         let index = entry.index;
         keyslots.push(match entry.damage {

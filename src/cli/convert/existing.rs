@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use keyslot::container::is_luks_at;
-use keyslot::options::ImageSpec;
+use keyslot::qemu::ImageSpec;
 use keyslot::storage::Access;
 use keyslot::{Error, ErrorKind, OpenOptions, Passphrase, Result, Sharing};
 
@@ -15,22 +15,22 @@ use super::super::secrets::{Question, not_both};
 use super::new::{no_header, no_keyslot};
 use super::source::Source;
 use super::target::{Data, Opened};
-use super::{Job, invalid};
+use super::{Conversion, invalid};
 
 /// Opens a target that exists, locked as an amendment locks an image.
 pub fn existing(
     name: &OsString,
     source: &Source,
     len: u64,
-    job: &Job<'_>,
+    conversion: &Conversion<'_>,
 ) -> std::result::Result<Data, Failure> {
-    let args = job.args;
+    let args = conversion.args;
     let format = match &args.output_format {
         Some(format) => Some(format.as_str()),
         None if args.target_image_opts => None,
         None => Some("raw"),
     };
-    let spec = image_spec::parse(name, args.target_image_opts, format, job.persona)?;
+    let spec = image_spec::parse(name, args.target_image_opts, format, conversion.persona)?;
     let opening = |error: Error| Failure::opening(&spec.shown)(error.with_path(&spec.path));
     let refusal = if spec.force_share && !spec.read_only {
         "force-share=on can only be used with read-only images"
@@ -47,33 +47,36 @@ pub fn existing(
         return Err(opening(invalid(refusal)));
     }
     if spec.driver.as_deref() == Some("raw") {
-        return existing_raw(&spec, len, job).map_err(opening);
+        return existing_raw(&spec, len, conversion).map_err(opening);
     }
-    no_header(job)?;
+    no_header(conversion)?;
     let (id, source) = (spec.key_secret.as_deref(), args.new_secret.as_ref());
     not_both(id, source, "--new-secret")?;
     let unlocked = || {
-        let options =
-            OpenOptions::new().sharing(Sharing::Amend).limits(limits(job.args.ignore_limits));
+        let options = OpenOptions::new()
+            .sharing(Sharing::Amend)
+            .limits(limits(conversion.args.ignore_limits));
         let image = image_spec::located(&spec, options).open(&spec.path)?;
-        job.persona.admit(&image)?;
+        conversion.persona.admit(&image)?;
         let what = "Passphrase of the target";
         let question = Question { option: "--new-secret", what, image: Some(&spec.path) };
         let open = |secret: &Passphrase| image.unlock(secret);
-        let unlocked = job.secrets.open(id, source, &question, job.persona, open)?;
+        let unlocked = conversion.secrets.open(id, source, &question, conversion.persona, open)?;
         let (keyslot, volume) = (unlocked.keyslot(), image.volume(&unlocked)?);
         Ok(Data::Luks(Box::new(Opened { image, keyslot, volume })))
     };
     unlocked().map_err(opening)
 }
 
-fn existing_raw(spec: &ImageSpec, len: u64, job: &Job<'_>) -> Result<Data> {
-    no_keyslot(job)?;
+fn existing_raw(spec: &ImageSpec, len: u64, conversion: &Conversion<'_>) -> Result<Data> {
+    no_keyslot(conversion)?;
     let raw = RawFile::open(spec, Access::ReadWrite, Sharing::Amend)?;
     let file = raw.storage();
     let stored = file.len().map_err(|e| Error::io("read the length", e))?;
     let is_luks = is_luks_at(file, 0);
-    let is_said = job.args.output_format.is_some() || job.args.target_image_opts || job.args.force;
+    let is_said = conversion.args.output_format.is_some()
+        || conversion.args.target_image_opts
+        || conversion.args.force;
     // QEMU writes over it.
     if is_luks && !is_said {
         let hint = "-O luks writes into it, -O raw over it";

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::num::NonZero;
 
 use clap::Args;
-use keyslot::options::{Options, number, size_argument};
+use keyslot::qemu::{Options, number, size_argument};
 use keyslot::volume::CopyOptions;
 use keyslot::{Error, ErrorKind, Result};
 use serde_json::Value;
@@ -177,13 +177,13 @@ pub fn run(args: &ConvertArgs, persona: Persona) -> Outcome {
 
     let is_silent = args.quiet || persona == Persona::QemuImg;
     let progress = Progress::begin(args.progress && !args.quiet, args.output, is_silent);
-    let job = Job { args, secrets: &secrets, persona };
+    let conversion = Conversion { args, secrets: &secrets, persona };
     if persona == Persona::Keyslot && Secrets::asks(args.secret.as_ref()) {
-        Target::admit(target, &options, &job)?;
+        Target::admit(target, &options, &conversion)?;
     }
-    let source = Source::open(source, &job)?;
+    let source = Source::open(source, &conversion)?;
     let from = source.side()?;
-    let target = Target::open(target, &source, from.len(), &options, &job)?;
+    let target = Target::open(target, &source, from.len(), &options, &conversion)?;
     let copy = copy.target_is_zero(target.is_zero(args));
     progress
         .of("converting", from.len(), |advance| copy.copy(from, target.side()?, advance))
@@ -204,7 +204,7 @@ pub fn run(args: &ConvertArgs, persona: Persona) -> Outcome {
 
 /// What source and target are opened with.
 #[derive(Clone, Copy)]
-struct Job<'a> {
+struct Conversion<'a> {
     args: &'a ConvertArgs,
     secrets: &'a Secrets,
     persona: Persona,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use keyslot::options::{Options, size};
+use keyslot::qemu::{Options, size};
 use keyslot::storage::Place;
 use keyslot::{Error, ErrorKind, Passphrase, Preallocation, Result};
 
@@ -12,13 +12,17 @@ use super::super::secrets::Question;
 use super::super::{KDF_TWICE, limits};
 use super::source::Source;
 use super::target::Data;
-use super::{Job, Persona, invalid};
+use super::{Conversion, Persona, invalid};
 
 /// Looks at names and numbers, and at what is of no use.
-pub fn check_new(version: Option<Version>, options: &Options, job: &Job<'_>) -> Result<()> {
+pub fn check_new(
+    version: Option<Version>,
+    options: &Options,
+    conversion: &Conversion<'_>,
+) -> Result<()> {
     if let Some(version) = version {
-        job.args.luks.check(version)?;
-        if options.last("iter-time").is_some() && job.args.kdf.is_given() {
+        conversion.args.luks.check(version)?;
+        if options.last("iter-time").is_some() && conversion.args.kdf.is_given() {
             return Err(invalid(KDF_TWICE));
         }
         return create::check_options(options);
@@ -30,25 +34,27 @@ pub fn check_new(version: Option<Version>, options: &Options, job: &Job<'_>) -> 
             _ => return Err(invalid(format!("Invalid parameter '{key}'"))),
         }
     }
-    no_keyslot(job)
+    no_keyslot(conversion)
 }
 
 /// Refuses what is about the header of a new LUKS target, where there is none.
-pub fn no_header(job: &Job<'_>) -> Result<()> {
-    let kdf = &job.args.kdf;
+pub fn no_header(conversion: &Conversion<'_>) -> Result<()> {
+    let kdf = &conversion.args.kdf;
     if kdf.is_given() {
         return Err(invalid("--iter-time and --iterations are for a new LUKS target"));
     }
     if kdf.pbkdf.is_some() || kdf.pbkdf_memory.is_some() || kdf.pbkdf_parallel.is_some() {
         return Err(invalid("--pbkdf and its options are for a new LUKS target"));
     }
-    job.args.luks.check_none()
+    conversion.args.luks.check_none()
 }
 
 /// Refuses the same and a secret for a raw target.
-pub fn no_keyslot(job: &Job<'_>) -> Result<()> {
-    no_header(job)?;
-    if job.args.new_secret.is_some() && job.args.output_format.as_deref() != Some("luks") {
+pub fn no_keyslot(conversion: &Conversion<'_>) -> Result<()> {
+    no_header(conversion)?;
+    if conversion.args.new_secret.is_some()
+        && conversion.args.output_format.as_deref() != Some("luks")
+    {
         return Err(invalid("--new-secret is of no use for a raw target"));
     }
     Ok(())
@@ -59,9 +65,9 @@ pub fn new_luks(
     path: &Path,
     len: u64,
     options: &Options,
-    job: &Job<'_>,
+    conversion: &Conversion<'_>,
 ) -> Result<(Data, Option<Passphrase>)> {
-    let Job { args, secrets, persona } = *job;
+    let Conversion { args, secrets, persona } = *conversion;
     let overwrite = persona.overwrites(args.force);
     if create::is_detached(options) {
         let text = "a conversion cannot make a detached header";
@@ -97,17 +103,17 @@ pub fn new_raw(
     source: &Source,
     len: u64,
     options: &Options,
-    job: &Job<'_>,
+    conversion: &Conversion<'_>,
 ) -> Result<Data> {
     if options.last("preallocation") == Some("metadata") {
         return Err(invalid("Unsupported preallocation mode: metadata"));
     }
     let mut space = create::preallocation(options)?;
-    if job.args.sparse_size.as_deref() == Some("0") && space == Preallocation::Full {
+    if conversion.args.sparse_size.as_deref() == Some("0") && space == Preallocation::Full {
         // All of it is going to be written.
         space = Preallocation::Falloc;
     }
-    let overwrite = job.persona.overwrites(job.args.force);
+    let overwrite = conversion.persona.overwrites(conversion.args.force);
     let mut place = Place::new(path, overwrite)?;
     if let Some(file) = source.file() {
         place = place.no_wider_than(file)?;

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use keyslot::container::image_format;
-use keyslot::options::ImageSpec;
+use keyslot::qemu::ImageSpec;
 use keyslot::storage::{Access, FileStorage, Version};
 use keyslot::volume::{Side, Volume};
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Passphrase, Result, Sharing};
@@ -14,7 +14,7 @@ use super::super::limits;
 use super::super::raw_file::RawFile;
 use super::super::report::Failure;
 use super::super::secrets::{Question, not_both};
-use super::{Job, Persona, invalid};
+use super::{Conversion, Persona, invalid};
 
 /// The source, open until the end.
 pub struct Source {
@@ -30,9 +30,13 @@ enum Data {
 
 impl Source {
     /// Opens it and keeps writers out, unless that is not wanted.
-    pub fn open(name: &OsString, job: &Job<'_>) -> std::result::Result<Self, Failure> {
-        let args = job.args;
-        let spec = image_spec::parse(name, args.image_opts, args.format.as_deref(), job.persona)?;
+    pub fn open(
+        name: &OsString,
+        conversion: &Conversion<'_>,
+    ) -> std::result::Result<Self, Failure> {
+        let args = conversion.args;
+        let spec =
+            image_spec::parse(name, args.image_opts, args.format.as_deref(), conversion.persona)?;
         let opening = |error: Error| Failure::opening(&spec.shown)(error.with_path(&spec.path));
         let is_shared = args.force_share || spec.force_share;
         let sharing = if is_shared { Sharing::None } else { Sharing::ReadStable };
@@ -41,7 +45,7 @@ impl Source {
             return Err(opening(invalid(text)));
         }
         not_both(spec.key_secret.as_deref(), args.secret.as_ref(), "--secret")?;
-        let data = open(&spec, sharing, job).map_err(opening)?;
+        let data = open(&spec, sharing, conversion).map_err(opening)?;
         let mut source = Self { data, version: None };
         if let (false, Some(file)) = (is_shared, source.file()) {
             let failed = |e| opening(Error::io("look at the file", e));
@@ -83,12 +87,12 @@ impl Source {
     }
 }
 
-fn open(spec: &ImageSpec, sharing: Sharing, job: &Job<'_>) -> Result<Data> {
-    image_spec::check_persona(spec, job.persona)?;
-    let secret = job.args.secret.as_ref();
+fn open(spec: &ImageSpec, sharing: Sharing, conversion: &Conversion<'_>) -> Result<Data> {
+    image_spec::check_persona(spec, conversion.persona)?;
+    let secret = conversion.args.secret.as_ref();
     // The part of a raw source is what its own options say.
     let raw = || {
-        job.args.location.check_none("a raw source")?;
+        conversion.args.location.check_none("a raw source")?;
         RawFile::open(spec, Access::ReadOnly, sharing)
     };
     if spec.driver.as_deref() == Some("raw") {
@@ -97,9 +101,10 @@ fn open(spec: &ImageSpec, sharing: Sharing, job: &Job<'_>) -> Result<Data> {
             None => raw().map(Data::Raw),
         };
     }
-    let options = OpenOptions::new().sharing(sharing).limits(limits(job.args.ignore_limits));
-    let opened = job.args.location.apply_with(spec, options)?.open(&spec.path);
-    if spec.key_secret.is_none() && job.persona.guesses_raw(&opened, spec.driver.as_deref()) {
+    let options = OpenOptions::new().sharing(sharing).limits(limits(conversion.args.ignore_limits));
+    let opened = conversion.args.location.apply_with(spec, options)?.open(&spec.path);
+    if spec.key_secret.is_none() && conversion.persona.guesses_raw(&opened, spec.driver.as_deref())
+    {
         drop(opened);
         return raw_unless_other(raw()?);
     }
@@ -110,7 +115,7 @@ fn open(spec: &ImageSpec, sharing: Sharing, job: &Job<'_>) -> Result<Data> {
                 && spec.driver.is_none()
                 && spec.key_secret.is_none()
                 && secret.is_none()
-                && !job.args.location.is_given() =>
+                && !conversion.args.location.is_given() =>
         {
             return raw_unless_other(raw()?);
         }
@@ -119,15 +124,15 @@ fn open(spec: &ImageSpec, sharing: Sharing, job: &Job<'_>) -> Result<Data> {
     let id = spec.key_secret.as_deref();
     let what = "Passphrase of the source";
     let question = Question { option: "--secret", what, image: Some(&spec.path) };
-    let unlocked = if job.persona == Persona::QemuImg {
+    let unlocked = if conversion.persona == Persona::QemuImg {
         // QEMU looks the secret up before it reads the header.
-        let secret = job.secrets.opening(id, secret, &question, job.persona)?;
-        job.persona.admit(&image)?;
+        let secret = conversion.secrets.opening(id, secret, &question, conversion.persona)?;
+        conversion.persona.admit(&image)?;
         image.unlock(&secret)?
     } else {
         image.header().check_openable()?;
         let open = |secret: &Passphrase| image.unlock(secret);
-        job.secrets.open(id, secret, &question, job.persona, open)?
+        conversion.secrets.open(id, secret, &question, conversion.persona, open)?
     };
     let volume = image.volume(&unlocked)?;
     Ok(Data::Luks(Box::new((image, volume))))

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use keyslot::options::Options;
+use keyslot::qemu::Options;
 use keyslot::storage::{FileStorage, NewFile, Place, Storage};
 use keyslot::volume::{Side, Volume};
 use keyslot::{Error, ErrorKind, Image, NewImage, Passphrase, Result};
@@ -14,7 +14,7 @@ use super::super::{create, image_spec};
 use super::existing::existing;
 use super::new::{check_new, new_luks, new_raw, version};
 use super::source::Source;
-use super::{ConvertArgs, Job, invalid};
+use super::{Conversion, ConvertArgs, invalid};
 
 /// The target.
 pub struct Target {
@@ -44,16 +44,16 @@ pub struct Opened {
 
 impl Target {
     /// Makes the checks that do not depend on the source, before a person is asked for its secret.
-    pub fn admit(name: &OsString, options: &Options, job: &Job<'_>) -> Result<()> {
-        if job.args.no_create {
+    pub fn admit(name: &OsString, options: &Options, conversion: &Conversion<'_>) -> Result<()> {
+        if conversion.args.no_create {
             return Ok(());
         }
-        let format = job.args.output_format.as_deref().unwrap_or("raw");
-        let version = version(format, job.persona)?;
-        let path = image_spec::file(name, job.persona)?;
+        let format = conversion.args.output_format.as_deref().unwrap_or("raw");
+        let version = version(format, conversion.persona)?;
+        let path = image_spec::file(name, conversion.persona)?;
         let named = |error: Error| error.with_path(&path);
-        check_new(version, options, job).map_err(named)?;
-        let place = Place::new(&path, job.persona.overwrites(job.args.force));
+        check_new(version, options, conversion).map_err(named)?;
+        let place = Place::new(&path, conversion.persona.overwrites(conversion.args.force));
         place.map(drop).map_err(named)
     }
 
@@ -63,26 +63,26 @@ impl Target {
         source: &Source,
         len: u64,
         options: &Options,
-        job: &Job<'_>,
+        conversion: &Conversion<'_>,
     ) -> std::result::Result<Self, Failure> {
         let shown = name.to_string_lossy().into_owned();
-        let format = job.args.output_format.as_deref().unwrap_or("raw");
+        let format = conversion.args.output_format.as_deref().unwrap_or("raw");
         let prefix = format!("{shown}: error while converting {format}");
-        if job.args.no_create {
-            let data = existing(name, source, len, job)?;
+        if conversion.args.no_create {
+            let data = existing(name, source, len, conversion)?;
             return Ok(Self { shown, data, prefix, secret: None });
         }
-        let version = version(format, job.persona)?;
-        let path = image_spec::file(name, job.persona)?;
+        let version = version(format, conversion.persona)?;
+        let path = image_spec::file(name, conversion.persona)?;
         let named = |error: Error| Failure::from(error.with_path(&path));
-        check_new(version, options, job).map_err(named)?;
+        check_new(version, options, conversion).map_err(named)?;
         let named = |error: Error| Failure::creating(&prefix)(error.with_path(&path));
         if source.is_file(&path) {
             return Err(named(invalid("it is the source")));
         }
         let (data, secret) = match version {
-            Some(version) => new_luks(version, &path, len, options, job).map_err(named)?,
-            None => (new_raw(&path, source, len, options, job).map_err(named)?, None),
+            Some(version) => new_luks(version, &path, len, options, conversion).map_err(named)?,
+            None => (new_raw(&path, source, len, options, conversion).map_err(named)?, None),
         };
         Ok(Self { shown, data, prefix, secret })
     }

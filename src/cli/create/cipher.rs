@@ -1,7 +1,7 @@
 //! Ciphers and hashes of a new image: QEMU's words in `-o`, or cryptsetup's as options.
 
 use keyslot::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen};
-use keyslot::options::Options;
+use keyslot::qemu::Options;
 use keyslot::{Error, Result};
 
 use super::invalid;

@@ -3,7 +3,7 @@
 use clap::Args;
 use keyslot::crypto::KdfKind;
 use keyslot::header::Header;
-use keyslot::options::size_argument;
+use keyslot::qemu::size_argument;
 use keyslot::{Error, ErrorKind, Format, Luks2Options, Result};
 use uuid::Uuid;
 

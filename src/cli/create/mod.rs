@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use keyslot::header::Header;
-use keyslot::options::{Options, image_size, size};
+use keyslot::qemu::{Options, image_size, size};
 use keyslot::storage::Place;
 use keyslot::{Error, ErrorKind, Passphrase, Result};
 use serde_json::{Value, json};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use keyslot::keyslot::Cost;
-use keyslot::options::{Options, boolean, number, size};
+use keyslot::kdf::Cost;
+use keyslot::qemu::{Options, boolean, number, size};
 use keyslot::{CreateOptions, Preallocation, Result};
 
 use super::super::{KdfArgs, check_count};

@@ -1,11 +1,11 @@
 //! Members that `info` shows of a LUKS1 header.
 
 use keyslot::crypto::CipherSpec;
-use keyslot::header::luks1::{Entry, Header};
+use keyslot::header::luks1::{Entry, Luks1Header};
 use serde_json::{Map, Value, json};
 
 /// All that is in it, under QEMU's names.
-pub fn format_specific(header: &Header) -> Value {
+pub fn format_specific(header: &Luks1Header) -> Value {
     let mode = header.cipher_mode();
     let (chain, ivgen) = mode.split_once('-').unwrap_or((&mode, "null"));
     let (ivgen, ivgen_hash) = match ivgen.split_once(':') {

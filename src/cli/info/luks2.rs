@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
-use keyslot::header::luks2::{DataSegment, Header, KeyDigest, Metadata, Slot, Token};
+use keyslot::header::luks2::{DataSegment, KeyDigest, Luks2Header, Metadata, Slot, Token};
 use serde_json::{Map, Value, json};
 
 /// All that is in it, and the metadata itself.
-pub fn format_specific(header: &Header) -> Value {
+pub fn format_specific(header: &Luks2Header) -> Value {
     let metadata = header.metadata();
     let config = metadata.config();
     let mut data = Map::new();

@@ -10,8 +10,8 @@ use std::path::Path;
 
 use clap::Args;
 use keyslot::header::Header;
-use keyslot::keyslot::estimate;
-use keyslot::options::ImageSpec;
+use keyslot::kdf::estimate;
+use keyslot::qemu::ImageSpec;
 use keyslot::secret::Passphrase;
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
 use serde_json::{Value, json};

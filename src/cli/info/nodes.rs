@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use keyslot::options::ImageSpec;
+use keyslot::qemu::ImageSpec;
 use keyslot::storage::{FileStorage, Storage};
 use keyslot::{Error, Image, Result};
 use serde_json::{Value, json};

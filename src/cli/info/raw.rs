@@ -1,7 +1,7 @@
 //! What `info` shows of a raw image, under the name qemu-img.
 
 use keyslot::container::image_format;
-use keyslot::options::ImageSpec;
+use keyslot::qemu::ImageSpec;
 use keyslot::storage::Access;
 use keyslot::{Error, OpenOptions, Result, Sharing};
 use serde_json::{Value, json};

@@ -51,15 +51,15 @@ impl<C> Clone for Kernel<C> {
 }
 
 /// The fastest way to carry on any number of chains.
-pub(super) struct Plan<C> {
+pub(super) struct Tiling<C> {
     kernels: Vec<Kernel<C>>,
     /// For each number of chains, from 0: what an iteration of them takes in nanoseconds, and the
     /// kernel that takes the first of them
     best: Vec<(u32, usize)>,
 }
 
-impl<C> Plan<C> {
-    /// A plan for all numbers of chains that fit the widest of `kernels`, of which one takes a
+impl<C> Tiling<C> {
+    /// A tiling for all numbers of chains that fit the widest of `kernels`, of which one takes a
     /// single chain.
     pub(super) fn new(kernels: Vec<Kernel<C>>) -> Self {
         let most = kernels.iter().map(|kernel| *kernel.chains().end()).max().unwrap_or(0);
@@ -123,12 +123,12 @@ mod tests {
 
     /// One, two or eight at a time, as by the SHA extensions, and up to sixteen, as by vectors.
     #[allow(unsafe_code)]
-    fn plan() -> Plan<usize> {
+    fn tiling() -> Tiling<usize> {
         let kernel = |chains, nanos| {
             // SAFETY: it needs nothing.
             unsafe { Kernel::new(write_count, chains, nanos) }
         };
-        Plan::new(vec![
+        Tiling::new(vec![
             kernel(2..=2, 90),
             kernel(8..=8, 260),
             kernel(1..=16, 370),
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn the_fastest_kernels_for_each_number_of_chains() {
-        let plan = plan();
+        let tiling = tiling();
         for (kernels, nanos) in [
             (vec![], 0),
             (vec![1], 70),
@@ -162,8 +162,8 @@ mod tests {
             (vec![16], 370),
         ] {
             let mut chains = vec![0; kernels.iter().sum()];
-            assert_eq!(plan.nanos(chains.len()), nanos, "{kernels:?}");
-            plan.run(&mut chains, 5);
+            assert_eq!(tiling.nanos(chains.len()), nanos, "{kernels:?}");
+            tiling.run(&mut chains, 5);
             let mut counts: Vec<_> = kernels.iter().flat_map(|&count| vec![count; count]).collect();
             chains.sort_unstable();
             counts.sort_unstable();
@@ -173,18 +173,18 @@ mod tests {
 
     #[test]
     fn capacity_is_where_a_chain_takes_the_least() {
-        assert_eq!(plan().capacity(), 16);
-        assert_eq!(Plan::new(vec![Kernel::portable(write_count, 70)]).capacity(), 1);
-        let mut kernels = plan().kernels;
+        assert_eq!(tiling().capacity(), 16);
+        assert_eq!(Tiling::new(vec![Kernel::portable(write_count, 70)]).capacity(), 1);
+        let mut kernels = tiling().kernels;
         kernels.remove(2);
-        assert_eq!(Plan::new(kernels).capacity(), 8);
+        assert_eq!(Tiling::new(kernels).capacity(), 8);
     }
 
     #[test]
     fn slices_take_milliseconds() {
-        let plan = plan();
-        for count in 1..=plan.capacity() {
-            let nanos = plan.slice(count) * plan.nanos(count);
+        let tiling = tiling();
+        for count in 1..=tiling.capacity() {
+            let nanos = tiling.slice(count) * tiling.nanos(count);
             assert!((1_900_000..=2_000_000).contains(&nanos), "{count}: {nanos}");
         }
     }

@@ -6,7 +6,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::Job;
 use super::chain::Prf;
-use super::kernel::{Kernel, Plan, scrub};
+use super::kernel::{Kernel, Tiling, scrub};
 use super::portable::Portable;
 use super::sha::{Sha1, Sha256, Sha384, Sha512};
 use crate::crypto::HashAlg;
@@ -37,9 +37,9 @@ impl<Id> Lanes<Id> {
     }
 
     pub(super) fn with_kernels<P: Prf>(hash: HashAlg, kernels: Vec<Kernel<P::Chain>>) -> Self {
-        let plan = Plan::new(kernels);
-        let chains = Vec::with_capacity(plan.capacity());
-        let chains = Box::new(Active::<P> { plan, chains, left: Vec::new() });
+        let tiling = Tiling::new(kernels);
+        let chains = Vec::with_capacity(tiling.capacity());
+        let chains = Box::new(Active::<P> { tiling, chains, left: Vec::new() });
         Self { hash, ids: Vec::new(), chains }
     }
 
@@ -120,7 +120,7 @@ trait Chains {
 }
 
 struct Active<P: Prf> {
-    plan: Plan<P::Chain>,
+    tiling: Tiling<P::Chain>,
     /// Never more than the capacity, so that no growing leaves copies behind
     chains: Vec<P::Chain>,
     /// Iterations that each still has to go
@@ -136,11 +136,11 @@ impl<P: Prf> Active<P> {
 
 impl<P: Prf> Chains for Active<P> {
     fn capacity(&self) -> usize {
-        self.plan.capacity()
+        self.tiling.capacity()
     }
 
     fn nanos(&self, count: usize) -> u32 {
-        self.plan.nanos(count)
+        self.tiling.nanos(count)
     }
 
     fn push(&mut self, job: &Job<'_>) {
@@ -152,9 +152,9 @@ impl<P: Prf> Chains for Active<P> {
 
     fn step(&mut self) {
         let Some(&least) = self.left.iter().min() else { return };
-        let iterations = least.min(self.plan.slice(self.chains.len()));
+        let iterations = least.min(self.tiling.slice(self.chains.len()));
         if iterations > 0 {
-            self.plan.run(&mut self.chains, iterations);
+            self.tiling.run(&mut self.chains, iterations);
             self.left.iter_mut().for_each(|left| *left -= iterations);
         }
     }

@@ -13,7 +13,7 @@
 //! One password is tried on eight keyslots with keys of two blocks each; a key that is complete has its
 //! digest compared, which is a job more; the first that is right ends it all. With threads, each has
 //! lanes of its own and takes jobs from wherever the program keeps them: so does
-//! [`search`](crate::keyslot::search).
+//! [`search`](crate::unlock::search).
 //!
 //! ```
 //! use std::collections::VecDeque;

@@ -1,12 +1,12 @@
 //! Changes that do not fit a LUKS1 header are refused before anything is lowered.
 
-use super::Header;
+use super::Luks1Header;
 use super::raw::KEYSLOTS;
 use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Scheme, SlotChange, Staging};
 
-impl Header {
+impl Luks1Header {
     /// Refuses changes that would overwrite a keyslot they do not name.
     pub(super) fn check_changes(&self, changes: &[SlotChange]) -> Result<()> {
         let mut touched = [false; KEYSLOTS];

@@ -1,7 +1,7 @@
 //! Entries of the header as they are written, the damaged ones included, and their repair.
 //!
 //! A damaged entry is one that is not active and fails a check (`validate.rs`). Its keyslot is
-//! neither opened, nor written, nor wiped: its area may be anywhere. [`Header::mend`] puts the
+//! neither opened, nor written, nor wiped: its area may be anywhere. [`Luks1Header::mend`] puts the
 //! entry back where the other entries say that it belongs, inactive, as cryptsetup's repair does.
 
 use std::ops::Range;
@@ -10,7 +10,7 @@ use zerocopy::IntoBytes;
 
 use super::raw::{ACTIVE, HEADER_SIZE, INACTIVE, KEYSLOTS, RawHeader, RawKeyslot, SECTOR};
 use super::validate::{FIRST_MATERIAL_SECTOR, OVERLAPPING_PAYLOAD, validate};
-use super::{ALIGNMENT, Header, Keyslot};
+use super::{ALIGNMENT, Keyslot, Luks1Header};
 use crate::crypto::{KdfAlg, af};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Sealed, Step, material_len, text};
@@ -33,7 +33,7 @@ pub struct Entry {
     pub damage: Option<String>,
 }
 
-impl Header {
+impl Luks1Header {
     /// All eight entries, by index.
     pub fn entries(&self) -> impl ExactSizeIterator<Item = Entry> {
         (0..KEYSLOTS).map(|index| {
@@ -206,7 +206,7 @@ impl Header {
     }
 }
 
-impl Header {
+impl Luks1Header {
     /// The runs of bytes in which `to` differs, one per sector: where, and what `to` has there.
     pub(super) fn changed_sectors(&self, to: &RawHeader) -> Vec<(usize, Vec<u8>)> {
         let (from, to) = (self.raw.as_bytes(), to.as_bytes());

@@ -8,17 +8,17 @@
 //! - **Two active entries with the same salt**: one is a staging copy. No two keyslots get the same
 //!   random salt.
 //! - **An active entry whose salt names another keyslot**: a staging keyslot. Half of the salt of a
-//!   [replacement](Header::salt) is random; the other half are two digests, of the index and of
+//!   [replacement](Luks1Header::salt) is random; the other half are two digests, of the index and of
 //!   the old salt of the keyslot that it replaces. If that keyslot still has the old salt, the
 //!   replacement was interrupted before the old secret went; if not, it was reused since.
 
-use super::Header;
+use super::Luks1Header;
 use super::raw::{ACTIVE, INACTIVE, KEYSLOTS, RawHeader, RawKeyslot};
 use crate::crypto::{HashAlg, random};
 use crate::error::Result;
 use crate::header::Leftover;
 
-impl Header {
+impl Luks1Header {
     /// The leftovers of interrupted amendments.
     pub fn leftovers(&self) -> Vec<Leftover> {
         let slots = &self.raw.keyslots;

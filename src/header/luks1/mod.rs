@@ -1,7 +1,7 @@
 //! LUKS1: one header of 592 bytes, eight keyslots, no checksum and no second copy.
 //!
-//! A [`Header`] can only be made by [parsing](Header::parse) a valid one or by
-//! [building](Header::build) one. The bytes it was parsed from stay with it: what nobody
+//! A [`Luks1Header`] can only be made by [parsing](Luks1Header::parse) a valid one or by
+//! [building](Luks1Header::build) one. The bytes it was parsed from stay with it: what nobody
 //! understands (behind a string's NUL, in the UUID) is what a rewrite writes again.
 
 mod check;
@@ -28,12 +28,12 @@ use crate::storage::Storage;
 
 /// A valid LUKS1 header.
 #[derive(Clone)]
-pub struct Header {
+pub struct Luks1Header {
     raw: RawHeader,
     meaning: Meaning,
 }
 
-impl Header {
+impl Luks1Header {
     /// Parses the first bytes of an image of `image_len` bytes.
     ///
     /// Fails with [`ErrorKind::NotLuks`], [`ErrorKind::Corrupt`] or [`ErrorKind::Unsupported`];
@@ -66,6 +66,9 @@ impl Header {
             .map_err(|_| too_long("key size"))?;
         let first = u32::try_from(ALIGNMENT / SECTOR).map_err(|_| too_long("alignment"))?;
 
+        let short = || Error::new(ErrorKind::InvalidInput, "the digest has fewer than 20 bytes");
+        let mk_digest = *digest.value.first_chunk().ok_or_else(short)?;
+
         let slot = |i: u32| RawKeyslot {
             state: INACTIVE.into(),
             iterations: 0.into(),
@@ -81,7 +84,7 @@ impl Header {
             hash_spec: field(hash.name(), "hash spec")?,
             payload_offset: (first + 8 * step).into(),
             key_bytes: key_bytes.into(),
-            mk_digest: digest.value,
+            mk_digest,
             mk_digest_salt: digest.salt,
             mk_digest_iterations: digest.iterations.into(),
             uuid: field(uuid, "uuid")?,
@@ -233,7 +236,7 @@ impl Header {
     }
 }
 
-impl std::fmt::Debug for Header {
+impl std::fmt::Debug for Luks1Header {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let active: Vec<_> = (0..KEYSLOTS).filter(|&index| self.is_active(index)).collect();
         f.debug_struct("Header")
@@ -258,7 +261,7 @@ fn too_long(what: &str) -> Error {
     Error::new(ErrorKind::InvalidInput, format!("{what} does not fit a LUKS1 header"))
 }
 
-/// Length in bytes of a new header with its areas: where the payload of [`Header::build`] begins.
+/// Length in bytes of a new header with its areas: where the payload of [`Luks1Header::build`] begins.
 pub(crate) fn header_len(cipher: &CipherSpec) -> u64 {
     let key_bytes = u32::try_from(cipher.key_size()).unwrap_or(u32::MAX);
     ALIGNMENT + KEYSLOTS as u64 * material_len(key_bytes).next_multiple_of(ALIGNMENT)

@@ -1,12 +1,12 @@
 //! Repair: leftovers of interrupted amendments finished or taken back, damaged entries put right.
 
-use super::Header;
+use super::Luks1Header;
 use super::raw::ACTIVE;
 use super::steps::{Lowering, Order};
 use crate::error::Result;
 use crate::header::{Leftover, Stage, Step};
 
-impl Header {
+impl Luks1Header {
     /// The writes that finish or take back what an interrupted amendment left, and put damaged
     /// entries right.
     pub(in crate::header) fn lower_repair(

@@ -6,14 +6,14 @@ use std::ops::Range;
 use zerocopy::IntoBytes;
 
 use super::raw::{HEADER_SIZE, KEYSLOTS, SECTOR};
-use super::{ALIGNMENT, Area, Header};
+use super::{ALIGNMENT, Area, Luks1Header};
 use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::backup::Snapshot;
 use crate::header::step::list;
 use crate::header::{Leftover, Scheme, Sealed, SlotChange, Stage, Staging, Step};
 
-impl Header {
+impl Luks1Header {
     /// Where the last area ends, rounded up, but before the payload.
     pub(in crate::header) fn end(&self) -> u64 {
         let sound = (0..KEYSLOTS).filter(|&index| !self.is_damaged(index));
@@ -54,7 +54,7 @@ impl Header {
     }
 }
 
-impl Snapshot<'_, Header> {
+impl Snapshot<'_, Luks1Header> {
     /// Whether a keyslot that is active in both is the same in both.
     pub fn has_same_keyslot(&self, backup: &Self, index: usize) -> bool {
         let (now, then) = (self.header.area(index), backup.header.area(index));
@@ -102,7 +102,7 @@ impl Snapshot<'_, Header> {
         &self,
         backup: &Self,
         sorted: &Sorted,
-    ) -> Result<(Vec<Stage>, Header)> {
+    ) -> Result<(Vec<Stage>, Luks1Header)> {
         let Sorted { added, erased, replaced, spares, unwiped } = sorted;
         let activate = |keyslot: usize, of: usize| -> Result<_> {
             Ok(SlotChange::Activate { keyslot, sealed: backup.sealed(of)? })
@@ -143,7 +143,7 @@ impl Snapshot<'_, Header> {
     }
 }
 
-impl Header {
+impl Luks1Header {
     /// The UUID of the backup, and what else is before the keyslots: it is all in one sector.
     fn rename(&self, backup: &Self) -> Option<Stage> {
         let mut raw = backup.raw.clone();
@@ -173,9 +173,9 @@ struct Sorted {
 }
 
 impl Sorted {
-    fn new(present: &Snapshot<'_, Header>, backup: &Snapshot<'_, Header>) -> Self {
+    fn new(present: &Snapshot<'_, Luks1Header>, backup: &Snapshot<'_, Luks1Header>) -> Self {
         let all = |now: bool, then: bool| -> Vec<usize> {
-            let is = |header: &Header, i| header.is_active(i);
+            let is = |header: &Luks1Header, i| header.is_active(i);
             let fits = |&i: &usize| is(present.header, i) == now && is(backup.header, i) == then;
             (0..KEYSLOTS).filter(fits).collect()
         };
@@ -193,7 +193,7 @@ impl Sorted {
     }
 
     /// Without enough spare keyslots: those that are replaced, each by way of the same one.
-    fn one_by_one(&self, backup: &Snapshot<'_, Header>) -> Result<Vec<SlotChange>> {
+    fn one_by_one(&self, backup: &Snapshot<'_, Luks1Header>) -> Result<Vec<SlotChange>> {
         let staging = self.staging().map_or(Staging::InPlace, Staging::Keyslot);
         let mut changes = Vec::new();
         for &keyslot in &self.added {

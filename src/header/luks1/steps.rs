@@ -27,12 +27,12 @@ use std::sync::Arc;
 use super::entries::activate;
 use super::marks::mark;
 use super::raw::INACTIVE;
-use super::{Header, RawHeader, field};
+use super::{Luks1Header, RawHeader, field};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::step::{list, unchanged};
 use crate::header::{Edit, Sealed, SlotChange, Stage, Staging, Step};
 
-impl Header {
+impl Luks1Header {
     /// The writes that make `changes`, and the header after them.
     pub(in crate::header) fn lower(&self, changes: &[SlotChange]) -> Result<(Vec<Stage>, Self)> {
         self.check_changes(changes)?;
@@ -79,7 +79,7 @@ impl Header {
 
 pub(super) struct Lowering {
     /// The header as it is when all stages so far are done
-    pub header: Header,
+    pub header: Luks1Header,
     pub stages: Vec<Stage>,
     /// What is done by then, for the texts of later stages
     pub done: String,
@@ -91,7 +91,7 @@ pub(super) struct Lowering {
 
 impl Lowering {
     /// Begins a change: with the header as it was read, durably. The caller has just compared it.
-    pub fn new(header: &Header) -> Self {
+    pub fn new(header: &Luks1Header) -> Self {
         let mut lowering = Self::after(header, "");
         let on_failure = "nothing has changed".to_owned();
         let bytes = header.as_bytes();
@@ -104,12 +104,12 @@ impl Lowering {
     }
 
     /// Goes on after stages that have `done` what it says.
-    fn after(header: &Header, done: &str) -> Self {
+    fn after(header: &Luks1Header, done: &str) -> Self {
         let (done, rest) = (done.to_owned(), String::new());
         Self { header: header.clone(), stages: Vec::new(), done, rest, is_known: false }
     }
 
-    fn lower(mut self, changes: &[SlotChange]) -> Result<(Vec<Stage>, Header)> {
+    fn lower(mut self, changes: &[SlotChange]) -> Result<(Vec<Stage>, Luks1Header)> {
         self.add_and_erase(changes, None)?;
         for (at, change) in changes.iter().enumerate() {
             if let SlotChange::Replace { keyslot, sealed, staging, .. } = change {

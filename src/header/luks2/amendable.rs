@@ -5,13 +5,13 @@ use std::ops::Range;
 
 use super::areas::Areas;
 use super::steps::KEYSLOTS;
-use super::{Header, Slot, unsupported};
+use super::{Luks2Header, Slot, unsupported};
 use crate::crypto::{CipherSpec, HashAlg, KdfAlg, KdfKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::change::no_volume_key;
 use crate::header::{HeldKey, Occupant, Staging, Template};
 
-impl Header {
+impl Luks2Header {
     /// The keyslot of this number, whether or not it can be opened.
     pub(super) fn slot(&self, number: usize) -> Option<&Slot> {
         self.metadata.keyslots().iter().find(|slot| slot.number as usize == number)

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::{Header, Slot};
+use super::{Luks2Header, Slot};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The areas in use and the gaps between them.
@@ -24,7 +24,7 @@ pub(super) struct Arrangement {
 }
 
 impl Areas {
-    pub fn of(header: &Header) -> Self {
+    pub fn of(header: &Luks2Header) -> Self {
         let used = header.metadata.keyslots().iter().map(Slot::range).collect();
         Self { bounds: header.areas(), used }
     }

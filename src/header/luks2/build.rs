@@ -5,15 +5,15 @@ use std::ops::RangeInclusive;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::Header;
+use super::Luks2Header;
 use super::areas::area_len;
 use super::config::{ALIGNMENT, MAX_KEYSLOTS_SIZE};
 use super::edit::{Draft, digest_value, encryption_text};
 use super::edits::name;
 use super::raw::{HDR_SIZES, RawHeader, Which};
-use crate::crypto::{CipherSpec, HashAlg, IvGen};
+use crate::crypto::{CipherSpec, IvGen};
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::Digest;
+use crate::header::NewDigest;
 
 /// What a new header says.
 #[derive(Clone, Debug)]
@@ -32,27 +32,6 @@ pub struct NewHeader<'a> {
     pub label: &'a str,
     /// Subsystem, up to 47 bytes; may be empty
     pub subsystem: &'a str,
-}
-
-/// A new volume key's digest, to [build](Header::build) a header with.
-#[derive(Clone, Debug)]
-pub struct NewDigest {
-    /// Hash of the HMAC
-    pub hash: HashAlg,
-    /// Iteration count
-    pub iterations: u32,
-    /// Salt
-    pub salt: [u8; 32],
-    /// The PBKDF2 output: 20 to 64 bytes, in cryptsetup as long as the hash is
-    pub value: Vec<u8>,
-}
-
-impl NewDigest {
-    /// What a candidate for the key is checked against.
-    pub fn digest(&self) -> Digest<'_> {
-        let Self { hash, iterations, salt, value } = self;
-        Digest { hash: *hash, iterations: *iterations, salt, value }
-    }
 }
 
 /// Where the parts of a new image are.
@@ -113,7 +92,7 @@ impl Layout {
     }
 }
 
-impl Header {
+impl Luks2Header {
     /// A header without a keyslot: what its metadata says has passed the same checks as what is
     /// read from an image. There are no copies of it before a change is written.
     pub fn build(new: &NewHeader<'_>) -> Result<Self> {

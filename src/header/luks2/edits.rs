@@ -6,11 +6,11 @@ use super::edit::Draft;
 use super::json::shown;
 use super::keyslot::quoted;
 use super::write::Writer;
-use super::{Header, Metadata};
+use super::{Luks2Header, Metadata};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Edit, Priority, Stage};
 
-impl Header {
+impl Luks2Header {
     /// The writes that make these changes, in one commit, and the header after them.
     pub(in crate::header) fn lower_edits(&self, edits: &[Edit]) -> Result<(Vec<Stage>, Self)> {
         let mut writer = Writer::new(self)?;

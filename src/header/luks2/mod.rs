@@ -1,7 +1,7 @@
 //! LUKS2: a binary header and metadata in JSON, in two copies; up to 32 keyslots.
 //!
-//! A [`Header`] can only be made by [reading](Header::read) one with a valid copy or by
-//! [building](Header::build) one. The metadata stays with it as it was read: what nobody
+//! A [`Luks2Header`] can only be made by [reading](Luks2Header::read) one with a valid copy or by
+//! [building](Luks2Header::build) one. The metadata stays with it as it was read: what nobody
 //! understands is what a rewrite would write again.
 
 mod amendable;
@@ -21,7 +21,7 @@ mod segment;
 mod steps;
 mod write;
 
-pub use build::{Layout, NewDigest, NewHeader};
+pub use build::{Layout, NewHeader};
 pub(crate) use build::{check_cipher, check_digest_size};
 pub use config::Config;
 pub use digest::KeyDigest;
@@ -44,7 +44,7 @@ use crate::storage::Storage;
 
 /// A valid LUKS2 header.
 #[derive(Clone)]
-pub struct Header {
+pub struct Luks2Header {
     which: Which,
     raw: Box<RawHeader>,
     metadata: Metadata,
@@ -61,7 +61,7 @@ pub struct Header {
     unread: Option<String>,
 }
 
-impl Header {
+impl Luks2Header {
     /// Reads both copies of the header of an image, and takes the one that counts.
     ///
     /// Fails with [`ErrorKind::Corrupt`] or [`ErrorKind::Unsupported`]; the text names the path and
@@ -310,7 +310,7 @@ impl Header {
     }
 }
 
-impl std::fmt::Debug for Header {
+impl std::fmt::Debug for Luks2Header {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Header")
             .field("which", &self.which)

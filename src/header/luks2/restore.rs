@@ -9,12 +9,12 @@ use zerocopy::byteorder::big_endian::U64;
 
 use super::areas::{Areas, are_apart, without};
 use super::write::Writer;
-use super::{Header, Slot, keyslot};
+use super::{Luks2Header, Slot, keyslot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::backup::Snapshot;
 use crate::header::{Stage, Step};
 
-impl Header {
+impl Luks2Header {
     /// Where the last byte that an area can have is.
     pub(in crate::header) fn end(&self) -> u64 {
         self.areas().end
@@ -60,7 +60,7 @@ impl Header {
     }
 }
 
-impl Snapshot<'_, Header> {
+impl Snapshot<'_, Luks2Header> {
     /// Whether a keyslot that is in both is the same in both, wherever its area is.
     pub fn has_same_keyslot(&self, backup: &Self, index: usize) -> bool {
         let slot = |it: &Self| {
@@ -139,7 +139,7 @@ impl Snapshot<'_, Header> {
 
     /// Where each keyslot of the backup goes. What is used now is overwritten by none: it stays
     /// where its key material is already, goes to its own place if that is free, or to a gap.
-    fn places<'a>(&self, backup: &Snapshot<'a, Header>) -> Result<Vec<Place<'a>>> {
+    fn places<'a>(&self, backup: &Snapshot<'a, Luks2Header>) -> Result<Vec<Place<'a>>> {
         let mut areas = Areas::of(self.header);
         let mut places: Vec<Place<'a>> = Vec::new();
         let mut slots: Vec<_> = backup.header.metadata.keyslots().iter().collect();

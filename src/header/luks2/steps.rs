@@ -6,14 +6,14 @@ use std::ops::Range;
 
 use super::areas::{Areas, without};
 use super::write::Writer;
-use super::{Header, Slot};
+use super::{Luks2Header, Slot};
 use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::step::{list, unchanged};
 use crate::header::{Sealed, SlotChange, Stage, Staging, Step};
 use crate::storage::check_room;
 
-impl Header {
+impl Luks2Header {
     /// The writes that make `changes`, and the header after them. Tokens that lose their last
     /// keyslot are removed, unless they are kept.
     pub(in crate::header) fn lower(

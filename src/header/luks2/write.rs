@@ -30,7 +30,7 @@ use zerocopy::IntoBytes;
 
 use super::metadata::Metadata;
 use super::raw::{BINARY_SIZE, RawHeader, Which};
-use super::{Header, cipher_of_first_segment};
+use super::{Luks2Header, cipher_of_first_segment};
 use crate::crypto::random;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Stage, Step};
@@ -38,7 +38,7 @@ use crate::header::{Stage, Step};
 /// The writes of a change, in their order.
 pub(super) struct Writer {
     /// The header after all stages so far
-    pub header: Header,
+    pub header: Luks2Header,
     /// Salts of the primary and the secondary copy
     salts: [[u8; 64]; 2],
     stages: Vec<Stage>,
@@ -52,7 +52,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Begins a change by bringing both copies into order.
-    pub fn new(header: &Header) -> Result<Self> {
+    pub fn new(header: &Luks2Header) -> Result<Self> {
         let (header, salts) = (header.clone(), header.salts()?);
         let (done, rest) = (String::new(), String::new());
         let stages = Vec::new();
@@ -114,7 +114,7 @@ impl Writer {
     }
 
     /// The stages, and the header after them.
-    pub fn finish(mut self) -> Result<(Vec<Stage>, Header)> {
+    pub fn finish(mut self) -> Result<(Vec<Stage>, Luks2Header)> {
         self.header.which = Which::Primary;
         self.header.warning = None;
         self.header.is_foreign = false;
@@ -126,7 +126,7 @@ impl Writer {
     }
 }
 
-impl Header {
+impl Luks2Header {
     /// A copy as it is to be written.
     fn copy(&self, which: Which, salt: [u8; 64]) -> Result<Arc<[u8]>> {
         let json_area = self.json_area();

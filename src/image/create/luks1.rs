@@ -6,8 +6,8 @@ use super::{CreateOptions, Parts, invalid};
 use crate::crypto::{KdfAlg, KdfKind};
 use crate::error::Result;
 use crate::header::{Header, Scheme, luks1};
-use crate::keyslot::{new_digest, seal};
 use crate::secret::{Passphrase, VolumeKey};
+use crate::unlock::{new_digest, seal};
 
 /// Refuses what LUKS1 does not have.
 pub fn check(options: &CreateOptions) -> Result<()> {
@@ -31,7 +31,7 @@ pub fn make(options: &CreateOptions, passphrase: &Passphrase) -> Result<Parts> {
     let volume_key = VolumeKey::random(cipher.key_size())?;
     let digest = new_digest(*hash, &volume_key, digest_iterations)?;
     let uuid = options.uuid.unwrap_or_else(Uuid::new_v4).hyphenated().to_string();
-    let header = luks1::Header::build(cipher.clone(), *hash, &digest, &uuid)?;
+    let header = luks1::Luks1Header::build(cipher.clone(), *hash, &digest, &uuid)?;
     let scheme = Scheme { kdf, encryption: cipher.clone(), af_hash: *hash };
     let sealed = seal(&scheme, &volume_key, passphrase)?;
     let header_len = header_len(options);

@@ -7,14 +7,15 @@ use crate::crypto::{KdfKind, SectorCipher};
 use crate::error::Result;
 use crate::header::luks2::{Layout, NewHeader, check_cipher, check_digest_size, name};
 use crate::header::{Header, Scheme, Template, luks2};
-use crate::keyslot::{digest_iterations, new_luks2_digest, seal};
+use crate::kdf::digest_iterations;
 use crate::secret::{Passphrase, VolumeKey};
+use crate::unlock::{new_digest, seal};
 
 /// What only a new LUKS2 image has. The defaults are those of `cryptsetup luksFormat`.
 ///
 /// ```
 /// use keyslot::crypto::KdfKind;
-/// use keyslot::keyslot::{Cost, Pbkdf};
+/// use keyslot::kdf::{Cost, Pbkdf};
 /// use keyslot::{CreateOptions, Format, Luks2Options, Passphrase};
 ///
 /// # fn main() -> keyslot::Result<()> {
@@ -73,8 +74,8 @@ pub fn make(
     let CreateOptions { cipher, hash, pbkdf, limits, .. } = options;
     let volume_key = VolumeKey::random(cipher.key_size())?;
     let iterations = digest_iterations(pbkdf.cost, *hash, hash.digest_size())?;
-    let digest = new_luks2_digest(*hash, &volume_key, iterations)?;
-    let header = luks2::Header::build(&NewHeader {
+    let digest = new_digest(*hash, &volume_key, iterations)?;
+    let header = luks2::Luks2Header::build(&NewHeader {
         layout: layout(options, luks2)?,
         cipher,
         sector_size: sector_size(luks2.sector_size, size)?,

@@ -17,9 +17,10 @@ use crate::amend::commit;
 use crate::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, Sealed, SlotChange};
-use crate::keyslot::{Cost, Limits, Pbkdf, unlock};
+use crate::kdf::{Cost, Pbkdf};
 use crate::secret::{Passphrase, VolumeKey};
 use crate::storage::{FileStorage, NewFile, Place, Preallocation, Storage};
+use crate::unlock::{Limits, unlock};
 use crate::volume::Volume;
 
 /// How an image is made. The defaults are QEMU's: LUKS1 with aes-256, xts, plain64, sha256, and a

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::cost::LUKS1_DIGEST_SIZE;
 use crate::crypto::{HashAlg, SectorCipher, af, kdf, random};
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{NewDigest, Scheme, Sealed, luks2};
+use crate::header::{NewDigest, Scheme, Sealed};
+use crate::kdf::LUKS1_DIGEST_SIZE;
 use crate::secret::{Passphrase, SecretBytes, VolumeKey};
 use crate::storage::check_room;
 
@@ -52,22 +52,11 @@ pub(crate) fn seal_with_salt(
     Ok(Sealed { scheme: scheme.clone(), salt, key_size: key.len(), material })
 }
 
-/// The digest of a new volume key of LUKS1.
+/// Makes the digest of a new volume key: as long as the hash's output, as in cryptsetup, and at least
+/// the 20 bytes of LUKS1.
 pub fn new_digest(hash: HashAlg, volume_key: &VolumeKey, iterations: u32) -> Result<NewDigest> {
-    let mut digest = NewDigest { iterations, salt: [0; 32], value: [0; LUKS1_DIGEST_SIZE] };
-    random::fill(&mut digest.salt)?;
-    kdf::pbkdf2(hash, volume_key.as_bytes(), &digest.salt, iterations, &mut digest.value);
-    Ok(digest)
-}
-
-/// The digest of a new volume key of LUKS2: as long as the hash is, as with cryptsetup.
-pub fn new_luks2_digest(
-    hash: HashAlg,
-    volume_key: &VolumeKey,
-    iterations: u32,
-) -> Result<luks2::NewDigest> {
-    let value = vec![0; hash.digest_size()];
-    let mut digest = luks2::NewDigest { hash, iterations, salt: [0; 32], value };
+    let value = vec![0; hash.digest_size().max(LUKS1_DIGEST_SIZE)];
+    let mut digest = NewDigest { hash, iterations, salt: [0; 32], value };
     random::fill(&mut digest.salt)?;
     kdf::pbkdf2(hash, volume_key.as_bytes(), &digest.salt, iterations, &mut digest.value);
     Ok(digest)

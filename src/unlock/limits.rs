@@ -6,10 +6,10 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use super::MIN_ITERATIONS;
 use crate::crypto::{HashAlg, KdfAlg};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::Keyslot;
+use crate::kdf::MIN_ITERATIONS;
 
 /// How much work a header may ask for. What asks for more is refused, not clamped.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

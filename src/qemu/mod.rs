@@ -5,10 +5,13 @@
 //! `-o` and `--image-opts` take `,,` for a comma and a bare name for a boolean, `--object` wants
 //! an `=` and checks the names, and `json:` is a lenient JSON.
 
+mod amend;
+mod encoding;
 mod image;
 mod json;
 mod keyval;
 mod number;
+mod secret_object;
 
 use std::fmt;
 
@@ -16,10 +19,12 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind, Result};
 
+pub use amend::AMEND_HELP;
 pub use image::{ImageSpec, check_driver};
 pub(crate) use json::{Value as JsonValue, parse as parse_json};
 pub(crate) use keyval::check_identifier;
 pub use number::{boolean, image_size, number, size, size_argument};
+pub use secret_object::SecretObjects;
 
 /// An ordered list of options, keys repeated as they were given.
 ///
@@ -42,7 +47,7 @@ impl Options {
     /// dropped, and a list that begins or ends with a comma is refused.
     ///
     /// ```
-    /// let options = keyslot::options::Options::parse("state=active,new-secret=a,,b")?;
+    /// let options = keyslot::qemu::Options::parse("state=active,new-secret=a,,b")?;
     /// assert_eq!(options.last("new-secret"), Some("a,b"));
     /// # Ok::<(), keyslot::Error>(())
     /// ```
@@ -80,7 +85,7 @@ impl Options {
     ///
     /// ```
     /// let spec = r#"{"driver": "luks", "file": {"filename": "a.luks"}}"#;
-    /// let options = keyslot::options::Options::parse_json(spec)?;
+    /// let options = keyslot::qemu::Options::parse_json(spec)?;
     /// assert_eq!(options.last("file.filename"), Some("a.luks"));
     /// # Ok::<(), keyslot::Error>(())
     /// ```

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use super::{Change, Request};
+use super::SecretObjects;
+use super::{Options, boolean, number, size};
+use crate::amend::{Change, Request};
 use crate::error::{Error, ErrorKind, Result};
-use crate::keyslot::{Cost, Pbkdf};
-use crate::options::{Options, boolean, number, size};
-use crate::secret::SecretObjects;
+use crate::kdf::{Cost, Pbkdf};
 
 impl Request {
     /// Reads the options of `qemu-img amend` for LUKS; secrets are named by object.
@@ -27,7 +27,7 @@ impl Request {
 }
 
 /// What `-o help` prints: the options `amend` takes for LUKS images.
-pub const HELP: &str = "\
+pub const AMEND_HELP: &str = "\
 Amend options for 'luks':
   iter-time=<num>        - Time to spend in PBKDF in milliseconds
   keyslot=<num>          - Select a single keyslot to modify explicitly

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use keyslot::amend::{Change, Plan, PlannedChange, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::header::{Keyslot, Priority};
-use keyslot::keyslot::{Pbkdf, Unlocked, Until};
+use keyslot::kdf::Pbkdf;
 use keyslot::secret::Passphrase;
+use keyslot::unlock::{Unlocked, Until};
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
 use serde_json::{Value, json};
 
@@ -19,7 +20,7 @@ use super::secrets::{Question, Secrets, check_not_empty, line_end_warning};
 use super::{ChangeArgs, Outcome, Output, Persona, changes, check_count, output, qemu_format};
 
 /// An image, opened to be changed.
-pub struct Job {
+pub struct Amendment {
     image: Image,
     path: PathBuf,
     quiet: bool,
@@ -29,7 +30,7 @@ pub struct Job {
     keep_tokens: bool,
 }
 
-impl Job {
+impl Amendment {
     /// Reads the header, and makes sure that the image is free. It is locked when all keys are derived.
     pub fn open(image: &ImageArgs, change: &ChangeArgs) -> Result<Self> {
         let options = image.apply(change.open_options());
@@ -241,7 +242,7 @@ impl Job {
 /// Keys are derived while the image is free to others. If they change its header meanwhile, the
 /// request is planned again.
 pub fn carry_out(
-    mut job: Job,
+    mut amendment: Amendment,
     request: &Request,
     unlocked: Option<&Unlocked>,
     args: &ChangeArgs,
@@ -251,22 +252,23 @@ pub fn carry_out(
     let mut attempts = ATTEMPTS;
     let (plan, warnings, changes) = loop {
         attempts -= 1;
-        let plan = job.plan(request.clone(), unlocked.is_some())?;
-        let damage = job.image.header().warning().map(str::to_owned).into_iter();
+        let plan = amendment.plan(request.clone(), unlocked.is_some())?;
+        let damage = amendment.image.header().warning().map(str::to_owned).into_iter();
         let warnings: Vec<_> = damage.chain(plan.warnings().iter().cloned()).collect();
         for warning in warnings.iter().filter(|_| tell && !args.quiet) {
             if told.insert(warning.clone()) {
-                output::tell(&format!("warning: {}: {warning}", job.path.display()));
+                output::tell(&format!("warning: {}: {warning}", amendment.path.display()));
             }
         }
         if args.dry_run || plan.changes().is_empty() {
             let changes: Vec<Value> = plan.changes().iter().map(changes::planned).collect();
             break (plan, warnings, changes);
         }
-        let _spinner = Spinner::start("writing keyslots", job.quiet);
-        match job.image.amend(&plan, unlocked) {
+        let _spinner = Spinner::start("writing keyslots", amendment.quiet);
+        match amendment.image.amend(&plan, unlocked) {
             Err(error)
-                if error.kind() == ErrorKind::Changed && attempts > 0 && job.is_at_path() => {}
+                if error.kind() == ErrorKind::Changed && attempts > 0 && amendment.is_at_path() => {
+            }
             result => {
                 let changes = result?.iter().map(changes::done).collect();
                 break (plan, warnings, changes);
@@ -275,7 +277,7 @@ pub fn carry_out(
     };
     let text = if args.output == Output::Json {
         let result = json!({
-            "filename": job.path.to_string_lossy(),
+            "filename": amendment.path.to_string_lossy(),
             "dry-run": args.dry_run,
             "changes": changes,
             "warnings": warnings,

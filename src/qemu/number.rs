@@ -6,7 +6,7 @@ use crate::error::Result;
 /// Parses the boolean of option `key`: `on`, `yes`, `true`, `y` or the opposites.
 ///
 /// ```
-/// assert!(keyslot::options::boolean("read-only", "yes")?);
+/// assert!(keyslot::qemu::boolean("read-only", "yes")?);
 /// # Ok::<(), keyslot::Error>(())
 /// ```
 pub fn boolean(key: &str, value: &str) -> Result<bool> {
@@ -21,8 +21,8 @@ pub fn boolean(key: &str, value: &str) -> Result<bool> {
 /// before it, `0x` for hexadecimal and `0` for octal.
 ///
 /// ```
-/// assert_eq!(keyslot::options::number("keyslot", "0x3")?, 3);
-/// assert!(keyslot::options::number("keyslot", "1k").is_err());
+/// assert_eq!(keyslot::qemu::number("keyslot", "0x3")?, 3);
+/// assert!(keyslot::qemu::number("keyslot", "1k").is_err());
 /// # Ok::<(), keyslot::Error>(())
 /// ```
 pub fn number(key: &str, value: &str) -> Result<i64> {
@@ -45,7 +45,7 @@ pub fn number(key: &str, value: &str) -> Result<i64> {
 /// Parses the size of option `key`: `512`, `0x200`, `10M`, `1.5G`.
 ///
 /// ```
-/// assert_eq!(keyslot::options::size("size", "1.5k")?, 1536);
+/// assert_eq!(keyslot::qemu::size("size", "1.5k")?, 1536);
 /// # Ok::<(), keyslot::Error>(())
 /// ```
 pub fn size(key: &str, value: &str) -> Result<u64> {

@@ -256,11 +256,11 @@ struct Run<'a> {
 struct Task {
     index: usize,
     block: u32,
-    stage: Stage,
+    phase: Phase,
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
-enum Stage {
+enum Phase {
     Key,
     Check,
 }
@@ -270,7 +270,7 @@ struct Trial {
     key: SecretBytes,
     merged: Option<VolumeKey>,
     value: Zeroizing<Vec<u8>>,
-    /// Output blocks that are still to come in this stage
+    /// Output blocks that are still to come in this phase
     missing: u32,
 }
 
@@ -292,7 +292,7 @@ impl<'a> Run<'a> {
         let keyslot = &self.batch.candidates[index].keyslot;
         match SecretBytes::zeroed(keyslot.encryption.key_size()) {
             Ok(key) => {
-                let missing = self.wait_for(index, Stage::Key, key.as_slice().len());
+                let missing = self.wait_for(index, Phase::Key, key.as_slice().len());
                 let value = Zeroizing::new(vec![0; keyslot.digest.value.len()]);
                 self.trials.insert(index, Trial { key, merged: None, value, missing });
             }
@@ -301,9 +301,9 @@ impl<'a> Run<'a> {
     }
 
     /// Queues as many output blocks as `len` bytes take, and says how many.
-    fn wait_for(&mut self, index: usize, stage: Stage, len: usize) -> u32 {
+    fn wait_for(&mut self, index: usize, phase: Phase, len: usize) -> u32 {
         let blocks = u32::try_from(len.div_ceil(self.hash.digest_size())).unwrap_or(u32::MAX);
-        self.waiting.extend((1..=blocks).map(|block| Task { index, block, stage }));
+        self.waiting.extend((1..=blocks).map(|block| Task { index, block, phase }));
         blocks
     }
 
@@ -319,32 +319,32 @@ impl<'a> Run<'a> {
         let mut complete = Vec::new();
         lanes.step(|task, output| {
             let Some(trial) = trials.get_mut(&task.index) else { return };
-            let out = match task.stage {
-                Stage::Key => trial.key.as_mut_slice(),
-                Stage::Check => trial.value.as_mut_slice(),
+            let out = match task.phase {
+                Phase::Key => trial.key.as_mut_slice(),
+                Phase::Check => trial.value.as_mut_slice(),
             };
             let part = &mut out[(task.block as usize - 1) * size..];
             let len = part.len().min(size);
             part[..len].copy_from_slice(&output[..len]);
             trial.missing -= 1;
             if trial.missing == 0 {
-                complete.push((task.index, task.stage));
+                complete.push((task.index, task.phase));
             }
         });
-        for (index, stage) in complete {
-            match stage {
-                Stage::Key => self.check(index),
-                Stage::Check => self.compare(index),
+        for (index, phase) in complete {
+            match phase {
+                Phase::Key => self.check(index),
+                Phase::Check => self.compare(index),
             }
         }
     }
 
     fn push(&mut self, task: Task) {
-        let Task { index, block, stage } = task;
+        let Task { index, block, phase } = task;
         let candidate = &self.batch.candidates[index];
         let digest = &candidate.keyslot.digest;
-        let job = match (stage, self.trials.get(&index).and_then(|trial| trial.merged.as_ref())) {
-            (Stage::Check, Some(merged)) => Job {
+        let job = match (phase, self.trials.get(&index).and_then(|trial| trial.merged.as_ref())) {
+            (Phase::Check, Some(merged)) => Job {
                 password: merged.as_bytes(),
                 salt: digest.salt,
                 iterations: digest.iterations,
@@ -374,7 +374,7 @@ impl<'a> Run<'a> {
         let digest = &candidate.keyslot.digest;
         if digest.hash == self.hash {
             trial.merged = Some(merged);
-            let missing = self.wait_for(index, Stage::Check, digest.value.len());
+            let missing = self.wait_for(index, Phase::Check, digest.value.len());
             if let Some(trial) = self.trials.get_mut(&index) {
                 trial.missing = missing;
             }

@@ -4,14 +4,14 @@ use std::fs::File;
 use std::io;
 
 use super::encoding::{decode_base64, decrypt};
-use super::{LARGEST_SECRET, Passphrase, SecretBytes};
+use super::{JsonValue, Options, check_identifier, parse_json};
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::{JsonValue, Options, check_identifier, parse_json};
+use crate::secret::{LARGEST_SECRET, Passphrase, SecretBytes};
 
 /// The secrets that were defined so far, by id.
 ///
 /// ```
-/// let mut objects = keyslot::secret::SecretObjects::new();
+/// let mut objects = keyslot::qemu::SecretObjects::new();
 /// objects.add("secret,id=sec0,data=aHVudGVyMg==,format=base64")?;
 /// assert_eq!(objects.passphrase("sec0")?.as_bytes(), b"hunter2");
 /// # Ok::<(), keyslot::Error>(())

@@ -4,8 +4,8 @@ use aes::Aes256;
 use cbc::Decryptor;
 use cipher::{Array, BlockModeDecrypt, KeyIvInit};
 
-use super::SecretBytes;
 use crate::error::{Error, ErrorKind, Result};
+use crate::secret::SecretBytes;
 
 /// Decodes base64 as QEMU does (`GLib`'s decoder after a check of the alphabet), which decides what
 /// passphrase a given text has always been: newlines are skipped, a last group of less than four

@@ -198,7 +198,7 @@ fn invalid(text: impl Into<String>) -> Error {
 }
 
 /// Bytes of a LUKS1 digest
-pub(super) const LUKS1_DIGEST_SIZE: usize = 20;
+pub(crate) const LUKS1_DIGEST_SIZE: usize = 20;
 /// What cryptsetup gives to a LUKS2 digest
 const DIGEST_TIME: Duration = Duration::from_millis(125);
 pub(super) const SHORTEST_MEASURE: Duration = Duration::from_millis(5);

@@ -37,7 +37,7 @@ impl ImageSpec {
     /// `format` is `-f`, which cannot be said of the last.
     ///
     /// ```
-    /// use keyslot::options::ImageSpec;
+    /// use keyslot::qemu::ImageSpec;
     ///
     /// let spec = ImageSpec::parse("driver=luks,file.filename=a.img,key-secret=s".as_ref(), true, None)?;
     /// assert_eq!((spec.path.to_str(), spec.key_secret.as_deref()), (Some("a.img"), Some("s")));
