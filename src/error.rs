@@ -1,17 +1,27 @@
-//! One error type with a small, stable kind, and the context a person needs.
+//! One error type: a small, stable kind, its context as data, and one line for a person.
 
+mod kind;
+
+use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use self::kind::{ErrorKind, Operation};
+
 /// The result of every fallible operation of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong, in one line, with the file and the value that caused it.
+/// A failure: its kind, where it happened, and one line that says so.
 ///
-/// [`fmt::Display`] prints the file (where one is known) and the message, never the
+/// Decide by [`kind`](Self::kind), and by the context where the kind is not enough:
+/// [`operation`](Self::operation), [`path`](Self::path), [`offset`](Self::offset),
+/// [`keyslot`](Self::keyslot), [`raw_os_error`](Self::raw_os_error) and [`reason`](Self::reason).
+/// Messages and hints are for people and may change in any release.
+///
+/// [`fmt::Display`] prints the path (if the error has one) and the message, never the
 /// [source](StdError::source). No error ever contains a secret.
 #[derive(Clone)]
 pub struct Error(Box<Inner>);
@@ -22,92 +32,137 @@ struct Inner {
     message: String,
     hint: Option<String>,
     path: Option<PathBuf>,
+    operation: Option<Operation>,
+    offset: Option<u64>,
+    keyslot: Option<usize>,
+    reason: Option<Arc<dyn Any + Send + Sync>>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
-/// The kind of an [`Error`]: what a caller can decide on.
-#[non_exhaustive]
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum ErrorKind {
-    /// The header moved on since the amendment was planned. Nothing was written.
-    Changed,
-    /// The header is damaged, or was made to do harm.
-    Corrupt,
-    /// What was read back is not what was written: the medium or the memory is faulty, or another
-    /// program wrote it.
-    Differs,
-    /// The file to be created exists.
-    Exists,
-    /// Somebody else has the image open, or holds its lock.
-    InUse,
-    /// An option or argument is missing, malformed or out of range.
-    InvalidInput,
-    /// The operating system refused to open, read, write or sync.
-    Io,
-    /// A number in the header is above what this caller allows, a PBKDF2 iteration count say.
-    Limit,
-    /// All keyslots are in use.
-    NoFreeKeyslot,
-    /// There is no LUKS header.
-    NotLuks,
-    /// Memory could not be had.
-    OutOfMemory,
-    /// The change would destroy data, and nobody insisted.
-    Refused,
-    /// A valid image that needs what this crate does not have.
-    Unsupported,
-    /// No keyslot opens with the secret.
-    WrongSecret,
-}
-
 impl Error {
-    /// What a caller can decide on.
+    /// The kind of failure.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The message alone, without the file's name.
+    /// The message alone, without the path.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// The file that the error is about, where there is one.
+    /// The file that the error is about.
     pub fn path(&self) -> Option<&Path> {
         self.0.path.as_deref()
     }
 
-    /// What to do about it, where that can be said.
+    /// Advice for a person: what to do about the error. It never says more of the failure than
+    /// the kind and the context do.
     pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }
 
-    /// An error of your own [`Storage`](crate::storage::Storage), or of your own use of a kind.
+    /// The operation that failed.
+    pub fn operation(&self) -> Option<Operation> {
+        self.0.operation
+    }
+
+    /// The first byte of the access that failed, counted from the start of the storage.
+    pub fn offset(&self) -> Option<u64> {
+        self.0.offset
+    }
+
+    /// Index of the keyslot that the error is about.
+    pub fn keyslot(&self) -> Option<usize> {
+        self.0.keyslot
+    }
+
+    /// The system's error number (`errno`), if the system reported one.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        let mut source = self.source();
+        while let Some(error) = source {
+            let number = error.downcast_ref().and_then(io::Error::raw_os_error);
+            if number.is_some() {
+                return number;
+            }
+            source = error.source();
+        }
+        None
+    }
+
+    /// The reason of type `T`, for errors that have one: a
+    /// [`Conflict`](crate::storage::sharing::Conflict) of a refused lock, for example.
+    pub fn reason<T: Any + StdError>(&self) -> Option<&T> {
+        let reason = self.0.reason.as_deref().and_then(<dyn Any + Send + Sync>::downcast_ref);
+        reason.or_else(|| self.source()?.downcast_ref())
+    }
+
+    /// Creates an error, for [`Storage`](crate::storage::Storage) implementations and other
+    /// callers.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner {
             kind,
             message: message.into(),
             hint: None,
             path: None,
+            operation: None,
+            offset: None,
+            keyslot: None,
+            reason: None,
             source: None,
         }))
     }
 
-    /// An error of the operating system: `what` is what could not be done, in the infinitive
-    /// ("read 512 bytes at offset 0").
+    /// Creates an error of the operating system, of the kind that `source` has. `what` completes
+    /// "cannot ...".
     pub fn io(what: impl fmt::Display, source: io::Error) -> Self {
-        let kind = match source.kind() {
-            io::ErrorKind::OutOfMemory => ErrorKind::OutOfMemory,
-            io::ErrorKind::AlreadyExists => ErrorKind::Exists,
-            io::ErrorKind::ResourceBusy => ErrorKind::InUse,
-            _ => ErrorKind::Io,
-        };
+        let kind = ErrorKind::of_system(&source);
         Self::new(kind, format!("cannot {what}")).with_source(source)
     }
 
-    /// The same error with the file it is about, unless one is named already.
+    /// The same of a known operation on `object`: "cannot read the length".
+    pub fn failed(operation: Operation, object: impl fmt::Display, source: io::Error) -> Self {
+        Self::io(format_args!("{} {object}", operation.name()), source).with_operation(operation)
+    }
+
+    /// The same of an access to `len` bytes at `offset`: "cannot read 512 bytes at byte 0".
+    pub fn failed_at(operation: Operation, len: u64, offset: u64, source: io::Error) -> Self {
+        let object = format_args!("{len} bytes at byte {offset}");
+        Self::failed(operation, object, source).with_offset(offset)
+    }
+
+    /// The error with the path it is about. A path that it has already stays.
     #[must_use]
     pub fn with_path(mut self, path: impl Into<PathBuf>) -> Self {
         self.0.path.get_or_insert_with(|| path.into());
+        self
+    }
+
+    /// The error with the operation that failed. One that it has already stays.
+    #[must_use]
+    pub fn with_operation(mut self, operation: Operation) -> Self {
+        self.0.operation.get_or_insert(operation);
+        self
+    }
+
+    /// The error with the first byte of the access that failed. An offset that it has already
+    /// stays.
+    #[must_use]
+    pub fn with_offset(mut self, offset: u64) -> Self {
+        self.0.offset.get_or_insert(offset);
+        self
+    }
+
+    /// The error with the keyslot it is about. One that it has already stays.
+    #[must_use]
+    pub fn with_keyslot(mut self, keyslot: usize) -> Self {
+        self.0.keyslot.get_or_insert(keyslot);
+        self
+    }
+
+    /// The error with a reason that [`reason`](Self::reason) returns.
+    #[must_use]
+    pub fn with_reason(mut self, reason: impl StdError + Send + Sync + 'static) -> Self {
+        self.0.reason = Some(Arc::new(reason));
         self
     }
 
@@ -121,14 +176,14 @@ impl Error {
         }
     }
 
-    /// The same error with what to do about it.
+    /// The error with advice. Earlier advice is replaced.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
-    /// The same error with its cause.
+    /// The error with its cause.
     #[must_use]
     pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.0.source = Some(Arc::new(source));
@@ -157,6 +212,9 @@ impl fmt::Debug for Error {
         f.debug_struct("Error")
             .field("kind", &self.0.kind)
             .field("path", &self.0.path)
+            .field("operation", &self.0.operation)
+            .field("offset", &self.0.offset)
+            .field("keyslot", &self.0.keyslot)
             .field("message", &self.0.message)
             .field("hint", &self.0.hint)
             .field("source", &self.0.source)
@@ -169,3 +227,6 @@ impl StdError for Error {
         self.0.source.as_deref().map(|source| source as _)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,7 +51,7 @@ pub mod storage;
 pub mod unlock;
 pub mod volume;
 
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Operation, Result};
 pub use image::{
     CreateOptions, Done, Format, Image, Luks2Options, NewImage, OpenOptions, Restoration,
 };

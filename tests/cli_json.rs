@@ -94,7 +94,7 @@ fn a_failure_is_json_with_its_kind_and_exit_status() {
         (&["frobnicate", "IMG"], "invalid-input", 1, None),
         (&["add", "--secret", "env:OLD", "--keyslot", "9", "IMG"], "invalid-input", 1, Some(image)),
         (&ADD[..5], "invalid-input", 1, None),
-        (&["check", missing.to_str().unwrap()], "io", 1, missing.to_str()),
+        (&["check", missing.to_str().unwrap()], "not-found", 1, missing.to_str()),
         (
             &["replace", "--old-secret", "env:WRONG", "--new-secret", "env:NEW", "IMG"],
             "wrong-secret",

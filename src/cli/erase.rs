@@ -134,16 +134,20 @@ impl EraseArgs {
 
 /// Asks a person before all keyslots go.
 fn confirm_all(image: &std::path::Path) -> Result<()> {
-    let refused = |text: &str, hint: &str| {
-        Err(Error::new(ErrorKind::Refused, text).with_path(image).with_hint(hint))
-    };
+    let failed =
+        |kind, text: &str, hint: &str| Err(Error::new(kind, text).with_path(image).with_hint(hint));
     if !std::io::stderr().is_terminal() && !std::io::stdin().is_terminal() {
         let text = "nothing would open the image any more, and there is no terminal to ask on";
-        return refused(text, "use --force to erase all keyslots without a question");
+        return failed(
+            ErrorKind::Refused,
+            text,
+            "use --force to erase all keyslots without a question",
+        );
     }
     let question = format!("Erase all keyslots of {}, so that nothing opens it?", image.display());
     if prompt::confirm(&question)? {
         return Ok(());
     }
-    refused("nothing has changed: the answer was not 'yes'", "type 'yes' in full")
+    let text = "nothing has changed: the answer was not 'yes'";
+    failed(ErrorKind::Cancelled, text, "type 'yes' in full")
 }

@@ -188,7 +188,7 @@ fn confirm(file: &Path, image: &Path) -> Result<()> {
         return Ok(());
     }
     let text = "nothing has changed: the answer was not 'yes'";
-    Err(Error::new(ErrorKind::Refused, text).with_path(image).with_hint("it takes the whole word"))
+    Err(Error::new(ErrorKind::Cancelled, text).with_path(image).with_hint("type 'yes' in full"))
 }
 
 fn tell_warnings(image: &Path, warnings: &[impl AsRef<str>]) {

@@ -44,7 +44,7 @@ pub fn ask(what: &str) -> Result<Passphrase> {
                 .with_hint("read it from a file, with file:PATH"))
         }
         Some(line) => Passphrase::new(line),
-        None => Err(Error::new(ErrorKind::InvalidInput, "the passphrase was not typed to its end")),
+        None => Err(Error::new(ErrorKind::Cancelled, "the passphrase was not typed to its end")),
     }
 }
 

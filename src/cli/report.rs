@@ -162,7 +162,7 @@ fn print_entry(entry: &Value) {
 /// An error for JSON: its kind, its message, its hint if it has one, and the exit status.
 pub fn document(error: &Error, overrides: Overrides) -> Value {
     let mut value = json!({
-        "kind": kind_name(error.kind()),
+        "kind": error.kind().name(),
         "message": format!("{}{}", error.message(), cause(error)),
         "exit-status": status(error.kind()),
     });
@@ -268,27 +268,6 @@ pub fn usage(persona: Persona, arguments: &[OsString], error: &clap::Error) -> E
 fn asks_json(arguments: &[OsString]) -> bool {
     let is_separate = arguments.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json");
     is_separate || arguments.iter().any(|argument| argument == "--output=json")
-}
-
-/// The name of a kind of failure in JSON.
-fn kind_name(kind: ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::Changed => "changed",
-        ErrorKind::Corrupt => "corrupt",
-        ErrorKind::Differs => "differs",
-        ErrorKind::Exists => "exists",
-        ErrorKind::InUse => "in-use",
-        ErrorKind::InvalidInput => "invalid-input",
-        ErrorKind::Io => "io",
-        ErrorKind::Limit => "limit",
-        ErrorKind::NoFreeKeyslot => "no-free-keyslot",
-        ErrorKind::NotLuks => "not-luks",
-        ErrorKind::OutOfMemory => "out-of-memory",
-        ErrorKind::Refused => "refused",
-        ErrorKind::Unsupported => "unsupported",
-        ErrorKind::WrongSecret => "wrong-secret",
-        _ => "other",
-    }
 }
 
 /// Exit status of a kind of failure (see `STATUSES`).

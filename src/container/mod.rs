@@ -85,7 +85,10 @@ impl Container {
         }
         let payload = match Self::open(path, part, access, claim) {
             // Keyslots are changed in the header alone.
-            Err(error) if claim.sharing == Sharing::Amend && error.kind() == ErrorKind::Io => {
+            Err(error)
+                if claim.sharing == Sharing::Amend
+                    && error.kind() == ErrorKind::PermissionDenied =>
+            {
                 Self::open(path, part, Access::ReadOnly, claim)?
             }
             payload => payload?,

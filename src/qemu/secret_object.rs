@@ -209,12 +209,11 @@ fn shown(value: &str) -> &str {
 /// Reads `path` with the errors that `GLib` words for QEMU.
 fn read_file(path: &str) -> Result<SecretBytes> {
     let fault = |what: &str, error: &io::Error| {
-        let kind = match error.kind() {
-            io::ErrorKind::OutOfMemory => ErrorKind::OutOfMemory,
-            _ => ErrorKind::Io,
-        };
         let (path, reason) = (shown(path), system_message(error));
-        Error::new(kind, format!("Unable to read {path}: {what} file “{path}”: {reason}"))
+        Error::new(
+            ErrorKind::of_system(error),
+            format!("Unable to read {path}: {what} file “{path}”: {reason}"),
+        )
     };
     let mut file = File::open(path).map_err(|error| fault("Failed to open", &error))?;
     SecretBytes::read_to_end(&mut file, LARGEST_SECRET).map_err(|error| match error.kind() {

@@ -256,7 +256,7 @@ mod tests {
     fn says_which_file_or_variable() {
         let error = read("file:/nonexistent").unwrap_err();
         assert_eq!(error.to_string(), "/nonexistent: cannot open the secret");
-        assert_eq!(error.kind(), ErrorKind::Io);
+        assert_eq!(error.kind(), ErrorKind::NotFound);
         assert_eq!(read("file:/").unwrap_err().to_string(), "/: cannot read the secret");
         let error = read("env:KEYSLOT_NOT_SET").unwrap_err();
         assert_eq!(error.to_string(), "the environment variable 'KEYSLOT_NOT_SET' is not set");

@@ -345,7 +345,7 @@ mod tests {
     #[test]
     fn names_the_file_that_is_not_there() {
         let err = FileStorage::open("/nonexistent/disk.img", Access::ReadOnly).unwrap_err();
-        assert_eq!(err.kind(), ErrorKind::Io);
+        assert_eq!(err.kind(), ErrorKind::NotFound);
         assert_eq!(err.to_string(), "/nonexistent/disk.img: cannot open it for reading");
     }
 }

@@ -262,12 +262,7 @@ impl NewFile {
             (Some(file), None) => file.persist_noclobber(&place.path).map_err(|e| e.error),
             (Some(file), Some(_)) => file.persist(&place.path).map_err(|e| e.error),
         };
-        named.map_err(|e| {
-            let text = "cannot give the new file its name";
-            let exists = e.kind() == io::ErrorKind::AlreadyExists;
-            let kind = if exists { ErrorKind::Exists } else { ErrorKind::Io };
-            Error::new(kind, text).with_source(e)
-        })?;
+        named.map_err(|e| Error::io("give the new file its name", e))?;
         match place.directory.sync_all() {
             // A file system that has no such thing.
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(()),

@@ -45,8 +45,9 @@ const ERROR: &[Member] = &[
     member(
         "error.kind",
         "string",
-        "changed, corrupt, differs, exists, in-use, invalid-input, io, limit, no-free-keyslot, \
-         not-luks, out-of-memory, refused, unsupported or wrong-secret",
+        "cancelled, changed, corrupt, differs, exists, in-use, invalid-input, io, limit, \
+         no-free-keyslot, no-space, not-found, not-luks, out-of-memory, permission-denied, \
+         refused, unsupported or wrong-secret",
     ),
     member("error.message", "string", "The error's line, without the names of program and file"),
     member("error.hint", "string, optional", "The hint"),

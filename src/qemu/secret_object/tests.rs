@@ -154,17 +154,26 @@ fn files_are_read_verbatim_and_at_once() {
 
 #[test]
 fn unreadable_files() {
-    for (definition, message) in [
-        ("secret,id=s,file=", "Unable to read : Failed to open file “”: No such file or directory"),
+    for (definition, kind, message) in [
+        (
+            "secret,id=s,file=",
+            ErrorKind::NotFound,
+            "Unable to read : Failed to open file “”: No such file or directory",
+        ),
         (
             "secret,id=s,file=nosuch",
+            ErrorKind::NotFound,
             "Unable to read nosuch: Failed to open file “nosuch”: No such file or directory",
         ),
-        ("secret,id=s,file=/etc", "Unable to read /etc: Error reading file “/etc”: Is a directory"),
+        (
+            "secret,id=s,file=/etc",
+            ErrorKind::Io,
+            "Unable to read /etc: Error reading file “/etc”: Is a directory",
+        ),
     ] {
         let error = error(&[definition]);
         assert_eq!(error.message(), message);
-        assert_eq!(error.kind(), ErrorKind::Io);
+        assert_eq!(error.kind(), kind);
     }
 }
 
