@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use partition::Part;
-pub use partition::{Partition, PartitionTable, TableKind};
+pub use partition::{Partition, PartitionTable, PartitionType, TableKind};
 pub(crate) use probe::explain;
 pub use probe::{image_format, is_luks_at};
 

@@ -7,8 +7,14 @@
 //!
 //! Tables are only read. All numbers in them are bounded before they are used.
 
+mod gpt;
+mod kind;
+mod mbr;
+
 use std::io;
 use std::sync::Arc;
+
+pub use kind::PartitionType;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{self, Storage, Window};
@@ -39,6 +45,8 @@ pub enum TableKind {
 pub struct Partition {
     /// Number as Linux counts: from 1, logical partitions from 5
     pub number: u32,
+    /// Purpose, as the table states it
+    pub kind: PartitionType,
     /// Bytes from the start of the disk
     pub offset: u64,
     /// Length in bytes
@@ -63,10 +71,10 @@ impl PartitionTable {
     /// [`ErrorKind::Corrupt`] if there is one that cannot be relied on.
     pub fn read(storage: &dyn Storage) -> Result<Option<Self>> {
         let failed = |error| Error::io("read the partition table", error);
-        if let Some(table) = gpt(storage).map_err(failed)? {
+        if let Some(table) = gpt::read(storage).map_err(failed)? {
             return table.map(Some);
         }
-        let partitions = mbr(storage).map_err(failed)?;
+        let partitions = mbr::read(storage).map_err(failed)?;
         Ok(partitions.map(|partitions| Self { kind: TableKind::Mbr, partitions }))
     }
 
@@ -122,161 +130,12 @@ impl Part {
     }
 }
 
-/// A GUID partition table, of sectors of 512 or 4096 bytes, or its copy at the end. `None` if there
-/// is neither, an error within if both are damaged.
-fn gpt(storage: &dyn Storage) -> io::Result<Option<Result<PartitionTable>>> {
-    let len = storage.len()?;
-    let mut damage = None;
-    for sector in [512, 4096] {
-        let places = [Some(sector), (len / sector * sector).checked_sub(sector)];
-        for at in places.into_iter().flatten() {
-            let Some(mut header) = read_if_there(storage, at, 92)? else { continue };
-            if !header.starts_with(b"EFI PART") {
-                continue;
-            }
-            match entries(storage, &mut header, at, sector)? {
-                Ok(partitions) => {
-                    let kind = TableKind::Gpt;
-                    return Ok(Some(Ok(PartitionTable { kind, partitions })));
-                }
-                Err(text) => damage = damage.or(Some(text)),
-            }
-        }
-    }
-    Ok(damage
-        .map(|text| Err(Error::new(ErrorKind::Corrupt, format!("the GPT is damaged: {text}")))))
-}
-
-/// The entries that a header at byte `at` points at, or what is wrong.
-fn entries(
-    storage: &dyn Storage,
-    header: &mut [u8],
-    at: u64,
-    sector: u64,
-) -> io::Result<std::result::Result<Vec<Partition>, String>> {
-    let crc = le32(header, 16);
-    let size = le32(header, 12);
-    if size != 92 {
-        return Ok(Err(format!("its header at byte {at} has {size} bytes, not 92")));
-    }
-    header[16..20].fill(0);
-    if crc32(header) != crc {
-        return Ok(Err(format!("the checksum of its header at byte {at} is wrong")));
-    }
-    let (count, size) = (le32(header, 80), le32(header, 84));
-    if !(128..=MOST_ENTRY_BYTES).contains(&size) || count > MOST_ENTRIES {
-        return Ok(Err(format!("it has {count} entries of {size} bytes")));
-    }
-    let start = le64(header, 72).checked_mul(sector);
-    let all = match start {
-        Some(start) => read_if_there(storage, start, u64::from(count) * u64::from(size))?,
-        None => None,
-    };
-    let Some(all) = all else {
-        return Ok(Err("its entries are not in the file".into()));
-    };
-    if crc32(&all) != le32(header, 88) {
-        return Ok(Err(format!("the checksum of its entries is wrong (header at byte {at})")));
-    }
-    let mut partitions = Vec::new();
-    for (number, entry) in (1..).zip(all.chunks_exact(size as usize)) {
-        if entry[..16] == [0; 16] {
-            continue;
-        }
-        let (first, last) = (le64(entry, 32), le64(entry, 40));
-        let range = last.checked_sub(first).and_then(|count| count.checked_add(1));
-        let bytes = (first.checked_mul(sector), range.and_then(|count| count.checked_mul(sector)));
-        let (Some(offset), Some(len)) = bytes else {
-            return Ok(Err(format!("partition {number} is from sector {first} to {last}")));
-        };
-        let units = entry[56..128].as_chunks::<2>().0.iter().map(|it| u16::from_le_bytes(*it));
-        let name: String = char::decode_utf16(units.take_while(|&unit| unit != 0))
-            .map(|it| it.unwrap_or(char::REPLACEMENT_CHARACTER))
-            .collect();
-        let name = (!name.is_empty()).then_some(name);
-        partitions.push(Partition { number, offset, len, name });
-    }
-    Ok(Ok(partitions))
-}
-
-/// The partitions of a master boot record, logical ones included.
-fn mbr(storage: &dyn Storage) -> io::Result<Option<Vec<Partition>>> {
-    let Some(primary) = record(storage, 0)? else { return Ok(None) };
-    let mut partitions = Vec::new();
-    let mut extended = None;
-    for (number, entry) in (1..).zip(primary) {
-        if entry.is_extended() {
-            extended.get_or_insert(entry.first);
-        } else if ![0, PROTECTIVE].contains(&entry.kind) && entry.count > 0 {
-            partitions.push(entry.partition(number, 0));
-        }
-    }
-    if partitions.is_empty() && extended.is_none() {
-        return Ok(None);
-    }
-    let Some(base) = extended else { return Ok(Some(partitions)) };
-    let mut next = Some(base);
-    for number in FIRST_LOGICAL..FIRST_LOGICAL + MOST_LOGICAL {
-        let Some(at) = next.take() else { break };
-        let Some([entry, link, ..]) = record(storage, at * SECTOR)? else { break };
-        if entry.kind != 0 && entry.count > 0 {
-            partitions.push(entry.partition(number, at));
-        }
-        // Every link is counted from the extended partition's start. One that goes back is a ring.
-        next = Some(base + link.first).filter(|&it| link.is_extended() && it > at);
-    }
-    Ok(Some(partitions))
-}
-
-/// An entry of a master boot record, in sectors of 512 bytes.
-#[derive(Clone, Copy)]
-struct Entry {
-    kind: u8,
-    first: u64,
-    count: u64,
-}
-
-impl Entry {
-    fn is_extended(self) -> bool {
-        [0x05, 0x0f, 0x85].contains(&self.kind)
-    }
-
-    fn partition(self, number: u32, base: u64) -> Partition {
-        let offset = (base + self.first) * SECTOR;
-        Partition { number, offset, len: self.count * SECTOR, name: None }
-    }
-}
-
-/// The four entries of the record at this byte, if there is one.
-fn record(storage: &dyn Storage, at: u64) -> io::Result<Option<[Entry; 4]>> {
-    let Some(bytes) = read_if_there(storage, at, SECTOR)? else { return Ok(None) };
-    // The boot sector of a file system has the same signature, and code where the entries are.
-    let flags = [446, 462, 478, 494].map(|entry| bytes[entry]);
-    if bytes[510..] != *b"\x55\xaa" || flags.iter().any(|flag| flag & 0x7f != 0) {
-        return Ok(None);
-    }
-    Ok(Some([446, 462, 478, 494].map(|at| Entry {
-        kind: bytes[at + 4],
-        first: le32(&bytes, at + 8).into(),
-        count: le32(&bytes, at + 12).into(),
-    })))
-}
-
 /// These bytes, if the storage has them.
 fn read_if_there(storage: &dyn Storage, at: u64, len: u64) -> io::Result<Option<Vec<u8>>> {
     if at.checked_add(len).is_none_or(|end| storage.len().is_ok_and(|all| end > all)) {
         return Ok(None);
     }
     storage::read(storage, at, usize::try_from(len).unwrap_or(usize::MAX)).map(Some)
-}
-
-/// CRC-32 as in ISO 3309, which the UEFI specification refers to.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-            (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
-        })
-    })
 }
 
 fn le32(bytes: &[u8], at: usize) -> u32 {
@@ -291,26 +150,10 @@ fn le64(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(number)
 }
 
-/// Bytes of a sector of a master boot record
-const SECTOR: u64 = 512;
-const FIRST_LOGICAL: u32 = 5;
-/// The kind of an entry that keeps old programs from a disk with a GPT
-const PROTECTIVE: u8 = 0xee;
-/// Links that are followed
-const MOST_LOGICAL: u32 = 128;
-/// Entries and bytes of one that a GPT may have: 16 times the usual
-const MOST_ENTRIES: u32 = 2048;
-const MOST_ENTRY_BYTES: u32 = 4096;
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::storage::MemoryStorage;
-
-    #[test]
-    fn the_checksum_is_the_usual_one() {
-        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
-    }
 
     /// A record with these entries: kind, first sector, sectors.
     fn record(disk: &mut [u8], sector: usize, entries: &[(u8, u32, u32)]) {
