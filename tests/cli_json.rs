@@ -126,6 +126,7 @@ fn a_failure_is_json_with_its_kind_and_exit_status() {
 /// What is run on each image, in the image's directory: `OPEN` is a secret that opens it.
 const RUNS: &str = "
     info IMG /dev/null
+    info disk
     info --estimate --secret OPEN IMG
     info --secret env:WRONG IMG
     check IMG /dev/null
@@ -167,6 +168,19 @@ const RUNS: &str = "
     header restore --force backup.hdr damaged
 ";
 
+/// A disk with an MBR: the image is in partition 1, and the end of partition 2 is missing.
+fn disk(image: &[u8]) -> Vec<u8> {
+    let sectors = u32::try_from(image.len() / 512).unwrap();
+    let mut disk = [&[0; 512], image].concat();
+    for (entry, first, count) in [(446, 1, sectors), (462, 1 + sectors, 8)] {
+        disk[entry + 4] = 0x83;
+        disk[entry + 8..][..4].copy_from_slice(&u32::to_le_bytes(first));
+        disk[entry + 12..][..4].copy_from_slice(&u32::to_le_bytes(count));
+    }
+    disk[510..512].copy_from_slice(b"\x55\xaa");
+    disk
+}
+
 /// The man page of each command with `--output` lists all that its JSON has, and runs here show it.
 #[test]
 fn every_commands_json_is_as_its_man_page_says() {
@@ -177,6 +191,7 @@ fn every_commands_json_is_as_its_man_page_says() {
     for scene in [Scene::new().and("OTHER", 3), Scene::of(&roomy(4).bytes), Scene::of(&luks2)] {
         scene.file("hunter", b"hunter0");
         scene.file("token.json", br#"{"type":"a-token","keyslots":["0"]}"#);
+        scene.file("disk", &disk(&scene.bytes()));
         scene.file("damaged", &[&vec![0; 1 << 15], &scene.bytes()[1 << 15..]].concat());
         let open = if scene.bytes()[7] == 1 { "env:OLD" } else { "file:hunter" };
         for run in RUNS.trim().lines() {

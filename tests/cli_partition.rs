@@ -273,6 +273,82 @@ fn a_logical_partition_is_found() {
     is_opened_by_qemu(&scene.bytes()[1 << 20..], &scene);
 }
 
+/// `info` on the disk: where LUKS is, and with which option the other commands find it.
+#[test]
+fn the_partitions_of_a_disk_are_listed() {
+    let Some(scene) = gpt(&luks1()) else { return };
+    let uuid = scene.done(&["uuid", "--partition", "2", "IMG"]);
+    let uuid = uuid.trim();
+    let text = scene.done(&["info", "IMG"]);
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[1..3], ["file format: raw", "virtual size: 12 MiB (12582912 bytes)"]);
+    assert_eq!(
+        lines[4..7],
+        [
+            "partition table: GPT",
+            "partition 1: Linux filesystem, 4 MiB from byte 1048576",
+            &format!(
+                "partition 2: Linux filesystem \"secrets\", 4 MiB from byte 5242880, LUKS1 {uuid}; \
+                 use --partition 2"
+            ),
+        ]
+    );
+    let info = scene.json(&["info", "IMG"]);
+    assert_eq!((&info["format"], &info["partition-table"]), (&json!("raw"), &json!("gpt")));
+    let kind = "0FC63DAF-8483-4772-8E79-3D69D8477DE4";
+    let expected = json!([
+        {
+            "partition": 1, "type": kind, "offset": 1 << 20, "size": 4 << 20,
+            "type-name": "Linux filesystem",
+        },
+        {
+            "partition": 2, "type": kind, "offset": PART.start, "size": PART.len(),
+            "type-name": "Linux filesystem", "name": "secrets",
+            "luks": { "format": "luks", "uuid": uuid },
+        },
+    ]);
+    assert_eq!(info["partitions"], expected);
+
+    // The disk is no LUKS image, and what asks for one is told where it is.
+    let hint = "hint: LUKS is in partition 2, from byte 5242880 on: use --partition 2";
+    let add = ["add", "--secret", "env:OLD", "--new-secret", "env:NEW", "IMG"];
+    for args in [&["check", "IMG"][..], &["info", "-f", "luks", "IMG"], &["uuid", "IMG"], &add] {
+        scene.refused(args, 4, &["begins with a partition table (GPT)", hint]);
+    }
+    assert_eq!(run(&mut scene.command(&["is-luks", "IMG"])).status.code(), Some(1));
+    scene.done(&["is-luks", "--partition", "2", "IMG"]);
+}
+
+#[test]
+fn a_damaged_header_in_a_partition_is_listed() {
+    let mut luks = luks1();
+    luks[7] = 3;
+    let Some(scene) = gpt(&luks) else { return };
+    let text = scene.done(&["info", "IMG"]);
+    let why = "LUKS header unusable: LUKS version 3 is not supported; use --partition 2";
+    assert!(text.contains(why), "{text}");
+}
+
+#[test]
+fn several_partitions_with_luks_are_named() {
+    let Some(scene) = gpt(&luks1()) else { return };
+    let mut disk = scene.bytes();
+    disk.copy_within(PART, 1 << 20);
+    fs::write(&scene.image, &disk).unwrap();
+    let hint = "hint: LUKS is in partitions 1, 2: name one of them, as in --partition 1";
+    scene.refused(&["check", "IMG"], 4, &[hint]);
+    assert_eq!(scene.done(&["info", "IMG"]).matches("LUKS1").count(), 2);
+}
+
+#[test]
+fn a_disk_without_luks_is_not_listed() {
+    let Some(scene) = gpt(&[7; 4096]) else { return };
+    let text = "begins with a partition table (GPT); none of its partitions holds LUKS";
+    for command in ["info", "check"] {
+        scene.refused(&[command, "IMG"], 4, &[text]);
+    }
+}
+
 /// Both secrets open these bytes.
 fn is_opened_by_qemu(bytes: &[u8], scene: &Scene) {
     let Some(io) = peer("qemu-io") else { return };

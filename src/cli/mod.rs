@@ -27,7 +27,6 @@ mod progress;
 mod prompt;
 mod qemu_format;
 mod qemu_words;
-mod raw_file;
 mod repair;
 mod report;
 mod secrets;

@@ -5,6 +5,7 @@
 
 mod partition;
 mod probe;
+mod raw;
 
 use std::io;
 use std::path::Path;
@@ -15,6 +16,7 @@ pub(crate) use partition::Part;
 pub use partition::{Partition, PartitionTable, PartitionType, TableKind};
 pub(crate) use probe::explain;
 pub use probe::{image_format, is_luks_at};
+pub use raw::RawImage;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::Header;
@@ -51,6 +53,16 @@ impl Container {
 
     /// An image in a file or a part of it, held with `claim` until the container is dropped.
     pub fn open(path: &Path, part: &Part, access: Access, claim: Claim) -> Result<Self> {
+        Self::open_file(path, part, access, claim).map(|(container, _)| container)
+    }
+
+    /// The same, and the file.
+    fn open_file(
+        path: &Path,
+        part: &Part,
+        access: Access,
+        claim: Claim,
+    ) -> Result<(Self, Arc<FileStorage>)> {
         let file = Arc::new(FileStorage::open_claimed(path, access, claim)?);
         let whole: Arc<dyn Storage> = Arc::<FileStorage>::clone(&file);
         let window = part.of(&whole).map_err(|error| error.with_path(path))?;
@@ -59,7 +71,8 @@ impl Container {
             Some(window) => Arc::new(window),
             None => whole,
         };
-        Ok(Self { file: Some(file), part, ..Self::storage(storage) })
+        let container = Self { file: Some(Arc::clone(&file)), part, ..Self::storage(storage) };
+        Ok((container, file))
     }
 
     /// An image whose header is in another file. Both are held until the container is dropped: an

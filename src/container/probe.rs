@@ -1,6 +1,6 @@
 //! What a storage begins with if it is not a LUKS header: one table of magics.
 
-use super::partition::PartitionTable;
+use super::partition::{Partition, PartitionTable};
 use crate::error::{Error, ErrorKind};
 use crate::storage::{Storage, read};
 
@@ -114,28 +114,41 @@ pub(crate) fn explain(error: Error, storage: &dyn Storage) -> Error {
     if error.kind() != ErrorKind::NotLuks {
         return error;
     }
-    if let Some(Magic { what, hint, .. }) = find(storage) {
+    let table = PartitionTable::read(storage);
+    let is_luks = |it: &&Partition| is_luks_at(storage, it.offset);
+    let partitions = table.as_ref().ok().and_then(Option::as_ref).map(|it| &it.partitions[..]);
+    let luks: Vec<_> = partitions.unwrap_or_default().iter().filter(is_luks).collect();
+    // Sectors that no partition is in may still have the magic of an earlier use of the disk.
+    if luks.is_empty()
+        && let Some(Magic { what, hint, .. }) = find(storage)
+    {
         let error = error.and(format_args!("the image {what}"));
         return match hint {
             Some(hint) => error.with_hint(*hint),
             None => error,
         };
     }
-    let table = match PartitionTable::read(storage) {
-        Ok(Some(table)) => table,
+    let kind = match &table {
+        Ok(Some(table)) => table.kind.name(),
         Err(damage) if damage.kind() == ErrorKind::Corrupt => return error.and(damage.message()),
         Ok(None) | Err(_) => return error,
     };
-    let kind = table.kind.name();
     let error = error.and(format_args!("the image begins with a partition table ({kind})"));
-    let is_luks = |it: &&super::Partition| is_luks_at(storage, it.offset);
-    match table.partitions.iter().find(is_luks) {
-        Some(partition) => {
+    match luks.as_slice() {
+        [] => error.and("none of its partitions holds LUKS"),
+        [partition] => {
             let (number, offset) = (partition.number, partition.offset);
             error.with_hint(format!(
                 "LUKS is in partition {number}, from byte {offset} on: use --partition {number}"
             ))
         }
-        None => error,
+        [first, ..] => {
+            let numbers: Vec<_> = luks.iter().map(|it| it.number.to_string()).collect();
+            error.with_hint(format!(
+                "LUKS is in partitions {}: name one of them, as in --partition {}",
+                numbers.join(", "),
+                first.number
+            ))
+        }
     }
 }

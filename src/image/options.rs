@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::Image;
-use crate::container::{Container, Part};
+use crate::container::{Container, Part, RawImage};
 use crate::error::Result;
 use crate::header::Header;
 use crate::storage::Access;
@@ -114,6 +114,13 @@ impl OpenOptions {
 }
 
 impl OpenOptions {
+    /// Opens a file, or the part of one that these options name, without reading a header.
+    pub fn open_raw(&self, path: impl AsRef<Path>) -> Result<RawImage> {
+        let is_written = self.write || self.sharing.writes();
+        let access = if is_written { Access::ReadWrite } else { Access::ReadOnly };
+        RawImage::open(path.as_ref(), &self.part, access, self.claim())
+    }
+
     /// Opens and locks the files of an image.
     pub(super) fn container(&self, path: &Path, access: Access) -> Result<Container> {
         match &self.header {

@@ -4,12 +4,10 @@ use std::ffi::OsString;
 
 use keyslot::container::is_luks_at;
 use keyslot::qemu::ImageSpec;
-use keyslot::storage::Access;
 use keyslot::{Error, ErrorKind, OpenOptions, Passphrase, Result, Sharing};
 
 use super::super::image_spec;
 use super::super::limits;
-use super::super::raw_file::RawFile;
 use super::super::report::Failure;
 use super::super::secrets::{Question, not_both};
 use super::new::{no_header, no_keyslot};
@@ -70,7 +68,8 @@ pub fn existing(
 
 fn existing_raw(spec: &ImageSpec, len: u64, conversion: &Conversion<'_>) -> Result<Data> {
     no_keyslot(conversion)?;
-    let raw = RawFile::open(spec, Access::ReadWrite, Sharing::Amend)?;
+    let options = OpenOptions::new().sharing(Sharing::Amend);
+    let raw = image_spec::located(spec, options).open_raw(&spec.path)?;
     let file = raw.storage();
     let stored = file.len().map_err(|e| Error::io("read the length", e))?;
     let is_luks = is_luks_at(file, 0);

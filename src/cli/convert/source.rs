@@ -3,15 +3,14 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use keyslot::container::image_format;
+use keyslot::container::{RawImage, image_format};
 use keyslot::qemu::ImageSpec;
-use keyslot::storage::{Access, FileStorage, Version};
+use keyslot::storage::{FileStorage, Version};
 use keyslot::volume::{Side, Volume};
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Passphrase, Result, Sharing};
 
 use super::super::image_spec;
 use super::super::limits;
-use super::super::raw_file::RawFile;
 use super::super::report::Failure;
 use super::super::secrets::{Question, not_both};
 use super::{Conversion, Persona, invalid};
@@ -24,7 +23,7 @@ pub struct Source {
 }
 
 enum Data {
-    Raw(RawFile),
+    Raw(RawImage),
     Luks(Box<(Image, Volume)>),
 }
 
@@ -57,7 +56,7 @@ impl Source {
     /// What is read.
     pub fn side(&self) -> Result<Side<'_>> {
         match &self.data {
-            Data::Raw(raw) => Side::raw(raw.storage()),
+            Data::Raw(raw) => Side::raw(raw.storage().as_ref()),
             Data::Luks(opened) => Ok(Side::volume(&opened.1)),
         }
     }
@@ -93,7 +92,7 @@ fn open(spec: &ImageSpec, sharing: Sharing, conversion: &Conversion<'_>) -> Resu
     // The part of a raw source is what its own options say.
     let raw = || {
         conversion.args.location.check_none("a raw source")?;
-        RawFile::open(spec, Access::ReadOnly, sharing)
+        image_spec::located(spec, OpenOptions::new().sharing(sharing)).open_raw(&spec.path)
     };
     if spec.driver.as_deref() == Some("raw") {
         return match secret {
@@ -138,8 +137,8 @@ fn open(spec: &ImageSpec, sharing: Sharing, conversion: &Conversion<'_>) -> Resu
     Ok(Data::Luks(Box::new((image, volume))))
 }
 
-fn raw_unless_other(raw: RawFile) -> Result<Data> {
-    match image_format(raw.storage()) {
+fn raw_unless_other(raw: RawImage) -> Result<Data> {
+    match image_format(raw.storage().as_ref()) {
         Some(format) => Err(other(format)),
         None => Ok(Data::Raw(raw)),
     }

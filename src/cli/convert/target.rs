@@ -2,13 +2,13 @@
 
 use std::ffi::OsString;
 
+use keyslot::container::RawImage;
 use keyslot::qemu::Options;
 use keyslot::storage::{FileStorage, NewFile, Place, Storage};
 use keyslot::volume::{Side, Volume};
 use keyslot::{Error, ErrorKind, Image, NewImage, Passphrase, Result};
 use serde_json::Value;
 
-use super::super::raw_file::RawFile;
 use super::super::report::Failure;
 use super::super::{create, image_spec};
 use super::existing::existing;
@@ -30,7 +30,7 @@ pub struct Target {
 pub enum Data {
     NewRaw(Box<NewFile>),
     NewLuks(Box<NewImage>),
-    Raw(RawFile),
+    Raw(RawImage),
     Luks(Box<Opened>),
 }
 
@@ -102,7 +102,7 @@ impl Target {
         match &self.data {
             Data::NewRaw(file) => Side::file(file.storage()),
             Data::NewLuks(image) => Ok(Side::volume(image.volume()?)),
-            Data::Raw(raw) => Side::raw(raw.storage()),
+            Data::Raw(raw) => Side::raw(raw.storage().as_ref()),
             Data::Luks(opened) => Ok(Side::volume(&opened.volume)),
         }
     }

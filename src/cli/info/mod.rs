@@ -1,5 +1,6 @@
 //! `keyslot info`: what the header says, as `qemu-img info` prints it.
 
+mod disk;
 mod luks1;
 mod luks2;
 mod nodes;
@@ -26,7 +27,7 @@ use super::{ObjectArgs, Outcome, Output, Persona, SOURCES, check, image_spec, ou
 /// Show the header and its keyslots
 ///
 /// Prints what qemu-img info prints, and of a LUKS2 header all that is in it. Takes no lock and needs no secret; with one, it also says
-/// which keyslots it opens.
+/// which keyslots it opens. Of a disk image with LUKS in a partition it lists the partitions.
 #[derive(Args)]
 #[command(after_help = SOURCES)]
 #[allow(clippy::struct_excessive_bools, reason = "each is an option")]
@@ -165,7 +166,20 @@ fn show(
     }
     let sharing = if secret.is_some() { Sharing::ReadData } else { Sharing::None };
     let options = args.location.apply_with(&spec, OpenOptions::new().sharing(sharing));
-    let image = options.and_then(|options| options.open(&spec.path)).map_err(&opening)?;
+    let image = match options.and_then(|options| options.open(&spec.path)) {
+        Err(error)
+            if error.kind() == ErrorKind::NotLuks
+                && is_plain(args, &spec)
+                && persona == Persona::Keyslot =>
+        {
+            // A disk with LUKS in one of its partitions is not LUKS, but there is much to show.
+            return match disk::describe(&spec).map_err(&opening)? {
+                Some(document) => Ok((shown(&document, gap, args), None)),
+                None => Err(opening(error)),
+            };
+        }
+        image => image.map_err(&opening)?,
+    };
     persona.admit(&image).map_err(&opening)?;
     if args.metadata {
         let text = metadata(image.header()).map_err(|e| opening(e.with_path(&spec.path)))?;
@@ -199,6 +213,12 @@ fn show(
         document["estimates"] = estimates;
     }
     Ok((shown(&document, gap, args), wrong))
+}
+
+/// Whether nothing says that the image is LUKS.
+fn is_plain(args: &InfoArgs, spec: &ImageSpec) -> bool {
+    let asks_luks = args.metadata || args.estimate || args.secret.is_some();
+    !asks_luks && spec.driver.is_none() && spec.key_secret.is_none() && !args.location.is_given()
 }
 
 /// The document as it is asked for.
@@ -282,6 +302,7 @@ fn text(document: &Value) -> String {
             [format!("keyslot {keyslot} opens in about {ms} ms on this machine\n")]
         })
         .collect();
+    let partitions = disk::text(document);
     // A raw image has none.
     let specific = document.get("format-specific").map_or(String::new(), |specific| {
         let data = human(&without_metadata(&specific["data"]), 1);
@@ -293,6 +314,7 @@ fn text(document: &Value) -> String {
          virtual size: {virtual_size}\n\
          disk size: {disk_size}\n\
          {specific}\
+         {partitions}\
          {children}{opens}{estimates}",
         string(&document["format"]),
     )

@@ -30,7 +30,7 @@ pub fn members(command: &str) -> &'static [&'static [Member]] {
         "keyslot-create" => &[IMAGE, CREATED, HEADER, OPENED],
         "keyslot-header-backup" => &[IMAGE, BACKUP],
         "keyslot-header-restore" => &[IMAGE, DRY_RUN, RESTORE],
-        "keyslot-info" => &[INFO, INFO_LUKS1, INFO_LUKS2],
+        "keyslot-info" => &[INFO, INFO_LUKS1, INFO_LUKS2, INFO_DISK],
         "keyslot-repair" => &[IMAGE, DRY_RUN, REPAIR],
         "keyslot-token-import" | "keyslot-token-remove" => &[IMAGE, DRY_RUN, TOKEN],
         "keyslot-token-list" => &[IMAGE, TOKENS],
@@ -281,12 +281,12 @@ const INFO: &[Member] = &[
     member("children[]", "any", "QEMU's"),
     member("virtual-size", "integer or null", "Size of the payload in bytes"),
     member("filename", "string", "Image, as qemu-img names it"),
-    member("format", "string", "luks (which is LUKS1) or luks2"),
+    member("format", "string", "luks (which is LUKS1), luks2, or raw for a partitioned disk"),
     member("actual-size", "integer", "Bytes that the file takes on its file system"),
-    member("format-specific", "object", "QEMU's: what the header says"),
+    member("format-specific", "object, optional", "QEMU's: what the header says"),
     member("format-specific.type", "string", "The format again"),
     member("format-specific.data", "object or null", "The header"),
-    member("encrypted", "boolean", "QEMU's: always true"),
+    member("encrypted", "boolean, optional", "QEMU's: always true"),
     member("dirty-flag", "boolean", "QEMU's: always false"),
     member("secret-opens", "array, optional", "Keyslots that the secret opens, with --secret"),
     member("secret-opens[]", "integer", "Index of a keyslot"),
@@ -294,6 +294,27 @@ const INFO: &[Member] = &[
     member("estimates[].keyslot", "integer", "Index of the keyslot"),
     member("estimates[].milliseconds", "integer", "Time to open it on this machine"),
     member("format-specific.data.uuid", "string", "UUID of the image"),
+];
+
+/// A disk image that is not LUKS itself
+const INFO_DISK: &[Member] = &[
+    member(
+        "partition-table",
+        "string, optional",
+        "Of a disk with LUKS in a partition (the format is raw then): gpt or mbr",
+    ),
+    member("partitions", "array, optional", "Partitions of such a disk"),
+    member("partitions[].partition", "integer", "Number, for --partition"),
+    member("partitions[].type", "string", "GUID of its type, or 0x and a number"),
+    member("partitions[].type-name", "string, optional", "Usual name of that type"),
+    member("partitions[].name", "string, optional", "GPT: its name"),
+    member("partitions[].offset", "integer", "Start in bytes"),
+    member("partitions[].size", "integer", "Length in bytes"),
+    member("partitions[].truncated", "boolean, optional", "True if the file ends before it does"),
+    member("partitions[].luks", "object, optional", "LUKS header in it"),
+    member("partitions[].luks.format", "string, optional", "luks (which is LUKS1) or luks2"),
+    member("partitions[].luks.uuid", "string, optional", "UUID of the image in it"),
+    member("partitions[].luks.unusable", "string, optional", "Why the header cannot be used"),
 ];
 
 /// QEMU's names
