@@ -16,7 +16,8 @@ use super::progress::Percent;
 use super::report::Failure;
 use super::secrets::{Question, Secrets, not_both};
 use super::{
-    ChangeArgs, KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Persona, SOURCES, check_cache, output,
+    ChangeArgs, KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Persona, SOURCES, Status, check_cache,
+    output,
 };
 
 /// Change keyslots by QEMU's options
@@ -210,7 +211,7 @@ fn help(format: Option<&str>) -> Outcome {
         }
         _ => output::print(AMEND_HELP)?,
     }
-    Ok(())
+    Ok(Status::Done)
 }
 
 /// The rest of QEMU's warning

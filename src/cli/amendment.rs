@@ -11,13 +11,13 @@ use keyslot::kdf::Pbkdf;
 use keyslot::secret::Passphrase;
 use keyslot::unlock::{Unlocked, Until};
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
-use serde_json::{Value, json};
 
+use super::changes::{AmendmentReport, KeyslotChange};
 use super::check::opens_nothing;
 use super::location::ImageArgs;
 use super::progress::Spinner;
 use super::secrets::{Question, Secrets, check_not_empty, line_end_warning};
-use super::{ChangeArgs, Outcome, Output, Persona, changes, check_count, output, qemu_format};
+use super::{ChangeArgs, Outcome, Persona, check_count, output};
 
 /// An image, opened to be changed.
 pub struct Amendment {
@@ -250,7 +250,7 @@ pub fn carry_out(
 ) -> Outcome {
     let mut told = HashSet::new();
     let mut attempts = ATTEMPTS;
-    let (plan, warnings, changes) = loop {
+    let (changes, warnings) = loop {
         attempts -= 1;
         let plan = amendment.plan(request.clone(), unlocked.is_some())?;
         let damage = amendment.image.header().warning().map(str::to_owned).into_iter();
@@ -261,8 +261,7 @@ pub fn carry_out(
             }
         }
         if args.dry_run || plan.changes().is_empty() {
-            let changes: Vec<Value> = plan.changes().iter().map(changes::planned).collect();
-            break (plan, warnings, changes);
+            break (plan.changes().iter().filter_map(KeyslotChange::planned).collect(), warnings);
         }
         let _spinner = Spinner::start("writing keyslots", amendment.quiet);
         match amendment.image.amend(&plan, unlocked) {
@@ -270,26 +269,14 @@ pub fn carry_out(
                 if error.kind() == ErrorKind::Changed && attempts > 0 && amendment.is_at_path() => {
             }
             result => {
-                let changes = result?.iter().map(changes::done).collect();
-                break (plan, warnings, changes);
+                break (result?.iter().filter_map(KeyslotChange::done).collect(), warnings);
             }
         }
     };
-    let text = if args.output == Output::Json {
-        let result = json!({
-            "filename": amendment.path.to_string_lossy(),
-            "dry-run": args.dry_run,
-            "changes": changes,
-            "warnings": warnings,
-        });
-        qemu_format::json_line(&result)
-    } else if (tell || args.dry_run) && !args.quiet {
-        changes::describe(&plan, &changes, args.dry_run)
-    } else {
-        return Ok(());
-    };
-    let print = if args.dry_run { output::print } else { output::print_done };
-    Ok(print(&text)?)
+    let filename = output::filename(&amendment.path);
+    let report = AmendmentReport { filename, dry_run: args.dry_run, changes, warnings };
+    let quiet = args.quiet || !(tell || args.dry_run);
+    Ok(output::report(&report, args.output, quiet)?)
 }
 
 /// The keyslot that a change erases, if it does nothing else.

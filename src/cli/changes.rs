@@ -1,129 +1,201 @@
-//! Changes of keyslots as text and JSON: planned, done, and interrupted.
+//! Changes of keyslots in reports: planned, done, and interrupted.
+
+use std::fmt::{self, Display, Formatter};
 
 use keyslot::Done;
-use keyslot::amend::{Plan, PlannedChange};
+use keyslot::amend::PlannedChange;
 use keyslot::crypto::{KdfAlg, KdfKind};
 use keyslot::header::{Leftover, Staging};
 use keyslot::kdf::{Cost, Pbkdf};
-use serde_json::{Value, json};
+use serde::Serialize;
 
-/// One line for each change.
-pub fn describe(plan: &Plan, changes: &[Value], dry_run: bool) -> String {
-    let mut lines = String::new();
-    for (change, planned) in changes.iter().zip(plan.changes()) {
-        let keyslot = &change["keyslot"];
-        let would = if dry_run { "would be " } else { "" };
-        let action = match planned {
-            PlannedChange::Add { .. } => "added",
-            PlannedChange::Erase { .. } => "erased",
-            PlannedChange::Replace { .. } => "replaced",
-            _ => "changed",
-        };
-        let mut detail = kdf(change);
-        if let (Some(text), Some(staging)) = (&mut detail, change.get("staging")) {
-            *text = format!("{text}, by way of keyslot {staging}");
-        }
-        let detail = detail.map_or(String::new(), |text| format!(" ({text})"));
-        lines.extend([format!("keyslot {keyslot} {would}{action}{detail}\n")]);
-    }
-    lines
+use super::output::Report;
+
+/// An amendment, planned or done.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct AmendmentReport {
+    pub filename: String,
+    pub dry_run: bool,
+    pub changes: Vec<KeyslotChange>,
+    pub warnings: Vec<String>,
 }
 
-/// How hard it is to open, if there is anything to say of that.
-pub fn kdf(keyslot: &Value) -> Option<String> {
-    let alg = keyslot["kdf"].as_str().filter(|&alg| alg != KdfKind::Pbkdf2.name());
-    if let (Some(alg), Some(time)) = (alg, keyslot.get("time")) {
-        if keyslot.get("memory-kib").is_none() {
-            return Some(format!("{alg}: {time} passes"));
-        }
-        let (memory, cpus) = (&keyslot["memory-kib"], &keyslot["cpus"]);
-        return Some(format!("{alg}: {time} passes over {memory} KiB, parallelism {cpus}"));
-    }
-    if let Some(iterations) = keyslot.get("iterations") {
-        return Some(format!("{iterations} iterations"));
-    }
-    let ms = keyslot.get("iter-time-ms")?;
-    Some(match alg {
-        Some(alg) => format!("{alg} for {ms} ms"),
-        None => format!("iteration count for {ms} ms"),
-    })
-}
-
-/// Puts a KDF and its cost among the members of `keyslot`.
-pub fn set_kdf(keyslot: &mut Value, kdf: KdfAlg) {
-    keyslot["kdf"] = json!(kdf.kind().name());
-    match kdf {
-        KdfAlg::Pbkdf2 { iterations, .. } => keyslot["iterations"] = json!(iterations),
-        KdfAlg::Argon2 { time, memory, parallelism, .. } => {
-            keyslot["time"] = json!(time);
-            keyslot["memory-kib"] = json!(memory);
-            keyslot["cpus"] = json!(parallelism);
-        }
-        _ => {}
+impl Report for AmendmentReport {
+    fn is_change(&self) -> bool {
+        !self.dry_run
     }
 }
 
-/// A change that would be made, for JSON.
-pub fn planned(change: &PlannedChange) -> Value {
-    match change {
-        PlannedChange::Add { keyslot, pbkdf, .. } => with_cost("add", *keyslot, pbkdf),
-        PlannedChange::Replace { keyslot, pbkdf, staging, .. } => {
-            let mut value = with_cost("replace", *keyslot, pbkdf);
-            if let Staging::Keyslot(staging) = staging {
-                value["staging"] = json!(staging);
+impl Display for AmendmentReport {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let would = if self.dry_run { "would be " } else { "" };
+        for KeyslotChange { action, keyslot, kdf, staging } in &self.changes {
+            let action = match action {
+                Action::Add => "added",
+                Action::Erase => "erased",
+                Action::Replace => "replaced",
+            };
+            write!(f, "keyslot {keyslot} {would}{action}")?;
+            if let Some(cost) = kdf.as_ref().and_then(KdfCost::text) {
+                match staging {
+                    Some(staging) => write!(f, " ({cost}, by way of keyslot {staging})")?,
+                    None => write!(f, " ({cost})")?,
+                }
             }
-            value
+            writeln!(f)?;
         }
-        PlannedChange::Erase { keyslot } => json!({ "action": "erase", "keyslot": keyslot }),
-        _ => Value::Null,
+        Ok(())
     }
 }
 
-fn with_cost(action: &str, keyslot: usize, pbkdf: &Pbkdf) -> Value {
-    let kind = pbkdf.kind.unwrap_or(KdfKind::Pbkdf2);
-    let mut value = json!({ "action": action, "keyslot": keyslot, "kdf": kind.name() });
-    match pbkdf.cost {
-        Cost::Iterations(n) if kind == KdfKind::Pbkdf2 => value["iterations"] = json!(n),
-        Cost::Iterations(n) => value["time"] = json!(n),
-        Cost::Time(time) => {
-            value["iter-time-ms"] = json!(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-        }
-        _ => {}
-    }
-    value
+/// A change of one keyslot.
+#[derive(Serialize)]
+pub struct KeyslotChange {
+    action: Action,
+    keyslot: usize,
+    #[serde(flatten)]
+    kdf: Option<KdfCost>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    staging: Option<usize>,
 }
 
-/// A change that was made, for JSON.
-pub fn done(change: &Done) -> Value {
-    let with_kdf = |action: &str, keyslot: usize, kdf: KdfAlg| {
-        let mut value = json!({ "action": action, "keyslot": keyslot });
-        set_kdf(&mut value, kdf);
-        value
-    };
-    match *change {
-        Done::Added { keyslot, kdf } => with_kdf("add", keyslot, kdf),
-        Done::Erased { keyslot } => json!({ "action": "erase", "keyslot": keyslot }),
-        Done::Replaced { keyslot, kdf } => with_kdf("replace", keyslot, kdf),
-        _ => Value::Null,
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Action {
+    Add,
+    Erase,
+    Replace,
+}
+
+impl KeyslotChange {
+    /// A change that would be made. (`None` for a kind that this command does not know.)
+    pub fn planned(change: &PlannedChange) -> Option<Self> {
+        Some(match change {
+            PlannedChange::Add { keyslot, pbkdf, .. } => {
+                Self::new(Action::Add, *keyslot, Some(KdfCost::planned(pbkdf)))
+            }
+            PlannedChange::Replace { keyslot, pbkdf, staging, .. } => {
+                let staging = match staging {
+                    Staging::Keyslot(staging) => Some(*staging),
+                    _ => None,
+                };
+                let kdf = Some(KdfCost::planned(pbkdf));
+                Self { staging, ..Self::new(Action::Replace, *keyslot, kdf) }
+            }
+            PlannedChange::Erase { keyslot } => Self::new(Action::Erase, *keyslot, None),
+            _ => return None,
+        })
+    }
+
+    /// A change that was made.
+    pub fn done(change: &Done) -> Option<Self> {
+        Some(match *change {
+            Done::Added { keyslot, kdf } => Self::new(Action::Add, keyslot, Some(KdfCost::of(kdf))),
+            Done::Erased { keyslot } => Self::new(Action::Erase, keyslot, None),
+            Done::Replaced { keyslot, kdf } => {
+                Self::new(Action::Replace, keyslot, Some(KdfCost::of(kdf)))
+            }
+            _ => return None,
+        })
+    }
+
+    fn new(action: Action, keyslot: usize, kdf: Option<KdfCost>) -> Self {
+        Self { action, keyslot, kdf, staging: None }
     }
 }
 
-/// A leftover of an interrupted change, for JSON.
-pub fn leftover(leftover: Leftover) -> Value {
-    match leftover {
-        Leftover::Wipe { keyslot } => json!({ "kind": "wipe", "keyslot": keyslot }),
-        Leftover::Replace { keyslot, staging } => {
-            json!({ "kind": "replace", "keyslot": keyslot, "staging": staging })
-        }
-        Leftover::Twins { keyslot, staging } => {
-            json!({ "kind": "twins", "keyslot": keyslot, "staging": staging })
-        }
-        Leftover::Staging { keyslot, staging } => {
-            json!({ "kind": "staging", "keyslot": keyslot, "staging": staging })
-        }
-        Leftover::Area(area) => {
-            json!({ "kind": "area", "offset": area.offset, "size": area.len })
-        }
-        _ => Value::Null,
+/// A KDF, and what opening a keyslot with it costs.
+#[derive(Serialize)]
+pub struct KdfCost {
+    kdf: &'static str,
+    #[serde(flatten)]
+    cost: Option<Work>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged, rename_all_fields = "kebab-case")]
+enum Work {
+    /// PBKDF2
+    Iterations { iterations: u32 },
+    /// Argon2
+    Passes { time: u32, memory_kib: u32, cpus: u32 },
+    /// Argon2, planned: the memory depends on the machine
+    PassesOnly { time: u32 },
+    /// Planned: to be calibrated
+    Time { iter_time_ms: u64 },
+}
+
+impl KdfCost {
+    /// That of a keyslot.
+    pub fn of(kdf: KdfAlg) -> Self {
+        let cost = match kdf {
+            KdfAlg::Pbkdf2 { iterations, .. } => Some(Work::Iterations { iterations }),
+            KdfAlg::Argon2 { time, memory: memory_kib, parallelism: cpus, .. } => {
+                Some(Work::Passes { time, memory_kib, cpus })
+            }
+            _ => None,
+        };
+        Self { kdf: kdf.kind().name(), cost }
+    }
+
+    fn planned(pbkdf: &Pbkdf) -> Self {
+        let kind = pbkdf.kind.unwrap_or(KdfKind::Pbkdf2);
+        let cost = match pbkdf.cost {
+            Cost::Iterations(iterations) if kind == KdfKind::Pbkdf2 => {
+                Some(Work::Iterations { iterations })
+            }
+            Cost::Iterations(time) => Some(Work::PassesOnly { time }),
+            Cost::Time(time) => Some(Work::Time {
+                iter_time_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+            }),
+            _ => None,
+        };
+        Self { kdf: kind.name(), cost }
+    }
+
+    /// The cost for a person, if it is known.
+    pub fn text(&self) -> Option<String> {
+        let kdf = self.kdf;
+        Some(match self.cost.as_ref()? {
+            Work::Iterations { iterations } => format!("{iterations} iterations"),
+            Work::Passes { time, memory_kib, cpus } => {
+                format!("{kdf}: {time} passes over {memory_kib} KiB, parallelism {cpus}")
+            }
+            Work::PassesOnly { time } => format!("{kdf}: {time} passes"),
+            Work::Time { iter_time_ms: ms } if kdf == KdfKind::Pbkdf2.name() => {
+                format!("iteration count for {ms} ms")
+            }
+            Work::Time { iter_time_ms: ms } => format!("{kdf} for {ms} ms"),
+        })
+    }
+}
+
+/// What an interrupted change left behind.
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum LeftoverReport {
+    Wipe { keyslot: usize },
+    Replace { keyslot: usize, staging: usize },
+    Twins { keyslot: usize, staging: usize },
+    Staging { keyslot: usize, staging: usize },
+    Area { offset: u64, size: usize },
+}
+
+impl LeftoverReport {
+    /// Those that this command knows.
+    pub fn all(leftovers: Vec<Leftover>) -> Vec<Self> {
+        leftovers.into_iter().filter_map(Self::new).collect()
+    }
+
+    fn new(leftover: Leftover) -> Option<Self> {
+        Some(match leftover {
+            Leftover::Wipe { keyslot } => Self::Wipe { keyslot },
+            Leftover::Replace { keyslot, staging } => Self::Replace { keyslot, staging },
+            Leftover::Twins { keyslot, staging } => Self::Twins { keyslot, staging },
+            Leftover::Staging { keyslot, staging } => Self::Staging { keyslot, staging },
+            Leftover::Area(area) => Self::Area { offset: area.offset, size: area.len },
+            _ => return None,
+        })
     }
 }

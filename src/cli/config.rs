@@ -1,14 +1,17 @@
 //! `keyslot config` and `keyslot uuid`: what a header says of itself and of its keyslots' order.
 
+use std::fmt::{self, Display, Formatter};
+
 use clap::{Args, ValueEnum};
 use keyslot::header::luks2::Metadata;
 use keyslot::header::{Edit, Priority};
 use keyslot::{Error, ErrorKind, Result};
-use serde_json::{Value, json};
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::location::ImageArgs;
-use super::{ChangeArgs, Outcome, Output, output, qemu_format};
+use super::output::{self, Report};
+use super::{ChangeArgs, Outcome};
 
 /// Set the priority of a keyslot, the label or the subsystem of a LUKS2 image
 #[derive(Args)]
@@ -62,47 +65,90 @@ pub struct UuidArgs {
 /// Runs `keyslot config`.
 pub fn config(args: &ConfigArgs) -> Outcome {
     let mut edits = Vec::new();
-    let (mut result, mut text) = (json!({}), Vec::new());
-    if let (Some(keyslot), Some(priority)) = (args.keyslot, args.priority) {
-        let priority = match priority {
-            PriorityName::Prefer => Priority::Prefer,
-            PriorityName::Normal => Priority::Normal,
-            PriorityName::Ignore => Priority::Ignore,
-        };
+    let priority = args.priority.map(|priority| match priority {
+        PriorityName::Prefer => Priority::Prefer,
+        PriorityName::Normal => Priority::Normal,
+        PriorityName::Ignore => Priority::Ignore,
+    });
+    if let (Some(keyslot), Some(priority)) = (args.keyslot, priority) {
         edits.push(Edit::SetPriority { keyslot, priority });
-        result["keyslot"] = json!(keyslot);
-        result["priority"] = json!(priority.name());
-        text.push(format!("priority of keyslot {keyslot}: {}", priority.name()));
     }
-    if let Some(label) = &args.label {
-        edits.push(Edit::SetLabel(label.clone()));
-        result["label"] = json!(label);
-        text.push(format!("label: {}", output::foreign(label)));
+    edits.extend(args.label.clone().map(Edit::SetLabel));
+    edits.extend(args.subsystem.clone().map(Edit::SetSubsystem));
+    let configured = Configured {
+        keyslot: args.keyslot,
+        priority: priority.map(Priority::name),
+        label: args.label.clone(),
+        subsystem: args.subsystem.clone(),
+    };
+    edit(&args.image, &args.change, &edits, |_, _| configured)
+}
+
+/// What `config` sets.
+#[derive(Serialize)]
+struct Configured {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keyslot: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subsystem: Option<String>,
+}
+
+impl Display for Configured {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if let (Some(keyslot), Some(priority)) = (self.keyslot, self.priority) {
+            writeln!(f, "priority of keyslot {keyslot}: {priority}")?;
+        }
+        if let Some(label) = &self.label {
+            writeln!(f, "label: {}", output::foreign(label))?;
+        }
+        if let Some(subsystem) = &self.subsystem {
+            writeln!(f, "subsystem: {}", output::foreign(subsystem))?;
+        }
+        Ok(())
     }
-    if let Some(subsystem) = &args.subsystem {
-        edits.push(Edit::SetSubsystem(subsystem.clone()));
-        result["subsystem"] = json!(subsystem);
-        text.push(format!("subsystem: {}", output::foreign(subsystem)));
-    }
-    edit(&args.image, &args.change, &edits, |_, _| (result, text.join("\n")))
 }
 
 /// Runs `keyslot uuid`.
 pub fn uuid(args: &UuidArgs) -> Outcome {
     let Some(text) = &args.uuid else {
         let uuid = args.image.open()?.header().uuid();
-        let text = if args.change.output == Output::Json {
-            let result = json!({ "filename": args.image.path().to_string_lossy(), "uuid": uuid });
-            qemu_format::json_line(&result)
-        } else {
-            format!("{uuid}\n")
-        };
-        return Ok(output::print(&text)?);
+        let report = UuidReport { filename: output::filename(args.image.path()), uuid };
+        return Ok(output::report(&report, args.change.output, false)?);
     };
     let uuid = if text == "random" { Uuid::new_v4() } else { parse_uuid(text)? };
-    edit(&args.image, &args.change, &[Edit::SetUuid(uuid)], |_, _| {
-        (json!({ "uuid": uuid.to_string() }), format!("uuid: {uuid}"))
-    })
+    let changed = NewUuid { uuid: uuid.to_string() };
+    edit(&args.image, &args.change, &[Edit::SetUuid(uuid)], |_, _| changed)
+}
+
+/// The UUID of an image.
+#[derive(Serialize)]
+struct UuidReport {
+    filename: String,
+    uuid: String,
+}
+
+impl Report for UuidReport {}
+
+impl Display for UuidReport {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.uuid)
+    }
+}
+
+/// The UUID that `uuid` sets.
+#[derive(Serialize)]
+struct NewUuid {
+    uuid: String,
+}
+
+impl Display for NewUuid {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "uuid: {}", self.uuid)
+    }
 }
 
 /// A UUID in the one form that cryptsetup takes and writes: the crate knows others too.
@@ -114,13 +160,13 @@ pub fn parse_uuid(text: &str) -> Result<Uuid> {
     })
 }
 
-/// Makes these edits, unless it is a dry run, and says what `describe` makes of the metadata before
-/// and after: members for JSON, and lines.
-pub fn edit(
+/// Makes these edits, unless it is a dry run, and reports what `describe` makes of the metadata
+/// before and after.
+pub fn edit<T: Serialize + Display>(
     image: &ImageArgs,
     args: &ChangeArgs,
     edits: &[Edit],
-    describe: impl FnOnce(Option<&Metadata>, Option<&Metadata>) -> (Value, String),
+    describe: impl FnOnce(Option<&Metadata>, Option<&Metadata>) -> T,
 ) -> Outcome {
     let path = image.path();
     let mut image = image.apply(args.open_options()).open(path)?;
@@ -140,20 +186,36 @@ pub fn edit(
     let metadata =
         |header: &keyslot::header::Header| header.luks2().map(|it| it.metadata().clone());
     let (before, after) = (metadata(&before), metadata(&after));
-    let (mut result, text) = describe(before.as_ref(), after.as_ref());
-    let text = if args.output == Output::Json {
-        result["filename"] = json!(path.to_string_lossy());
-        result["dry-run"] = json!(args.dry_run);
-        qemu_format::json_line(&result)
-    } else if args.quiet {
-        return Ok(());
-    } else {
-        let would = if args.dry_run { "would be done: " } else { "" };
-        let lines = text.lines().flat_map(|line| [would, line, "\n"]);
-        lines.collect()
+    let report = EditReport {
+        edited: describe(before.as_ref(), after.as_ref()),
+        filename: output::filename(path),
+        dry_run: args.dry_run,
     };
-    let print = if args.dry_run { output::print } else { output::print_done };
-    Ok(print(&text)?)
+    Ok(output::report(&report, args.output, args.quiet)?)
+}
+
+/// An edit of the metadata, planned or done. The text of `edited` is a line for each change.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct EditReport<T> {
+    #[serde(flatten)]
+    edited: T,
+    filename: String,
+    dry_run: bool,
+}
+
+impl<T: Serialize + Display> Report for EditReport<T> {
+    fn is_change(&self) -> bool {
+        !self.dry_run
+    }
+}
+
+impl<T: Display> Display for EditReport<T> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let would = if self.dry_run { "would be done: " } else { "" };
+        let text = self.edited.to_string();
+        text.lines().try_for_each(|line| writeln!(f, "{would}{line}"))
+    }
 }
 
 /// Length of a hyphenated UUID

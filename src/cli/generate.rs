@@ -7,7 +7,7 @@ use clap::{Arg, Args, Command, ValueHint};
 use clap_complete::Shell;
 use keyslot::crypto::HashAlg;
 
-use super::{Outcome, manual, output};
+use super::{Outcome, Status, manual, output};
 
 /// Print completions for a shell
 #[derive(Args)]
@@ -28,12 +28,14 @@ pub fn completions(args: &CompletionsArgs, command: Command) -> Outcome {
     let mut command = with_values(command);
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "keyslot", &mut script);
-    Ok(output::print(&String::from_utf8_lossy(&script))?)
+    output::print(&String::from_utf8_lossy(&script))?;
+    Ok(Status::Done)
 }
 
 /// Runs `keyslot man`.
 pub fn man(args: &ManArgs, command: Command) -> Outcome {
-    Ok(manual::write(command, &args.directory)?)
+    manual::write(command, &args.directory)?;
+    Ok(Status::Done)
 }
 
 /// The command with the values that its arguments are likely to get. They take others too, which

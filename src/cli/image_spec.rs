@@ -77,7 +77,7 @@ pub fn qemu_name(spec: &ImageSpec) -> String {
         return spec.path.to_string_lossy().into_owned();
     }
     let secret = match &spec.key_secret {
-        Some(id) => format!(r#", "key-secret": {}"#, qemu_format::json(&id.as_str().into())),
+        Some(id) => format!(r#", "key-secret": {}"#, qemu_format::json_string(id)),
         None => String::new(),
     };
     let file = if spec.is_part() { raw_node(spec) } else { file_node(spec) };
@@ -98,5 +98,5 @@ fn raw_node(spec: &ImageSpec) -> String {
 
 fn file_node(spec: &ImageSpec) -> String {
     let path = spec.path.to_string_lossy();
-    format!(r#"{{"driver": "file", "filename": {}}}"#, qemu_format::json(&path.as_ref().into()))
+    format!(r#"{{"driver": "file", "filename": {}}}"#, qemu_format::json_string(&path))
 }

@@ -3,9 +3,8 @@
 use clap::{Args, ValueEnum};
 use keyslot::ErrorKind;
 
-use super::Outcome;
 use super::location::ImageArgs;
-use super::report::Failure;
+use super::{Outcome, Status};
 
 /// Tell by the exit status whether a file is a LUKS image: 0 if it is, 1 if not
 ///
@@ -30,14 +29,18 @@ enum Kind {
 
 /// Runs the command.
 pub fn run(args: &IsLuksArgs) -> Outcome {
-    let image = args.image.open().map_err(|error| match error.kind() {
-        ErrorKind::NotLuks | ErrorKind::Corrupt | ErrorKind::Unsupported => Failure::silent(),
-        _ => error.into(),
-    })?;
-    let is_luks2 = image.header().luks2().is_some();
-    match args.kind {
-        None | Some(Kind::Luks) => Ok(()),
-        Some(kind) if (kind == Kind::Luks2) == is_luks2 => Ok(()),
-        Some(_) => Err(Failure::silent()),
-    }
+    let is_luks2 = match args.image.open() {
+        Ok(image) => image.header().luks2().is_some(),
+        Err(error) => match error.kind() {
+            ErrorKind::NotLuks | ErrorKind::Corrupt | ErrorKind::Unsupported => {
+                return Ok(Status::Failed);
+            }
+            _ => return Err(error.into()),
+        },
+    };
+    Ok(match args.kind {
+        None | Some(Kind::Luks) => Status::Done,
+        Some(kind) if (kind == Kind::Luks2) == is_luks2 => Status::Done,
+        Some(_) => Status::Failed,
+    })
 }

@@ -30,6 +30,7 @@ mod qemu_words;
 mod repair;
 mod report;
 mod secrets;
+mod status;
 mod token;
 
 use std::ffi::OsString;
@@ -43,6 +44,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use self::kdf::{KDF_TWICE, KdfArgs, KdfName, check_count};
 use self::report::{Failure, Overrides};
+use self::status::Status;
 
 /// The command line. `create` has the short options of `cryptsetup luksFormat`, `-h` among them.
 fn command() -> clap::Command {
@@ -108,7 +110,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Uuid(args) => config::uuid(&args),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status.into(),
         Err(failure) => report::failure(name, asked, overrides, &failure),
     }
 }
@@ -233,18 +235,9 @@ impl Command {
 
 /// The exit statuses, for help.
 fn exit_status() -> String {
-    let list: Vec<_> = STATUSES.iter().map(|(status, text)| format!("{status} {text}")).collect();
+    let list = Status::ALL.map(|status| format!("{} {}", status.code(), status.meaning()));
     format!("Exit status: {}.", list.join("; "))
 }
-
-const STATUSES: [(u8, &str); 6] = [
-    (0, "done"),
-    (1, "wrong usage, or any other failure"),
-    (2, "no keyslot opens with the secret"),
-    (3, "out of memory"),
-    (4, "not a LUKS image, or a damaged or unsupported one, or one that nothing opens any more"),
-    (5, "in use by another program"),
-];
 
 const SOURCES: &str = "\
 SOURCE is where a secret is: prompt (the default on a terminal), file:PATH, env:NAME, \
@@ -332,4 +325,4 @@ fn check_cache(cache: Option<&String>, what: &str) -> Result<()> {
     }
 }
 
-type Outcome = std::result::Result<(), Failure>;
+type Outcome = std::result::Result<Status, Failure>;

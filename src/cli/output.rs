@@ -1,9 +1,41 @@
 //! Standard output and standard error, whatever is at their other ends.
 
+use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
 use keyslot::{Error, Result};
+use serde::Serialize;
+
+use super::{Output, Status, qemu_format};
+
+/// What a command found or did: its JSON is what the man page lists, its text is for a person.
+pub trait Report: Serialize + Display {
+    /// Exit status of the command.
+    fn exit_status(&self) -> Status {
+        Status::Done
+    }
+
+    /// Whether something was changed. If the report cannot be printed, the error says so.
+    fn is_change(&self) -> bool {
+        false
+    }
+}
+
+/// Prints a report in the form that was asked for, and returns its exit status. JSON is printed
+/// even if the command is to be quiet.
+pub fn report(report: &impl Report, form: Output, quiet: bool) -> Result<Status> {
+    let text = match form {
+        Output::Json => qemu_format::json_line(report)?,
+        Output::Human if quiet => String::new(),
+        Output::Human => report.to_string(),
+    };
+    if !text.is_empty() {
+        let print = if report.is_change() { print_done } else { print };
+        print(&text)?;
+    }
+    Ok(report.exit_status())
+}
 
 /// Writes to standard output. A reader that has gone (`| head`) has what it wanted.
 pub fn print(text: &str) -> Result<()> {
@@ -45,9 +77,9 @@ pub fn foreign(text: &str) -> String {
     escaped(text, &[])
 }
 
-/// A file's name, for a line of ours.
-pub fn shown(path: &Path) -> String {
-    foreign(&path.to_string_lossy())
+/// A file's name, as reports have it.
+pub fn filename(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
 }
 
 /// JSON text with the same escaped, as JSON has it.

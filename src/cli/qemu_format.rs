@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use keyslot::{Error, Result};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::output;
@@ -37,15 +39,32 @@ fn three_digits(value: f64) -> String {
 }
 
 /// JSON with QEMU's indent of four, one member a line, and ASCII only: the form of `info`.
-pub fn json(value: &Value) -> String {
+pub fn json(value: &(impl Serialize + ?Sized)) -> Result<String> {
     let mut out = String::new();
-    write_json(&mut out, value, 0);
+    write_json(&mut out, &members(value)?, 0);
+    Ok(out)
+}
+
+/// A string in JSON, ASCII only.
+pub fn json_string(text: &str) -> String {
+    let mut out = String::new();
+    write_string(&mut out, text);
     out
 }
 
 /// One line of JSON: the form of every other command.
-pub fn json_line(value: &Value) -> String {
-    output::json_text(&format!("{value}\n"))
+pub fn json_line(value: &impl Serialize) -> Result<String> {
+    let text = serde_json::to_string(value).map_err(not_json)?;
+    Ok(output::json_text(&(text + "\n")))
+}
+
+/// The members of a report, in their order.
+fn members(value: &(impl Serialize + ?Sized)) -> Result<Value> {
+    serde_json::to_value(value).map_err(not_json)
+}
+
+fn not_json(error: serde_json::Error) -> Error {
+    Error::io("write JSON", error.into())
 }
 
 fn write_json(out: &mut String, value: &Value, depth: usize) {
@@ -111,10 +130,10 @@ fn write_string(out: &mut String, text: &str) {
 
 /// The `Format specific information` of a value: members with their dashes as spaces, lists with
 /// their indices in brackets.
-pub fn human(value: &Value, depth: usize) -> String {
+pub fn human(value: &impl Serialize, depth: usize) -> Result<String> {
     let mut out = String::new();
-    write_human(&mut out, value, depth);
-    out
+    write_human(&mut out, &members(value)?, depth);
+    Ok(out)
 }
 
 fn write_human(out: &mut String, value: &Value, depth: usize) {
@@ -172,6 +191,6 @@ mod tests {
 
     #[test]
     fn empty_lists_take_two_lines() {
-        assert_eq!(json(&serde_json::json!({ "a": [] })), "{\n    \"a\": [\n    ]\n}");
+        assert_eq!(json(&serde_json::json!({ "a": [] })).unwrap(), "{\n    \"a\": [\n    ]\n}");
     }
 }

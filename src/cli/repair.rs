@@ -1,13 +1,15 @@
 //! `keyslot repair`: a header's copies brought into order, and what an interruption left.
 
-use clap::Args;
-use keyslot::header::Leftover;
-use serde_json::{Value, json};
+use std::fmt::{self, Display, Formatter};
 
-use super::changes::leftover;
+use clap::Args;
+use serde::Serialize;
+
+use super::changes::LeftoverReport;
 use super::location::ImageArgs;
+use super::output::{self, Report};
 use super::progress::Spinner;
-use super::{ChangeArgs, Outcome, Output, output, qemu_format};
+use super::{ChangeArgs, Outcome};
 
 /// Repair what check reports: a damaged or older copy of a LUKS2 header, a damaged entry of an unused
 /// LUKS1 keyslot, and key material that an interrupted amendment did not overwrite
@@ -46,60 +48,76 @@ pub fn run(args: &RepairArgs) -> Outcome {
     let still: Vec<_> = after.iter().flat_map(|after| after.damaged()).map(|it| it.0).collect();
     let mended = damaged.iter().filter(|(index, _)| repaired && !still.contains(index));
     found.extend(mended.map(|(index, why)| format!("keyslot {index} is inactive again: {why}")));
-    let text = if change.output == Output::Json {
-        let listed =
-            |list: &[Leftover]| -> Vec<Value> { list.iter().copied().map(leftover).collect() };
-        let result = json!({
-            "filename": path.to_string_lossy(),
-            "dry-run": change.dry_run,
-            "repaired": repaired,
-            "warnings": found,
-            "leftovers": listed(&leftovers),
-            "left": listed(&left),
-        });
-        qemu_format::json_line(&result)
-    } else if change.quiet {
-        return Ok(());
-    } else {
-        let would = if change.dry_run { "would be " } else { "" };
-        let shown = output::shown(path);
-        let mut text = String::new();
-        for warning in &found {
-            text.extend([format!("{shown}: {would}repaired: {}\n", output::foreign(warning))]);
-        }
-        for &leftover in &leftovers {
-            text.extend([format!("{shown}: {would}{}\n", repaired_leftover(leftover))]);
-        }
-        for _ in &left {
-            text.extend([format!(
-                "{shown}: not overwritten, because the image has an unknown requirement: an area that an interrupted amendment left\n"
-            )]);
-        }
-        if text.is_empty() { format!("{shown}: nothing to repair\n") } else { text }
+    let report = RepairReport {
+        filename: output::filename(path),
+        dry_run: change.dry_run,
+        repaired,
+        warnings: found,
+        leftovers: LeftoverReport::all(leftovers),
+        left: LeftoverReport::all(left),
     };
-    let print = if change.dry_run || !repaired { output::print } else { output::print_done };
-    Ok(print(&text)?)
+    Ok(output::report(&report, change.output, change.quiet)?)
+}
+
+/// A repair, planned or done.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct RepairReport {
+    filename: String,
+    dry_run: bool,
+    repaired: bool,
+    warnings: Vec<String>,
+    leftovers: Vec<LeftoverReport>,
+    /// Leftovers that stay
+    left: Vec<LeftoverReport>,
+}
+
+impl Report for RepairReport {
+    fn is_change(&self) -> bool {
+        self.repaired && !self.dry_run
+    }
+}
+
+impl Display for RepairReport {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let would = if self.dry_run { "would be " } else { "" };
+        let shown = output::foreign(&self.filename);
+        for warning in &self.warnings {
+            writeln!(f, "{shown}: {would}repaired: {}", output::foreign(warning))?;
+        }
+        for leftover in &self.leftovers {
+            writeln!(f, "{shown}: {would}{}", repaired_leftover(leftover))?;
+        }
+        for _ in &self.left {
+            writeln!(
+                f,
+                "{shown}: not overwritten, because the image has an unknown requirement: an area that an interrupted amendment left"
+            )?;
+        }
+        if self.warnings.is_empty() && self.leftovers.is_empty() && self.left.is_empty() {
+            writeln!(f, "{shown}: nothing to repair")?;
+        }
+        Ok(())
+    }
 }
 
 /// The past participle and its object.
-fn repaired_leftover(leftover: Leftover) -> String {
+fn repaired_leftover(leftover: &LeftoverReport) -> String {
     match leftover {
-        Leftover::Wipe { keyslot } => format!("overwritten: the area of erased keyslot {keyslot}"),
-        Leftover::Replace { keyslot, staging } => {
+        LeftoverReport::Wipe { keyslot } => {
+            format!("overwritten: the area of erased keyslot {keyslot}")
+        }
+        LeftoverReport::Replace { keyslot, staging } => {
             format!("finished: the replacement of keyslot {keyslot} by way of keyslot {staging}")
         }
-        Leftover::Twins { keyslot, staging } => {
+        LeftoverReport::Twins { keyslot, staging } => {
             format!("erased: keyslot {staging}, a copy of keyslot {keyslot}")
         }
-        Leftover::Staging { keyslot, staging } => format!(
+        LeftoverReport::Staging { keyslot, staging } => format!(
             "erased: keyslot {staging}, the new secret of an interrupted replacement of keyslot {keyslot}"
         ),
-        Leftover::Area(area) => {
-            format!(
-                "overwritten: {} bytes of erased key material at byte {}",
-                area.len, area.offset
-            )
+        LeftoverReport::Area { offset, size } => {
+            format!("overwritten: {size} bytes of erased key material at byte {offset}")
         }
-        _ => "repaired".to_owned(),
     }
 }

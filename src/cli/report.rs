@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::ffi::OsString;
+use std::fmt::{self, Display, Formatter};
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,18 +10,18 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind as ClapKind};
 use keyslot::storage::sharing::Conflict;
 use keyslot::{Error, ErrorKind};
-use serde_json::{Value, json};
+use serde::Serialize;
 
+use super::output::{self, Report};
 use super::qemu_words::{
     QEMU_FAILED, QEMU_TRY, QEMU_VERSION, amend_words, getopt_words, is_from_qemu, qemu_words,
 };
-use super::{ChangeArgs, Output, Persona, output, qemu_format};
+use super::{ChangeArgs, Output, Persona, Status};
 
 /// An error, and what qemu-img puts before such a one.
 pub struct Failure {
     error: Error,
     qemu_prefix: String,
-    is_told: bool,
     /// Whether the image was opened to be amended, which qemu-img does in two steps
     is_amend: bool,
 }
@@ -56,16 +57,6 @@ impl Failure {
         }
     }
 
-    /// A failure that has been [told](tell) already, and is an exit status and no more.
-    pub fn told(error: Error) -> Self {
-        Self { is_told: true, ..Self::from(error) }
-    }
-
-    /// A failure that is exit status 1 and nothing else.
-    pub fn silent() -> Self {
-        Self::told(Error::new(ErrorKind::InvalidInput, ""))
-    }
-
     /// The error alone, without qemu-img's prefix.
     pub fn into_error(self) -> Error {
         self.error
@@ -78,7 +69,7 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, qemu_prefix: String::new(), is_told: false, is_amend: false }
+        Self { error, qemu_prefix: String::new(), is_amend: false }
     }
 }
 
@@ -114,11 +105,8 @@ pub fn failure(
     overrides: Overrides,
     failure: &Failure,
 ) -> ExitCode {
-    let Failure { error, qemu_prefix, is_told, is_amend } = failure;
+    let Failure { error, qemu_prefix, is_amend } = failure;
     if persona == Persona::QemuImg {
-        if *is_told {
-            return ExitCode::from(1);
-        }
         let cause = cause(error);
         match conflict(error) {
             Some(conflict) => {
@@ -138,38 +126,68 @@ pub fn failure(
         if let Some(hint) = error.hint().filter(|hint| is_from_qemu(hint)) {
             hint.lines().for_each(output::tell);
         }
-        return ExitCode::from(1);
+        return Status::Failed.into();
     }
-    if !is_told {
-        tell(error, overrides);
-        if asked == Output::Json {
-            let mut entry = json!({});
-            if let Some(path) = error.path() {
-                entry["filename"] = json!(path.to_string_lossy());
-            }
-            entry["error"] = document(error, overrides);
-            print_entry(&entry);
+    tell(error, overrides);
+    let filename = error.path().map(|path| path.to_string_lossy().into_owned());
+    let report = FailureReport { filename, error: ErrorReport::new(error, overrides) };
+    report.print(asked);
+    report.exit_status().into()
+}
+
+/// An error for JSON.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ErrorReport {
+    kind: &'static str,
+    message: String,
+    exit_status: Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+impl ErrorReport {
+    pub fn new(error: &Error, overrides: Overrides) -> Self {
+        Self {
+            kind: error.kind().name(),
+            message: format!("{}{}", error.message(), cause(error)),
+            exit_status: Status::of(error.kind()),
+            hint: hint(error, overrides),
         }
     }
-    ExitCode::from(status(error.kind()))
-}
 
-/// Prints a failure as JSON. The exit status tells of it even if nobody can read this.
-fn print_entry(entry: &Value) {
-    let _ = output::print(&qemu_format::json_line(entry));
-}
-
-/// An error for JSON: its kind, its message, its hint if it has one, and the exit status.
-pub fn document(error: &Error, overrides: Overrides) -> Value {
-    let mut value = json!({
-        "kind": error.kind().name(),
-        "message": format!("{}{}", error.message(), cause(error)),
-        "exit-status": status(error.kind()),
-    });
-    if let Some(hint) = hint(error, overrides) {
-        value["hint"] = json!(hint);
+    /// Exit status that the error leads to.
+    pub fn exit_status(&self) -> Status {
+        self.exit_status
     }
-    value
+}
+
+/// A failure in place of a result. A person reads it on standard error, so it has no text.
+#[derive(Serialize)]
+pub struct FailureReport {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filename: Option<String>,
+    pub error: ErrorReport,
+}
+
+impl FailureReport {
+    /// Prints it if JSON was asked for. That it cannot be printed changes nothing: the exit status
+    /// is a failure's already.
+    pub fn print(&self, form: Output) {
+        let _ = output::report(self, form, false);
+    }
+}
+
+impl Report for FailureReport {
+    fn exit_status(&self) -> Status {
+        self.error.exit_status()
+    }
+}
+
+impl Display for FailureReport {
+    fn fmt(&self, _: &mut Formatter<'_>) -> fmt::Result {
+        Ok(())
+    }
 }
 
 /// The lock that was refused.
@@ -244,9 +262,9 @@ pub fn usage(persona: Persona, arguments: &[OsString], error: &clap::Error) -> E
             };
             let error = Error::new(ErrorKind::InvalidInput, text).with_hint(hint);
             tell(&error, Overrides::default());
-            if asks_json(arguments) {
-                print_entry(&json!({ "error": document(&error, Overrides::default()) }));
-            }
+            let asked = if asks_json(arguments) { Output::Json } else { Output::Human };
+            let error = ErrorReport::new(&error, Overrides::default());
+            FailureReport { filename: None, error }.print(asked);
         }
         (Persona::QemuImg, None) => {
             output::tell(&format!("qemu-img: {text}"));
@@ -261,24 +279,13 @@ pub fn usage(persona: Persona, arguments: &[OsString], error: &clap::Error) -> E
             output::tell(&format!("Try 'qemu-img {command} --help' for more info"));
         }
     }
-    ExitCode::from(1)
+    Status::Failed.into()
 }
 
 /// Whether arguments that cannot be parsed ask for JSON.
 fn asks_json(arguments: &[OsString]) -> bool {
     let is_separate = arguments.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json");
     is_separate || arguments.iter().any(|argument| argument == "--output=json")
-}
-
-/// Exit status of a kind of failure (see `STATUSES`).
-fn status(kind: ErrorKind) -> u8 {
-    match kind {
-        ErrorKind::WrongSecret => 2,
-        ErrorKind::OutOfMemory => 3,
-        ErrorKind::Corrupt | ErrorKind::Limit | ErrorKind::NotLuks | ErrorKind::Unsupported => 4,
-        ErrorKind::InUse => 5,
-        _ => 1,
-    }
 }
 
 /// `: no such file or directory`, for each error below this one, in the system's words.

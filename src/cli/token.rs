@@ -1,5 +1,6 @@
 //! `keyslot token`: what other programs keep in a LUKS2 header to come by a passphrase.
 
+use std::fmt::{self, Display, Formatter};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -9,12 +10,14 @@ use keyslot::header::Edit;
 use keyslot::header::luks2::{Metadata, Token};
 use keyslot::storage::{Place, Preallocation, Storage};
 use keyslot::{Error, ErrorKind, Image, Result};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::config::edit;
 use super::location::ImageArgs;
+use super::output::{self, Report};
 use super::report::Overrides;
-use super::{ChangeArgs, Outcome, Output, output, qemu_format};
+use super::{ChangeArgs, Outcome, Output, Status};
 
 /// List, import, export and remove the tokens of a LUKS2 image
 #[derive(Args)]
@@ -134,28 +137,68 @@ pub fn run(args: &TokenArgs) -> Outcome {
 fn list(args: &ListArgs) -> Outcome {
     let image = args.image.open()?;
     let tokens = metadata(&image, args.image.path())?.tokens();
-    let text = if args.output == Output::Json {
-        let tokens: Vec<_> = tokens.iter().map(listed).collect();
-        let filename = args.image.path().to_string_lossy();
-        qemu_format::json_line(&json!({ "filename": filename, "tokens": tokens }))
-    } else {
-        tokens.iter().map(line).collect()
+    let report = TokensReport {
+        filename: output::filename(args.image.path()),
+        tokens: tokens.iter().map(TokenReport::new).collect(),
     };
-    Ok(output::print(&text)?)
+    Ok(output::report(&report, args.output, false)?)
 }
 
-fn listed(token: &Token) -> Value {
-    json!({ "token": token.number, "type": token.kind, "keyslots": token.keyslots })
+/// The tokens of an image.
+#[derive(Serialize)]
+struct TokensReport {
+    filename: String,
+    tokens: Vec<TokenReport>,
 }
 
-fn line(token: &Token) -> String {
-    let Token { number, kind, keyslots, .. } = token;
-    let kind = output::foreign(kind);
-    let numbers: Vec<_> = keyslots.iter().map(ToString::to_string).collect();
-    match numbers.as_slice() {
-        [] => format!("token {number}: {kind}, for no keyslot\n"),
-        [one] => format!("token {number}: {kind}, for keyslot {one}\n"),
-        several => format!("token {number}: {kind}, for keyslots {}\n", several.join(", ")),
+impl Report for TokensReport {}
+
+impl Display for TokensReport {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.tokens.iter().try_for_each(|token| writeln!(f, "{token}"))
+    }
+}
+
+/// A token.
+#[derive(Serialize)]
+pub struct TokenReport {
+    token: u32,
+    #[serde(rename = "type")]
+    kind: String,
+    keyslots: Vec<u32>,
+}
+
+impl TokenReport {
+    pub fn new(token: &Token) -> Self {
+        let Token { number, kind, keyslots, .. } = token.clone();
+        Self { token: number, kind, keyslots }
+    }
+}
+
+impl Display for TokenReport {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "token {}: {}, for ", self.token, output::foreign(&self.kind))?;
+        let numbers: Vec<_> = self.keyslots.iter().map(ToString::to_string).collect();
+        match numbers.as_slice() {
+            [] => write!(f, "no keyslot"),
+            [one] => write!(f, "keyslot {one}"),
+            several => write!(f, "keyslots {}", several.join(", ")),
+        }
+    }
+}
+
+/// A token that is put in or taken out.
+#[derive(Serialize)]
+struct TokenChange {
+    token: Option<u32>,
+    /// `imported`, `removed`
+    #[serde(skip)]
+    done: &'static str,
+}
+
+impl Display for TokenChange {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "token {} {}", self.token.unwrap_or_default(), self.done)
     }
 }
 
@@ -174,8 +217,8 @@ fn import(args: &ImportArgs) -> Outcome {
             args.token == Some(token.number as usize)
                 || before.is_none_or(|before| before.value()["tokens"].get(&number).is_none())
         };
-        let number = after.and_then(|after| after.tokens().iter().find(is_new)).map(|it| it.number);
-        (json!({ "token": number }), format!("token {} imported", number.unwrap_or_default()))
+        let token = after.and_then(|after| after.tokens().iter().find(is_new)).map(|it| it.number);
+        TokenChange { token, done: "imported" }
     })
 }
 
@@ -211,7 +254,8 @@ fn export(args: &ExportArgs) -> Outcome {
     };
     let text = output::json_text(&format!("{token}\n"));
     let Some(path) = args.json_file.as_ref().filter(|path| *path != Path::new("-")) else {
-        return Ok(output::print(&text)?);
+        output::print(&text)?;
+        return Ok(Status::Done);
     };
     let is_image = image.file().is_some_and(|file| file.is_file(path).unwrap_or(false));
     if is_image {
@@ -223,13 +267,15 @@ fn export(args: &ExportArgs) -> Outcome {
     let file = place.create(text.len() as u64, Preallocation::Off)?;
     let written = file.storage().write_all_at(text.as_bytes(), 0);
     written.map_err(|error| Error::io("write the token", error).with_path(path))?;
-    Ok(file.publish()?)
+    file.publish()?;
+    Ok(Status::Done)
 }
 
 fn remove(args: &RemoveArgs) -> Outcome {
     let number = args.token;
-    edit(&args.image, &args.change, &[Edit::RemoveToken { number }], |_, _| {
-        (json!({ "token": number }), format!("token {number} removed"))
+    edit(&args.image, &args.change, &[Edit::RemoveToken { number }], |_, _| TokenChange {
+        token: u32::try_from(number).ok(),
+        done: "removed",
     })
 }
 

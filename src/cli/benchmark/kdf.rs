@@ -1,11 +1,12 @@
 //! How fast keys are derived.
 
+use std::fmt::{self, Display, Formatter};
 use std::time::{Duration, Instant};
 
 use keyslot::crypto::calibrate::Rate;
-use keyslot::crypto::{Argon2Variant, HashAlg, kdf};
+use keyslot::crypto::{Argon2Variant, HashAlg, KdfKind, kdf};
 use keyslot::{ErrorKind, Result};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::super::KdfName;
 
@@ -28,47 +29,68 @@ impl Kdf {
         }
     }
 
-    pub fn row(self) -> Result<String> {
+    pub fn measure(self) -> Result<KdfSpeed> {
         let variant = match self {
             Self::Pbkdf2(hash) => {
-                let name = format!("PBKDF2-{}", hash.name());
-                let rate = iterations(hash);
-                return Ok(format!("{name:<18}{rate:>12} iterations/s for a key of {BITS} bits"));
-            }
-            Self::Argon2(variant) => variant,
-        };
-        let Speed { kib_passes, memory, lanes } = Speed::measure(variant)?;
-        let time = of_defaults(kib_passes).as_secs_f64();
-        let mib = memory >> 10;
-        Ok(format!(
-            "{:<18}{kib_passes:>12} KiB-passes/s in {mib} MiB and {lanes} lanes; \
-             4 passes over 1 GiB: {time:.2} s",
-            variant.name(),
-        ))
-    }
-
-    pub fn document(self) -> Result<Value> {
-        let variant = match self {
-            Self::Pbkdf2(hash) => {
-                return Ok(json!({
-                    "kdf": "pbkdf2",
-                    "hash": hash.name(),
-                    "key-bits": BITS,
-                    "iterations-per-second": iterations(hash),
-                }));
+                return Ok(KdfSpeed::Pbkdf2 {
+                    kdf: KdfKind::Pbkdf2.name(),
+                    hash: hash.name(),
+                    key_bits: BITS,
+                    iterations_per_second: iterations(hash),
+                });
             }
             Self::Argon2(variant) => variant,
         };
         let Speed { kib_passes, memory, lanes } = Speed::measure(variant)?;
         let millis = u64::try_from(of_defaults(kib_passes).as_millis()).unwrap_or(u64::MAX);
-        Ok(json!({
-            "kdf": variant.name(),
-            "key-bits": BITS,
-            "memory-kib": memory,
-            "parallelism": lanes,
-            "kib-passes-per-second": kib_passes,
-            "cryptsetup-default-ms": millis,
-        }))
+        Ok(KdfSpeed::Argon2 {
+            kdf: variant.name(),
+            key_bits: BITS,
+            memory_kib: memory,
+            parallelism: lanes,
+            kib_passes_per_second: kib_passes,
+            cryptsetup_default_ms: millis,
+        })
+    }
+}
+
+/// How fast a key derivation function is. Its text is a row of the table.
+#[derive(Serialize)]
+#[serde(untagged, rename_all_fields = "kebab-case")]
+pub enum KdfSpeed {
+    Pbkdf2 {
+        kdf: &'static str,
+        hash: &'static str,
+        key_bits: usize,
+        iterations_per_second: u64,
+    },
+    Argon2 {
+        kdf: &'static str,
+        key_bits: usize,
+        memory_kib: u32,
+        parallelism: u32,
+        kib_passes_per_second: u64,
+        cryptsetup_default_ms: u64,
+    },
+}
+
+impl Display for KdfSpeed {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pbkdf2 { hash, key_bits, iterations_per_second: rate, .. } => {
+                let name = format!("PBKDF2-{hash}");
+                write!(f, "{name:<18}{rate:>12} iterations/s for a key of {key_bits} bits")
+            }
+            Self::Argon2 { kdf, memory_kib, parallelism, kib_passes_per_second: rate, .. } => {
+                let time = of_defaults(*rate).as_secs_f64();
+                let mib = memory_kib >> 10;
+                write!(
+                    f,
+                    "{kdf:<18}{rate:>12} KiB-passes/s in {mib} MiB and {parallelism} lanes; \
+                     4 passes over 1 GiB: {time:.2} s",
+                )
+            }
+        }
     }
 }
 

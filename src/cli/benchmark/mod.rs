@@ -2,6 +2,7 @@
 //! it of the kernel.
 
 mod kdf;
+mod report;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -9,12 +10,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use keyslot::crypto::{AesKernel, Cipher, CipherMode, CipherSpec, HashAlg, SectorCipher};
 use keyslot::{Error, ErrorKind, Result};
-use serde_json::{Value, json};
 
 use self::kdf::Kdf;
+use self::report::{BenchmarkReport, CipherSpeed};
 use super::progress::Spinner;
-use super::qemu_format::json_line;
-use super::{KdfName, Outcome, Output, output};
+use super::{KdfName, Outcome, Output, Status, output};
 
 /// Measure key derivation and ciphers, in memory
 ///
@@ -78,11 +78,14 @@ pub fn run(args: &BenchmarkArgs) -> Outcome {
     match args.output {
         Output::Human => print_table(&kdfs, &works, !args.quiet)?,
         Output::Json => {
-            let _spinner = Spinner::start("measuring", args.quiet);
-            output::print(&json_line(&document(&kdfs, &works)?))?;
+            let report = {
+                let _spinner = Spinner::start("measuring", args.quiet);
+                BenchmarkReport::measure(&kdfs, &works)?
+            };
+            output::report(&report, Output::Json, args.quiet)?;
         }
     }
-    Ok(())
+    Ok(Status::Done)
 }
 
 /// The specification that cryptsetup's `--cipher` and `--key-size` mean.
@@ -141,10 +144,10 @@ fn print_table(kdfs: &[Kdf], works: &[Work], has_headings: bool) -> Result<()> {
     )
     .into_iter()
     .chain(heading(!kdfs.is_empty(), of_kdfs))
-    .chain(kdfs.iter().map(|kdf| kdf.row()))
+    .chain(kdfs.iter().map(|kdf| kdf.measure().map(|it| it.to_string())))
     .chain(heading(works.iter().any(|work| work.kernel.is_some()), kernels_heading()))
     .chain(heading(!works.is_empty(), of_ciphers))
-    .chain(works.iter().map(|work| cipher_row(work, width)));
+    .chain(works.iter().map(|work| work.measure().map(|it| it.row(width))));
     for line in lines {
         if !output::print_row(&line?)? {
             break;
@@ -157,57 +160,6 @@ fn kernels_heading() -> String {
     let kernels: Vec<_> = AesKernel::available().map(AesKernel::name).collect();
     let kernels = kernels.join(", ");
     format!("# AES-XTS kernels: {kernels}; % of what their AES rounds alone do")
-}
-
-fn cipher_row(work: &Work, width: usize) -> Result<String> {
-    let speed = work.measure()?;
-    let figure = |bytes: f64| {
-        let share = match speed.limit {
-            Some(limit) => format!("{:4.0} %", percent(bytes, limit)),
-            None => " ".repeat(6),
-        };
-        format!("{:10.1} MiB/s{share}", bytes / MIB)
-    };
-    let row = format!(
-        "{:<width$} {:5}b {:>8}  {}  {}   {}",
-        work.name(),
-        work.key_bits(),
-        work.sector_size,
-        figure(speed.encryption),
-        figure(speed.decryption),
-        work.kernel.map_or("", AesKernel::name),
-    );
-    Ok(row.trim_end().to_owned())
-}
-
-fn document(kdfs: &[Kdf], works: &[Work]) -> Result<Value> {
-    Ok(json!({
-        "aes-kernel": AesKernel::best().name(),
-        "aes-kernels": AesKernel::available().map(AesKernel::name).collect::<Vec<_>>(),
-        "kdfs": kdfs.iter().map(|kdf| kdf.document()).collect::<Result<Vec<_>>>()?,
-        "ciphers": works.iter().map(cipher_document).collect::<Result<Vec<_>>>()?,
-    }))
-}
-
-fn cipher_document(work: &Work) -> Result<Value> {
-    let Speed { encryption, decryption, limit } = work.measure()?;
-    let mut value = json!({
-        "cipher": work.name(),
-        "key-bits": work.key_bits(),
-        "sector-size": work.sector_size,
-        "encrypt-bytes-per-second": whole(encryption),
-        "decrypt-bytes-per-second": whole(decryption),
-    });
-    if let Some(kernel) = work.kernel {
-        value["aes-kernel"] = json!(kernel.name());
-    }
-    if let Some(limit) = limit {
-        let tenths = |bytes| (percent(bytes, limit) * 10.0).round() / 10.0;
-        value["limit-bytes-per-second"] = json!(whole(limit));
-        value["encrypt-percent-of-limit"] = json!(tenths(encryption));
-        value["decrypt-percent-of-limit"] = json!(tenths(decryption));
-    }
-    Ok(value)
 }
 
 /// What a row is about.
@@ -239,7 +191,7 @@ impl Work {
         8 * self.spec.key_size()
     }
 
-    fn measure(&self) -> Result<Speed> {
+    fn measure(&self) -> Result<CipherSpeed> {
         let key: Vec<u8> = (0..=u8::MAX).cycle().take(self.spec.key_size()).collect();
         let kernel = self.kernel.unwrap_or(AesKernel::best());
         let cipher = SectorCipher::with_kernel(self.spec.clone(), &key, kernel)?;
@@ -248,25 +200,19 @@ impl Work {
         let len = length_for_a_run(&mut buffer, |data| cipher.encrypt(0, data));
         let data = &mut buffer[..len];
 
-        let mut speed = Speed { encryption: 0.0, decryption: 0.0, limit: None };
+        let (mut encryption, mut decryption, mut limit): (f64, f64, Option<f64>) =
+            Default::default();
         let start = Instant::now();
         // In turn, so that a CPU which changes its clock does so to all of them.
         while start.elapsed() < ROW {
-            if let Some(limit) = self.kernel.and_then(|it| it.limit(self.spec.key_size() / 2)) {
-                speed.limit = Some(speed.limit.unwrap_or_default().max(limit));
+            if let Some(now) = self.kernel.and_then(|it| it.limit(self.spec.key_size() / 2)) {
+                limit = Some(limit.unwrap_or_default().max(now));
             }
-            speed.encryption = speed.encryption.max(best(data, |data| cipher.encrypt(0, data)));
-            speed.decryption = speed.decryption.max(best(data, |data| cipher.decrypt(0, data)));
+            encryption = encryption.max(best(data, |data| cipher.encrypt(0, data)));
+            decryption = decryption.max(best(data, |data| cipher.decrypt(0, data)));
         }
-        Ok(speed)
+        Ok(CipherSpeed::new(self, encryption, decryption, limit))
     }
-}
-
-/// In bytes per second.
-struct Speed {
-    encryption: f64,
-    decryption: f64,
-    limit: Option<f64>,
 }
 
 /// How much of the buffer fills a run, if not all of it.
@@ -299,17 +245,6 @@ fn best(data: &mut [u8], pass: impl Fn(&mut [u8])) -> f64 {
     });
     rates.fold(0.0, f64::max)
 }
-
-fn percent(part: f64, whole: f64) -> f64 {
-    100.0 * part / whole
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate")]
-fn whole(rate: f64) -> u64 {
-    rate as u64
-}
-
-const MIB: f64 = 1_048_576.0;
 
 /// Key size where none is given: cryptsetup's
 const DEFAULT_KEY_BITS: usize = 256;

@@ -1,28 +1,23 @@
 //! `keyslot check`: whether the header is sound, what a crash left, and what a secret opens.
 
-mod text;
+mod report;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use keyslot::header::luks2::Token;
-use keyslot::header::{Header, Priority, luks1};
 use keyslot::secret::Passphrase;
 use keyslot::unlock::{Until, cannot_open, wrong_secret};
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
-use serde_json::{Value, json};
 
-use self::text::text;
-use super::changes::{leftover, set_kdf};
-use super::create::Version;
+use self::report::CheckReport;
 use super::location::LocationArgs;
 use super::opening::{OPENER, OpeningArgs};
+use super::output::{self, Report};
 use super::progress::Spinner;
-use super::qemu_format;
-use super::report::{self, Failure, Overrides};
+use super::report::{ErrorReport, FailureReport, Overrides, tell};
 use super::secrets::{Question, Secrets};
-use super::{ObjectArgs, Outcome, Output, SOURCES, limits, output};
+use super::{ObjectArgs, Outcome, Output, SOURCES, Status, limits};
 
 /// Check the header, and which keyslots a secret opens
 ///
@@ -111,7 +106,7 @@ pub fn run(args: &CheckArgs) -> Outcome {
         },
         Some(source) => Some(secrets.existing(Some(&source), &QUESTION)?),
     };
-    let mut failed = None;
+    let mut status = Status::Done;
     // Where nothing is tried at once, an image is not open for longer than it takes.
     let at_once = if secret.is_some() && !args.first { AT_ONCE } else { 1 };
     let images = args.images.chunks(at_once).flat_map(|paths| match opened.take() {
@@ -120,35 +115,39 @@ pub fn run(args: &CheckArgs) -> Outcome {
     });
     for (path, image) in images {
         let checked = image.and_then(|(image, tried)| {
-            let document = check(path, &image, tried, args.first)?;
-            Ok((image.header().format(), image.header().check_openable(), document))
+            let mut report = CheckReport::new(path, &image)?;
+            report.secret_opens =
+                tried.map(|tried| opened_of(&image, tried, args.first)).transpose()?;
+            Ok((image.header().check_openable().err(), report))
         });
-        let (mut document, error) = match checked {
-            Ok((format, openable, document)) => {
+        let told = |error: Error| {
+            let error = error.with_path(path);
+            tell(&error, args.overrides());
+            ErrorReport::new(&error, args.overrides())
+        };
+        let next = match checked {
+            Ok((unopenable, mut report)) => {
                 if args.output == Output::Human && !args.quiet {
-                    output::print(&text(format, openable.is_ok(), &document))?;
+                    output::print(&report.to_string())?;
                 }
-                let is_wrong = document["secret-opens"].as_array().is_some_and(Vec::is_empty);
-                let secret = secret.as_ref().filter(|_| is_wrong);
+                let opens_none = report.secret_opens.as_ref().is_some_and(Vec::is_empty);
+                let secret = secret.as_ref().filter(|_| opens_none);
                 let wrong = secret.map(|secret| args.wrong(secret));
-                (document, openable.err().or(wrong).map(|error| error.with_path(path)))
+                report.error = unopenable.or(wrong).map(told);
+                if args.output == Output::Json {
+                    output::report(&report, Output::Json, args.quiet)?;
+                }
+                report.exit_status()
             }
             Err(error) => {
-                (json!({ "filename": path.to_string_lossy() }), Some(error.with_path(path)))
+                let filename = Some(output::filename(path));
+                let report = FailureReport { filename, error: told(error) };
+                output::report(&report, args.output, args.quiet)?
             }
         };
-        if let Some(error) = &error {
-            report::tell(error, args.overrides());
-            document["error"] = report::document(error, args.overrides());
-        }
-        if args.output == Output::Json {
-            output::print(&qemu_format::json_line(&document))?;
-        }
-        if let Some(error) = error {
-            failed.get_or_insert(Failure::told(error));
-        }
+        status = status.or(next);
     }
-    failed.map_or(Ok(()), Err)
+    Ok(status)
 }
 
 type Tried = Vec<(usize, Result<bool>)>;
@@ -212,90 +211,15 @@ fn first(image: &Image, secret: &Passphrase) -> Tried {
     keyslots.into_iter().zip(outcomes).filter_map(|(it, outcome)| Some((it, outcome?))).collect()
 }
 
-fn check(path: &Path, image: &Image, tried: Option<Tried>, first: bool) -> Result<Value> {
-    let header = image.header();
-    let mut keyslots = Vec::new();
-    for keyslot in image.keyslots() {
-        let mut value = json!({ "keyslot": keyslot.index, "active": keyslot.active });
-        match keyslot.kdf.alg {
-            _ if !keyslot.active => value["blank"] = json!(image.is_blank(keyslot.index)?),
-            alg => set_kdf(&mut value, alg),
-        }
-        if keyslot.priority != Priority::Normal {
-            value["priority"] = json!(keyslot.priority.name());
-        }
-        if !keyslot.is_bound {
-            value["unbound"] = json!(true);
-        }
-        if let Some(token) = opener(header, keyslot.index) {
-            value["token"] = json!({ "token": token.number, "type": token.kind });
-        }
-        keyslots.push(value);
-    }
-    for (index, why) in header.unusable() {
-        keyslots.push(json!({ "keyslot": index, "active": true, "unusable": why }));
-    }
-    let usable: Vec<_> = image.keyslots().map(|keyslot| keyslot.index).collect();
-    let entries = header.luks1().into_iter().flat_map(luks1::Luks1Header::entries);
-    for entry in entries.filter(|it| !it.active && !usable.contains(&it.index)) {
-        let index = entry.index;
-        keyslots.push(match entry.damage {
-            Some(why) => json!({ "keyslot": index, "active": false, "damage": why }),
-            None => json!({ "keyslot": index, "active": false, "blank": image.is_blank(index)? }),
-        });
-    }
-    keyslots.sort_by_key(|keyslot| keyslot["keyslot"].as_u64());
-    let hash = header.digest().map(|digest| digest.hash.name().to_owned());
-    let mut document = json!({
-        "filename": path.to_string_lossy(),
-        "format": Version::of_header(header).format(),
-        "cipher": header.cipher_text(),
-        "key-bits": header.key_size().map(|size| 8 * size),
-        "hash": hash.or_else(|| Some(header.luks1()?.hash_text())),
-        "keyslots": keyslots,
-        "leftovers": header.leftovers().into_iter().map(leftover).collect::<Vec<_>>(),
-    });
-    if let Some(warning) = header.warning() {
-        document["warning"] = json!(warning);
-    }
-    let weaknesses = header.weaknesses();
-    if !weaknesses.is_empty() {
-        document["weaknesses"] = json!(weaknesses);
-    }
-    if header.payload_offset() > image.payload_storage_len()? {
-        document["payload-missing"] = json!(true);
-    }
-    let stale: Vec<_> = stale_tokens(header).collect();
-    if !stale.is_empty() {
-        document["stale-tokens"] = json!(stale);
-    }
-    if let Some(tried) = tried {
-        document["secret-opens"] = json!(opened(image, tried, first)?);
-    }
-    Ok(document)
-}
-
-/// Tokens that are for no keyslot.
-fn stale_tokens(header: &Header) -> impl Iterator<Item = Value> {
-    let tokens = header.luks2().map_or(&[][..], |header| header.metadata().tokens());
-    let stale = tokens.iter().filter(|token| token.keyslots.is_empty());
-    stale.map(|token| json!({ "token": token.number, "type": token.kind }))
-}
-
-/// The token without which nobody opens a keyslot.
-fn opener(header: &Header, keyslot: usize) -> Option<&Token> {
-    header.luks2()?.metadata().opener_of(u32::try_from(keyslot).ok()?)
-}
-
 /// The keyslots that a secret opens, all of them tried.
 pub fn opened_by(image: &Image, secret: &Passphrase) -> Result<Vec<usize>> {
     let mut tried = Image::try_images(&[image], secret);
-    opened(image, tried.pop().unwrap_or_default(), false)
+    opened_of(image, tried.pop().unwrap_or_default(), false)
 }
 
 /// The keyslots that the secret opens. One that is over the limit is skipped if another opens, and so
 /// is any that fails if it is only about the first.
-fn opened(image: &Image, tried: Tried, first: bool) -> Result<Vec<usize>> {
+fn opened_of(image: &Image, tried: Tried, first: bool) -> Result<Vec<usize>> {
     let mut opened = Vec::new();
     let mut over_limit = None;
     for (keyslot, outcome) in tried {

@@ -6,23 +6,25 @@ mod source;
 mod target;
 
 use std::ffi::OsString;
+use std::fmt::{self, Display, Formatter};
 use std::num::NonZero;
 
 use clap::Args;
 use keyslot::qemu::{Options, number, size_argument};
 use keyslot::volume::CopyOptions;
 use keyslot::{Error, ErrorKind, Result};
-use serde_json::Value;
+use serde::Serialize;
 
 use self::source::Source;
 use self::target::Target;
-use super::create::LuksArgs;
+use super::create::{LuksArgs, WrittenImage};
 use super::location::LocationArgs;
+use super::output::{self, Report};
 use super::progress::Progress;
 use super::qemu_format;
 use super::report::Overrides;
 use super::secrets::Secrets;
-use super::{KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, check_cache, output};
+use super::{KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, Status, check_cache};
 
 /// Convert an image: encrypt it, decrypt it, or encrypt it under a new volume key
 ///
@@ -163,7 +165,8 @@ pub fn run(args: &ConvertArgs, persona: Persona) -> Outcome {
     let format = args.output_format.as_deref().unwrap_or("raw");
     if options.asks_help() {
         let version = new::version(format, persona)?;
-        return Ok(output::print(&new::help(version, args.operands.len() > 1))?);
+        output::print(&new::help(version, args.operands.len() > 1))?;
+        return Ok(Status::Done);
     }
     let (source, target) = match args.operands.as_slice() {
         [source, target] => (source, target),
@@ -196,10 +199,34 @@ pub fn run(args: &ConvertArgs, persona: Persona) -> Outcome {
             .of("verifying", from.len(), |advance| copy.compare(from, target.side()?, advance))?;
     }
     source.is_unchanged()?;
-    let result = target.result(from.len());
+    let report = ConvertReport { image: target.written(from.len()), is_verified: args.verify };
     target.finish()?;
     progress.end();
-    report(args, persona, &result)
+    Ok(output::report(&report, args.output, is_silent)?)
+}
+
+/// The result of `convert`.
+#[derive(Serialize)]
+struct ConvertReport {
+    #[serde(flatten)]
+    image: WrittenImage,
+    #[serde(skip)]
+    is_verified: bool,
+}
+
+impl Report for ConvertReport {
+    fn is_change(&self) -> bool {
+        true
+    }
+}
+
+impl Display for ConvertReport {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let filename = output::foreign(&self.image.filename);
+        let size = qemu_format::size(self.image.virtual_size);
+        let verified = if self.is_verified { " and verified" } else { "" };
+        writeln!(f, "{filename}: {size} converted{verified}")
+    }
 }
 
 /// What source and target are opened with.
@@ -208,18 +235,6 @@ struct Conversion<'a> {
     args: &'a ConvertArgs,
     secrets: &'a Secrets,
     persona: Persona,
-}
-
-fn report(args: &ConvertArgs, persona: Persona, result: &Value) -> Outcome {
-    if args.output == Output::Json {
-        output::print_done(&qemu_format::json_line(result))?;
-    } else if !args.quiet && persona == Persona::Keyslot {
-        let size = qemu_format::size(result["virtual-size"].as_u64().unwrap_or_default());
-        let verified = if args.verify { " and verified" } else { "" };
-        let shown = output::foreign(result["filename"].as_str().unwrap_or_default());
-        output::print_done(&format!("{shown}: {size} converted{verified}\n"))?;
-    }
-    Ok(())
 }
 
 /// What QEMU says of options that do not go together, in its order.

@@ -7,10 +7,10 @@ use keyslot::qemu::Options;
 use keyslot::storage::{FileStorage, NewFile, Place, Storage};
 use keyslot::volume::{Side, Volume};
 use keyslot::{Error, ErrorKind, Image, NewImage, Passphrase, Result};
-use serde_json::Value;
 
+use super::super::create::WrittenImage;
+use super::super::image_spec;
 use super::super::report::Failure;
-use super::super::{create, image_spec};
 use super::existing::existing;
 use super::new::{check_new, new_luks, new_raw, version};
 use super::source::Source;
@@ -87,14 +87,14 @@ impl Target {
         Ok(Self { shown, data, prefix, secret })
     }
 
-    /// The result for JSON.
-    pub fn result(&self, len: u64) -> Value {
+    /// The image of `len` bytes, for the report.
+    pub fn written(&self, len: u64) -> WrittenImage {
         let opened = match &self.data {
             Data::NewRaw(_) | Data::Raw(_) => None,
             Data::NewLuks(image) => Some((image.header(), 0)),
             Data::Luks(opened) => Some((opened.image.header(), opened.keyslot)),
         };
-        create::result(&self.shown, len, opened)
+        WrittenImage::new(self.shown.clone(), len, opened)
     }
 
     /// What is written.

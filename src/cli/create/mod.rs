@@ -3,6 +3,7 @@
 mod cipher;
 mod luks;
 mod options;
+mod report;
 mod target;
 
 use std::ffi::OsString;
@@ -13,20 +14,20 @@ use keyslot::header::Header;
 use keyslot::qemu::{Options, image_size, size};
 use keyslot::storage::Place;
 use keyslot::{Error, ErrorKind, Passphrase, Result};
-use serde_json::{Value, json};
 
 pub use self::luks::{LuksArgs, Version};
 use self::options::echo;
 pub use self::options::{check_options, create_options, help, is_detached, preallocation};
+use self::report::CreateReport;
+pub use self::report::WrittenImage;
 use self::target::Target;
 use super::location::LocationArgs;
 use super::opening::key_file;
 use super::progress::Spinner;
-use super::qemu_format;
 use super::report::{Failure, Overrides};
 use super::secrets::{Question, Secrets, check_not_empty, line_end_warning, not_both};
 use super::{
-    KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, changes, image_spec, limits,
+    KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, Status, image_spec, limits,
     output,
 };
 
@@ -102,7 +103,8 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
     }
     if options.asks_help() {
         let version = Version::of(&args.format, persona)?;
-        return Ok(output::print(&help(version, !args.operands.is_empty()))?);
+        output::print(&help(version, !args.operands.is_empty()))?;
+        return Ok(Status::Done);
     }
     let (image, size_operand) = match args.operands.as_slice() {
         [image] => (image, None),
@@ -165,36 +167,13 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
     if !args.quiet && persona == Persona::Keyslot {
         warn_of_cipher(&header, &shown);
     }
-    if args.output == Output::Json {
-        let mut result = result(&shown, size, Some((&header, 0)));
-        if let Some(header) = target.header_file() {
-            result["header"] = json!(header.to_string_lossy());
-        }
-        output::print_done(&qemu_format::json_line(&result))?;
-    } else if !args.quiet && persona == Persona::Keyslot {
-        output::print_done(&format!(
-            "{}: {} {} of {} created, its secret is in keyslot 0\n",
-            output::foreign(&shown),
-            version.name(),
-            if header.is_detached() { "detached header for an image" } else { "image" },
-            qemu_format::size(size)
-        ))?;
-    }
-    Ok(())
-}
-
-/// The result for JSON: of a raw image, or of one with this header whose secret opens this keyslot.
-pub(super) fn result(shown: &str, size: u64, opened: Option<(&Header, usize)>) -> Value {
-    let format = opened.map_or("raw", |(header, _)| Version::of_header(header).format());
-    let mut value = json!({ "filename": shown, "format": format, "virtual-size": size });
-    if let Some((header, index)) = opened {
-        value["uuid"] = json!(header.uuid());
-        value["keyslot"] = json!(index);
-        if let Some(keyslot) = header.keyslot(index) {
-            changes::set_kdf(&mut value, keyslot.kdf.alg);
-        }
-    }
-    value
+    let report = CreateReport {
+        image: WrittenImage::new(shown.clone().into_owned(), size, Some((&header, 0))),
+        header: target.header_file().map(output::filename),
+        version,
+        is_detached: header.is_detached(),
+    };
+    Ok(output::report(&report, args.output, args.quiet || persona == Persona::QemuImg)?)
 }
 
 impl CreateArgs {

@@ -1,6 +1,6 @@
 //! What `info` shows of a disk image that is not LUKS itself: its partitions, and which hold LUKS.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
 
 use keyslot::container::{Partition, PartitionTable, TableKind};
@@ -8,90 +8,141 @@ use keyslot::header::Header;
 use keyslot::qemu::ImageSpec;
 use keyslot::storage::{Storage, Window};
 use keyslot::{ErrorKind, OpenOptions, Result};
-use serde_json::{Value, json};
+use serde::Serialize;
 
+use super::super::create::Version;
 use super::super::image_spec;
 use super::super::output;
 use super::super::qemu_format::size;
 use super::raw;
+use super::report::InfoReport;
 
-/// The document of a disk image with a partition table. `None` if no partition holds LUKS.
-pub fn describe(spec: &ImageSpec) -> Result<Option<Value>> {
+/// A partition table.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DiskInfo {
+    partition_table: &'static str,
+    partitions: Vec<PartitionInfo>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct PartitionInfo {
+    partition: u32,
+    #[serde(rename = "type")]
+    kind: String,
+    offset: u64,
+    size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    type_name: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// Whether it ends behind the end of the disk
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    truncated: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    luks: Option<LuksInfo>,
+}
+
+/// A LUKS header in a partition.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum LuksInfo {
+    Valid {
+        format: &'static str,
+        uuid: String,
+        /// `LUKS1`, `LUKS2`
+        #[serde(skip)]
+        version: &'static str,
+    },
+    Unusable {
+        unusable: String,
+    },
+}
+
+/// The report on a disk image with a partition table. `None` if no partition holds LUKS.
+pub fn describe(spec: &ImageSpec) -> Result<Option<InfoReport>> {
     let disk = image_spec::located(spec, OpenOptions::new()).open_raw(&spec.path)?;
     let Some(table) = PartitionTable::read(disk.storage().as_ref())? else { return Ok(None) };
-    let mut partitions = Vec::new();
-    for found in &table.partitions {
-        partitions.push(partition(found, disk.storage())?);
-    }
-    if partitions.iter().all(|it| it.get("luks").is_none()) {
+    let partitions = table.partitions.iter().map(|it| PartitionInfo::new(it, disk.storage()));
+    let partitions = partitions.collect::<Result<Vec<_>>>()?;
+    if partitions.iter().all(|it| it.luks.is_none()) {
         return Ok(None);
     }
-    let mut document = raw::document(spec, &disk)?;
-    document["partition-table"] = json!(match table.kind {
+    let partition_table = match table.kind {
         TableKind::Gpt => "gpt",
         _ => "mbr",
-    });
-    document["partitions"] = json!(partitions);
-    Ok(Some(document))
-}
-
-fn partition(partition: &Partition, disk: &Arc<dyn Storage>) -> Result<Value> {
-    let mut value = json!({
-        "partition": partition.number,
-        "type": partition.kind.to_string(),
-        "offset": partition.offset,
-        "size": partition.len,
-    });
-    if let Some(name) = partition.kind.name() {
-        value["type-name"] = json!(name);
-    }
-    if let Some(name) = &partition.name {
-        value["name"] = json!(name);
-    }
-    let window = Window::new(Arc::clone(disk), partition.offset, Some(partition.len));
-    let Ok(window) = window else {
-        value["truncated"] = json!(true);
-        return Ok(value);
     };
-    match Header::read(&window) {
-        Ok(header) => {
-            let format = if header.luks2().is_some() { "luks2" } else { "luks" };
-            value["luks"] = json!({ "format": format, "uuid": header.uuid() });
-        }
-        Err(error) if error.kind() == ErrorKind::NotLuks => {}
-        Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) => {
-            value["luks"] = json!({ "unusable": error.message() });
-        }
-        Err(error) => return Err(error),
-    }
-    Ok(value)
+    let mut report = raw::report(spec, &disk)?;
+    report.disk = Some(DiskInfo { partition_table, partitions });
+    Ok(Some(report))
 }
 
-/// The lines of the partitions for people; none if the document has no partition table.
-pub fn text(document: &Value) -> String {
-    let Some(partitions) = document["partitions"].as_array() else { return String::new() };
-    let kind = document["partition-table"].as_str().unwrap_or_default().to_ascii_uppercase();
-    let mut out = format!("partition table: {kind}\n");
-    for partition in partitions {
-        let text = |member: &str| partition[member].as_str().map(output::foreign);
-        let kind = text("type-name").or_else(|| text("type")).unwrap_or_default();
-        let name = text("name").map_or(String::new(), |name| format!(" \"{name}\""));
-        let (number, offset) = (&partition["partition"], &partition["offset"]);
-        let len = size(partition["size"].as_u64().unwrap_or_default());
-        let _ = write!(out, "partition {number}: {kind}{name}, {len} from byte {offset}");
-        if let Some(luks) = partition.get("luks") {
-            let text = |member: &str| luks[member].as_str().map(output::foreign);
-            let _ = match (text("uuid"), text("unusable")) {
-                (Some(uuid), _) if luks["format"] == "luks2" => write!(out, ", LUKS2 {uuid}"),
-                (Some(uuid), _) => write!(out, ", LUKS1 {uuid}"),
-                (None, why) => write!(out, ", LUKS header unusable: {}", why.unwrap_or_default()),
-            };
-            let _ = write!(out, "; use --partition {number}");
-        }
-        if partition["truncated"] == json!(true) {
-            out.push_str(", ends behind the end of the disk");
-        }
-        out.push('\n');
+impl PartitionInfo {
+    fn new(partition: &Partition, disk: &Arc<dyn Storage>) -> Result<Self> {
+        let window = Window::new(Arc::clone(disk), partition.offset, Some(partition.len)).ok();
+        Ok(Self {
+            partition: partition.number,
+            kind: partition.kind.to_string(),
+            offset: partition.offset,
+            size: partition.len,
+            type_name: partition.kind.name(),
+            name: partition.name.clone(),
+            truncated: window.is_none(),
+            luks: window.map(|window| LuksInfo::read(&window)).transpose()?.flatten(),
+        })
     }
-    out
+}
+
+impl LuksInfo {
+    /// The header in a partition. `None` if it holds something else.
+    fn read(partition: &Window) -> Result<Option<Self>> {
+        match Header::read(partition) {
+            Ok(header) => Ok(Some(Self::Valid {
+                format: Version::of_header(&header).format(),
+                uuid: header.uuid(),
+                version: header.format(),
+            })),
+            Err(error) => match error.kind() {
+                ErrorKind::NotLuks => Ok(None),
+                ErrorKind::Corrupt | ErrorKind::Unsupported => {
+                    Ok(Some(Self::Unusable { unusable: error.message().to_owned() }))
+                }
+                _ => Err(error),
+            },
+        }
+    }
+}
+
+impl Display for DiskInfo {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "partition table: {}", self.partition_table.to_ascii_uppercase())?;
+        self.partitions.iter().try_for_each(|partition| writeln!(f, "{partition}"))
+    }
+}
+
+impl Display for PartitionInfo {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let number = self.partition;
+        let kind = output::foreign(self.type_name.unwrap_or(&self.kind));
+        write!(f, "partition {number}: {kind}")?;
+        if let Some(name) = &self.name {
+            write!(f, " \"{}\"", output::foreign(name))?;
+        }
+        write!(f, ", {} from byte {}", size(self.size), self.offset)?;
+        match &self.luks {
+            None => {}
+            Some(LuksInfo::Valid { uuid, version, .. }) => {
+                write!(f, ", {version} {}; use --partition {number}", output::foreign(uuid))?;
+            }
+            Some(LuksInfo::Unusable { unusable }) => {
+                let why = output::foreign(unusable);
+                write!(f, ", LUKS header unusable: {why}; use --partition {number}")?;
+            }
+        }
+        if self.truncated {
+            write!(f, ", ends behind the end of the disk")?;
+        }
+        Ok(())
+    }
 }

@@ -2,41 +2,72 @@
 
 use keyslot::crypto::CipherSpec;
 use keyslot::header::luks1::{Entry, Luks1Header};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
-/// All that is in it, under QEMU's names.
-pub fn format_specific(header: &Luks1Header) -> Value {
-    let mode = header.cipher_mode();
-    let (chain, ivgen) = mode.split_once('-').unwrap_or((&mode, "null"));
-    let (ivgen, ivgen_hash) = match ivgen.split_once(':') {
-        Some((ivgen, hash)) => (ivgen, Some(hash)),
-        None => (ivgen, None),
-    };
-    let mut data = Map::new();
-    let mut put = |key: &str, value: Value| data.insert(key.to_owned(), value);
-    put("ivgen-alg", json!(ivgen));
-    put("detached-header", json!(header.is_detached()));
-    put("hash-alg", json!(header.hash_text()));
-    let algorithm = header.cipher().map(CipherSpec::algorithm);
-    put("cipher-alg", json!(algorithm.unwrap_or_else(|| header.cipher_name())));
-    put("uuid", json!(header.uuid()));
-    if let Some(hash) = ivgen_hash.filter(|_| ivgen == "essiv") {
-        put("ivgen-hash-alg", json!(hash));
+/// A LUKS1 header, under QEMU's names.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Luks1Info {
+    ivgen_alg: String,
+    detached_header: bool,
+    hash_alg: String,
+    cipher_alg: String,
+    uuid: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ivgen_hash_alg: Option<String>,
+    cipher_mode: String,
+    slots: Vec<Slot>,
+    payload_offset: u64,
+    master_key_iters: u32,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Slot {
+    active: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iters: Option<u32>,
+    key_offset: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stripes: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    damage: Option<String>,
+}
+
+impl Luks1Info {
+    pub fn new(header: &Luks1Header) -> Self {
+        let mode = header.cipher_mode();
+        let (chain, ivgen) = mode.split_once('-').unwrap_or((&mode, "null"));
+        let (ivgen, ivgen_hash) = match ivgen.split_once(':') {
+            Some((ivgen, hash)) => (ivgen, Some(hash)),
+            None => (ivgen, None),
+        };
+        let algorithm = header.cipher().map(CipherSpec::algorithm);
+        Self {
+            ivgen_alg: ivgen.to_owned(),
+            detached_header: header.is_detached(),
+            hash_alg: header.hash_text(),
+            cipher_alg: algorithm.unwrap_or_else(|| header.cipher_name()),
+            uuid: header.uuid(),
+            ivgen_hash_alg: ivgen_hash.filter(|_| ivgen == "essiv").map(str::to_owned),
+            cipher_mode: chain.to_owned(),
+            slots: header.entries().map(Slot::new).collect(),
+            payload_offset: header.payload_offset(),
+            master_key_iters: header.digest_iterations(),
+        }
     }
-    put("cipher-mode", json!(chain));
-    let slots = header.entries().map(|entry| {
-        let Entry { iterations, offset, stripes, .. } = entry;
-        if let Some(why) = entry.damage {
-            return json!({ "active": false, "key-offset": offset, "damage": why });
+}
+
+impl Slot {
+    fn new(entry: Entry) -> Self {
+        let Entry { active, iterations, offset, stripes, damage, .. } = entry;
+        let is_active = active && damage.is_none();
+        Self {
+            active: is_active,
+            iters: is_active.then_some(iterations),
+            key_offset: offset,
+            stripes: is_active.then_some(stripes),
+            damage,
         }
-        if entry.active {
-            json!({ "active": true, "iters": iterations, "key-offset": offset, "stripes": stripes })
-        } else {
-            json!({ "active": false, "key-offset": offset })
-        }
-    });
-    put("slots", slots.collect());
-    put("payload-offset", json!(header.payload_offset()));
-    put("master-key-iters", json!(header.digest_iterations()));
-    Value::Object(data)
+    }
 }

@@ -2,122 +2,219 @@
 
 use std::fmt::Write;
 
-use keyslot::header::luks2::{DataSegment, KeyDigest, Luks2Header, Metadata, Slot, Token};
-use serde_json::{Map, Value, json};
+use keyslot::header::luks2::{DataSegment, KeyDigest, Luks2Header, Metadata, Slot};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
-/// All that is in it, and the metadata itself.
-pub fn format_specific(header: &Luks2Header) -> Value {
-    let metadata = header.metadata();
-    let config = metadata.config();
-    let mut data = Map::new();
-    let mut put = |key: &str, value: Value| data.insert(key.to_owned(), value);
-    put("uuid", json!(header.uuid()));
-    put("label", json!(header.label()));
-    put("subsystem", json!(header.subsystem()));
-    put("seqid", json!(header.seqid()));
-    put("header-size", json!(header.hdr_size()));
-    put("keyslots-size", json!(config.keyslots_size));
-    put("checksum-alg", json!(header.checksum_alg()));
-    put("copy", json!(header.which().name()));
-    if let Some(warning) = header.warning() {
-        put("warning", json!(warning));
-    }
-    put("flags", json!(config.flags));
-    put("requirements", json!(config.requirements));
-    let unusable: Vec<_> = header.unusable().collect();
-    let slots = metadata.keyslots().iter().map(|slot| {
-        let why = unusable.iter().find(|(index, _)| *index == slot.number as usize);
-        keyslot(slot, metadata, why.map(|(_, why)| *why))
-    });
-    put("keyslots", slots.collect());
-    put("tokens", metadata.tokens().iter().map(token).collect());
-    put("segments", metadata.segments().iter().map(segment).collect());
-    put("digests", metadata.digests().iter().map(|it| digest(it, metadata)).collect());
-    put("metadata", Value::Object(metadata.value().clone()));
-    Value::Object(data)
+use super::super::token::TokenReport;
+
+/// A LUKS2 header, but for its metadata as such.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Luks2Info {
+    uuid: String,
+    label: String,
+    subsystem: String,
+    seqid: u64,
+    header_size: u64,
+    keyslots_size: u64,
+    checksum_alg: String,
+    /// The copy that counts
+    copy: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
+    flags: Vec<String>,
+    requirements: Vec<String>,
+    keyslots: Vec<KeyslotInfo>,
+    tokens: Vec<TokenReport>,
+    segments: Vec<SegmentInfo>,
+    digests: Vec<DigestInfo>,
 }
 
-fn keyslot(slot: &Slot, metadata: &Metadata, unusable: Option<&str>) -> Value {
-    let raw = &metadata.value()["keyslots"][slot.number.to_string()];
-    let mut value = json!({
-        "keyslot": slot.number,
-        "type": slot.kind,
-        "key-bits": 8 * u64::from(slot.key_size),
-        "priority": slot.priority.name(),
-    });
-    if let Some(why) = unusable {
-        value["unusable"] = json!(why);
-    }
-    if let Some(token) = metadata.opener_of(slot.number) {
-        value["opened-by-token"] = json!(token.number);
-    }
-    let owner = metadata.digest_of_keyslot(slot.number);
-    if owner.is_some_and(|digest| digest.segments.is_empty()) && slot.kind == "luks2" {
-        value["unbound"] = json!(true);
-    }
-    let bits = raw["area"]["key_size"].as_u64().and_then(|bytes| bytes.checked_mul(8));
-    if let Some(bits) = bits {
-        value["cipher-key-bits"] = json!(bits);
-    }
-    // As the metadata has them: their meaning has been judged.
-    let mut copy = |to: &str, object: &str, from: &str| {
-        if let Some(found) = raw[object].get(from) {
-            value[to] = found.clone();
-        }
-    };
-    copy("cipher", "area", "encryption");
-    copy("kdf", "kdf", "type");
-    copy("hash", "kdf", "hash");
-    copy("iterations", "kdf", "iterations");
-    copy("time", "kdf", "time");
-    copy("memory-kib", "kdf", "memory");
-    copy("cpus", "kdf", "cpus");
-    copy("af-hash", "af", "hash");
-    copy("stripes", "af", "stripes");
-    value["key-offset"] = json!(slot.offset);
-    value["area-size"] = json!(slot.size);
-    if let Some(digest) = owner {
-        value["digest"] = json!(digest.number);
-    }
-    value
-}
-
-fn token(token: &Token) -> Value {
-    json!({ "token": token.number, "type": token.kind, "keyslots": token.keyslots })
-}
-
-fn segment(segment: &DataSegment) -> Value {
-    let mut value = json!({
-        "segment": segment.number,
-        "type": segment.kind,
-        "offset": segment.offset,
-        "size": segment.size.map_or_else(|| json!("dynamic"), |size| json!(size)),
-    });
-    if let Some(crypt) = &segment.crypt {
-        value["cipher"] = json!(crypt.encryption);
-        value["sector-size"] = json!(crypt.sector_size);
-        value["iv-tweak"] = json!(crypt.iv_tweak);
-        if let Some(integrity) = &crypt.integrity {
-            value["integrity"] = json!(integrity);
+impl Luks2Info {
+    pub fn new(header: &Luks2Header) -> Self {
+        let metadata = header.metadata();
+        let config = metadata.config();
+        let unusable: Vec<_> = header.unusable().collect();
+        let keyslot = |slot: &Slot| {
+            let why = unusable.iter().find(|(index, _)| *index == slot.number as usize);
+            KeyslotInfo::new(slot, metadata, why.map(|(_, why)| *why))
+        };
+        Self {
+            uuid: header.uuid(),
+            label: header.label(),
+            subsystem: header.subsystem(),
+            seqid: header.seqid(),
+            header_size: header.hdr_size(),
+            keyslots_size: config.keyslots_size,
+            checksum_alg: header.checksum_alg(),
+            copy: header.which().name(),
+            warning: header.warning().map(str::to_owned),
+            flags: config.flags.clone(),
+            requirements: config.requirements.clone(),
+            keyslots: metadata.keyslots().iter().map(keyslot).collect(),
+            tokens: metadata.tokens().iter().map(TokenReport::new).collect(),
+            segments: metadata.segments().iter().map(SegmentInfo::new).collect(),
+            digests: metadata.digests().iter().map(|it| DigestInfo::new(it, metadata)).collect(),
         }
     }
-    if !segment.flags.is_empty() {
-        value["flags"] = json!(segment.flags);
-    }
-    value
 }
 
-fn digest(digest: &KeyDigest, metadata: &Metadata) -> Value {
-    let raw = &metadata.value()["digests"][digest.number.to_string()];
-    let mut value = json!({ "digest": digest.number, "type": digest.kind });
-    for key in ["hash", "iterations"] {
-        if let Some(found) = raw.get(key) {
-            value[key] = found.clone();
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct KeyslotInfo {
+    keyslot: u32,
+    #[serde(rename = "type")]
+    kind: String,
+    key_bits: u64,
+    priority: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unusable: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opened_by_token: Option<u32>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    unbound: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cipher_key_bits: Option<u64>,
+    #[serde(flatten)]
+    parameters: Parameters,
+    key_offset: u64,
+    area_size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<u32>,
+}
+
+/// Members of the metadata, as they are there: their meaning has been judged.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Parameters {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cipher: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kdf: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hash: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iterations: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_kib: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpus: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    af_hash: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stripes: Option<Value>,
+}
+
+impl KeyslotInfo {
+    fn new(slot: &Slot, metadata: &Metadata, unusable: Option<&str>) -> Self {
+        let raw = &metadata.value()["keyslots"][slot.number.to_string()];
+        let owner = metadata.digest_of_keyslot(slot.number);
+        let is_unbound = owner.is_some_and(|digest| digest.segments.is_empty());
+        let member = |object: &str, name: &str| raw[object].get(name).cloned();
+        Self {
+            keyslot: slot.number,
+            kind: slot.kind.clone(),
+            key_bits: 8 * u64::from(slot.key_size),
+            priority: slot.priority.name(),
+            unusable: unusable.map(str::to_owned),
+            opened_by_token: metadata.opener_of(slot.number).map(|token| token.number),
+            unbound: is_unbound && slot.kind == "luks2",
+            cipher_key_bits: raw["area"]["key_size"].as_u64().and_then(|it| it.checked_mul(8)),
+            parameters: Parameters {
+                cipher: member("area", "encryption"),
+                kdf: member("kdf", "type"),
+                hash: member("kdf", "hash"),
+                iterations: member("kdf", "iterations"),
+                time: member("kdf", "time"),
+                memory_kib: member("kdf", "memory"),
+                cpus: member("kdf", "cpus"),
+                af_hash: member("af", "hash"),
+                stripes: member("af", "stripes"),
+            },
+            key_offset: slot.offset,
+            area_size: slot.size,
+            digest: owner.map(|digest| digest.number),
         }
     }
-    value["keyslots"] = json!(digest.keyslots);
-    value["segments"] = json!(digest.segments);
-    value
+}
+
+#[derive(Serialize)]
+struct SegmentInfo {
+    segment: u32,
+    #[serde(rename = "type")]
+    kind: String,
+    offset: u64,
+    size: Size,
+    #[serde(flatten)]
+    crypt: Option<CryptInfo>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    flags: Vec<String>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Size {
+    Bytes(u64),
+    /// `dynamic`: to the end of the image
+    Word(&'static str),
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct CryptInfo {
+    cipher: String,
+    sector_size: u32,
+    iv_tweak: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    integrity: Option<String>,
+}
+
+impl SegmentInfo {
+    fn new(segment: &DataSegment) -> Self {
+        Self {
+            segment: segment.number,
+            kind: segment.kind.clone(),
+            offset: segment.offset,
+            size: segment.size.map_or(Size::Word("dynamic"), Size::Bytes),
+            crypt: segment.crypt.as_ref().map(|crypt| CryptInfo {
+                cipher: crypt.encryption.clone(),
+                sector_size: crypt.sector_size,
+                iv_tweak: crypt.iv_tweak,
+                integrity: crypt.integrity.clone(),
+            }),
+            flags: segment.flags.clone(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct DigestInfo {
+    digest: u32,
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hash: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iterations: Option<Value>,
+    keyslots: Vec<u32>,
+    segments: Vec<u32>,
+}
+
+impl DigestInfo {
+    fn new(digest: &KeyDigest, metadata: &Metadata) -> Self {
+        let raw = &metadata.value()["digests"][digest.number.to_string()];
+        Self {
+            digest: digest.number,
+            kind: digest.kind.clone(),
+            hash: raw.get("hash").cloned(),
+            iterations: raw.get("iterations").cloned(),
+            keyslots: digest.keyslots.clone(),
+            segments: digest.segments.clone(),
+        }
+    }
 }
 
 /// The metadata as `cryptsetup luksDump --dump-json-metadata` prints it.

@@ -5,24 +5,25 @@ mod luks1;
 mod luks2;
 mod nodes;
 mod raw;
+mod report;
 
 use std::ffi::OsString;
 use std::path::Path;
 
 use clap::Args;
 use keyslot::header::Header;
-use keyslot::kdf::estimate;
 use keyslot::qemu::ImageSpec;
 use keyslot::secret::Passphrase;
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
-use serde_json::{Value, json};
 
+use self::report::InfoReport;
 use super::location::LocationArgs;
 use super::progress::Spinner;
-use super::qemu_format::{self, human, json, size};
-use super::report::{self, Failure, Overrides};
+use super::report::{ErrorReport, Failure, FailureReport, Overrides, tell};
 use super::secrets::{Question, Secrets};
-use super::{ObjectArgs, Outcome, Output, Persona, SOURCES, check, image_spec, output};
+use super::{
+    ObjectArgs, Outcome, Output, Persona, SOURCES, Status, check, image_spec, output, qemu_format,
+};
 
 /// Show the header and its keyslots
 ///
@@ -106,7 +107,7 @@ pub fn run(args: &InfoArgs, persona: Persona) -> Outcome {
         }
         (source, _) => Some(secrets.existing(source.as_ref(), &check::QUESTION)?),
     };
-    let mut failed = None;
+    let mut status = Status::Done;
     for (i, name) in args.images.iter().enumerate() {
         let gap = if i > 0 { "\n" } else { "" };
         let shown = match asked.take() {
@@ -126,15 +127,15 @@ pub fn run(args: &InfoArgs, persona: Persona) -> Outcome {
                 }
             }
         };
-        report::tell(&error, Overrides::default());
-        if args.output == Output::Json && !is_shown {
-            let filename = name.to_string_lossy();
-            let entry = json!({ "filename": filename, "error": report::document(&error, Overrides::default()) });
-            output::print(&qemu_format::json_line(&entry))?;
+        tell(&error, Overrides::default());
+        let error = ErrorReport::new(&error, Overrides::default());
+        status = status.or(error.exit_status());
+        if !is_shown {
+            let filename = Some(output::filename(Path::new(name)));
+            output::report(&FailureReport { filename, error }, args.output, false)?;
         }
-        failed.get_or_insert(Failure::told(error));
     }
-    failed.map_or(Ok(()), Err)
+    Ok(status)
 }
 
 /// Opens an image, without a lock.
@@ -156,9 +157,9 @@ fn show(
     image_spec::check_persona(&spec, persona).map_err(&opening)?;
     if persona == Persona::QemuImg
         && secret.is_none()
-        && let Some(document) = raw::describe(&spec, persona).map_err(&opening)?
+        && let Some(report) = raw::describe(&spec, persona).map_err(&opening)?
     {
-        return Ok((shown(&document, gap, args), None));
+        return Ok((shown(&report, gap, args)?, None));
     }
     if spec.driver.as_deref() == Some("raw") {
         let text = "a raw image has no keyslots to show";
@@ -174,7 +175,7 @@ fn show(
         {
             // A disk with LUKS in one of its partitions is not LUKS, but there is much to show.
             return match disk::describe(&spec).map_err(&opening)? {
-                Some(document) => Ok((shown(&document, gap, args), None)),
+                Some(report) => Ok((shown(&report, gap, args)?, None)),
                 None => Err(opening(error)),
             };
         }
@@ -189,7 +190,7 @@ fn show(
     let (offset, size) = image.part().unwrap_or_default();
     let mut located = spec.clone();
     (located.offset, located.size) = (offset, size);
-    let mut document = describe(&image, &located).map_err(opening)?;
+    let mut report = InfoReport::new(&image, &located).map_err(opening)?;
     let mut wrong = None;
     if let Some(secret) = secret {
         let _spinner = Spinner::start("trying the keyslots", args.output == Output::Json);
@@ -203,16 +204,16 @@ fn show(
             let openable = image.header().check_openable();
             let error = openable.err().unwrap_or_else(|| check::opens_nothing(secret));
             let error = error.with_path(&spec.path);
-            document["error"] = report::document(&error, Overrides::default());
+            report.error = Some(ErrorReport::new(&error, Overrides::default()));
             wrong = Some(error);
         }
-        document["secret-opens"] = json!(opened);
+        report.secret_opens = Some(opened);
     }
     if args.estimate {
-        let estimates = estimates(&image).map_err(|error| error.with_path(&spec.path))?;
-        document["estimates"] = estimates;
+        let estimates = report::estimates(&image).map_err(|error| error.with_path(&spec.path))?;
+        report.estimates = Some(estimates);
     }
-    Ok((shown(&document, gap, args), wrong))
+    Ok((shown(&report, gap, args)?, wrong))
 }
 
 /// Whether nothing says that the image is LUKS.
@@ -221,49 +222,14 @@ fn is_plain(args: &InfoArgs, spec: &ImageSpec) -> bool {
     !asks_luks && spec.driver.is_none() && spec.key_secret.is_none() && !args.location.is_given()
 }
 
-/// The document as it is asked for.
-fn shown(document: &Value, gap: &str, args: &InfoArgs) -> String {
+/// The report in the form that was asked for.
+fn shown(report: &InfoReport, gap: &str, args: &InfoArgs) -> Result<String> {
     match args.output {
-        Output::Human => format!("{gap}{}", text(document)),
+        Output::Human => Ok(format!("{gap}{report}")),
         // A chain is a list, if only of one.
-        Output::Json if args.backing_chain => json(&Value::Array(vec![document.clone()])) + "\n",
-        Output::Json => json(document) + "\n",
+        Output::Json if args.backing_chain => Ok(qemu_format::json(&[report])? + "\n"),
+        Output::Json => Ok(qemu_format::json(report)? + "\n"),
     }
-}
-
-/// How long an opening takes, of each active keyslot.
-fn estimates(image: &Image) -> Result<Value> {
-    let active = image.keyslots().filter(|keyslot| keyslot.active);
-    active
-        .map(|keyslot| {
-            let ms = u64::try_from(estimate(&keyslot)?.as_millis()).unwrap_or(u64::MAX);
-            Ok(json!({ "keyslot": keyslot.index, "milliseconds": ms }))
-        })
-        .collect()
-}
-
-/// The document that qemu-img prints as JSON.
-fn describe(image: &Image, spec: &ImageSpec) -> Result<Value> {
-    let (children, disk_size) = nodes::nodes(image, spec)?;
-    let header = image.header();
-    let (format, mut data) = match header.luks2() {
-        Some(header) => ("luks2", luks2::format_specific(header)),
-        None => ("luks", header.luks1().map_or(Value::Null, luks1::format_specific)),
-    };
-    let weaknesses = header.weaknesses();
-    if !weaknesses.is_empty() {
-        data["weaknesses"] = json!(weaknesses);
-    }
-    Ok(json!({
-        "children": children,
-        "virtual-size": image.volume_len()?,
-        "filename": image_spec::qemu_name(spec),
-        "format": format,
-        "actual-size": disk_size,
-        "format-specific": { "type": format, "data": data },
-        "encrypted": true,
-        "dirty-flag": false,
-    }))
 }
 
 /// The metadata alone.
@@ -272,59 +238,4 @@ fn metadata(header: &Header) -> Result<String> {
         .luks2()
         .ok_or_else(|| Error::new(ErrorKind::Unsupported, "a LUKS1 header has no metadata"))?;
     Ok(output::json_text(&luks2::pretty(header.metadata())))
-}
-
-/// The same document as qemu-img prints it for people.
-fn text(document: &Value) -> String {
-    let string = |value: &Value| output::foreign(value.as_str().unwrap_or_default());
-    let bytes = |value: &Value| value.as_u64().unwrap_or_default();
-    let virtual_size = match document["virtual-size"].as_u64() {
-        Some(len) => format!("{} ({len} bytes)", size(len)),
-        None => "unavailable".to_owned(),
-    };
-    let disk_size = size(bytes(&document["actual-size"]));
-    let name = string(&document["filename"]);
-    let children = document["children"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let children = nodes::text(children, "", 0);
-    let opens = match document.get("secret-opens").and_then(Value::as_array) {
-        Some(opened) if opened.is_empty() => "secret opens: no keyslot\n".to_owned(),
-        Some(opened) => {
-            let opened: Vec<_> = opened.iter().map(ToString::to_string).collect();
-            format!("secret opens: keyslot {}\n", opened.join(", "))
-        }
-        None => String::new(),
-    };
-    let estimates = document["estimates"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let estimates: String = estimates
-        .iter()
-        .flat_map(|it| {
-            let (keyslot, ms) = (&it["keyslot"], &it["milliseconds"]);
-            [format!("keyslot {keyslot} opens in about {ms} ms on this machine\n")]
-        })
-        .collect();
-    let partitions = disk::text(document);
-    // A raw image has none.
-    let specific = document.get("format-specific").map_or(String::new(), |specific| {
-        let data = human(&without_metadata(&specific["data"]), 1);
-        format!("encrypted: yes\nFormat specific information:\n{data}")
-    });
-    format!(
-        "image: {name}\n\
-         file format: {}\n\
-         virtual size: {virtual_size}\n\
-         disk size: {disk_size}\n\
-         {specific}\
-         {partitions}\
-         {children}{opens}{estimates}",
-        string(&document["format"]),
-    )
-}
-
-/// What is shown of it twice otherwise.
-fn without_metadata(data: &Value) -> Value {
-    let mut data = data.clone();
-    if let Some(members) = data.as_object_mut() {
-        members.shift_remove("metadata");
-    }
-    data
 }

@@ -3,14 +3,14 @@
 use keyslot::container::{RawImage, image_format};
 use keyslot::qemu::ImageSpec;
 use keyslot::{Error, OpenOptions, Result};
-use serde_json::{Value, json};
 
 use super::super::Persona;
 use super::super::image_spec;
 use super::nodes::raw_nodes;
+use super::report::InfoReport;
 
-/// The document of an image that is raw, by its name or to a guess; `None` of another.
-pub fn describe(spec: &ImageSpec, persona: Persona) -> Result<Option<Value>> {
+/// The report on an image that is raw, by its name or to a guess; `None` of another.
+pub fn describe(spec: &ImageSpec, persona: Persona) -> Result<Option<InfoReport>> {
     let format = spec.driver.as_deref();
     let opened = || image_spec::located(spec, OpenOptions::new()).open(&spec.path);
     let is_raw = format == Some("raw")
@@ -22,20 +22,14 @@ pub fn describe(spec: &ImageSpec, persona: Persona) -> Result<Option<Value>> {
     if format.is_none() && image_format(raw.storage().as_ref()).is_some() {
         return Ok(None);
     }
-    document(spec, &raw).map(Some)
+    report(spec, &raw).map(Some)
 }
 
-/// The document of a raw image.
-pub fn document(spec: &ImageSpec, raw: &RawImage) -> Result<Value> {
+/// The report on a raw image.
+pub fn report(spec: &ImageSpec, raw: &RawImage) -> Result<InfoReport> {
     let failed = |e| Error::io("read the length", e).with_path(&spec.path);
     let len = raw.storage().len().map_err(failed)?.next_multiple_of(512);
     let (children, disk_size) = raw_nodes(spec, raw.file())?;
-    Ok(json!({
-        "children": children,
-        "virtual-size": len,
-        "filename": if spec.is_part() { image_spec::raw_name(spec) } else { image_spec::qemu_name(spec) },
-        "format": "raw",
-        "actual-size": disk_size,
-        "dirty-flag": false,
-    }))
+    let filename = if spec.is_part() { image_spec::raw_name } else { image_spec::qemu_name }(spec);
+    Ok(InfoReport::raw(children, len, filename, disk_size))
 }

@@ -12,7 +12,7 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 use keyslot::{Error, Result};
 
-use super::STATUSES;
+use super::Status;
 
 /// Writes a page for `command` and one for each of its commands, `help` excepted.
 pub fn write(command: Command, directory: &Path) -> Result<()> {
@@ -182,10 +182,10 @@ fn value_name(argument: &Arg) -> String {
 fn exit_status() -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["EXIT STATUS"]);
-    for (status, text) in STATUSES {
+    for status in Status::ALL {
         roff.control("TP", []);
-        roff.text([bold(status.to_string())]);
-        roff.text([roman(text)]);
+        roff.text([bold(status.code().to_string())]);
+        roff.text([roman(status.meaning())]);
     }
     roff.control("PP", []);
     roff.text([roman("Under the name qemu-img every failure is 1.")]);

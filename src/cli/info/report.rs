@@ -1,0 +1,168 @@
+//! What `info` says of an image, as `qemu-img info` does.
+
+use std::fmt::{self, Display, Formatter};
+
+use keyslot::kdf::estimate;
+use keyslot::qemu::ImageSpec;
+use keyslot::{Image, Result};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::super::create::Version;
+use super::super::image_spec;
+use super::super::output;
+use super::super::qemu_format::{human, size};
+use super::super::report::ErrorReport;
+use super::disk::DiskInfo;
+use super::luks1::Luks1Info;
+use super::luks2::Luks2Info;
+use super::nodes::{self, Child};
+
+/// An image, under qemu-img's names.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct InfoReport {
+    children: Vec<Child>,
+    /// `None` if the payload cannot be used
+    virtual_size: Option<u64>,
+    filename: String,
+    format: &'static str,
+    actual_size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format_specific: Option<FormatSpecific>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encrypted: Option<bool>,
+    dirty_flag: bool,
+    #[serde(flatten)]
+    pub disk: Option<DiskInfo>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_opens: Option<Vec<usize>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimates: Option<Vec<Estimate>>,
+}
+
+#[derive(Serialize)]
+struct FormatSpecific {
+    #[serde(rename = "type")]
+    format: &'static str,
+    data: Data,
+}
+
+#[derive(Serialize)]
+struct Data {
+    #[serde(flatten)]
+    header: Option<HeaderInfo>,
+    /// LUKS2: the metadata, which JSON alone has
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<Map<String, Value>>,
+    #[serde(flatten)]
+    weaknesses: Weaknesses,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum HeaderInfo {
+    Luks1(Luks1Info),
+    Luks2(Box<Luks2Info>),
+}
+
+#[derive(Serialize)]
+struct Weaknesses {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    weaknesses: Vec<String>,
+}
+
+/// How long a keyslot takes to open on this machine.
+#[derive(Serialize)]
+pub struct Estimate {
+    keyslot: usize,
+    milliseconds: u64,
+}
+
+/// How long each active keyslot takes to open.
+pub fn estimates(image: &Image) -> Result<Vec<Estimate>> {
+    let active = image.keyslots().filter(|keyslot| keyslot.active);
+    active
+        .map(|keyslot| {
+            let milliseconds = u64::try_from(estimate(&keyslot)?.as_millis()).unwrap_or(u64::MAX);
+            Ok(Estimate { keyslot: keyslot.index, milliseconds })
+        })
+        .collect()
+}
+
+impl InfoReport {
+    /// A LUKS image.
+    pub fn new(image: &Image, spec: &ImageSpec) -> Result<Self> {
+        let (children, actual_size) = nodes::nodes(image, spec)?;
+        let header = image.header();
+        let format = Version::of_header(header).format();
+        let luks2 = header.luks2().map(|it| HeaderInfo::Luks2(Box::new(Luks2Info::new(it))));
+        let luks1 = || header.luks1().map(|it| HeaderInfo::Luks1(Luks1Info::new(it)));
+        let data = Data {
+            header: luks2.or_else(luks1),
+            metadata: header.luks2().map(|it| it.metadata().value().clone()),
+            weaknesses: Weaknesses { weaknesses: header.weaknesses() },
+        };
+        Ok(Self {
+            virtual_size: image.volume_len()?,
+            format_specific: Some(FormatSpecific { format, data }),
+            encrypted: Some(true),
+            format,
+            ..Self::raw(children, 0, image_spec::qemu_name(spec), actual_size)
+        })
+    }
+
+    /// A raw image of `len` bytes.
+    pub fn raw(children: Vec<Child>, len: u64, filename: String, actual_size: u64) -> Self {
+        Self {
+            children,
+            virtual_size: Some(len),
+            filename,
+            format: "raw",
+            actual_size,
+            format_specific: None,
+            encrypted: None,
+            dirty_flag: false,
+            disk: None,
+            error: None,
+            secret_opens: None,
+            estimates: None,
+        }
+    }
+}
+
+/// As qemu-img prints it for people.
+impl Display for InfoReport {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "image: {}", output::foreign(&self.filename))?;
+        writeln!(f, "file format: {}", self.format)?;
+        match self.virtual_size {
+            Some(len) => writeln!(f, "virtual size: {} ({len} bytes)", size(len))?,
+            None => writeln!(f, "virtual size: unavailable")?,
+        }
+        writeln!(f, "disk size: {}", size(self.actual_size))?;
+        if let Some(FormatSpecific { data, .. }) = &self.format_specific {
+            writeln!(f, "encrypted: yes\nFormat specific information:")?;
+            f.write_str(&human(&data.header, 1).map_err(|_| fmt::Error)?)?;
+            f.write_str(&human(&data.weaknesses, 1).map_err(|_| fmt::Error)?)?;
+        }
+        if let Some(disk) = &self.disk {
+            write!(f, "{disk}")?;
+        }
+        f.write_str(&nodes::text(&self.children, "", 0))?;
+        match self.secret_opens.as_deref() {
+            None => {}
+            Some([]) => writeln!(f, "secret opens: no keyslot")?,
+            Some(opened) => {
+                let opened: Vec<_> = opened.iter().map(ToString::to_string).collect();
+                writeln!(f, "secret opens: keyslot {}", opened.join(", "))?;
+            }
+        }
+        for Estimate { keyslot, milliseconds: ms } in self.estimates.iter().flatten() {
+            writeln!(f, "keyslot {keyslot} opens in about {ms} ms on this machine")?;
+        }
+        Ok(())
+    }
+}
