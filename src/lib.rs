@@ -44,6 +44,7 @@ pub mod crypto;
 pub mod error;
 pub mod header;
 pub mod image;
+pub mod json;
 pub mod kdf;
 pub mod qemu;
 pub mod secret;

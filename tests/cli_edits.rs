@@ -112,11 +112,8 @@ fn tokens_go_in_and_come_out() {
 fn tokens_that_are_refused() {
     let desk = Desk::new(&roomy(0));
     for (token, text) in [
-        ("", "the token is no JSON object: EOF while parsing a value at line 1 column 0"),
-        (
-            "[]",
-            "the token is no JSON object: invalid type: sequence, expected a map at line 1 column 0",
-        ),
+        ("", "the JSON text is malformed: no value at byte 0"),
+        ("[]", "the token is not a JSON object"),
         ("{}", "the token has no type"),
         (r#"{"type":"","keyslots":[]}"#, "the token has no type"),
         (r#"{"type":"a"}"#, "the token has no keyslots: it must be an array, which may be empty"),
@@ -138,7 +135,7 @@ fn tokens_that_are_refused() {
         ),
     ] {
         fs::write(desk.directory.path().join("token"), token).unwrap();
-        let named = if text.starts_with("the token is no JSON") { "token" } else { "image" };
+        let named = if text.contains("JSON") { "token" } else { "image" };
         let text = format!("keyslot: {named}: {text}\n");
         desk.refused("token import --json-file token image", 1, &text);
     }

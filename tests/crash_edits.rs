@@ -9,9 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use keyslot::header::{Edit, Header, Priority};
+use keyslot::json::{Object, Value};
 use keyslot::storage::ReadOnlyBytes;
 use keyslot::{Error, Image, Limits, Passphrase};
-use serde_json::json;
 use support::crash;
 use support::luks2::{Change, Luks2, roomy};
 use support::memory::Memory;
@@ -66,7 +66,8 @@ fn check(
 fn edits_of_luks2() {
     let secrets = [0, 3, 5, 7].map(|number| secret(&format!("hunter{number}")));
     let secrets: Vec<_> = secrets.iter().collect();
-    let token = json!({ "type": "a", "keyslots": ["0", "5"] }).as_object().unwrap().clone();
+    let keyslots: Value = ["0", "5"].into_iter().collect();
+    let token = Object::from([("type", "a".into()), ("keyslots", keyslots)]);
     let uuid = "01234567-89ab-4def-8123-456789abcdef".parse().unwrap();
     for edits in [
         vec![Edit::PutToken { number: None, token, replace: false }],

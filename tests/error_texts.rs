@@ -282,7 +282,8 @@ impl Watch for Full {
 #[test]
 fn a_plan_that_does_not_fit_is_refused() {
     let filler = "x".repeat(10_000);
-    let token = serde_json::json!({ "type": "test", "keyslots": [], "filler": filler });
+    let token = format!(r#"{{ "type": "test", "keyslots": [], "filler": "{filler}" }}"#);
+    let token: keyslot::json::Value = token.parse().unwrap();
     let memory = Memory::new(roomy(1).bytes, None);
     let mut image = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
     let token = token.as_object().unwrap().clone();

@@ -336,7 +336,8 @@ fn an_erased_and_added_keyslot_is_new() {
         let header = Header::read(&ReadOnlyBytes(memory.bytes())).unwrap();
         assert_eq!(header.keyslot(3).unwrap().priority, Priority::Normal);
         assert_eq!(image.unlock(&new).unwrap().keyslot(), 3);
-        let metadata = header.luks2().unwrap().metadata().value();
+        let metadata = header.luks2().unwrap().metadata().text();
+        let metadata: serde_json::Value = serde_json::from_str(metadata).unwrap();
         assert_eq!(metadata["tokens"]["0"]["keyslots"], serde_json::json!(["0"]));
     }
 }

@@ -223,7 +223,8 @@ impl Picture {
 
     /// The text of the metadata without what these change.
     fn without(&self, fates: &[Fate; 32]) -> String {
-        let mut metadata = self.luks2().metadata().value().clone();
+        let text = self.luks2().metadata().text();
+        let mut metadata: Value = serde_json::from_str(text).expect("valid metadata");
         let is_changed = |number: &str| {
             number.parse::<usize>().is_ok_and(|number| fates[number] != Fate::Untouched)
         };
@@ -253,7 +254,7 @@ impl Picture {
         let mut config = object(&mut metadata["config"]);
         config.shift_remove("unwiped_areas");
         metadata["config"] = config.into();
-        Value::from(metadata).to_string()
+        metadata.to_string()
     }
 
     /// Whether a keyslot holds the volume key, and where its area begins.

@@ -6,6 +6,7 @@ use arbitrary::Arbitrary;
 use keyslot::amend::{Change, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::header::{Backup, Edit, Header, Priority};
+use keyslot::json::{Object, Value};
 use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::{Image, Limits, Restoration, Unlocked};
 
@@ -136,10 +137,12 @@ fn edit(what: &What) -> Option<Edit> {
         What::Label { length } => Edit::SetLabel("x".repeat(usize::from(length & 63))),
         What::Uuid { bytes } => Edit::SetUuid(uuid::Uuid::from_bytes(bytes)),
         What::Token { number, keyslot, replace } => {
-            let token = serde_json::json!({
-                "type": "fuzz", "keyslots": [(keyslot & 7).to_string()], "nobody": ["knows"],
-            });
-            let token = token.as_object().expect("an object").clone();
+            let keyslots: Value = [(keyslot & 7).to_string()].into_iter().collect();
+            let token = Object::from([
+                ("type", "fuzz".into()),
+                ("keyslots", keyslots),
+                ("nobody", ["knows"].into_iter().collect()),
+            ]);
             let number = (number < 250).then_some(usize::from(number & 31));
             Edit::PutToken { number, token, replace }
         }

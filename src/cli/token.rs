@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use keyslot::header::Edit;
 use keyslot::header::luks2::{Metadata, Token};
+use keyslot::json::{Object, Value};
 use keyslot::storage::{Place, Preallocation, Storage};
 use keyslot::{Error, ErrorKind, Image, Result};
 use serde::Serialize;
-use serde_json::{Map, Value};
 
 use super::config::edit;
 use super::location::ImageArgs;
@@ -206,8 +206,7 @@ fn import(args: &ImportArgs) -> Outcome {
     let json_file = args.json_file.as_deref().filter(|path| *path != Path::new("-"));
     let mut token = read(json_file)?;
     if !args.keyslot.is_empty() {
-        let keyslots = args.keyslot.iter().map(ToString::to_string).map(Value::from).collect();
-        token.insert("keyslots".to_owned(), keyslots);
+        token.insert("keyslots", args.keyslot.iter().map(ToString::to_string).collect::<Value>());
     }
     let replace = args.change.force;
     let put = Edit::PutToken { number: args.token, token, replace };
@@ -215,7 +214,7 @@ fn import(args: &ImportArgs) -> Outcome {
         let is_new = |token: &&Token| {
             let number = token.number.to_string();
             args.token == Some(token.number as usize)
-                || before.is_none_or(|before| before.value()["tokens"].get(&number).is_none())
+                || before.and_then(|before| before.value().get("tokens")?.get(&number)).is_none()
         };
         let token = after.and_then(|after| after.tokens().iter().find(is_new)).map(|it| it.number);
         TokenChange { token, done: "imported" }
@@ -223,7 +222,7 @@ fn import(args: &ImportArgs) -> Outcome {
 }
 
 /// The JSON of a token, which must be an object.
-fn read(path: Option<&Path>) -> Result<Map<String, Value>> {
+fn read(path: Option<&Path>) -> Result<Object> {
     let mut text = Vec::new();
     let named = |error: Error| match path {
         Some(path) => error.with_path(path),
@@ -239,18 +238,21 @@ fn read(path: Option<&Path>) -> Result<Map<String, Value>> {
             io::stdin().lock().take(LONGEST).read_to_end(&mut text).map_err(failed)?;
         }
     }
-    serde_json::from_slice(&text).map_err(|error| {
-        let text = format!("the token is no JSON object: {error}");
-        named(Error::new(ErrorKind::InvalidInput, text))
-    })
+    let text = str::from_utf8(&text).map_err(|error| {
+        let at = error.valid_up_to();
+        named(invalid(format!("the token is not UTF-8 text at byte {at}")))
+    })?;
+    let mut token: Value = text.parse().map_err(named)?;
+    let members = token.as_object_mut().map(std::mem::take);
+    members.ok_or_else(|| named(invalid("the token is not a JSON object")))
 }
 
 fn export(args: &ExportArgs) -> Outcome {
     let image = args.image.open()?;
-    let tokens = &metadata(&image, args.image.path())?.value()["tokens"];
-    let Some(token) = tokens.get(args.token.to_string()) else {
+    let tokens = metadata(&image, args.image.path())?.value().get("tokens");
+    let Some(token) = tokens.and_then(|tokens| tokens.get(&args.token.to_string())) else {
         let text = format!("there is no token {}", args.token);
-        return Err(Error::new(ErrorKind::InvalidInput, text).with_path(args.image.path()).into());
+        return Err(invalid(text).with_path(args.image.path()).into());
     };
     let text = output::json_text(&format!("{token}\n"));
     let Some(path) = args.json_file.as_ref().filter(|path| *path != Path::new("-")) else {
@@ -260,7 +262,7 @@ fn export(args: &ExportArgs) -> Outcome {
     let is_image = image.file().is_some_and(|file| file.is_file(path).unwrap_or(false));
     if is_image {
         let text = "the token would take the place of the image that it is in";
-        return Err(Error::new(ErrorKind::InvalidInput, text).with_path(path).into());
+        return Err(invalid(text).with_path(path).into());
     }
     // It may hold what opens a keyslot.
     let place = Place::new(path, args.force)?.private();
@@ -281,10 +283,15 @@ fn remove(args: &RemoveArgs) -> Outcome {
 
 /// What there are tokens in.
 fn metadata<'a>(image: &'a Image, path: &Path) -> Result<&'a Metadata> {
-    let header = image.header().luks2().ok_or_else(|| {
-        Error::new(ErrorKind::InvalidInput, "a LUKS1 header has no tokens").with_path(path)
-    })?;
+    let header = image
+        .header()
+        .luks2()
+        .ok_or_else(|| invalid("a LUKS1 header has no tokens").with_path(path))?;
     Ok(header.metadata())
+}
+
+fn invalid(text: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidInput, text)
 }
 
 /// Bytes of a token's JSON, at most: no header has room for more.

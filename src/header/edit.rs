@@ -2,9 +2,8 @@
 
 use std::fmt;
 
-use serde_json::{Map, Value};
-
 use super::Priority;
+use crate::json::Object;
 
 /// A change of a header that touches no key. All but the UUID are of LUKS2.
 #[derive(Clone, PartialEq)]
@@ -15,7 +14,7 @@ pub enum Edit {
         /// Its number, 0 to 31; without it the first that is free
         number: Option<usize>,
         /// Its members, `type` and `keyslots` among them
-        token: Map<String, Value>,
+        token: Object,
         /// Whether it may take another's place
         replace: bool,
     },

@@ -18,10 +18,11 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::json::{Kind, Value};
 
 pub use amend::AMEND_HELP;
 pub use image::{ImageSpec, check_driver};
-pub(crate) use json::{Value as JsonValue, parse as parse_json};
+pub(crate) use json::parse as parse_json;
 pub(crate) use keyval::check_identifier;
 pub use number::{boolean, image_size, number, size, size_argument};
 pub use secret_object::SecretObjects;
@@ -92,7 +93,7 @@ impl Options {
     pub fn parse_json(text: &str) -> Result<Self> {
         let value = json::parse(text)
             .map_err(|fault| invalid(format!("Could not parse the JSON options: {fault}")))?;
-        let JsonValue::Object(members) = value else {
+        let Kind::Object(members) = value.0 else {
             return Err(invalid("Invalid JSON object given"));
         };
         let mut options = Self::new();
@@ -179,26 +180,26 @@ impl Options {
         options
     }
 
-    fn flatten(&mut self, key: String, value: JsonValue) -> Result<()> {
+    fn flatten(&mut self, key: String, value: Value) -> Result<()> {
         if key.len() > LONGEST_JSON_KEY {
             return Err(invalid(format!(
                 "An option name in the JSON options is longer than {LONGEST_JSON_KEY} bytes"
             )));
         }
-        match value {
-            JsonValue::Object(members) if !members.is_empty() => {
+        match value.0 {
+            Kind::Object(members) if !members.is_empty() => {
                 for (name, value) in members {
                     self.flatten(format!("{key}.{name}"), value)?;
                 }
             }
-            JsonValue::Array(values) if !values.is_empty() => {
+            Kind::Array(values) if !values.is_empty() => {
                 for (index, value) in values.into_iter().enumerate() {
                     self.flatten(format!("{key}.{index}"), value)?;
                 }
             }
-            JsonValue::Object(_) | JsonValue::Array(_) | JsonValue::Null => self.push(key, ""),
-            JsonValue::Bool(on) => self.push(key, if on { "on" } else { "off" }),
-            JsonValue::Number(text) | JsonValue::String(text) => self.push_secret(key, text),
+            Kind::Object(_) | Kind::Array(_) | Kind::Null => self.push(key, ""),
+            Kind::Bool(on) => self.push(key, if on { "on" } else { "off" }),
+            Kind::Number(text) | Kind::String(text) => self.push_secret(key, text),
         }
         Ok(())
     }

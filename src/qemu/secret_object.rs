@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io;
 
 use super::encoding::{decode_base64, decrypt};
-use super::{JsonValue, Options, check_identifier, parse_json};
+use super::{Options, check_identifier, parse_json};
 use crate::error::{Error, ErrorKind, Result};
+use crate::json::Kind;
 use crate::secret::{LARGEST_SECRET, Passphrase, SecretBytes};
 
 /// The secrets that were defined so far, by id.
@@ -157,10 +158,10 @@ fn before_data(definition: &str) -> Option<&str> {
 fn parse_members(definition: &str) -> Result<Options> {
     let value = parse_json(definition).map_err(|fault| invalid(fault.redacted()))?;
     let mut options = Options::new();
-    if let JsonValue::Object(members) = value {
+    if let Kind::Object(members) = value.0 {
         for (key, value) in members {
-            match value {
-                JsonValue::String(text) => options.push_secret(key, text),
+            match value.0 {
+                Kind::String(text) => options.push_secret(key, text),
                 _ if KNOWN.contains(&key.as_str()) => {
                     return Err(invalid(format!(
                         "Invalid parameter type for '{key}', expected: string"

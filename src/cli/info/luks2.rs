@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use keyslot::header::luks2::{DataSegment, KeyDigest, Luks2Header, Metadata, Slot};
+use keyslot::json;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -110,10 +111,13 @@ struct Parameters {
 
 impl KeyslotInfo {
     fn new(slot: &Slot, metadata: &Metadata, unusable: Option<&str>) -> Self {
-        let raw = &metadata.value()["keyslots"][slot.number.to_string()];
+        let keyslots = metadata.value().get("keyslots");
+        let raw = keyslots.and_then(|it| it.get(&slot.number.to_string()));
         let owner = metadata.digest_of_keyslot(slot.number);
         let is_unbound = owner.is_some_and(|digest| digest.segments.is_empty());
-        let member = |object: &str, name: &str| raw[object].get(name).cloned();
+        let member = |object: &str, name: &str| raw.and_then(|it| it.get(object)?.get(name));
+        let key_size = member("area", "key_size").and_then(json::Value::as_i64);
+        let member = |object: &str, name: &str| member(object, name).map(printed);
         Self {
             keyslot: slot.number,
             kind: slot.kind.clone(),
@@ -122,7 +126,7 @@ impl KeyslotInfo {
             unusable: unusable.map(str::to_owned),
             opened_by_token: metadata.opener_of(slot.number).map(|token| token.number),
             unbound: is_unbound && slot.kind == "luks2",
-            cipher_key_bits: raw["area"]["key_size"].as_u64().and_then(|it| it.checked_mul(8)),
+            cipher_key_bits: key_size.and_then(|it| u64::try_from(it).ok()?.checked_mul(8)),
             parameters: Parameters {
                 cipher: member("area", "encryption"),
                 kdf: member("kdf", "type"),
@@ -205,12 +209,14 @@ struct DigestInfo {
 
 impl DigestInfo {
     fn new(digest: &KeyDigest, metadata: &Metadata) -> Self {
-        let raw = &metadata.value()["digests"][digest.number.to_string()];
+        let digests = metadata.value().get("digests");
+        let raw = digests.and_then(|it| it.get(&digest.number.to_string()));
+        let member = |name: &str| raw.and_then(|it| it.get(name)).map(printed);
         Self {
             digest: digest.number,
             kind: digest.kind.clone(),
-            hash: raw.get("hash").cloned(),
-            iterations: raw.get("iterations").cloned(),
+            hash: member("hash"),
+            iterations: member("iterations"),
             keyslots: digest.keyslots.clone(),
             segments: digest.segments.clone(),
         }
@@ -225,10 +231,30 @@ pub fn pretty(metadata: &Metadata) -> String {
     out
 }
 
-fn write_object(out: &mut String, members: &Map<String, Value>, depth: usize) {
+/// A value of the metadata, to be printed: numbers as far as 64 bits hold them.
+pub fn printed(value: &json::Value) -> Value {
+    if let Some(members) = value.as_object() {
+        return Value::Object(printed_members(members));
+    }
+    if let Some(items) = value.as_array() {
+        return items.iter().map(printed).collect();
+    }
+    if let Some(text) = value.as_str() {
+        return Value::from(text);
+    }
+    let text = value.to_string();
+    serde_json::from_str(&text).unwrap_or(Value::String(text))
+}
+
+/// Members of the metadata, to be printed.
+pub fn printed_members(members: &json::Object) -> Map<String, Value> {
+    members.iter().map(|(key, value)| (key.to_owned(), printed(value))).collect()
+}
+
+fn write_object(out: &mut String, members: &json::Object, depth: usize) {
     let mut separator = "{";
-    for (key, value) in members {
-        let key = Value::from(key.as_str());
+    for (key, value) in members.iter() {
+        let key = json::Value::from(key);
         let _ = write!(out, "{separator}\n{}{key}:", INDENT.repeat(depth + 1));
         write_value(out, value, depth + 1);
         separator = ",";
@@ -237,25 +263,22 @@ fn write_object(out: &mut String, members: &Map<String, Value>, depth: usize) {
     let _ = write!(out, "{}}}", INDENT.repeat(depth));
 }
 
-fn write_value(out: &mut String, value: &Value, depth: usize) {
-    match value {
-        Value::Object(members) => write_object(out, members, depth),
-        Value::Array(items) if !items.is_empty() => {
-            let mut separator = "[";
-            for item in items {
-                let _ = write!(out, "{separator}\n{}", INDENT.repeat(depth + 1));
-                write_value(out, item, depth + 1);
-                separator = ",";
-            }
-            let _ = write!(out, "\n{}]", INDENT.repeat(depth));
-        }
-        Value::Array(_) => {
-            let _ = write!(out, "[\n{}]", INDENT.repeat(depth));
-        }
-        other => {
-            let _ = write!(out, "{other}");
-        }
+fn write_value(out: &mut String, value: &json::Value, depth: usize) {
+    if let Some(members) = value.as_object() {
+        return write_object(out, members, depth);
     }
+    let Some(items) = value.as_array() else {
+        let _ = write!(out, "{value}");
+        return;
+    };
+    let mut separator = "[";
+    for item in items {
+        let _ = write!(out, "{separator}\n{}", INDENT.repeat(depth + 1));
+        write_value(out, item, depth + 1);
+        separator = ",";
+    }
+    out.push_str(if items.is_empty() { "[\n" } else { "\n" });
+    let _ = write!(out, "{}]", INDENT.repeat(depth));
 }
 
 const INDENT: &str = "  ";

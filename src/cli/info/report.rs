@@ -15,7 +15,7 @@ use super::super::qemu_format::{human, size};
 use super::super::report::ErrorReport;
 use super::disk::DiskInfo;
 use super::luks1::Luks1Info;
-use super::luks2::Luks2Info;
+use super::luks2::{Luks2Info, printed_members};
 use super::nodes::{self, Child};
 
 /// An image, under qemu-img's names.
@@ -102,7 +102,7 @@ impl InfoReport {
         let luks1 = || header.luks1().map(|it| HeaderInfo::Luks1(Luks1Info::new(it)));
         let data = Data {
             header: luks2.or_else(luks1),
-            metadata: header.luks2().map(|it| it.metadata().value().clone()),
+            metadata: header.luks2().map(|it| printed_members(it.metadata().value())),
             weaknesses: Weaknesses { weaknesses: header.weaknesses() },
         };
         Ok(Self {

@@ -2,18 +2,18 @@
 
 use std::ops::RangeInclusive;
 
-use serde_json::json;
 use uuid::Uuid;
 
 use super::Luks2Header;
 use super::areas::area_len;
 use super::config::{ALIGNMENT, MAX_KEYSLOTS_SIZE};
-use super::edit::{Draft, digest_value, encryption_text};
+use super::edit::{Draft, digest_object, encryption_text};
 use super::edits::name;
 use super::raw::{HDR_SIZES, RawHeader, Which};
 use crate::crypto::{CipherSpec, IvGen};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::NewDigest;
+use crate::json::{Object, Value};
 
 /// What a new header says.
 #[derive(Clone, Debug)]
@@ -107,17 +107,17 @@ impl Luks2Header {
         let uuid = uuid.hyphenated().to_string();
         raw.uuid[..uuid.len()].copy_from_slice(uuid.as_bytes());
 
-        let segment = json!({
-            "type": "crypt",
-            "offset": data_offset.to_string(),
-            "size": "dynamic",
-            "iv_tweak": "0",
-            "encryption": encryption_text(cipher),
-            "sector_size": sector_size,
-        });
+        let segment = Object::from([
+            ("type", Value::from("crypt")),
+            ("offset", data_offset.to_string().into()),
+            ("size", "dynamic".into()),
+            ("iv_tweak", "0".into()),
+            ("encryption", encryption_text(cipher).into()),
+            ("sector_size", sector_size.into()),
+        ]);
         let NewDigest { hash, iterations, salt, value } = digest;
-        let digest = digest_value(*hash, *iterations, salt, value);
-        let metadata = Draft::new(&digest, &segment, hdr_size, keyslots_size).finish(hdr_size)?;
+        let digest = digest_object(*hash, *iterations, salt, value);
+        let metadata = Draft::new(digest, segment, hdr_size, keyslots_size).finish(hdr_size)?;
         Ok(Self {
             which: Which::Primary,
             raw: Box::new(raw),

@@ -2,12 +2,11 @@
 
 use std::ops::Range;
 
-use serde_json::{Map, Value};
-
 use super::edit::UNWIPED;
 use super::json::Member;
 use super::raw::{BINARY_SIZE, HDR_SIZES};
 use crate::error::{Error, Result};
+use crate::json::Object;
 
 /// The configuration in the metadata.
 #[derive(Clone, Debug)]
@@ -25,7 +24,7 @@ pub struct Config {
 
 impl Config {
     /// Of a header whose copies have `hdr_size` bytes.
-    pub(super) fn parse(metadata: &Map<String, Value>, hdr_size: u64) -> Result<Self> {
+    pub(super) fn parse(metadata: &Object, hdr_size: u64) -> Result<Self> {
         let member = Member::top(metadata, "config")?;
         let json_size = member.member("json_size")?;
         let json = json_size.decimal()?;

@@ -4,16 +4,16 @@
 use std::ops::Range;
 
 use base64ct::{Base64, Encoding};
-use serde_json::{Map, Value, json};
 
 use super::metadata::{Metadata, is_opener};
 use super::{BINARY_SIZE, corrupt};
 use crate::crypto::{CipherSpec, HashAlg, KdfAlg, af};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Scheme, Sealed};
+use crate::json::{Object, Value};
 
 /// The outermost object of the metadata, to be changed.
-pub(super) struct Draft(Map<String, Value>);
+pub(super) struct Draft(Object);
 
 impl Metadata {
     /// The metadata after a change, for copies of `hdr_size` bytes.
@@ -35,27 +35,22 @@ impl Metadata {
 
 impl Draft {
     /// Metadata of a new image, without a keyslot.
-    pub fn new(digest: &Value, segment: &Value, hdr_size: u64, keyslots_size: u64) -> Self {
+    pub fn new(digest: Object, segment: Object, hdr_size: u64, keyslots_size: u64) -> Self {
         let json_size = hdr_size - BINARY_SIZE as u64;
-        let value = json!({
-            "keyslots": {},
-            "tokens": {},
-            "segments": { "0": segment },
-            "digests": { "0": digest },
-            "config": {
-                "json_size": json_size.to_string(),
-                "keyslots_size": keyslots_size.to_string(),
-            },
-        });
-        match value {
-            Value::Object(members) => Self(members),
-            _ => Self(Map::new()),
-        }
+        let config =
+            [("json_size", json_size.to_string()), ("keyslots_size", keyslots_size.to_string())];
+        Self(Object::from([
+            ("keyslots", Object::new()),
+            ("tokens", Object::new()),
+            ("segments", Object::from([("0", segment)])),
+            ("digests", Object::from([("0", digest)])),
+            ("config", Object::from(config)),
+        ]))
     }
 
     /// Writes the text, and parses it.
     pub fn finish(self, hdr_size: u64) -> Result<Metadata> {
-        let text = Value::Object(self.0).to_string();
+        let text = self.0.to_string();
         let area_len = usize::try_from(hdr_size).unwrap_or(usize::MAX) - BINARY_SIZE;
         // One NUL at least ends it.
         if text.len() >= area_len {
@@ -77,16 +72,17 @@ impl Draft {
         sealed: &Sealed,
         area: &Range<u64>,
     ) -> Result<()> {
-        let mut slot = json!({
-            "type": "luks2",
-            "key_size": sealed.key_size,
-            "af": { "type": "luks1", "stripes": af::STRIPES },
-            "area": { "type": "raw" },
-        });
+        let splitter = [("type", Value::from("luks1")), ("stripes", af::STRIPES.into())];
+        let mut slot = Object::from([
+            ("type", Value::from("luks2")),
+            ("key_size", (sealed.key_size as u64).into()),
+            ("af", Object::from(splitter).into()),
+            ("area", Object::from([("type", "raw")]).into()),
+        ]);
         // The area first: so are the members in cryptsetup's order.
-        set_area(&mut slot, area);
-        set_key(&mut slot, sealed);
-        self.object("keyslots")?.insert(number.to_string(), slot);
+        set_area(&mut slot, area)?;
+        set_key(&mut slot, sealed)?;
+        self.object("keyslots")?.insert(&number.to_string(), slot);
         let number = Value::from(number.to_string());
         self.list("digests", &digest.to_string(), "keyslots")?.push(number);
         Ok(())
@@ -100,27 +96,23 @@ impl Draft {
         area: Option<&Range<u64>>,
     ) -> Result<()> {
         let slot = self.member("keyslots", &number.to_string())?;
-        set_key(slot, sealed);
-        if let Some(area) = area {
-            set_area(slot, area);
-        }
-        Ok(())
+        set_key(slot, sealed)?;
+        area.map_or(Ok(()), |area| set_area(slot, area))
     }
 
     /// Another area for a keyslot, with the same key material in it.
     pub fn move_keyslot(&mut self, number: u32, area: &Range<u64>) -> Result<()> {
-        set_area(self.member("keyslots", &number.to_string())?, area);
-        Ok(())
+        set_area(self.member("keyslots", &number.to_string())?, area)
     }
 
     /// No such keyslot, and none that refers to it.
     pub fn remove_keyslot(&mut self, number: usize) -> Result<()> {
         let number = number.to_string();
-        self.object("keyslots")?.shift_remove(&number);
+        self.object("keyslots")?.remove(&number);
         for name in ["digests", "tokens"] {
             for member in self.object(name)?.values_mut() {
-                if let Some(Value::Array(keyslots)) = member.get_mut("keyslots") {
-                    keyslots.retain(|other| *other != *number);
+                if let Some(keyslots) = list_of(member) {
+                    keyslots.retain(|other| other.as_str() != Some(&number));
                 }
             }
         }
@@ -131,9 +123,9 @@ impl Draft {
     pub fn release_openers(&mut self, number: usize) -> Result<()> {
         let number = number.to_string();
         for token in self.object("tokens")?.values_mut() {
-            let is_opener = token["type"].as_str().is_some_and(is_opener);
-            if let (true, Some(Value::Array(keyslots))) = (is_opener, token.get_mut("keyslots")) {
-                keyslots.retain(|other| *other != *number);
+            let is_opener = token.get("type").and_then(Value::as_str).is_some_and(is_opener);
+            if let (true, Some(keyslots)) = (is_opener, list_of(token)) {
+                keyslots.retain(|other| other.as_str() != Some(&number));
             }
         }
         Ok(())
@@ -144,9 +136,9 @@ impl Draft {
         let tokens = self.object("tokens")?;
         for token in before.tokens().iter().filter(|token| !token.keyslots.is_empty()) {
             let number = token.number.to_string();
-            let keyslots = tokens.get(&number).and_then(|token| token["keyslots"].as_array());
-            if keyslots.is_some_and(Vec::is_empty) {
-                tokens.shift_remove(&number);
+            let keyslots = tokens.get(&number).and_then(|token| token.get("keyslots")?.as_array());
+            if keyslots.is_some_and(<[_]>::is_empty) {
+                tokens.remove(&number);
             }
         }
         Ok(())
@@ -156,26 +148,26 @@ impl Draft {
     pub fn set_unwiped(&mut self, areas: &[Range<u64>]) -> Result<()> {
         let config = self.object("config")?;
         if areas.is_empty() {
-            config.shift_remove(UNWIPED);
+            config.remove(UNWIPED);
             return Ok(());
         }
         let areas = areas.iter().map(|area| {
             let (offset, size) = (area.start.to_string(), (area.end - area.start).to_string());
-            json!({ "offset": offset, "size": size })
+            Object::from([("offset", offset), ("size", size)])
         });
-        config.insert(UNWIPED.to_owned(), areas.collect());
+        config.insert(UNWIPED, areas.collect::<Value>());
         Ok(())
     }
 
     /// One of the five objects of the metadata.
-    pub fn object(&mut self, name: &str) -> Result<&mut Map<String, Value>> {
+    pub fn object(&mut self, name: &str) -> Result<&mut Object> {
         let object = self.0.get_mut(name).and_then(Value::as_object_mut);
         object.ok_or_else(|| corrupt(format!("{name} is missing")))
     }
 
     /// A numbered member of one of them.
-    pub fn member(&mut self, name: &str, number: &str) -> Result<&mut Value> {
-        let member = self.object(name)?.get_mut(number);
+    pub fn member(&mut self, name: &str, number: &str) -> Result<&mut Object> {
+        let member = self.object(name)?.get_mut(number).and_then(Value::as_object_mut);
         member.ok_or_else(|| corrupt(format!("{name}.\"{number}\" is missing")))
     }
 
@@ -189,7 +181,7 @@ impl Draft {
     fn drop_unused_digests(&mut self) {
         let Ok(digests) = self.object("digests") else { return };
         let is_empty =
-            |list: Option<&Value>| list.and_then(Value::as_array).is_none_or(Vec::is_empty);
+            |list: Option<&Value>| list.and_then(Value::as_array).is_none_or(<[_]>::is_empty);
         digests.retain(|_, digest| {
             !is_empty(digest.get("keyslots")) || !is_empty(digest.get("segments"))
         });
@@ -197,42 +189,63 @@ impl Draft {
 }
 
 /// What says how a keyslot is opened. Members that nobody knows stay.
-fn set_key(slot: &mut Value, sealed: &Sealed) {
+fn set_key(slot: &mut Object, sealed: &Sealed) -> Result<()> {
     let Scheme { kdf, encryption, af_hash } = &sealed.scheme;
-    slot["af"]["hash"] = json!(af_hash.name());
-    slot["area"]["encryption"] = json!(encryption_text(encryption));
-    slot["area"]["key_size"] = json!(encryption.key_size());
-    slot["kdf"] = kdf_value(*kdf, &sealed.salt);
+    part(slot, "af")?.insert("hash", af_hash.name());
+    let area = part(slot, "area")?;
+    area.insert("encryption", encryption_text(encryption));
+    area.insert("key_size", encryption.key_size() as u64);
+    slot.insert("kdf", kdf_object(*kdf, &sealed.salt));
+    Ok(())
 }
 
-fn set_area(slot: &mut Value, area: &Range<u64>) {
-    slot["area"]["offset"] = json!(area.start.to_string());
-    slot["area"]["size"] = json!((area.end - area.start).to_string());
+fn set_area(slot: &mut Object, area: &Range<u64>) -> Result<()> {
+    let place = part(slot, "area")?;
+    place.insert("offset", area.start.to_string());
+    place.insert("size", (area.end - area.start).to_string());
+    Ok(())
 }
 
-fn kdf_value(kdf: KdfAlg, salt: &[u8]) -> Value {
-    let (kind, salt) = (kdf.kind().name(), Base64::encode_string(salt));
+/// An object in a keyslot.
+fn part<'a>(slot: &'a mut Object, name: &str) -> Result<&'a mut Object> {
+    let part = slot.get_mut(name).and_then(Value::as_object_mut);
+    part.ok_or_else(|| corrupt(format!("a keyslot has no {name}")))
+}
+
+/// The keyslots that a digest or a token is for.
+fn list_of(member: &mut Value) -> Option<&mut Vec<Value>> {
+    member.as_object_mut()?.get_mut("keyslots")?.as_array_mut()
+}
+
+fn kdf_object(kdf: KdfAlg, salt: &[u8]) -> Object {
+    let mut object = Object::from([("type", kdf.kind().name())]);
     match kdf {
         KdfAlg::Pbkdf2 { hash, iterations } => {
-            json!({ "type": kind, "hash": hash.name(), "iterations": iterations, "salt": salt })
+            object.insert("hash", hash.name());
+            object.insert("iterations", iterations);
         }
         KdfAlg::Argon2 { time, memory, parallelism, .. } => {
-            json!({ "type": kind, "time": time, "memory": memory, "cpus": parallelism, "salt": salt })
+            object.insert("time", time);
+            object.insert("memory", memory);
+            object.insert("cpus", parallelism);
         }
     }
+    object.insert("salt", Base64::encode_string(salt));
+    object
 }
 
 /// A digest of the key of segment 0.
-pub(super) fn digest_value(hash: HashAlg, iterations: u32, salt: &[u8], value: &[u8]) -> Value {
-    json!({
-        "type": "pbkdf2",
-        "keyslots": [],
-        "segments": ["0"],
-        "hash": hash.name(),
-        "iterations": iterations,
-        "salt": Base64::encode_string(salt),
-        "digest": Base64::encode_string(value),
-    })
+pub(super) fn digest_object(hash: HashAlg, iterations: u32, salt: &[u8], value: &[u8]) -> Object {
+    let none: [&str; 0] = [];
+    Object::from([
+        ("type", Value::from("pbkdf2")),
+        ("keyslots", none.into_iter().collect()),
+        ("segments", ["0"].into_iter().collect()),
+        ("hash", hash.name().into()),
+        ("iterations", iterations.into()),
+        ("salt", Base64::encode_string(salt).into()),
+        ("digest", Base64::encode_string(value).into()),
+    ])
 }
 
 /// `aes-xts-plain64`

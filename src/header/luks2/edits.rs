@@ -1,7 +1,5 @@
 //! Tokens, priorities and names: changes of the metadata and the binary header that touch no key.
 
-use serde_json::{Map, Value};
-
 use super::edit::Draft;
 use super::json::shown;
 use super::keyslot::quoted;
@@ -9,6 +7,7 @@ use super::write::Writer;
 use super::{Luks2Header, Metadata};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Edit, Priority, Stage};
+use crate::json::{Object, Value};
 
 impl Luks2Header {
     /// The writes that make these changes, in one commit, and the header after them.
@@ -42,10 +41,10 @@ impl Draft {
                 check_token(before, token)?;
                 let tokens = self.object("tokens")?;
                 let number = free_number(tokens, *number, *replace)?;
-                tokens.insert(number.to_string(), Value::Object(token.clone()));
+                tokens.insert(&number.to_string(), token.clone());
             }
             Edit::RemoveToken { number } => {
-                let removed = self.object("tokens")?.shift_remove(&number.to_string());
+                let removed = self.object("tokens")?.remove(&number.to_string());
                 if removed.is_none() {
                     return Err(invalid(format!("there is no token {number}")));
                 }
@@ -63,21 +62,21 @@ impl Draft {
             return Err(invalid(format!("there is no keyslot {keyslot}")));
         };
         let number = match priority {
-            Priority::Ignore => 0,
+            Priority::Ignore => 0_u32,
             Priority::Prefer => 2,
             Priority::Normal => {
-                slot.shift_remove("priority");
+                slot.remove("priority");
                 return Ok(());
             }
         };
-        slot.insert("priority".to_owned(), Value::from(number));
+        slot.insert("priority", number);
         Ok(())
     }
 }
 
 /// The number asked for, or the first that is free.
-fn free_number(tokens: &Map<String, Value>, asked: Option<usize>, replace: bool) -> Result<usize> {
-    let is_free = |number: &usize| !tokens.contains_key(&number.to_string());
+fn free_number(tokens: &Object, asked: Option<usize>, replace: bool) -> Result<usize> {
+    let is_free = |number: &usize| tokens.get(&number.to_string()).is_none();
     match asked {
         Some(number) if number >= TOKENS => {
             Err(invalid(format!("token {number}: it must be 0 to {}", TOKENS - 1)))
@@ -95,7 +94,7 @@ fn free_number(tokens: &Map<String, Value>, asked: Option<usize>, replace: bool)
 
 /// What the metadata has of every token is checked with it; this is what cryptsetup checks before it
 /// imports one.
-fn check_token(metadata: &Metadata, token: &Map<String, Value>) -> Result<()> {
+fn check_token(metadata: &Metadata, token: &Object) -> Result<()> {
     let Some(kind) = token.get("type").and_then(Value::as_str).filter(|kind| !kind.is_empty())
     else {
         return Err(invalid("the token has no type"));
@@ -109,7 +108,7 @@ fn check_token(metadata: &Metadata, token: &Map<String, Value>) -> Result<()> {
         });
         if !is_there {
             let shown = shown(keyslot);
-            if !keyslot.is_string() {
+            if keyslot.as_str().is_none() {
                 let text = format!("the token has {shown} in keyslots: it must be a string");
                 return Err(invalid(text).with_hint("write keyslots as strings: [\"0\"], not [0]"));
             }
@@ -119,7 +118,7 @@ fn check_token(metadata: &Metadata, token: &Map<String, Value>) -> Result<()> {
         }
     }
     if kind == "luks2-keyring" {
-        if !token.get("key_description").is_some_and(Value::is_string) {
+        if token.get("key_description").and_then(Value::as_str).is_none() {
             return Err(invalid("the token of type luks2-keyring has no key_description"));
         }
     } else if kind.starts_with(BUILT_IN) {

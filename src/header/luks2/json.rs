@@ -1,16 +1,16 @@
 //! The JSON area, and members of it that know where they stand.
 
 use base64ct::{Base64, Encoding};
-use serde_json::{Map, Value};
 
 use super::corrupt;
 use crate::error::{Error, Result};
+use crate::json::{self, Kind, Object, Rules, Value, Wrong};
 
 /// The text in a JSON area and the object that it is.
 ///
 /// Stricter than json-c, which takes comments, single quotes, raw control characters and what is
 /// not UTF-8: no program writes those.
-pub(super) fn parse_area(area: &[u8]) -> Result<(&str, Map<String, Value>)> {
+pub(super) fn parse_area(area: &[u8]) -> Result<(&str, Object)> {
     let Some(end) = area.iter().position(|&byte| byte == 0) else {
         return Err(corrupt("the JSON area does not end with a NUL"));
     };
@@ -25,47 +25,21 @@ pub(super) fn parse_area(area: &[u8]) -> Result<(&str, Map<String, Value>)> {
     if !text.starts_with('{') {
         return Err(corrupt("the JSON text does not begin with '{'"));
     }
-    check_size(text)?;
-    let value = serde_json::from_str(text)
-        .map_err(|error| corrupt("the JSON text is malformed").with_source(error))?;
-    match value {
-        Value::Object(members) => Ok((text, members)),
+    let value = json::parse(text, &Rules::STRICT).map_err(|fault| {
+        corrupt(match fault.wrong {
+            Wrong::Deep => {
+                format!("the JSON text is nested deeper than {}", Rules::STRICT.max_depth)
+            }
+            Wrong::Many => {
+                format!("the JSON text has more than {} values", Rules::STRICT.max_values)
+            }
+            _ => format!("the JSON text is malformed: {fault}"),
+        })
+    })?;
+    match value.0 {
+        Kind::Object(members) => Ok((text, members)),
         _ => Err(corrupt("the JSON text is no object")),
     }
-}
-
-/// Bounds the nesting of the text and the number of its values before a tree is built of it: each
-/// byte of `[[[` would take hundreds of bytes of memory.
-fn check_size(text: &str) -> Result<()> {
-    let (mut depth, mut values) = (0_usize, 1_usize);
-    let (mut is_string, mut is_escaped) = (false, false);
-    for byte in text.bytes() {
-        if is_string {
-            (is_escaped, is_string) = match byte {
-                _ if is_escaped => (false, true),
-                b'\\' => (true, true),
-                byte => (false, byte != b'"'),
-            };
-            continue;
-        }
-        match byte {
-            b'"' => is_string = true,
-            b'[' | b'{' => {
-                depth += 1;
-                values += 1;
-            }
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            b',' => values += 1,
-            _ => {}
-        }
-        if depth > MAX_DEPTH {
-            return Err(corrupt(format!("the JSON text is nested deeper than {MAX_DEPTH}")));
-        }
-        if values > MAX_VALUES {
-            return Err(corrupt(format!("the JSON text has more than {MAX_VALUES} values")));
-        }
-    }
-    Ok(())
 }
 
 /// A member of the metadata: its value, and its path for error texts.
@@ -77,7 +51,7 @@ pub(super) struct Member<'a> {
 
 impl<'a> Member<'a> {
     /// A member of the metadata's outermost object.
-    pub fn top(members: &'a Map<String, Value>, name: &str) -> Result<Self> {
+    pub fn top(members: &'a Object, name: &str) -> Result<Self> {
         let value = members.get(name).ok_or_else(|| missing(name))?;
         Ok(Self { value, path: name.to_owned() })
     }
@@ -96,8 +70,8 @@ impl<'a> Member<'a> {
     /// Members by their numbers, ascending.
     pub fn numbered(&self) -> Result<Vec<(u32, Self)>> {
         let mut found = Vec::new();
-        for (key, value) in self.object()? {
-            let path = format!("{}.{}", self.path, shown(&Value::from(key.as_str())));
+        for (key, value) in self.object()?.iter() {
+            let path = format!("{}.{}", self.path, shown(&Value::from(key)));
             let number = number_of(key).ok_or_else(|| {
                 corrupt(format!("{path}: a number from 0 to {MAX_NUMBER} is its name"))
             })?;
@@ -185,7 +159,7 @@ impl<'a> Member<'a> {
     }
 
     /// Refuses what is no object.
-    pub fn object(&self) -> Result<&'a Map<String, Value>> {
+    pub fn object(&self) -> Result<&'a Object> {
         self.value.as_object().ok_or_else(|| self.wrong("it must be an object"))
     }
 
@@ -227,10 +201,6 @@ fn number_of(name: &str) -> Option<u32> {
     (u32::to_string(&number) == name).then_some(number)
 }
 
-/// json-c's limit
-const MAX_DEPTH: usize = 32;
-/// Values in all: 32 keyslots and as many tokens have a few thousand.
-const MAX_VALUES: usize = 1 << 16;
 /// The last keyslot, token, segment or digest that there can be.
 const MAX_NUMBER: u32 = 31;
 /// Characters of a value that an error shows

@@ -2,12 +2,11 @@
 
 use std::ops::Range;
 
-use serde_json::Value;
-
 use super::json::{Member, printable};
 use crate::crypto::{Argon2Variant, CipherSpec, HashAlg, KdfAlg, af};
 use crate::error::Result;
 use crate::header::{Area, Kdf, Priority, material_len};
+use crate::json;
 
 /// A keyslot of the metadata.
 #[derive(Clone, Debug)]
@@ -209,7 +208,7 @@ pub(super) fn hash_of(name: &str) -> std::result::Result<HashAlg, String> {
 
 /// A string of the metadata, as it is written there.
 pub(super) fn quoted(text: &str) -> String {
-    printable(&Value::from(text).to_string())
+    printable(&json::quoted(text))
 }
 
 pub(super) const KIND: &str = "luks2";

@@ -7,8 +7,6 @@
 
 use std::fmt;
 
-use serde_json::{Map, Value};
-
 use super::areas::without;
 use super::config::Config;
 use super::corrupt;
@@ -17,14 +15,13 @@ use super::json::{Member, parse_area};
 use super::keyslot::{KIND, REENCRYPT, Slot};
 use super::segment::{DataSegment, check_order};
 use crate::error::Result;
+use crate::json::Object;
 
 /// The valid metadata of a header.
-///
-/// Numbers that do not fit 64 bits, and how others are spelled (`1.10`), do not survive a change.
 #[derive(Clone)]
 pub struct Metadata {
     text: String,
-    value: Map<String, Value>,
+    value: Object,
     keyslots: Vec<Slot>,
     tokens: Vec<Token>,
     segments: Vec<DataSegment>,
@@ -69,8 +66,8 @@ impl Metadata {
         &self.text
     }
 
-    /// All of it, what nobody knows included.
-    pub fn value(&self) -> &Map<String, Value> {
+    /// All members, unknown ones included, in their order.
+    pub fn value(&self) -> &Object {
         &self.value
     }
 
@@ -257,7 +254,7 @@ pub(super) fn is_opener(kind: &str) -> bool {
 const OPENERS: [&str; 4] = ["clevis", "systemd-fido2", "systemd-pkcs11", "systemd-tpm2"];
 
 fn numbered<T>(
-    metadata: &Map<String, Value>,
+    metadata: &Object,
     name: &str,
     parse: impl Fn(u32, &Member<'_>) -> Result<T>,
 ) -> Result<Vec<T>> {

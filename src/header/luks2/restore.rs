@@ -4,7 +4,6 @@
 
 use std::ops::Range;
 
-use serde_json::Value;
 use zerocopy::byteorder::big_endian::U64;
 
 use super::areas::{Areas, are_apart, without};
@@ -66,9 +65,9 @@ impl Snapshot<'_, Luks2Header> {
         let slot = |it: &Self| {
             let range = it.header.slot(index)?.range();
             let keyslots = it.header.metadata.value().get("keyslots")?;
-            let mut value = keyslots.get(index.to_string())?.clone();
-            value.as_object_mut()?.shift_remove("priority");
-            value.get_mut("area").and_then(Value::as_object_mut)?.shift_remove("offset");
+            let mut value = keyslots.get(&index.to_string())?.clone();
+            value.as_object_mut()?.remove("priority");
+            value.as_object_mut()?.get_mut("area")?.as_object_mut()?.remove("offset");
             Some((value, range))
         };
         match (slot(self), slot(backup)) {
