@@ -2,7 +2,8 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Stage, Step};
-use crate::storage::{Storage, read};
+use crate::storage::Storage;
+use crate::storage::transfer::{fetch, fetch_back, put, reserve, sync};
 
 /// Runs the steps of `stages` in their order. The first that fails ends it, with an error that
 /// says in which state the image is; no error of a write, a sync or a read is ignored.
@@ -16,52 +17,36 @@ pub(crate) fn commit(storage: &dyn Storage, stages: &[Stage]) -> Result<()> {
 }
 
 fn run(storage: &dyn Storage, step: &Step) -> Result<()> {
-    let copied = |from: u64, len: usize| {
-        let what = format_args!("read {len} bytes at byte {from}");
-        read(storage, from, len).map_err(|e| Error::io(what, e))
-    };
     match step {
-        Step::Write { offset, bytes } => storage.write_all_at(bytes, *offset).map_err(|e| {
-            Error::io(format_args!("write {} bytes at byte {offset}", bytes.len()), e)
-        }),
-        Step::Copy { from, to, len } => {
-            let bytes = copied(*from, *len)?;
-            let what = format_args!("write {len} bytes at byte {to}");
-            storage.write_all_at(&bytes, *to).map_err(|e| Error::io(what, e))
-        }
-        Step::Reserve { offset, len } => storage
-            .reserve(*offset, *len)
-            .map_err(|e| Error::io(format_args!("reserve {len} bytes at byte {offset}"), e)),
+        Step::Write { offset, bytes } => put(storage, bytes, *offset),
+        Step::Copy { from, to, len } => put(storage, &fetch(storage, *from, *len)?, *to),
+        Step::Reserve { offset, len } => reserve(storage, *offset, *len),
         Step::Expect { offset, bytes } => {
-            if copied(*offset, bytes.len())? == **bytes {
+            if fetch(storage, *offset, bytes.len())? == **bytes {
                 return Ok(());
             }
             let text = "another program wrote the header meanwhile";
-            Err(Error::new(ErrorKind::Differs, text))
+            Err(differs(text, *offset))
         }
         Step::VerifyCopy { from, to, len } => {
-            storage.evict(*from, *len as u64);
-            storage.evict(*to, *len as u64);
-            if copied(*from, *len)? == copied(*to, *len)? {
+            if fetch_back(storage, *from, *len)? == fetch_back(storage, *to, *len)? {
                 return Ok(());
             }
             let text = format!("{len} bytes at byte {from} and at byte {to} differ");
-            Err(Error::new(ErrorKind::Differs, text))
+            Err(differs(text, *to))
         }
-        Step::Sync => storage.sync_data().map_err(|e| Error::io("sync", e)),
+        Step::Sync => sync(storage),
         Step::Verify { offset, bytes } => {
-            storage.evict(*offset, bytes.len() as u64);
-            let found = read(storage, *offset, bytes.len()).map_err(|e| {
-                Error::io(format_args!("read back {} bytes at byte {offset}", bytes.len()), e)
-            })?;
-            if found == **bytes {
+            let len = bytes.len();
+            if fetch_back(storage, *offset, len)? == **bytes {
                 return Ok(());
             }
-            let text = format!(
-                "{} bytes at byte {offset} read back differ from those written",
-                bytes.len()
-            );
-            Err(Error::new(ErrorKind::Differs, text))
+            let text = format!("{len} bytes at byte {offset} read back differ from those written");
+            Err(differs(text, *offset))
         }
     }
+}
+
+fn differs(text: impl Into<String>, offset: u64) -> Error {
+    Error::new(ErrorKind::Differs, text).with_offset(offset)
 }

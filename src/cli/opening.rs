@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use keyslot::secret::{LARGEST_SECRET, Passphrase, SecretBytes};
-use keyslot::{Error, ErrorKind, Result};
+use keyslot::{Error, ErrorKind, Operation, Result};
 
 /// The secret that opens the image
 #[derive(Args)]
@@ -61,7 +61,7 @@ impl OpeningArgs {
         } else {
             (File::open(path), path)
         };
-        let file = file.map_err(|error| Error::io("open the key file", error));
+        let file = file.map_err(|error| Error::failed(Operation::Open, "the key file", error));
         let size = self.keyfile_size.map(|size| size as usize);
         let secret = file.and_then(|file| part(file, self.keyfile_offset.unwrap_or(0), size));
         secret.map(Some).map_err(|error| error.with_path(path))
@@ -87,7 +87,7 @@ pub fn file_in_part(source: &OsStr) -> Option<&Path> {
 
 /// Reads `size` bytes at `offset`, or all from there on.
 fn part(mut file: File, offset: u64, size: Option<usize>) -> Result<Passphrase> {
-    let failed = |error| Error::io("read the key file", error);
+    let failed = |error| Error::failed(Operation::Read, "the key file", error);
     let invalid = |text: String| Error::new(ErrorKind::InvalidInput, text);
     if size.is_some_and(|size| size > LARGEST_SECRET) {
         return Err(invalid(format!("a secret has at most {LARGEST_SECRET} bytes")));

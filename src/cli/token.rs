@@ -10,7 +10,7 @@ use keyslot::header::Edit;
 use keyslot::header::luks2::{Metadata, Token};
 use keyslot::json::{Object, Value};
 use keyslot::storage::{Place, Preallocation, Storage};
-use keyslot::{Error, ErrorKind, Image, Result};
+use keyslot::{Error, ErrorKind, Image, Operation, Result};
 use serde::Serialize;
 
 use super::config::edit;
@@ -228,10 +228,11 @@ fn read(path: Option<&Path>) -> Result<Object> {
         Some(path) => error.with_path(path),
         None => error,
     };
-    let failed = |error| named(Error::io("read the token", error));
+    let failed = |error| named(Error::failed(Operation::Read, "the token", error));
     match path {
         Some(path) => {
-            let file = File::open(path).map_err(|error| named(Error::io("open", error)))?;
+            let file = File::open(path)
+                .map_err(|error| named(Error::io("open", error).with_operation(Operation::Open)))?;
             file.take(LONGEST).read_to_end(&mut text).map_err(failed)?;
         }
         None => {
@@ -268,7 +269,7 @@ fn export(args: &ExportArgs) -> Outcome {
     let place = Place::new(path, args.force)?.private();
     let file = place.create(text.len() as u64, Preallocation::Off)?;
     let written = file.storage().write_all_at(text.as_bytes(), 0);
-    written.map_err(|error| Error::io("write the token", error).with_path(path))?;
+    written.map_err(|error| Error::failed(Operation::Write, "the token", error).with_path(path))?;
     file.publish()?;
     Ok(Status::Done)
 }

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::{Header, STEADY_READS, read_steady};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::storage::{ReadOnlyBytes, Storage, zeroed};
 
 /// A header and the areas of its keyslots, all of one moment.
@@ -27,7 +27,9 @@ impl Backup {
     /// Whoever writes meanwhile: it is read until two reads agree, and its header is that of the
     /// bytes that were read last.
     pub fn read(storage: &dyn Storage) -> Result<Self> {
-        let failed = |error| Error::io("read the header and the areas of its keyslots", error);
+        let failed = |error| {
+            Error::failed(Operation::Read, "the header and the areas of its keyslots", error)
+        };
         for _ in 0..STEADY_READS {
             let found = Header::read_start(storage, false)?;
             let (end, len) = (found.end()?, storage.len().map_err(failed)?);

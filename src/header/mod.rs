@@ -26,7 +26,8 @@ pub use step::{Scheme, Sealed, SlotChange, Stage, Staging, Step};
 pub use view::{Area, Digest, HeldKey, Kdf, Keyslot, Occupant, Priority, Template};
 
 use crate::crypto::{CipherSpec, SectorCipher, af};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::storage::transfer::length;
 use crate::storage::{Storage, zeroed};
 
 /// The header of a LUKS image.
@@ -90,13 +91,13 @@ impl Header {
 
     /// The same of a file that may be no more than the start of an image, without its payload.
     fn read_start(storage: &dyn Storage, is_whole: bool) -> Result<Self> {
-        let len = storage.len().map_err(|e| Error::io("read the length", e))?;
+        let len = length(storage)?;
         let mut bytes = [0; HEADER_READ];
         let bytes = match usize::try_from(len) {
             Ok(short) if short < HEADER_READ => &mut bytes[..short],
             _ => &mut bytes[..],
         };
-        read_steady(storage, bytes).map_err(|e| Error::io("read the header", e))?;
+        read_steady(storage, bytes).map_err(|e| Error::failed(Operation::Read, "the header", e))?;
         // A LUKS2 header that was there before must not count.
         if bytes.starts_with(b"QFI\xfb") {
             return Err(Error::new(ErrorKind::Unsupported, "a qcow2 image is not supported yet"));
@@ -137,6 +138,14 @@ impl Header {
     /// The keyslot of this index, if there is one.
     pub fn keyslot(&self, index: usize) -> Option<Keyslot<'_>> {
         self.keyslots().find(|keyslot| keyslot.index == index)
+    }
+
+    /// Index of the keyslot whose area holds this byte.
+    pub(crate) fn keyslot_at(&self, offset: u64) -> Option<usize> {
+        let holds = |area: &Area| {
+            offset.checked_sub(area.offset).is_some_and(|within| within < area.len as u64)
+        };
+        self.keyslots().find(|keyslot| holds(&keyslot.area)).map(|keyslot| keyslot.index)
     }
 
     /// The keyslots that this crate cannot open, by index, and why.

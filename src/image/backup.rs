@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::Image;
 use crate::container::explain;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::header::Backup;
 use crate::storage::{Access, FileStorage, Place, Preallocation, Storage};
 
@@ -37,7 +37,8 @@ impl Backup {
         let bytes = self.as_bytes();
         let file = place.create(bytes.len() as u64, Preallocation::Off)?;
         file.storage().write_all_at(bytes, 0).map_err(|error| {
-            Error::io(format_args!("write {} bytes", bytes.len()), error).with_path(file.path())
+            let object = format_args!("{} bytes", bytes.len());
+            Error::failed(Operation::Write, object, error).with_offset(0).with_path(file.path())
         })?;
         file.publish().map_err(not_replaced)
     }

@@ -132,7 +132,11 @@ impl Image {
             if let Ok(header) = self.options.read_header(&self.container) {
                 self.header = header;
             }
-            return Err(error);
+            let at = |offset| after.keyslot_at(offset).or_else(|| expected.keyslot_at(offset));
+            return Err(match error.offset().and_then(at) {
+                Some(keyslot) => error.with_keyslot(keyslot),
+                None => error,
+            });
         }
         self.header = after;
         session.finish()

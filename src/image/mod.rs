@@ -22,6 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, Keyslot};
 use crate::secret::Passphrase;
 use crate::storage::sharing::Sharing;
+use crate::storage::transfer::length;
 use crate::storage::{FileStorage, Storage};
 use crate::unlock::{
     Candidate, Limits, Unlocked, Until, search, search_admitted, unlock, unlock_keyslot,
@@ -100,8 +101,7 @@ impl Image {
 
     /// Length of the payload's storage in bytes: of the file, or of the part of it that the image is.
     pub fn payload_storage_len(&self) -> Result<u64> {
-        let len = self.container.payload().len();
-        self.named(len.map_err(|e| Error::io("read the length", e)))
+        self.named(length(self.container.payload()))
     }
 
     /// Length of the volume in bytes, whether or not it can be opened. `None` if the payload was not
@@ -173,7 +173,7 @@ impl Image {
             return Err(error.with_hint("name that file, and give this one with --header"));
         }
         let payload = self.container.payload();
-        let len = payload.len().map_err(|e| Error::io("read the length", e))?;
+        let len = length(payload)?;
         let segments = self.header.segments(len)?;
         self.must_own(unlocked)?;
         let volume = Volume::new(Arc::clone(payload), segments, unlocked.volume_key())?;

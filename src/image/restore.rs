@@ -9,6 +9,7 @@ use crate::container::{Container, image_format};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Backup, Fate, Header, Lowered, lower_restore};
 use crate::storage::sharing::Sharing;
+use crate::storage::transfer::length;
 use crate::storage::{Access, Storage};
 
 /// A restoration that passed all checks, of an image that is locked against everybody else until
@@ -67,7 +68,7 @@ impl Restoration {
     fn new(container: Container, backup: Backup, force: bool) -> Result<Self> {
         let storage = container.header();
         let present = Present::of(&container, force)?;
-        let len = storage.len().map_err(|e| Error::io("read the length", e))?;
+        let len = length(storage)?;
         let erased = match &present {
             Present::Valid(_) => None,
             Present::Gone(_) => container.read_header_to_repair().ok(),

@@ -12,7 +12,7 @@ use nix::libc;
 use zeroize::Zeroizing;
 
 use super::{LARGEST_SECRET, Passphrase, SecretBytes};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::qemu::SecretObjects;
 
 /// A place to read a passphrase from.
@@ -105,14 +105,15 @@ fn parse_fd(value: &OsStr) -> Option<Source> {
 }
 
 fn read_file(path: &Path) -> Result<Passphrase> {
-    let file = File::open(path).map_err(|error| Error::io("open the secret", error));
+    let file =
+        File::open(path).map_err(|error| Error::failed(Operation::Open, "the secret", error));
     file.and_then(read_open).map(Passphrase::from).map_err(|error| error.with_path(path))
 }
 
 /// Opens another descriptor of the same file and reads on where the first one is.
 fn read_descriptor(number: u32) -> Result<Passphrase> {
     let path = format!("/proc/self/fd/{number}");
-    let failed = |error| Error::io("open the secret", error).with_path(&path);
+    let failed = |error| Error::failed(Operation::Open, "the secret", error).with_path(&path);
     let about = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).map_err(failed)?;
     let field = |name| about.lines().find_map(|line: &str| line.strip_prefix(name)).map(str::trim);
     let flags = field("flags:").and_then(|flags| i32::from_str_radix(flags, 8).ok());
@@ -131,7 +132,7 @@ fn read_descriptor(number: u32) -> Result<Passphrase> {
 /// Reads a descriptor of our own, since [`io::Stdin`] would keep a copy in its buffer.
 fn read_stdin() -> Result<SecretBytes> {
     let owned = io::stdin().as_fd().try_clone_to_owned();
-    let file = owned.map_err(|error| Error::io("open standard input", error));
+    let file = owned.map_err(|error| Error::failed(Operation::Open, "standard input", error));
     file.and_then(|file| read_open(file.into())).map_err(|error| error.with_path("standard input"))
 }
 
@@ -140,7 +141,7 @@ fn read_open(mut file: File) -> Result<SecretBytes> {
         io::ErrorKind::FileTooLarge => {
             invalid(format!("the secret is larger than {} MiB", LARGEST_SECRET >> 20))
         }
-        _ => Error::io("read the secret", error),
+        _ => Error::failed(Operation::Read, "the secret", error),
     })
 }
 

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 use nix::sys::stat::{major, minor};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 
 /// What an amendment holds of a block device beside the locks on its node.
 #[derive(Debug)]
@@ -50,10 +50,10 @@ pub(super) fn hold(
         Ok(Ok(lock)) => lock,
         Ok(Err(busy)) => return Ok(Err(Busy::Locked(busy))),
         Err(error) => {
-            let what = format!("lock the device by {}", path.display());
+            let object = format_args!("the device by {}", path.display());
             let hint =
                 "run it as a user who can write there: cryptsetup's lock on a device is there";
-            return Err(Error::io(what, error).with_hint(hint));
+            return Err(Error::failed(Operation::Lock, object, error).with_hint(hint));
         }
     };
     if shares_claim {
@@ -64,7 +64,7 @@ pub(super) fn hold(
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
             Ok(Err(Busy::Claimed(users(&numbers))))
         }
-        Err(error) => Err(Error::io("open the device exclusively", error)),
+        Err(error) => Err(Error::failed(Operation::Open, "the device exclusively", error)),
     }
 }
 

@@ -21,7 +21,7 @@ use nix::unistd::{Whence, lseek64};
 use super::patience::Patience;
 use super::sharing::{Held, Sharing};
 use super::{Identity, Lease, Storage, file_lease, write_zeros};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Operation, Result};
 
 /// A regular file or a block device, read and written at offsets.
 pub struct FileStorage {
@@ -69,10 +69,10 @@ impl FileStorage {
 
     fn open_inner(path: &Path, access: Access, patience: &mut Patience) -> Result<Self> {
         let what = match access {
-            Access::ReadOnly => "open it for reading",
-            Access::ReadWrite => "open it for writing",
+            Access::ReadOnly => "it for reading",
+            Access::ReadWrite => "it for writing",
         };
-        let failed = |err| Error::io(what, err);
+        let failed = |err| Error::failed(Operation::Open, what, err);
 
         check_type(&fs::metadata(path).map_err(failed)?)?;
         let mut options = OpenOptions::new();

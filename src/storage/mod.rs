@@ -18,6 +18,7 @@ mod ofd;
 mod patience;
 mod permission;
 pub mod sharing;
+pub(crate) mod transfer;
 mod window;
 
 pub(crate) use buffer::{check_room, read, zeroed};

@@ -31,7 +31,7 @@ use tempfile::{Builder, TempPath};
 use super::sharing::Sharing;
 use super::{Access, FileStorage, write_zeros};
 use crate::crypto::random;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Operation, Result};
 
 /// What is done for the space of a new file (QEMU's `preallocation`).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -125,7 +125,7 @@ impl Place {
             _ => None,
         };
         if let Some(error) = cannot {
-            return Err(Error::io("create a file of this name", error));
+            return Err(Error::failed(Operation::Create, "a file of this name", error));
         }
         let directory = open_parent(path)?;
         Ok(Self { path: path.into(), directory, replaced: None, allowed: 0o777, group: None })
@@ -157,7 +157,9 @@ impl Place {
             as_before(&file, metadata, self.allowed)?;
         }
         self.keep_group_out(&file)?;
-        let failed = |e| Error::io(format_args!("allocate {len} bytes"), e);
+        let failed = |e| {
+            Error::io(format_args!("allocate {len} bytes"), e).with_operation(Operation::Reserve)
+        };
         file.set_len(len).map_err(failed)?;
         let storage = Arc::new(FileStorage::from_file(file, self.path.clone()));
         match space {
@@ -183,7 +185,7 @@ impl Place {
     /// A file without a name, or with a temporary one.
     fn open(&self) -> Result<(File, Option<TempPath>)> {
         let directory = parent(&self.path);
-        let failed = |e| Error::io(format_args!("create a file in {}", directory.display()), e);
+        let failed = |e| Error::failed(Operation::Create, in_directory(directory), e);
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         options.mode(0o666 & self.allowed);
@@ -250,7 +252,7 @@ impl NewFile {
     fn try_publish(self) -> Result<()> {
         let Self { place, storage, temporary } = self;
         // All of it: owner and mode are those of its predecessor.
-        storage.file.sync_all().map_err(|e| Error::io("sync the new file", e))?;
+        storage.file.sync_all().map_err(|e| Error::failed(Operation::Sync, "the new file", e))?;
         if let Some(Replaced { file, .. }) = &place.replaced
             && !file.is_at_its_path().map_err(|e| Error::io("find the old file again", e))?
         {
@@ -262,12 +264,14 @@ impl NewFile {
             (Some(file), None) => file.persist_noclobber(&place.path).map_err(|e| e.error),
             (Some(file), Some(_)) => file.persist(&place.path).map_err(|e| e.error),
         };
-        named.map_err(|e| Error::io("give the new file its name", e))?;
+        named.map_err(|e| {
+            Error::io("give the new file its name", e).with_operation(Operation::Create)
+        })?;
         match place.directory.sync_all() {
             // A file system that has no such thing.
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(()),
             result => result.map_err(|e| {
-                Error::io("sync the directory", e)
+                Error::failed(Operation::Sync, "the directory", e)
                     .and("the image is complete, its name may be lost")
             }),
         }
@@ -315,14 +319,16 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+fn in_directory(directory: &Path) -> String {
+    format!("a file in {}", directory.display())
+}
+
 fn open_parent(path: &Path) -> Result<File> {
     let directory = parent(path);
-    let what = || format!("create a file in {}", directory.display());
-    let file = File::open(directory).map_err(|e| Error::io(what(), e))?;
+    let failed = |e| Error::failed(Operation::Create, in_directory(directory), e);
+    let file = File::open(directory).map_err(failed)?;
     match file.metadata() {
-        Ok(metadata) if !metadata.is_dir() => {
-            Err(Error::io(what(), io::ErrorKind::NotADirectory.into()))
-        }
+        Ok(metadata) if !metadata.is_dir() => Err(failed(io::ErrorKind::NotADirectory.into())),
         _ => Ok(file),
     }
 }

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{self, c_int, c_short};
 
-use crate::error::Error;
+use crate::error::{Error, Operation};
 
 /// Takes a read lock on a byte. `EAGAIN` or `EACCES` if another description has a write lock there.
 pub(super) fn lock(file: &File, byte: u8) -> nix::Result<()> {
@@ -32,11 +32,13 @@ pub(super) fn is_locked_by_another(file: &File, byte: u8) -> nix::Result<bool> {
 /// The error for a lock that is impossible, not refused.
 pub(super) fn impossible(byte: u8, errno: Errno) -> Error {
     match errno {
-        Errno::EINVAL | Errno::ENOLCK | Errno::ENOSYS | Errno::EOPNOTSUPP => {
-            Error::io("lock the file, its file system has no OFD locks", errno.into())
-                .with_hint("copy the image to a file system that has them, a local one")
-        }
-        errno => Error::io(format_args!("lock byte {byte}"), errno.into()),
+        Errno::EINVAL | Errno::ENOLCK | Errno::ENOSYS | Errno::EOPNOTSUPP => Error::failed(
+            Operation::Lock,
+            "the file, its file system has no OFD locks",
+            errno.into(),
+        )
+        .with_hint("copy the image to a file system that has them, a local one"),
+        errno => Error::failed(Operation::Lock, format_args!("byte {byte}"), errno.into()),
     }
 }
 

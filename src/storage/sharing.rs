@@ -41,7 +41,7 @@ use super::holder::{Lock, holders};
 use super::patience::Patience;
 pub use super::permission::{Permissions, Sharing};
 use super::{Access, FileStorage, Leased, ofd};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Operation, Result};
 
 /// A lock was refused, as QEMU says it. This is the [source](std::error::Error::source) of an
 /// [`ErrorKind::InUse`] error.
@@ -191,7 +191,9 @@ impl Conflict {
             [] => "another process".into(),
             holders => holders.iter().map(Holder::to_string).collect::<Vec<_>>().join(", "),
         };
-        Error::new(ErrorKind::InUse, format!("{self}: {verb} {names}")).with_source(self)
+        Error::new(ErrorKind::InUse, format!("{self}: {verb} {names}"))
+            .with_operation(Operation::Lock)
+            .with_source(self)
     }
 }
 
@@ -337,7 +339,9 @@ impl FileStorage {
             TryLockError::WouldBlock => {
                 Refusal::Busy("Failed to lock the file".into(), Obstacle::Lock(Lock::Flock))
             }
-            TryLockError::Error(err) => Refusal::Failed(Error::io("lock the file (flock)", err)),
+            TryLockError::Error(err) => {
+                Refusal::Failed(Error::failed(Operation::Lock, "the file (flock)", err))
+            }
         })
     }
 
@@ -381,6 +385,7 @@ impl FileStorage {
         };
         let conflict = Conflict { is_claimed: true, ..Conflict::new(text, Vec::new()) };
         Error::new(ErrorKind::InUse, format!("{text}: {users}"))
+            .with_operation(Operation::Lock)
             .with_path(self.path())
             .with_source(conflict)
     }

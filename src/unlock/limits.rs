@@ -53,7 +53,10 @@ impl Limits {
     /// Judges the keyslots that a passphrase is tried on, before anything is done for it. The cheapest
     /// are admitted first, so that an absurd one keeps back no other.
     pub(crate) fn admit(&self, keyslots: &[Keyslot<'_>]) -> Vec<Result<()>> {
-        let mut judged: Vec<_> = keyslots.iter().map(|it| self.admit_alone(it)).collect();
+        let mut judged: Vec<_> = keyslots
+            .iter()
+            .map(|it| self.admit_alone(it).map_err(|error| error.with_keyslot(it.index)))
+            .collect();
         let mut by_time: Vec<_> = (0..keyslots.len()).collect();
         by_time.sort_by_key(|&place| judged[place].as_ref().ok().copied());
         let mut spent = Duration::ZERO;
@@ -69,7 +72,7 @@ impl Limits {
                 "keyslot {index} asks for {time} of work, cheaper ones for {before}: \
                  the limit is {limit} for all"
             );
-            judged[place] = Err(Error::new(ErrorKind::Limit, text));
+            judged[place] = Err(Error::new(ErrorKind::Limit, text).with_keyslot(index));
         }
         judged.into_iter().map(|time| time.map(|_| ())).collect()
     }

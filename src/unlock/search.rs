@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use super::Limits;
 use crate::crypto::pbkdf2::{Job, Lanes};
 use crate::crypto::{HashAlg, KdfAlg, af, kdf};
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::header::{Digest, Keyslot};
 use crate::secret::{Passphrase, SecretBytes, VolumeKey};
 use crate::storage::{Storage, zeroed};
@@ -121,7 +121,8 @@ impl Candidate<'_> {
         let Keyslot { index, area, encryption, key_size, stripes, af_hash, .. } = &self.keyslot;
         let failed = |e| {
             let offset = area.offset;
-            Error::io(format_args!("read the key material of keyslot {index} at byte {offset}"), e)
+            let object = format_args!("the key material of keyslot {index} at byte {offset}");
+            Error::failed(Operation::Read, object, e).with_offset(offset).with_keyslot(*index)
         };
         let mut material = Zeroizing::new(zeroed(area.len).map_err(failed)?);
         self.storage.read_exact_at(&mut material, area.offset).map_err(failed)?;

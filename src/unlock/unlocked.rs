@@ -52,14 +52,15 @@ pub fn unlock_keyslot(
     let Some(keyslot) = header.keyslot(index).filter(|keyslot| keyslot.active) else {
         return Err(match header.unusable().into_iter().find(|(other, _)| *other == index) {
             Some((_, why)) => cannot_open(index, why),
-            None => Error::new(ErrorKind::InvalidInput, format!("keyslot {index} is inactive")),
+            None => Error::new(ErrorKind::InvalidInput, format!("keyslot {index} is inactive"))
+                .with_keyslot(index),
         });
     };
     let digest = keyslot.digest.value.to_vec();
     let key = opens(storage, &keyslot, passphrase, limits)?;
     let volume_key = key.ok_or_else(|| {
         let text = format!("keyslot {index} does not open with the secret");
-        wrong_secret(text, passphrase)
+        wrong_secret(text, passphrase).with_keyslot(index)
     })?;
     Ok(Unlocked { keyslot: index, volume_key, digest })
 }
@@ -119,7 +120,7 @@ fn nothing_opens(
         let hint = format!(
             "use 'keyslot config --keyslot {index} --priority normal', or 'keyslot add' with --keyslot {index} --new-keyslot N"
         );
-        return Error::new(ErrorKind::WrongSecret, text).with_hint(hint);
+        return Error::new(ErrorKind::WrongSecret, text).with_keyslot(index).with_hint(hint);
     }
     if let (None, Some((index, why))) = (header.keyslots().next(), header.unusable().first()) {
         return cannot_open(*index, why);
@@ -156,7 +157,8 @@ fn opened_if_named<'a>(
 
 /// The error of a keyslot that this crate cannot open.
 pub fn cannot_open(index: usize, why: &str) -> Error {
-    Error::new(ErrorKind::Unsupported, format!("keyslot {index} cannot be opened: {why}"))
+    let text = format!("keyslot {index} cannot be opened: {why}");
+    Error::new(ErrorKind::Unsupported, text).with_keyslot(index)
 }
 
 /// The error of a passphrase that does not open what it should: `text`, and a hint if there is

@@ -21,7 +21,7 @@ use part::{Part, Plain};
 use range_lock::RangeLock;
 
 use crate::crypto::SectorCipher;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::header::Segment;
 use crate::secret::VolumeKey;
 use crate::storage::Storage;
@@ -190,7 +190,8 @@ impl Volume {
 
     /// Makes all writes so far durable.
     pub fn sync(&self) -> Result<()> {
-        self.named(self.storage.sync_data().map_err(|error| Error::io("sync the volume", error)))
+        let failed = |error| Error::failed(Operation::Sync, "the volume", error);
+        self.named(self.storage.sync_data().map_err(failed))
     }
 
     fn write(&self, verb: &str, data: Plain<'_>, offset: u64) -> Result<()> {

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::RangeLock;
 use crate::crypto::SectorCipher;
-use crate::error::{Error, Result};
+use crate::error::{Error, Operation, Result};
 use crate::header::Segment;
 use crate::storage::Storage;
 
@@ -155,7 +155,7 @@ impl Part<'_> {
 
     fn read_sectors(&self, at: u64, buf: &mut [u8]) -> Result<()> {
         read_padded(self.storage, buf, self.segment.offset + at)
-            .map_err(|error| self.failed("read", buf.len(), at, error))?;
+            .map_err(|error| self.failed(Operation::Read, buf.len(), at, error))?;
         self.cipher.decrypt(self.segment.iv_sector(at), buf);
         Ok(())
     }
@@ -163,13 +163,15 @@ impl Part<'_> {
     fn write_encrypted(&self, at: u64, ciphertext: &[u8]) -> Result<()> {
         self.storage
             .write_all_at(ciphertext, self.segment.offset + at)
-            .map_err(|error| self.failed("write", ciphertext.len(), at, error))
+            .map_err(|error| self.failed(Operation::Write, ciphertext.len(), at, error))
     }
 
-    fn failed(&self, verb: &str, len: usize, at: u64, error: io::Error) -> Error {
+    fn failed(&self, operation: Operation, len: usize, at: u64, error: io::Error) -> Error {
         let (volume, storage) = (self.start + at, self.segment.offset + at);
-        let place = format_args!("byte {volume} of the volume (byte {storage} of the image)");
-        Error::io(format_args!("{verb} {len} bytes at {place}"), error)
+        let object = format_args!(
+            "{len} bytes at byte {volume} of the volume (byte {storage} of the image)"
+        );
+        Error::failed(operation, object, error).with_offset(storage)
     }
 
     fn sector_size(&self) -> usize {

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use super::Volume;
 use crate::crypto::SectorCipher;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::storage::transfer::{length, put};
 use crate::storage::{FileStorage, Storage};
 
 /// One side of a [copy](super::CopyOptions): bytes as they are, or what is in an unlocked image.
@@ -36,7 +37,7 @@ impl<'a> Side<'a> {
 
     /// The bytes of a storage.
     pub fn raw(storage: &'a dyn Storage) -> Result<Self> {
-        let stored = storage.len().map_err(|e| Error::io("read the length", e))?;
+        let stored = length(storage)?;
         let len = stored.checked_next_multiple_of(SectorCipher::SECTOR_SIZE as u64);
         let len = len.ok_or_else(|| {
             let text = format!("{stored} bytes are more than there can be sectors for");
@@ -78,7 +79,10 @@ impl<'a> Side<'a> {
         match next {
             Ok(Some(data)) => Ok(data.start.max(at)..data.end.min(end)),
             Ok(None) => Ok(end..end),
-            Err(e) => Err(self.failed(format_args!("find data from byte {at} on"), e)),
+            Err(e) => {
+                let error = Error::io(format_args!("find data from byte {at} on"), e);
+                Err(self.named(error.with_operation(Operation::Read).with_offset(at)))
+            }
         }
     }
 
@@ -93,10 +97,9 @@ impl<'a> Side<'a> {
                     // It is behind the end, where a storage may refuse even that.
                     return Ok(());
                 }
-                let len = there.len();
-                storage
-                    .read_exact_at(there, at)
-                    .map_err(|e| self.failed(format_args!("read {len} bytes at byte {at}"), e))
+                let len = there.len() as u64;
+                let failed = |e| self.named(Error::failed_at(Operation::Read, len, at, e));
+                storage.read_exact_at(there, at).map_err(failed)
             }
         }
     }
@@ -113,9 +116,7 @@ impl<'a> Side<'a> {
                     volume.write_all_at(buf, at)
                 }
             }
-            Data::Raw { storage, .. } => storage
-                .write_all_at(buf, at)
-                .map_err(|e| self.failed(format_args!("write {len} bytes at byte {at}"), e)),
+            Data::Raw { storage, .. } => put(storage, buf, at).map_err(|error| self.named(error)),
         }
     }
 
@@ -123,18 +124,15 @@ impl<'a> Side<'a> {
         let (at, len) = (range.start, range.end - range.start);
         match self.data {
             Data::Volume(volume) => volume.write_zeros_at(at, len),
-            Data::Raw { storage, .. } => storage
-                .write_zeros_at(at, len)
-                .map_err(|e| self.failed(format_args!("write {len} zeros at byte {at}"), e)),
+            Data::Raw { storage, .. } => storage.write_zeros_at(at, len).map_err(|e| {
+                let object = format_args!("{len} zeros at byte {at}");
+                self.named(Error::failed(Operation::Write, object, e).with_offset(at))
+            }),
         }
     }
 
     /// The error, with the file's name.
     pub(super) fn named(&self, error: Error) -> Error {
         error.with_name(self.path)
-    }
-
-    fn failed(&self, what: impl std::fmt::Display, cause: io::Error) -> Error {
-        self.named(Error::io(what, cause))
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use keyslot::container::is_luks_at;
 use keyslot::qemu::ImageSpec;
-use keyslot::{Error, ErrorKind, OpenOptions, Passphrase, Result, Sharing};
+use keyslot::{Error, ErrorKind, OpenOptions, Operation, Passphrase, Result, Sharing};
 
 use super::super::image_spec;
 use super::super::limits;
@@ -71,7 +71,7 @@ fn existing_raw(spec: &ImageSpec, len: u64, conversion: &Conversion<'_>) -> Resu
     let options = OpenOptions::new().sharing(Sharing::Amend);
     let raw = image_spec::located(spec, options).open_raw(&spec.path)?;
     let file = raw.storage();
-    let stored = file.len().map_err(|e| Error::io("read the length", e))?;
+    let stored = file.len().map_err(|e| Error::failed(Operation::Read, "the length", e))?;
     let is_luks = is_luks_at(file, 0);
     let is_said = conversion.args.output_format.is_some()
         || conversion.args.target_image_opts
@@ -85,7 +85,9 @@ fn existing_raw(spec: &ImageSpec, len: u64, conversion: &Conversion<'_>) -> Resu
     // The rest of the last sector, which the copy may have no reason to write.
     if stored < len && stored.next_multiple_of(512) >= len {
         let rest = vec![0; usize::try_from(len - stored).unwrap_or(0)];
-        let failed = |e| Error::io(format_args!("write at byte {stored}"), e);
+        let failed = |e| {
+            Error::failed(Operation::Write, format_args!("at byte {stored}"), e).with_offset(stored)
+        };
         file.write_all_at(&rest, stored).map_err(failed)?;
     }
     Ok(Data::Raw(raw))

@@ -6,7 +6,7 @@ use keyslot::container::RawImage;
 use keyslot::qemu::Options;
 use keyslot::storage::{FileStorage, NewFile, Place, Storage};
 use keyslot::volume::{Side, Volume};
-use keyslot::{Error, ErrorKind, Image, NewImage, Passphrase, Result};
+use keyslot::{Error, ErrorKind, Image, NewImage, Operation, Passphrase, Result};
 
 use super::super::create::WrittenImage;
 use super::super::image_spec;
@@ -115,7 +115,7 @@ impl Target {
     /// Has what was written reach the disk.
     pub fn sync(&self) -> Result<()> {
         self.file().map_or(Ok(()), |file| {
-            let failed = |e| Error::io("sync the target", e).with_path(file.path());
+            let failed = |e| Error::failed(Operation::Sync, "the target", e).with_path(file.path());
             file.sync_data().map_err(failed)
         })
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use keyslot::header::Header;
 use keyslot::storage::{Access, FileStorage, Place, Preallocation, Storage};
-use keyslot::{CreateOptions, Error, ErrorKind, OpenOptions, Passphrase, Result};
+use keyslot::{CreateOptions, Error, ErrorKind, OpenOptions, Operation, Passphrase, Result};
 
 use super::super::location::LocationArgs;
 
@@ -46,7 +46,8 @@ impl<'a> Target<'a> {
                 Some(size) => Ok(Self::Detached { header, size, payload: Payload::New(path) }),
                 None => {
                     let file = FileStorage::open(path, Access::ReadOnly)?;
-                    let size = file.len().map_err(|e| Error::io("read the length", e))?;
+                    let size =
+                        file.len().map_err(|e| Error::failed(Operation::Read, "the length", e))?;
                     Ok(Self::Detached { header, size, payload: Payload::Existing })
                 }
             };

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use keyslot::qemu::ImageSpec;
 use keyslot::storage::{FileStorage, Storage};
-use keyslot::{Error, Image, Result};
+use keyslot::{Error, Image, Operation, Result};
 use serde::Serialize;
 
 use super::super::image_spec;
@@ -74,7 +74,7 @@ pub fn raw_nodes(spec: &ImageSpec, storage: &FileStorage) -> Result<(Vec<Child>,
 
 /// A file.
 fn file(path: &Path, storage: &FileStorage) -> Result<Node> {
-    let failed = |e| Error::io("read the length", e).with_path(path);
+    let failed = |e| Error::failed(Operation::Read, "the length", e).with_path(path);
     Ok(Node {
         children: Vec::new(),
         virtual_size: storage.len().map_err(failed)?.next_multiple_of(512),

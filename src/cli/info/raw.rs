@@ -2,7 +2,7 @@
 
 use keyslot::container::{RawImage, image_format};
 use keyslot::qemu::ImageSpec;
-use keyslot::{Error, OpenOptions, Result};
+use keyslot::{Error, OpenOptions, Operation, Result};
 
 use super::super::Persona;
 use super::super::image_spec;
@@ -27,7 +27,7 @@ pub fn describe(spec: &ImageSpec, persona: Persona) -> Result<Option<InfoReport>
 
 /// The report on a raw image.
 pub fn report(spec: &ImageSpec, raw: &RawImage) -> Result<InfoReport> {
-    let failed = |e| Error::io("read the length", e).with_path(&spec.path);
+    let failed = |e| Error::failed(Operation::Read, "the length", e).with_path(&spec.path);
     let len = raw.storage().len().map_err(failed)?.next_multiple_of(512);
     let (children, disk_size) = raw_nodes(spec, raw.file())?;
     let filename = if spec.is_part() { image_spec::raw_name } else { image_spec::qemu_name }(spec);

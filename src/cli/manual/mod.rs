@@ -10,7 +10,7 @@ use clap::builder::Str;
 use clap::{Arg, Command};
 use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
-use keyslot::{Error, Result};
+use keyslot::{Error, Operation, Result};
 
 use super::Status;
 
@@ -23,7 +23,8 @@ pub fn write(command: Command, directory: &Path) -> Result<()> {
     let names = all_names(&command);
     pages(&command, &names, &mut |name, page| {
         let path = directory.join(format!("{name}.1"));
-        fs::write(&path, page).map_err(|e| Error::io("write the man page", e).with_path(path))
+        fs::write(&path, page)
+            .map_err(|e| Error::failed(Operation::Write, "the man page", e).with_path(path))
     })
 }
 

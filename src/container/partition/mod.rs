@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 pub use kind::PartitionType;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::storage::{self, Storage, Window};
 
 /// The partitions of a disk image or a disk.
@@ -70,7 +70,7 @@ impl PartitionTable {
     ///
     /// [`ErrorKind::Corrupt`] if there is one that cannot be relied on.
     pub fn read(storage: &dyn Storage) -> Result<Option<Self>> {
-        let failed = |error| Error::io("read the partition table", error);
+        let failed = |error| Error::failed(Operation::Read, "the partition table", error);
         if let Some(table) = gpt::read(storage).map_err(failed)? {
             return table.map(Some);
         }
@@ -118,7 +118,7 @@ impl Part {
                 (partition.offset, Some(partition.len))
             }
         };
-        let end = whole.len().map_err(|e| Error::io("read the length", e))?;
+        let end = whole.len().map_err(|e| Error::failed(Operation::Read, "the length", e))?;
         let range = match len {
             Some(len) => format!("{len} bytes from byte {offset} on are"),
             None => format!("byte {offset} is"),

@@ -23,7 +23,7 @@ use super::{
     Area, Digest, Kdf, Keyslot, NewDigest, Priority, Segment, Template, material_len, text,
 };
 use crate::crypto::{CipherSpec, HashAlg, KdfAlg, KdfKind, SectorCipher, af};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::storage::Storage;
 
 /// A valid LUKS1 header.
@@ -224,9 +224,11 @@ impl Luks1Header {
         let mut done = 0;
         while done < len {
             let piece = &mut piece[..(len - done).min(4096)];
-            storage
-                .read_exact_at(piece, offset + done as u64)
-                .map_err(|e| Error::io(format_args!("read the area of keyslot {index}"), e))?;
+            storage.read_exact_at(piece, offset + done as u64).map_err(|e| {
+                Error::failed(Operation::Read, format_args!("the area of keyslot {index}"), e)
+                    .with_offset(offset + done as u64)
+                    .with_keyslot(index)
+            })?;
             if piece.iter().any(|&byte| byte != 0) {
                 return Ok(false);
             }

@@ -15,7 +15,7 @@ use zerocopy::IntoBytes;
 use super::corrupt;
 use super::metadata::Metadata;
 use super::raw::{BINARY_SIZE, HDR_SIZES, RawHeader, WRONG_MAGIC, Which};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::storage::{Storage, zeroed};
 
 /// The copy that counts, and what is to be said of the other.
@@ -69,7 +69,7 @@ type Copies = [Checked<Whole>; 2];
 
 /// Reads both copies, until two reads agree.
 pub(super) fn read(storage: &dyn Storage, image_len: u64, attempts: usize) -> Result<Chosen> {
-    let failed = |error| Error::io("read the header", error);
+    let failed = |error| Error::failed(Operation::Read, "the header", error);
     let mut copies = read_once(storage, image_len).map_err(failed)?;
     for _ in 0..attempts {
         let again = read_once(storage, image_len).map_err(failed)?;
@@ -96,7 +96,7 @@ pub(super) enum Trace {
 
 /// Looks for what is left of a header.
 pub(super) fn trace(storage: &dyn Storage, image_len: u64) -> Result<Trace> {
-    let failed = |error| Error::io("read the header", error);
+    let failed = |error| Error::failed(Operation::Read, "the header", error);
     let found = search(storage, image_len).map_err(failed)?;
     if found.is_ok() {
         return Ok(Trace::Secondary);
@@ -110,7 +110,7 @@ pub(super) fn trace(storage: &dyn Storage, image_len: u64) -> Result<Trace> {
 
 /// Both copies, each with its magic supplied; `None` if a checksum is not right then.
 pub(super) fn erased(storage: &dyn Storage, image_len: u64) -> Result<Option<Chosen>> {
-    let failed = |error| Error::io("read the header", error);
+    let failed = |error| Error::failed(Operation::Read, "the header", error);
     let Some(copies) = read_erased(storage, image_len).map_err(failed)? else { return Ok(None) };
     let chosen = choose(copies.map(Ok))?;
     Ok(Some(Chosen { warning: Some(ERASED.to_owned()), is_erased: true, ..chosen }))

@@ -41,6 +41,7 @@ use super::{Area, Digest, Keyslot, Leftover, Segment, text};
 use crate::crypto::{CipherSpec, af};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
+use crate::storage::transfer::length;
 
 /// A valid LUKS2 header.
 #[derive(Clone)]
@@ -67,13 +68,13 @@ impl Luks2Header {
     /// Fails with [`ErrorKind::Corrupt`] or [`ErrorKind::Unsupported`]; the text names the path and
     /// the value. Nothing is written, whatever is wrong with the other copy.
     pub fn read(storage: &dyn Storage) -> Result<Self> {
-        let len = storage.len().map_err(|e| Error::io("read the length", e))?;
+        let len = length(storage)?;
         Self::new(copies::read(storage, len, super::STEADY_READS)?, len)
     }
 
     /// Reads a header whose magic is erased in one or both copies, and is otherwise whole.
     pub(super) fn read_erased(storage: &dyn Storage) -> Result<Option<Self>> {
-        let len = storage.len().map_err(|e| Error::io("read the length", e))?;
+        let len = length(storage)?;
         copies::erased(storage, len)?.map(|chosen| Self::new(chosen, len)).transpose()
     }
 
@@ -94,7 +95,7 @@ impl Luks2Header {
     /// If the image `is_luks` of another version, a damaged copy does not count. If only the magic of
     /// both copies is erased, the error says how to put it back.
     pub(super) fn is_behind(storage: &dyn Storage, is_luks: bool) -> Result<bool> {
-        let len = storage.len().map_err(|e| Error::io("read the length", e))?;
+        let len = length(storage)?;
         match copies::trace(storage, len)? {
             Trace::Secondary => Ok(true),
             Trace::Damaged => Ok(!is_luks),

@@ -15,7 +15,7 @@ use uuid::Uuid;
 pub use self::luks2::Luks2Options;
 use crate::amend::commit;
 use crate::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::header::{Header, Sealed, SlotChange};
 use crate::kdf::{Cost, Pbkdf};
 use crate::secret::{Passphrase, VolumeKey};
@@ -224,7 +224,10 @@ impl Parts {
         let (mut stages, header) = empty.lower(&[SlotChange::Activate { keyslot: 0, sealed }])?;
         // A LUKS1 header is amended in place, so it is there first, without its keyslot.
         if let Some(empty) = empty.luks1() {
-            let failed = |error| Error::io(format_args!("write the header; {on_failure}"), error);
+            let failed = |error| {
+                let object = format_args!("the header; {on_failure}");
+                Error::failed(Operation::Write, object, error).with_offset(0)
+            };
             storage.write_all_at(empty.as_bytes(), 0).map_err(failed)?;
         }
         for stage in &mut stages {

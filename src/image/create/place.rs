@@ -4,12 +4,13 @@ use std::path::Path;
 
 use super::CreateOptions;
 use crate::container::Container;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::header::Header;
 use crate::image::OpenOptions;
 use crate::image::session::Session;
 use crate::secret::Passphrase;
 use crate::storage::sharing::Sharing;
+use crate::storage::transfer::length;
 use crate::storage::{Access, Storage, read};
 
 impl CreateOptions {
@@ -44,7 +45,7 @@ impl CreateOptions {
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
         let storage = container.header().as_ref();
-        let len = storage.len().map_err(|e| Error::io("read the length", e))?;
+        let len = length(storage)?;
         let header_len = self.header_len()?;
         let Some(size) = len.checked_sub(header_len).filter(|&size| size >= 512) else {
             let text = format!("{len} bytes are too few: the header alone takes {header_len}");
@@ -60,7 +61,10 @@ impl CreateOptions {
         let session = Session::open(container, place.wait)?;
         self.must_be_blank(storage, header_len)?;
         let lost = "what was there is overwritten in part, and no image was made";
-        let failed = |e| Error::io(format_args!("clear the header's place; {lost}"), e);
+        let failed = |e| {
+            let what = format_args!("clear the header's place; {lost}");
+            Error::io(what, e).with_operation(Operation::Write)
+        };
         // No copy of an older header may count.
         storage.write_zeros_at(0, header_len).map_err(failed)?;
         storage.sync_data().map_err(failed)?;
@@ -72,7 +76,7 @@ impl CreateOptions {
 
     /// Refuses to overwrite anything but zeros, unless that is admitted.
     fn must_be_blank(&self, storage: &dyn Storage, header_len: u64) -> Result<()> {
-        let failed = |e| Error::io("read what is there", e);
+        let failed = |e| Error::failed(Operation::Read, "what is there", e);
         let mut at = 0;
         while let Some(data) = storage.next_data(at).map_err(failed)?
             && !self.overwrite
