@@ -1,14 +1,22 @@
 //! The only code that writes keyslots: it runs the steps that a header lowered a plan to.
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::header::{Stage, Step};
-use crate::storage::Storage;
-use crate::storage::transfer::{fetch, fetch_back, put, reserve, sync};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
-/// Runs the steps of `stages` in their order. The first that fails ends it, with an error that
-/// says in which state the image is; no error of a write, a sync or a read is ignored.
-pub(crate) fn commit(storage: &dyn Storage, stages: &[Stage]) -> Result<()> {
+use crate::crypto::random;
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::header::{Fill, Stage, Step};
+use crate::storage::transfer::{fetch, fetch_back, put, reserve, sync};
+use crate::storage::{Storage, zeroed};
+
+/// Runs the steps of `stages` in their order. The first failure ends the commit, with an error that
+/// says in which state the image is. No error of a write, a sync or a read is ignored.
+pub(crate) fn commit(
+    storage: &dyn Storage,
+    stages: impl IntoIterator<Item = Result<Stage>>,
+) -> Result<()> {
     for stage in stages {
+        let stage = stage?;
         for step in &stage.steps {
             run(storage, step).map_err(|error| error.and(&stage.on_failure))?;
         }
@@ -35,18 +43,51 @@ fn run(storage: &dyn Storage, step: &Step) -> Result<()> {
             let text = format!("{len} bytes at byte {from} and at byte {to} differ");
             Err(differs(text, *to))
         }
+        Step::Wipe { offset, len, fill } => wipe(storage, *offset, *len, *fill),
         Step::Sync => sync(storage),
-        Step::Verify { offset, bytes } => {
-            let len = bytes.len();
-            if fetch_back(storage, *offset, len)? == **bytes {
-                return Ok(());
-            }
-            let text = format!("{len} bytes at byte {offset} read back differ from those written");
-            Err(differs(text, *offset))
-        }
+        Step::Verify { offset, bytes } => compare(storage, *offset, bytes),
     }
+}
+
+/// Fills an area, and reads it back. The area may have 128 MiB, so it is handled in pieces: the noise is
+/// generated twice from one random seed.
+fn wipe(storage: &dyn Storage, offset: u64, len: u64, fill: Fill) -> Result<()> {
+    let mut seed = [0; 32];
+    random::fill(&mut seed)?;
+    let piece = usize::try_from(len).map_or(PIECE, |len| len.min(PIECE));
+    let failed = |e| Error::failed_at(Operation::Write, len, offset, e);
+    let mut bytes = zeroed(piece).map_err(failed)?;
+    let mut each = |run: &dyn Fn(&[u8], u64) -> Result<()>| {
+        let mut noise = StdRng::from_seed(seed);
+        let mut done = 0;
+        while done < len {
+            let now = usize::try_from(len - done).map_or(piece, |left| left.min(piece));
+            if fill == Fill::Noise {
+                noise.fill_bytes(&mut bytes[..now]);
+            }
+            run(&bytes[..now], offset + done)?;
+            done += now as u64;
+        }
+        Ok(())
+    };
+    each(&|bytes, at| put(storage, bytes, at))?;
+    sync(storage)?;
+    each(&|bytes, at| compare(storage, at, bytes))
+}
+
+/// Reads back what was written.
+fn compare(storage: &dyn Storage, offset: u64, written: &[u8]) -> Result<()> {
+    let len = written.len();
+    if fetch_back(storage, offset, len)? == written {
+        return Ok(());
+    }
+    let text = format!("{len} bytes at byte {offset} read back differ from those written");
+    Err(differs(text, offset))
 }
 
 fn differs(text: impl Into<String>, offset: u64) -> Error {
     Error::new(ErrorKind::Differs, text).with_offset(offset)
 }
+
+/// Bytes of a wipe that are in memory at once: the key material of a 512-bit key fits.
+const PIECE: usize = 256 << 10;

@@ -10,14 +10,16 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use super::{Header, STEADY_READS, read_steady};
 use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::storage::{ReadOnlyBytes, Storage, zeroed};
+use crate::storage::{ReadOnlyBytes, SharedBytes, Storage, read, zeroed};
 
 /// A header and the areas of its keyslots, all of one moment.
 pub struct Backup {
     header: Header,
-    bytes: Vec<u8>,
+    bytes: SharedBytes,
     path: Option<PathBuf>,
 }
 
@@ -27,24 +29,16 @@ impl Backup {
     /// Whoever writes meanwhile: it is read until two reads agree, and its header is that of the
     /// bytes that were read last.
     pub fn read(storage: &dyn Storage) -> Result<Self> {
-        let failed = |error| {
-            Error::failed(Operation::Read, "the header and the areas of its keyslots", error)
-        };
         for _ in 0..STEADY_READS {
             let found = Header::read_start(storage, false)?;
-            let (end, len) = (found.end()?, storage.len().map_err(failed)?);
-            if end > len {
-                let text =
-                    format!("the areas of keyslots end at byte {end}, the file at byte {len}");
-                return Err(Error::new(ErrorKind::Corrupt, text).with_hint("the file is truncated"));
-            }
+            let end = found.end_within(storage)?;
             let mut bytes = zeroed(usize::try_from(end).unwrap_or(usize::MAX)).map_err(failed)?;
             read_steady(storage, &mut bytes).map_err(failed)?;
             let start = ReadOnlyBytes(bytes);
             if let Ok(header) = Header::read_start(&start, false)
                 && header.is_same(&found)
             {
-                return Ok(Self { header, bytes: start.0, path: None });
+                return Ok(Self { header, bytes: start.0.into(), path: None });
             }
         }
         Err(failed(io::Error::new(io::ErrorKind::ResourceBusy, "it keeps changing")))
@@ -58,6 +52,10 @@ impl Backup {
     /// All of it, from the first byte of the image on.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    pub(super) fn content(&self) -> Content<'_> {
+        Content::Backup(&self.bytes)
     }
 
     /// The file that it is from, if it is from one.
@@ -99,22 +97,108 @@ impl Header {
         let text = format!("the areas of keyslots end at byte {end}, {LONGEST} is the limit");
         Err(Error::new(ErrorKind::Unsupported, text))
     }
+
+    /// The same, of an image that is as long.
+    fn end_within(&self, storage: &dyn Storage) -> Result<u64> {
+        let (end, len) = (self.end()?, storage.len().map_err(failed)?);
+        if end <= len {
+            return Ok(end);
+        }
+        let text = format!("the areas of keyslots end at byte {end}, the file at byte {len}");
+        Err(Error::new(ErrorKind::Corrupt, text).with_hint("the file is truncated"))
+    }
 }
 
-/// A header of either format, and the bytes that it was read from.
+/// An image's header as it was read, and a digest of all that a backup of it would have.
+#[derive(Debug)]
+pub(crate) struct Present {
+    header: Header,
+    digest: [u8; 32],
+}
+
+impl Present {
+    /// Reads the header and the areas of its keyslots until two reads agree.
+    pub fn read(storage: &dyn Storage) -> Result<Self> {
+        let read = || {
+            let header = Header::read_start(storage, false)?;
+            let digest = digest(storage, header.end_within(storage)?)?;
+            Ok(Self { header, digest })
+        };
+        let mut before = read()?;
+        for _ in 0..STEADY_READS {
+            let now = read()?;
+            if now.is_same(&before) {
+                return Ok(now);
+            }
+            before = now;
+        }
+        Err(failed(io::Error::new(io::ErrorKind::ResourceBusy, "it keeps changing")))
+    }
+
+    /// The header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Whether two readings found the same bytes.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.digest == other.digest && self.header.is_same(&other.header)
+    }
+}
+
+/// SHA-256 of the first `end` bytes.
+fn digest(storage: &dyn Storage, end: u64) -> Result<[u8; 32]> {
+    let mut hash = Sha256::new();
+    let mut piece = zeroed(PIECE).map_err(failed)?;
+    let mut at = 0;
+    while at < end {
+        let len = usize::try_from(end - at).map_or(PIECE, |left| left.min(PIECE));
+        storage.read_exact_at(&mut piece[..len], at).map_err(failed)?;
+        hash.update(&piece[..len]);
+        at += len as u64;
+    }
+    Ok(hash.finalize().into())
+}
+
+fn failed(error: io::Error) -> Error {
+    Error::failed(Operation::Read, "the header and the areas of its keyslots", error)
+}
+
+/// A header of either format, and the bytes behind it.
 #[derive(Debug)]
 pub(super) struct Snapshot<'a, H> {
     pub header: &'a H,
-    pub bytes: &'a [u8],
+    pub content: Content<'a>,
 }
 
-impl<'a, H> Snapshot<'a, H> {
-    /// The bytes of an area; none, if it is not among them.
-    pub fn range(&self, range: &Range<u64>) -> &'a [u8] {
+/// The bytes of a header and of the areas of its keyslots.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Content<'a> {
+    /// In a backup
+    Backup(&'a SharedBytes),
+    /// In an image, where they are read when they are asked for
+    Image(&'a dyn Storage),
+}
+
+impl<H> Snapshot<'_, H> {
+    /// The bytes of an area. Those of a backup are empty if it does not have them.
+    pub fn range(&self, range: &Range<u64>) -> Result<SharedBytes> {
         let at = |byte| usize::try_from(byte).unwrap_or(usize::MAX);
-        self.bytes.get(at(range.start)..at(range.end)).unwrap_or_default()
+        let (start, end) = (at(range.start), at(range.end));
+        match self.content {
+            Content::Backup(bytes) => {
+                Ok(bytes.slice(start..end).unwrap_or_else(|| Vec::new().into()))
+            }
+            Content::Image(storage) => {
+                let len = end.saturating_sub(start);
+                Ok(read(storage, range.start, len).map_err(failed)?.into())
+            }
+        }
     }
 }
+
+/// Bytes of an image that are hashed at once
+const PIECE: usize = 1 << 20;
 
 /// The end of the longest LUKS2 header: two copies of 4 MiB and 128 MiB of areas. That of LUKS1 is
 /// shorter by far, unless somebody moved its areas out of reach.

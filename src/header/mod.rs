@@ -17,12 +17,13 @@ mod view;
 use std::io;
 
 pub use backup::Backup;
+pub(crate) use backup::Present;
 pub use digest::NewDigest;
 pub use edit::Edit;
 pub use restore::Fate;
 pub(crate) use restore::{Lowered, lower_restore};
 pub use segment::Segment;
-pub use step::{Scheme, Sealed, SlotChange, Stage, Staging, Step};
+pub use step::{Fill, Scheme, Sealed, SlotChange, Stage, Staging, Step};
 pub use view::{Area, Digest, HeldKey, Kdf, Keyslot, Occupant, Priority, Template};
 
 use crate::crypto::{CipherSpec, SectorCipher, af};

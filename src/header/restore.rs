@@ -5,12 +5,13 @@
 //! what an interruption would cost.
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use super::backup::Snapshot;
+use super::backup::{Content, Present, Snapshot};
 use super::step::list;
 use super::{Backup, Digest, Header, Stage, Step, luks1};
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::Storage;
+use crate::storage::transfer::length;
 
 /// What becomes of a keyslot when a backup is restored.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,20 +36,22 @@ pub(crate) struct Lowered {
     pub warnings: Vec<String>,
 }
 
-/// The writes that restore a backup to an image of so many bytes which holds `present`; `None`, if it has
+/// The writes that restore a backup to the image in `storage`, whose header is `present`; `None` if it has
 /// no valid header. It may still have an `erased` one, which lacks nothing but its magic.
 pub(crate) fn lower_restore(
-    present: Option<&Backup>,
+    storage: &dyn Storage,
+    present: Option<&Present>,
     erased: Option<&Header>,
-    image_len: u64,
     backup: &Backup,
     force: bool,
 ) -> Result<Lowered> {
+    let image_len = length(storage)?;
     check_room(backup, image_len, force)?;
-    let now = present.map(Backup::header).or(erased);
+    let present = present.map(Present::header);
+    let now = present.or(erased);
     let differences = now.map_or(Vec::new(), |now| differences(now, backup.header()));
     if let Some(present) = present {
-        check_requirements(present.header())?;
+        check_requirements(present)?;
     }
     if present.is_some() || !force {
         check_requirements(backup.header()).map_err(|error| backup.named(error))?;
@@ -58,10 +61,13 @@ pub(crate) fn lower_restore(
     }
     let is_same_volume = differences.is_empty();
     let mut warnings = differences;
-    let fates = fates(present, backup);
+    let fates = fates(storage, present, backup)?;
     let stages = match present {
         None => overwrite(None, backup)?,
-        Some(present) => replace(present, backup, is_same_volume, force, &mut warnings)?,
+        Some(present) => {
+            let content = Content::Image(storage);
+            replace((present, content), backup, is_same_volume, force, &mut warnings)?
+        }
     };
     warn(present, backup, &fates, &mut warnings);
     Ok(Lowered { stages, fates, warnings })
@@ -128,17 +134,17 @@ fn differences(now: &Header, then: &Header) -> Vec<String> {
 
 /// One valid header by another: as an amendment, if that can be.
 fn replace(
-    present: &Backup,
+    (present, content): (&Header, Content<'_>),
     backup: &Backup,
     is_same_volume: bool,
     force: bool,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Stage>> {
-    let (bytes, other) = (present.as_bytes(), backup.as_bytes());
-    match (present.header(), backup.header()) {
+    let other = backup.content();
+    match (present, backup.header()) {
         (Header::Luks1(now), Header::Luks1(then)) if is_same_volume => {
             let (now, then) =
-                (Snapshot { header: now, bytes }, Snapshot { header: then, bytes: other });
+                (Snapshot { header: now, content }, Snapshot { header: then, content: other });
             match now.lower_restore(&then, force) {
                 // Without the cipher no keyslot can be written, but the whole header can.
                 Err(error) if error.kind() == ErrorKind::Unsupported => {
@@ -155,7 +161,7 @@ fn replace(
         }
         (Header::Luks2(now), Header::Luks2(then)) if now.has_same_places(then) => {
             let (now, then) =
-                (Snapshot { header: now, bytes }, Snapshot { header: then, bytes: other });
+                (Snapshot { header: now, content }, Snapshot { header: then, content: other });
             match now.lower_restore(&then) {
                 Err(error) if force && error.kind() == ErrorKind::NoFreeKeyslot => {}
                 result => return result,
@@ -171,20 +177,22 @@ fn replace(
 
 /// The bytes of the backup where they belong: first all areas, then the header. Key material of
 /// `present` that is elsewhere is overwritten.
-fn overwrite(present: Option<&Backup>, backup: &Backup) -> Result<Vec<Stage>> {
-    let bytes = backup.as_bytes();
+fn overwrite(present: Option<&Header>, backup: &Backup) -> Result<Vec<Stage>> {
+    let content = backup.content();
     let (head_len, head) = match backup.header() {
-        Header::Luks1(header) => (luks1::HEAD, Snapshot { header, bytes }.head()),
-        Header::Luks2(header) => (2 * header.hdr_size(), Snapshot { header, bytes }.head()?),
+        Header::Luks1(header) => (luks1::HEAD, Snapshot { header, content }.head()?),
+        Header::Luks2(header) => (2 * header.hdr_size(), Snapshot { header, content }.head()?),
     };
-    let areas = bytes.get(usize::try_from(head_len).unwrap_or(usize::MAX)..).unwrap_or_default();
+    let end = backup.as_bytes().len() as u64;
+    let whole = Snapshot { header: backup.header(), content };
     let (mut steps, mut checks) = (Vec::new(), Vec::new());
     let mut offset = head_len;
-    for piece in areas.chunks(PIECE) {
-        let piece: Arc<[u8]> = piece.into();
-        steps.push(Step::Write { offset, bytes: Arc::clone(&piece) });
-        checks.push(Step::Verify { offset, bytes: Arc::clone(&piece) });
-        offset += piece.len() as u64;
+    while offset < end {
+        let bytes = whole.range(&(offset..end.min(offset + PIECE)))?;
+        let len = bytes.len() as u64;
+        steps.push(Step::Write { offset, bytes: bytes.clone() });
+        checks.push(Step::Verify { offset, bytes });
+        offset += len;
     }
     steps.push(Step::Sync);
     steps.extend(checks);
@@ -199,59 +207,72 @@ fn overwrite(present: Option<&Backup>, backup: &Backup) -> Result<Vec<Stage>> {
     let behind = offset..if payload == 0 { u64::MAX } else { payload };
     for area in present.map(used).unwrap_or_default() {
         let area = area.start.max(behind.start)..area.end.min(behind.end);
-        if let Ok(len @ 1..) = usize::try_from(area.end.saturating_sub(area.start)) {
+        let len = area.end.saturating_sub(area.start);
+        if len > 0 {
             let on_failure =
                 "the header is restored; old key material may be left on the medium".to_owned();
-            stages.push(Stage { steps: Step::wipe(area.start, len)?, on_failure });
+            stages.push(Stage { steps: Step::wipe(area.start, len).to_vec(), on_failure });
         }
     }
     Ok(stages)
 }
 
 /// Where key material is.
-fn used(backup: &Backup) -> Vec<Range<u64>> {
-    match backup.header() {
+fn used(header: &Header) -> Vec<Range<u64>> {
+    match header {
         Header::Luks1(header) => header.used(),
         Header::Luks2(header) => header.used(),
     }
 }
 
-fn fates(present: Option<&Backup>, backup: &Backup) -> Vec<(usize, Fate)> {
-    let now = present.map(|present| present.header().occupants()).unwrap_or_default();
+fn fates(
+    storage: &dyn Storage,
+    present: Option<&Header>,
+    backup: &Backup,
+) -> Result<Vec<(usize, Fate)>> {
+    let now = present.map(Header::occupants).unwrap_or_default();
     let then = backup.header().occupants();
     let is_in = |occupants: &[_], index| occupants.get(index).is_some_and(Option::is_some);
-    let fate = |index| match (is_in(&now, index), is_in(&then, index)) {
-        (true, true) if present.is_some_and(|it| has_same_keyslot(it, backup, index)) => {
-            Some((index, Fate::Kept))
-        }
-        (true, true) => Some((index, Fate::Replaced)),
-        (true, false) => Some((index, Fate::Erased)),
-        (false, true) => Some((index, Fate::Added)),
-        (false, false) => None,
-    };
-    (0..now.len().max(then.len())).filter_map(fate).collect()
+    let mut fates = Vec::new();
+    for index in 0..now.len().max(then.len()) {
+        let fate = match (is_in(&now, index), is_in(&then, index)) {
+            (true, true) => match present {
+                Some(present) if has_same_keyslot(storage, present, backup, index)? => Fate::Kept,
+                _ => Fate::Replaced,
+            },
+            (true, false) => Fate::Erased,
+            (false, true) => Fate::Added,
+            (false, false) => continue,
+        };
+        fates.push((index, fate));
+    }
+    Ok(fates)
 }
 
-fn has_same_keyslot(present: &Backup, backup: &Backup, index: usize) -> bool {
-    let (bytes, other) = (present.as_bytes(), backup.as_bytes());
-    match (present.header(), backup.header()) {
-        (Header::Luks1(now), Header::Luks1(then)) => Snapshot { header: now, bytes }
-            .has_same_keyslot(&Snapshot { header: then, bytes: other }, index),
-        (Header::Luks2(now), Header::Luks2(then)) => Snapshot { header: now, bytes }
-            .has_same_keyslot(&Snapshot { header: then, bytes: other }, index),
-        _ => false,
+fn has_same_keyslot(
+    storage: &dyn Storage,
+    present: &Header,
+    backup: &Backup,
+    index: usize,
+) -> Result<bool> {
+    let (content, other) = (Content::Image(storage), backup.content());
+    match (present, backup.header()) {
+        (Header::Luks1(now), Header::Luks1(then)) => Snapshot { header: now, content }
+            .has_same_keyslot(&Snapshot { header: then, content: other }, index),
+        (Header::Luks2(now), Header::Luks2(then)) => Snapshot { header: now, content }
+            .has_same_keyslot(&Snapshot { header: then, content: other }, index),
+        _ => Ok(false),
     }
 }
 
 /// What holds of every restoration.
 fn warn(
-    present: Option<&Backup>,
+    present: Option<&Header>,
     backup: &Backup,
     fates: &[(usize, Fate)],
     warnings: &mut Vec<String>,
 ) {
-    if present.and_then(|it| it.header().luks2()).is_some_and(super::luks2::Luks2Header::is_foreign)
-    {
+    if present.and_then(Header::luks2).is_some_and(super::luks2::Luks2Header::is_foreign) {
         warnings.push(
             "the image begins with something else than a LUKS header, which is overwritten"
                 .to_owned(),
@@ -278,4 +299,4 @@ fn refused(text: &str) -> Error {
 }
 
 /// As much as is written at once
-const PIECE: usize = 1 << 20;
+const PIECE: u64 = 1 << 20;

@@ -5,11 +5,9 @@
 //! executor in `amend` runs them, and the crash tests enumerate over the same list.
 
 use std::fmt;
-use std::sync::Arc;
 
-use crate::crypto::{CipherSpec, HashAlg, KdfAlg, random};
-use crate::error::{Error, Result};
-use crate::storage::check_room;
+use crate::crypto::{CipherSpec, HashAlg, KdfAlg};
+use crate::storage::SharedBytes;
 
 /// How a key is put into a keyslot.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -32,7 +30,7 @@ pub struct Sealed {
     /// Length in bytes of the key in it
     pub key_size: usize,
     /// The key, split and encrypted, to the end of the last sector
-    pub material: Arc<[u8]>,
+    pub material: SharedBytes,
 }
 
 /// What keeps a key at hand while the key material of its keyslot is replaced.
@@ -87,7 +85,7 @@ pub enum Step {
         /// Bytes from the start of the header
         offset: u64,
         /// What to write
-        bytes: Arc<[u8]>,
+        bytes: SharedBytes,
     },
     /// Write the bytes of one range to another that does not overlap it.
     Copy {
@@ -105,7 +103,7 @@ pub enum Step {
         /// Bytes from the start of the header
         offset: u64,
         /// What must be there
-        bytes: Arc<[u8]>,
+        bytes: SharedBytes,
     },
     /// Read two ranges back, past the caches, and compare.
     VerifyCopy {
@@ -121,7 +119,16 @@ pub enum Step {
         /// Bytes from the start of the header
         offset: u64,
         /// What must be there
-        bytes: Arc<[u8]>,
+        bytes: SharedBytes,
+    },
+    /// Fill an area, make that durable, read it back past the caches, and compare.
+    Wipe {
+        /// Bytes from the start of the header
+        offset: u64,
+        /// Length in bytes
+        len: u64,
+        /// What to fill it with
+        fill: Fill,
     },
     /// Make sure that this range can be overwritten later without the disk running full.
     Reserve {
@@ -134,8 +141,8 @@ pub enum Step {
 
 impl Step {
     /// Bytes written, durable, and read back.
-    pub(super) fn overwrite(offset: u64, bytes: &Arc<[u8]>) -> [Self; 3] {
-        let (written, expected) = (Arc::clone(bytes), Arc::clone(bytes));
+    pub(super) fn overwrite(offset: u64, bytes: &SharedBytes) -> [Self; 3] {
+        let (written, expected) = (bytes.clone(), bytes.clone());
         [
             Self::Write { offset, bytes: written },
             Self::Sync,
@@ -143,18 +150,20 @@ impl Step {
         ]
     }
 
-    /// An area overwritten: with random bytes, so that what is below has to keep them (zeros may be
-    /// stored as nothing, and the old bytes stay where they were); then with zeros, so that it
-    /// is blank.
-    pub(super) fn wipe(offset: u64, len: usize) -> Result<Vec<Self>> {
-        let room = check_room(len.saturating_mul(3));
-        room.map_err(|e| Error::io(format_args!("overwrite {len} bytes"), e))?;
-        let mut noise = vec![0; len];
-        random::fill(&mut noise)?;
-        let mut steps = Self::overwrite(offset, &noise.into()).to_vec();
-        steps.extend(Self::overwrite(offset, &vec![0; len].into()));
-        Ok(steps)
+    /// An area of which nothing stays: random bytes over it, because zeros may be stored as a hole and
+    /// leave the old bytes on the medium; then zeros, so that the area is blank.
+    pub(super) fn wipe(offset: u64, len: u64) -> [Self; 2] {
+        [Fill::Noise, Fill::Zeros].map(|fill| Self::Wipe { offset, len, fill })
     }
+}
+
+/// The bytes that an area is wiped with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fill {
+    /// Random bytes, chosen when the step runs
+    Noise,
+    /// Zeros
+    Zeros,
 }
 
 /// Steps with one answer to "what if it fails here".
@@ -182,6 +191,7 @@ impl fmt::Debug for Step {
             Self::Write { offset, bytes } => write!(f, "Write({offset}, {} bytes)", bytes.len()),
             Self::Copy { from, to, len } => write!(f, "Copy({from} to {to}, {len} bytes)"),
             Self::Sync => f.write_str("Sync"),
+            Self::Wipe { offset, len, fill } => write!(f, "Wipe({offset}, {len} bytes, {fill:?})"),
             Self::Verify { offset, bytes } => write!(f, "Verify({offset}, {} bytes)", bytes.len()),
             Self::VerifyCopy { from, to, len } => {
                 write!(f, "VerifyCopy({from} to {to}, {len} bytes)")

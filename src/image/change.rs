@@ -127,7 +127,7 @@ impl Image {
             return Err(Error::new(ErrorKind::Changed, text));
         }
         lock(&self.tried).clear();
-        if let Err(error) = session.commit(&stages) {
+        if let Err(error) = session.commit(stages.into_iter().map(Ok)) {
             // Later calls go by what the disk has now.
             if let Ok(header) = self.options.read_header(&self.container) {
                 self.header = header;

@@ -7,9 +7,8 @@ use super::OpenOptions;
 use super::session::Session;
 use crate::container::{Container, image_format};
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{Backup, Fate, Header, Lowered, lower_restore};
+use crate::header::{self, Backup, Fate, Header, Lowered, lower_restore};
 use crate::storage::sharing::Sharing;
-use crate::storage::transfer::length;
 use crate::storage::{Access, Storage};
 
 /// A restoration that passed all checks, of an image that is locked against everybody else until
@@ -25,7 +24,7 @@ pub struct Restoration {
 /// What an image has for a header.
 #[derive(Debug)]
 enum Present {
-    Valid(Box<Backup>),
+    Valid(Box<header::Present>),
     /// None that is valid, and why
     Gone(Error),
 }
@@ -66,14 +65,13 @@ impl Restoration {
     }
 
     fn new(container: Container, backup: Backup, force: bool) -> Result<Self> {
-        let storage = container.header();
         let present = Present::of(&container, force)?;
-        let len = length(storage)?;
         let erased = match &present {
             Present::Valid(_) => None,
             Present::Gone(_) => container.read_header_to_repair().ok(),
         };
-        let lowered = lower_restore(present.valid(), erased.as_ref(), len, &backup, force)?;
+        let storage = container.header().as_ref();
+        let lowered = lower_restore(storage, present.valid(), erased.as_ref(), &backup, force)?;
         Ok(Self { container, present, backup, lowered })
     }
 
@@ -107,17 +105,18 @@ impl Restoration {
     /// instant the image opens with all secrets that are in both, and with all of the old
     /// or all of the new ones. After an error the text says in which state the image is.
     pub fn run(self) -> Result<()> {
-        self.try_run().map_err(|error| self.container.named(error))
+        let Self { container, present, lowered, .. } = self;
+        Self::try_run(&container, &present, lowered).map_err(|error| container.named(error))
     }
 
-    fn try_run(&self) -> Result<()> {
-        let session = Session::open(&self.container, None)?;
+    fn try_run(container: &Container, present: &Present, lowered: Lowered) -> Result<()> {
+        let session = Session::open(container, None)?;
         // Programs that know of no lock may have been here while somebody was asked.
-        if !self.present.is_still(&self.container)? {
+        if !present.is_still(container)? {
             let text = "the header changed since the restoration was planned";
             return Err(Error::new(ErrorKind::Changed, text));
         }
-        session.commit(&self.lowered.stages)?;
+        session.commit(lowered.stages.into_iter().map(Ok))?;
         session.finish()
     }
 }
@@ -126,7 +125,7 @@ impl Present {
     fn of(container: &Container, force: bool) -> Result<Self> {
         let storage = container.header().as_ref();
         let Err(error) = container.read_header() else {
-            return Ok(Self::Valid(Box::new(Backup::read(storage)?)));
+            return Ok(Self::Valid(Box::new(header::Present::read(storage)?)));
         };
         match error.kind() {
             ErrorKind::Corrupt | ErrorKind::NotLuks => Ok(Self::Gone(error)),
@@ -138,7 +137,7 @@ impl Present {
         }
     }
 
-    fn valid(&self) -> Option<&Backup> {
+    fn valid(&self) -> Option<&header::Present> {
         match self {
             Self::Valid(present) => Some(present),
             Self::Gone(_) => None,
@@ -148,7 +147,7 @@ impl Present {
     fn is_still(&self, container: &Container) -> Result<bool> {
         match self {
             Self::Valid(present) => {
-                Ok(Backup::read(container.header().as_ref())?.as_bytes() == present.as_bytes())
+                Ok(header::Present::read(container.header().as_ref())?.is_same(present))
             }
             Self::Gone(error) => {
                 let now = container.read_header().err();

@@ -26,7 +26,7 @@ impl<'a> Session<'a> {
     }
 
     /// Writes the stages, durably.
-    pub fn commit(&self, stages: &[Stage]) -> Result<()> {
+    pub fn commit(&self, stages: impl IntoIterator<Item = Result<Stage>>) -> Result<()> {
         commit(self.container.header().as_ref(), stages)
     }
 

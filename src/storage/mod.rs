@@ -17,6 +17,7 @@ mod new_file;
 mod ofd;
 mod patience;
 mod permission;
+mod shared;
 pub mod sharing;
 pub(crate) mod transfer;
 mod window;
@@ -29,6 +30,7 @@ pub use lease::{Lease, Leased};
 pub use memory::{MemoryStorage, ReadOnlyBytes};
 pub use mmap::MmapStorage;
 pub use new_file::{NewFile, Place, Preallocation};
+pub use shared::SharedBytes;
 pub use window::Window;
 
 use std::fmt::Debug;

@@ -1,7 +1,5 @@
 //! Passphrase and volume key in, key material out (LUKS1 specification, "adding new passwords").
 
-use std::sync::Arc;
-
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -48,7 +46,7 @@ pub(crate) fn seal_with_salt(
         let text = "new key material does not open: memory or CPU is faulty";
         return Err(Error::new(ErrorKind::Differs, text));
     }
-    let material = Arc::from(material.as_slice());
+    let material = material.as_slice().into();
     Ok(Sealed { scheme: scheme.clone(), salt, key_size: key.len(), material })
 }
 

@@ -56,20 +56,20 @@ impl Luks1Header {
 
 impl Snapshot<'_, Luks1Header> {
     /// Whether a keyslot that is active in both is the same in both.
-    pub fn has_same_keyslot(&self, backup: &Self, index: usize) -> bool {
+    pub fn has_same_keyslot(&self, backup: &Self, index: usize) -> Result<bool> {
         let (now, then) = (self.header.area(index), backup.header.area(index));
         let (entry, other) = (&self.header.raw.keyslots[index], &backup.header.raw.keyslots[index]);
-        entry.as_bytes() == other.as_bytes()
-            && self.range(&range(now)) == backup.range(&range(then))
+        Ok(entry.as_bytes() == other.as_bytes()
+            && self.range(&range(now))? == backup.range(&range(then))?)
     }
 
     /// The header's sectors as they are, the one with the magic last.
-    pub fn head(&self) -> Vec<Step> {
-        let sectors = [SECTOR..HEAD, 0..SECTOR];
-        sectors
-            .iter()
-            .flat_map(|sector| Step::overwrite(sector.start, &self.range(sector).into()))
-            .collect()
+    pub fn head(&self) -> Result<Vec<Step>> {
+        let mut steps = Vec::new();
+        for sector in [SECTOR..HEAD, 0..SECTOR] {
+            steps.extend(Step::overwrite(sector.start, &self.range(&sector)?));
+        }
+        Ok(steps)
     }
 
     /// The writes that put a backup in its place, of the same volume and with the same areas, and
@@ -78,7 +78,7 @@ impl Snapshot<'_, Luks1Header> {
     /// [`ErrorKind::NoFreeKeyslot`] if there are not enough free keyslots for those that are to be
     /// replaced, and nobody insists.
     pub fn lower_restore(&self, backup: &Self, force: bool) -> Result<(Vec<Stage>, Vec<String>)> {
-        let sorted = Sorted::new(self, backup);
+        let sorted = Sorted::new(self, backup)?;
         let Sorted { replaced, spares, .. } = &sorted;
         let mut warnings = Vec::new();
         let (mut stages, after) = if spares.len() >= replaced.len() {
@@ -138,7 +138,7 @@ impl Snapshot<'_, Luks1Header> {
         let slot = &self.header.raw.keyslots[index];
         let kdf = KdfAlg::Pbkdf2 { hash: af_hash, iterations: slot.iterations.get() };
         let scheme = Scheme { kdf, encryption: encryption.clone(), af_hash };
-        let material = self.range(&range(self.header.area(index))).into();
+        let material = self.range(&range(self.header.area(index)))?;
         Ok(Sealed { scheme, salt: slot.salt, key_size: encryption.key_size(), material })
     }
 }
@@ -173,14 +173,21 @@ struct Sorted {
 }
 
 impl Sorted {
-    fn new(present: &Snapshot<'_, Luks1Header>, backup: &Snapshot<'_, Luks1Header>) -> Self {
+    fn new(
+        present: &Snapshot<'_, Luks1Header>,
+        backup: &Snapshot<'_, Luks1Header>,
+    ) -> Result<Self> {
         let all = |now: bool, then: bool| -> Vec<usize> {
             let is = |header: &Luks1Header, i| header.is_active(i);
             let fits = |&i: &usize| is(present.header, i) == now && is(backup.header, i) == then;
             (0..KEYSLOTS).filter(fits).collect()
         };
-        let mut replaced = all(true, true);
-        replaced.retain(|&i| !present.has_same_keyslot(backup, i));
+        let mut replaced = Vec::new();
+        for index in all(true, true) {
+            if !present.has_same_keyslot(backup, index)? {
+                replaced.push(index);
+            }
+        }
         let mut spares = all(false, false);
         // The last first, because cryptsetup, which takes no lock, adds to the first.
         spares.reverse();
@@ -189,7 +196,7 @@ impl Sorted {
             _ => None,
         });
         let unwiped = left.filter(|keyslot| spares.contains(keyslot)).collect();
-        Self { added: all(false, true), erased: all(true, false), replaced, spares, unwiped }
+        Ok(Self { added: all(false, true), erased: all(true, false), replaced, spares, unwiped })
     }
 
     /// Without enough spare keyslots: those that are replaced, each by way of the same one.

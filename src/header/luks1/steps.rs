@@ -22,7 +22,6 @@
 //! amendment. `marks.rs` says how its leftovers are found.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::entries::activate;
 use super::marks::mark;
@@ -122,7 +121,7 @@ impl Lowering {
 
     pub fn stage(&mut self, steps: impl IntoIterator<Item = Step>, on_failure: &str) {
         let compared = |step| match step {
-            Step::Write { .. } | Step::Copy { .. } | Step::Reserve { .. } => {
+            Step::Write { .. } | Step::Copy { .. } | Step::Wipe { .. } | Step::Reserve { .. } => {
                 vec![self.header.expected(), step]
             }
             _ => vec![step],
@@ -302,7 +301,7 @@ impl Lowering {
 
     /// Reads the key material of an active keyslot back once more.
     fn verify(&mut self, keyslot: usize, sealed: &Sealed, on_failure: &str) {
-        let (offset, bytes) = (self.header.area(keyslot).offset, Arc::clone(&sealed.material));
+        let (offset, bytes) = (self.header.area(keyslot).offset, sealed.material.clone());
         self.stage([Step::Verify { offset, bytes }], on_failure);
     }
 
@@ -317,7 +316,7 @@ impl Lowering {
         let mut wiped = self.header.raw.clone();
         for &keyslot in keyslots {
             let area = self.header.area(keyslot);
-            self.stage(Step::wipe(area.offset, area.len)?, &on_failure);
+            self.stage(Step::wipe(area.offset, area.len as u64), &on_failure);
             wiped.keyslots[keyslot].iterations = 0.into();
             wiped.keyslots[keyslot].salt = [0; 32];
         }

@@ -16,7 +16,7 @@ use super::corrupt;
 use super::metadata::Metadata;
 use super::raw::{BINARY_SIZE, HDR_SIZES, RawHeader, WRONG_MAGIC, Which};
 use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::storage::{Storage, zeroed};
+use crate::storage::{SharedBytes, Storage, zeroed};
 
 /// The copy that counts, and what is to be said of the other.
 pub(super) struct Chosen {
@@ -25,7 +25,7 @@ pub(super) struct Chosen {
     pub metadata: Metadata,
     pub warning: Option<String>,
     /// The copies whose checksums are right, byte for byte
-    pub bytes: [Option<Arc<[u8]>>; 2],
+    pub bytes: [Option<SharedBytes>; 2],
     /// Whether the image begins with something else
     pub is_foreign: bool,
     /// Whether the magic of both copies is erased
@@ -41,7 +41,7 @@ struct Whole {
 }
 
 impl Whole {
-    fn bytes(&self) -> Arc<[u8]> {
+    fn bytes(&self) -> SharedBytes {
         [self.raw.as_bytes(), &self.json_area].concat().into()
     }
 }

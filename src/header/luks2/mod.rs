@@ -31,8 +31,6 @@ pub use metadata::{Metadata, Token};
 pub use raw::Which;
 pub use segment::{Crypt, DataSegment};
 
-use std::sync::Arc;
-
 use zerocopy::IntoBytes;
 
 use self::copies::{Chosen, Trace};
@@ -40,8 +38,8 @@ use self::raw::{BINARY_SIZE, RawHeader};
 use super::{Area, Digest, Keyslot, Leftover, Segment, text};
 use crate::crypto::{CipherSpec, af};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::Storage;
 use crate::storage::transfer::length;
+use crate::storage::{SharedBytes, Storage};
 
 /// A valid LUKS2 header.
 #[derive(Clone)]
@@ -53,7 +51,7 @@ pub struct Luks2Header {
     cipher: std::result::Result<CipherSpec, String>,
     warning: Option<String>,
     /// The primary and the secondary copy as they are on disk, where their checksums are right
-    copies: [Option<Arc<[u8]>>; 2],
+    copies: [Option<SharedBytes>; 2],
     /// Whether the image begins with something else than the primary copy
     is_foreign: bool,
     /// Whether the magic of both copies is erased

@@ -61,7 +61,7 @@ impl Luks2Header {
 
 impl Snapshot<'_, Luks2Header> {
     /// Whether a keyslot that is in both is the same in both, wherever its area is.
-    pub fn has_same_keyslot(&self, backup: &Self, index: usize) -> bool {
+    pub fn has_same_keyslot(&self, backup: &Self, index: usize) -> Result<bool> {
         let slot = |it: &Self| {
             let range = it.header.slot(index)?.range();
             let keyslots = it.header.metadata.value().get("keyslots")?;
@@ -72,9 +72,9 @@ impl Snapshot<'_, Luks2Header> {
         };
         match (slot(self), slot(backup)) {
             (Some((now, area)), Some((then, other))) => {
-                now == then && self.range(&area) == backup.range(&other)
+                Ok(now == then && self.range(&area)? == backup.range(&other)?)
             }
-            _ => false,
+            _ => Ok(false),
         }
     }
 
@@ -84,10 +84,11 @@ impl Snapshot<'_, Luks2Header> {
         if self.header.warning.is_some() {
             return self.header.write_copies();
         }
-        let copies = [hdr_size..2 * hdr_size, 0..hdr_size];
-        let overwrite =
-            |copy: &Range<u64>| Step::overwrite(copy.start, &self.range(copy).into()).to_vec();
-        Ok(copies.iter().flat_map(overwrite).collect())
+        let mut steps = Vec::new();
+        for copy in [hdr_size..2 * hdr_size, 0..hdr_size] {
+            steps.extend(Step::overwrite(copy.start, &self.range(&copy)?));
+        }
+        Ok(steps)
     }
 
     /// The writes that put a backup in its place, whose header has the same places.
@@ -115,7 +116,7 @@ impl Snapshot<'_, Luks2Header> {
             writer.commit(marked, nothing, nothing)?;
         }
         for Place { slot, area, .. } in places.iter().filter(|place| !place.is_there) {
-            let steps = Step::overwrite(area.start, &backup.range(&slot.range()).into());
+            let steps = Step::overwrite(area.start, &backup.range(&slot.range())?);
             writer.stage(steps.to_vec(), "nothing has changed");
         }
         let metadata = header.metadata.edited(header.hdr_size(), |draft| {
@@ -147,14 +148,16 @@ impl Snapshot<'_, Luks2Header> {
             for slot in slots {
                 let is_apart =
                     |area: &Range<u64>| places.iter().all(|place| are_apart(&place.area, area));
-                let holds = |area: &Range<u64>| {
-                    is_apart(area) && self.range(area) == backup.range(&slot.range())
+                let holds = |area: Option<Range<u64>>| -> Result<_> {
+                    let Some(area) = area.filter(is_apart) else { return Ok(None) };
+                    let is_it = self.range(&area)? == backup.range(&slot.range())?;
+                    Ok(is_it.then_some(area))
                 };
                 let own = slot.range();
                 let area = match choice {
-                    Choice::Own => Some(own).filter(holds),
+                    Choice::Own => holds(Some(own))?,
                     Choice::AsNow => {
-                        self.header.slot(slot.number as usize).map(Slot::range).filter(holds)
+                        holds(self.header.slot(slot.number as usize).map(Slot::range))?
                     }
                     Choice::Free => Some(own).filter(|own| areas.is_free(own)),
                     // What nobody knows may know where it is.

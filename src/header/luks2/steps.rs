@@ -284,8 +284,7 @@ impl Writer {
             return Ok(());
         }
         for area in areas {
-            let len = usize::try_from(area.end - area.start).unwrap_or(usize::MAX);
-            let steps = Step::wipe(area.start, len)?;
+            let steps = Step::wipe(area.start, area.end - area.start).to_vec();
             self.stage(steps, "old key material may be left on the medium");
         }
         let hdr_size = self.header.hdr_size();

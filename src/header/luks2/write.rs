@@ -24,8 +24,6 @@
 //! before or after the commit in work, and the areas of both states are whole. An interruption leaves
 //! such a state, so the argument begins again with the next amendment.
 
-use std::sync::Arc;
-
 use zerocopy::IntoBytes;
 
 use super::metadata::Metadata;
@@ -34,6 +32,7 @@ use super::{Luks2Header, cipher_of_first_segment};
 use crate::crypto::random;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Stage, Step};
+use crate::storage::SharedBytes;
 
 /// The writes of a change, in their order.
 pub(super) struct Writer {
@@ -128,7 +127,7 @@ impl Writer {
 
 impl Luks2Header {
     /// A copy as it is to be written.
-    fn copy(&self, which: Which, salt: [u8; 64]) -> Result<Arc<[u8]>> {
+    fn copy(&self, which: Which, salt: [u8; 64]) -> Result<SharedBytes> {
         let json_area = self.json_area();
         let raw = self.raw.sealed(which, salt, &json_area)?;
         Ok([raw.as_bytes(), &json_area].concat().into())
@@ -146,7 +145,7 @@ impl Luks2Header {
     }
 
     /// The bytes of a copy that was read with a right checksum, or was written.
-    fn copy_on_disk(&self, which: Which) -> Option<Arc<[u8]>> {
+    fn copy_on_disk(&self, which: Which) -> Option<SharedBytes> {
         self.copies[which as usize].clone()
     }
 
@@ -179,7 +178,7 @@ impl Luks2Header {
 }
 
 /// The first sector of a copy, with zeros for a checksum: the copy is invalid, whatever follows it.
-fn without_checksum(copy: &[u8]) -> Arc<[u8]> {
+fn without_checksum(copy: &[u8]) -> SharedBytes {
     let mut sector = copy[..SECTOR].to_vec();
     sector[RawHeader::CHECKSUM].fill(0);
     sector.into()

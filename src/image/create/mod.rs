@@ -234,7 +234,7 @@ impl Parts {
             // There is no image with keyslots to speak of yet.
             on_failure.clone_into(&mut stage.on_failure);
         }
-        commit(storage, &stages)?;
+        commit(storage, stages.into_iter().map(Ok))?;
         Ok((header, volume_key))
     }
 }
