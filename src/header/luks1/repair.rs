@@ -26,7 +26,7 @@ impl Luks1Header {
         // One at a time: marks that contradict each other mean something else once one is repaired.
         // Each repair makes a keyslot inactive or takes a mark away, so this ends.
         while let Some(&leftover) = lowering.header.leftovers().first() {
-            lowering.repair(leftover)?;
+            lowering.repair(leftover);
         }
         Ok(Some((lowering.stages, lowering.header)))
     }
@@ -34,7 +34,7 @@ impl Luks1Header {
 
 impl Lowering {
     /// Finishes a replacement, or takes it back where the old secret is still in its keyslot.
-    fn repair(&mut self, leftover: Leftover) -> Result<()> {
+    fn repair(&mut self, leftover: Leftover) {
         match leftover {
             Leftover::Wipe { keyslot } => self.wipe(&[keyslot]),
             Leftover::Staging { staging, .. } => self.unstage(staging),
@@ -43,7 +43,7 @@ impl Lowering {
                 let verify = Step::VerifyCopy { from: from.offset, to: to.offset, len: from.len };
                 let nothing = self.nothing();
                 self.stage([verify], nothing);
-                self.unstage(staging)
+                self.unstage(staging);
             }
             Leftover::Replace { keyslot, staging } => {
                 let unsure = format!(
@@ -60,9 +60,9 @@ impl Lowering {
                 (slot.state, slot.iterations, slot.salt) =
                     (ACTIVE.into(), staged.iterations, staged.salt);
                 self.entries(&replaced, Order::BackToFront, &unsure);
-                self.unstage(staging)
+                self.unstage(staging);
             }
-            Leftover::Area(_) => Ok(()),
+            Leftover::Area(_) => {}
         }
     }
 }

@@ -190,7 +190,8 @@ impl Lowering {
             None => format!("{}{names} changed as asked; ", self.done),
         };
         self.rest = unchanged(&replaced(changes));
-        self.wipe(&erased)
+        self.wipe(&erased);
+        Ok(())
     }
 
     /// So that a full disk shows before anything has changed, and not when an area is overwritten.
@@ -221,12 +222,12 @@ impl Lowering {
     }
 
     /// Erases a staging keyslot whose secret opens another.
-    pub fn unstage(&mut self, staging: usize) -> Result<()> {
+    pub fn unstage(&mut self, staging: usize) {
         let on_failure = format!("a copy of a secret may still be in keyslot {staging}");
         let mut unstaged = self.header.raw.clone();
         mark(&mut unstaged, staging);
         self.entries(&unstaged, Order::FrontToBack, &on_failure);
-        self.wipe(&[staging])
+        self.wipe(&[staging]);
     }
 
     /// The new secret into the staging keyslot, the old one out of its keyslot, the new one into
@@ -261,10 +262,10 @@ impl Lowering {
         self.verify(keyslot, sealed, &unsure);
 
         self.done = format!("{}keyslot {keyslot} is replaced; ", self.done);
-        match staging {
-            Staging::Keyslot(staging) => self.unstage(staging),
-            _ => Ok(()),
+        if let Staging::Keyslot(staging) = staging {
+            self.unstage(staging);
         }
+        Ok(())
     }
 
     /// Key material into a keyslot's area. An area that nothing else points at is marked before, if the
@@ -306,9 +307,9 @@ impl Lowering {
     }
 
     /// Overwrites inactive keyslots; then the mark goes.
-    pub fn wipe(&mut self, keyslots: &[usize]) -> Result<()> {
+    pub fn wipe(&mut self, keyslots: &[usize]) {
         if keyslots.is_empty() {
-            return Ok(());
+            return;
         }
         let names = list(keyslots);
         let on_failure =
@@ -325,7 +326,6 @@ impl Lowering {
             Order::FrontToBack,
             &format!("{names}: inactive and overwritten, only a mark is left to clear"),
         );
-        Ok(())
     }
 }
 
