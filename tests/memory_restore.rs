@@ -33,7 +33,7 @@ fn a_restore_holds_the_backup_once_and_the_image_not_at_all() {
     // As an amendment, and over an image whose header is gone.
     run("header restore --yes a.hdr a.img");
     let file = std::fs::OpenOptions::new().write(true).open(directory.path().join("a.img"));
-    std::os::unix::fs::FileExt::write_all_at(&file.unwrap(), &[0; 1 << 20], 0).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file.unwrap(), &vec![0; 1 << 20], 0).unwrap();
     run("header restore --yes --force a.hdr a.img");
     run("check --secret env:A a.img");
     let peak = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap().max_rss() >> 10;
