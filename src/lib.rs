@@ -46,6 +46,7 @@ pub mod header;
 pub mod image;
 pub mod json;
 pub mod kdf;
+mod overrides;
 pub mod qemu;
 pub mod secret;
 pub mod storage;
@@ -56,6 +57,7 @@ pub use error::{Error, ErrorKind, Operation, Result};
 pub use image::{
     CreateOptions, Done, Format, Image, Luks2Options, NewImage, OpenOptions, Restoration,
 };
+pub use overrides::{Override, Overrides};
 pub use secret::{Passphrase, VolumeKey};
 pub use storage::Preallocation;
 pub use storage::sharing::Sharing;

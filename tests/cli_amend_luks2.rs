@@ -14,7 +14,7 @@ use desk::{ARGON2, Desk, PBKDF2, passphrase, roomy};
 use keyslot::amend::{Change as Amendment, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::kdf::{Cost, Pbkdf};
-use keyslot::{OpenOptions, Sharing};
+use keyslot::{OpenOptions, Overrides, Sharing};
 use serde_json::json;
 use support::cryptsetup::Cryptsetup;
 use support::luks2::Change;
@@ -50,14 +50,14 @@ fn qemu_options() {
         let options = format!("state=inactive,keyslot={keyslot}");
         desk.refused(&amend(&options), 1, &format!("Invalid keyslot {shown} specified{all}"));
     }
-    let text =
-        "Refusing to overwrite active keyslot 7 - please erase it first\nhint: --force insists";
+    let text = "Refusing to overwrite active keyslot 7 - please erase it first\nhint: use --overwrite-keyslot to do it anyway";
     desk.refused(&amend("state=active,new-secret=s9,keyslot=7"), 1, text);
     let text = "Given keyslot 5 doesn't contain the given old password for erase operation";
     desk.refused(&amend("state=inactive,old-secret=s0,keyslot=5"), 2, text);
     let text = "No keyslots match given (old) password for erase operation";
     desk.refused(&amend("state=inactive,old-secret=s9"), 2, text);
-    let text = "Given keyslot 1 is already erased (inactive) \nhint: --force insists";
+    let text =
+        "Given keyslot 1 is already erased (inactive) \nhint: use --erase-inactive to do it anyway";
     desk.refused(&amend("state=inactive,keyslot=1"), 1, text);
 
     let before = desk.state();
@@ -102,7 +102,8 @@ fn lists_of_changes() {
     assert_eq!(after.metadata["config"], before.metadata["config"]);
 
     let broken = "keys.0.state=inactive,keys.0.keyslot=1,keys.1.state=inactive,keys.1.keyslot=1";
-    let text = "Given keyslot 1 is already erased (inactive) \nhint: --force insists";
+    let text =
+        "Given keyslot 1 is already erased (inactive) \nhint: use --erase-inactive to do it anyway";
     desk.refused(&amend(broken), 1, text);
 }
 
@@ -115,9 +116,9 @@ fn the_last_one_stays() {
         desk.state().assert_erased_from(&before, keyslot);
     }
     // What is left besides it holds another key.
-    let only = "Attempt to erase the only active keyslot 3 which will erase all the data in the image irreversibly - refusing operation\nhint: --force insists";
+    let only = "Attempt to erase the only active keyslot 3 which will erase all the data in the image irreversibly - refusing operation\nhint: use --lose-key to do it anyway";
     desk.refused("erase --keyslot 3 image", 1, only);
-    let all = "All the active keyslots match the (old) password that was given and erasing them will erase all the data in the image irreversibly - refusing operation\nhint: --force insists";
+    let all = "All the active keyslots match the (old) password that was given and erasing them will erase all the data in the image irreversibly - refusing operation\nhint: use --lose-key to do it anyway";
     desk.refused("erase --old-secret env:S3 image", 1, all);
     desk.refused("erase --keyslot 3 --old-secret env:S3 image", 1, only);
     let before = desk.state();
@@ -214,7 +215,7 @@ fn an_image_that_is_full() {
     desk.refused(&format!("{} {PBKDF2}", amend(list)), 1, no_room);
 
     let replace = "replace --old-secret env:S5 --new-secret env:S9 --iterations 1000 image";
-    let in_place = "no gap between the areas of keyslots is large enough, so keyslot 5 can only be overwritten in place\nhint: erase another first; forced, a crash meanwhile loses this one";
+    let in_place = "no gap between the areas of keyslots is large enough, so keyslot 5 can only be overwritten in place\nhint: erase another first, or use --in-place: a crash meanwhile then loses this one";
     desk.refused(replace, 1, in_place);
     let before = desk.state();
     let output = desk.output(&format!("{replace} --force"));
@@ -249,7 +250,7 @@ fn thirty_two_keyslots() {
     let pbkdf = Pbkdf { kind: Some(KdfKind::Pbkdf2), ..Cost::Iterations(1000).into() };
     let free = (0..32).filter(|it| ![0, 3, 5, 7].contains(it));
     let changes = free.map(|it| Amendment::add(&passphrase(it), pbkdf)).collect();
-    let plan = image.plan(Request { changes, force: false }).unwrap();
+    let plan = image.plan(Request { changes, overrides: Overrides::NONE }).unwrap();
     image.amend(&plan, Some(&unlocked)).unwrap();
     drop(image);
     assert_eq!(desk.keyslots(), (0..32).collect::<Vec<_>>());

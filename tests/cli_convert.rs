@@ -137,7 +137,7 @@ fn an_existing_target_stays_unless_forced() {
     for target in [TO_LUKS, "-O raw", ""] {
         for name in ["old", "link"] {
             let words = format!("-f raw plain.raw {target} {name}");
-            desk.refused(&words, 1, &[name, "exists", "hint: --force replaces it"]);
+            desk.refused(&words, 1, &[name, "exists", "hint: use --overwrite to replace it"]);
         }
         for name in ["dangling", "directory", "/dev/null"] {
             for force in ["", "--force "] {

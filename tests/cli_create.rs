@@ -20,7 +20,7 @@ use support::{peer, run};
 fn create_replaces_only_what_it_may() {
     let scene = Scene::new();
     let (create, force) = (CREATE, [CREATE, &["--force"]].concat());
-    scene.refused(create, 1, &["the file exists", "hint: --force replaces it"]);
+    scene.refused(create, 1, &["the file exists", "hint: use --overwrite to replace it"]);
     let inode = |scene: &Scene| fs::metadata(&scene.image).unwrap().ino();
     let before = inode(&scene);
     let mut old = File::open(&scene.image).unwrap();

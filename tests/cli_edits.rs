@@ -55,7 +55,7 @@ fn tokens_go_in_and_come_out() {
     desk.refused(
         "token export --token 31 --json-file out image",
         1,
-        "keyslot: out: the file exists\nhint: --force replaces it\n",
+        "keyslot: out: the file exists\nhint: use --overwrite to replace it\n",
     );
     desk.done("token export --force --token 31 --json-file out image");
     desk.refused(
@@ -148,7 +148,7 @@ fn tokens_that_are_refused() {
         ),
         (
             "token import --token 0 --json-file token image",
-            "image: there is a token 0\nhint: --force insists\n",
+            "image: there is a token 0\nhint: use --replace-token to do it anyway\n",
         ),
         (
             "token import --token 32 --json-file token image",
@@ -322,13 +322,13 @@ fn repair_mends_either_copy() {
     desk.refused(
         "repair image",
         1,
-        "keyslot: image: the image begins with something else than a LUKS header, which would be overwritten\nhint: --force insists\n",
+        "keyslot: image: the image begins with something else than a LUKS header, which would be overwritten\nhint: use --foreign-data to do it anyway\n",
     );
     for words in ["erase --keyslot 3 image", "config --label a image"] {
         desk.refused(
             words,
             1,
-            "keyslot: image: the image does not begin with a LUKS header: there is only a secondary copy\nhint: 'keyslot repair --force' writes the primary copy again\n",
+            "keyslot: image: the image does not begin with a LUKS header: there is only a secondary copy\nhint: 'keyslot repair --foreign-data' writes the primary copy again\n",
         );
     }
     let result = json_of(&desk.done("repair --force --output json image"));

@@ -26,7 +26,7 @@ fn luks2() -> Scene {
 const PBKDF2: [&str; 4] = ["--pbkdf", "pbkdf2", "--iterations", "1000"];
 
 const REFUSED: &str = "the secret given to open the image opens only what would be erased\n\
-    hint: give a secret that opens another keyslot, or use --force\n";
+    hint: give a secret that opens another keyslot, or use --lose-key\n";
 
 #[test]
 fn the_secret_that_confirms_an_erase_must_stay_luks1() {

@@ -116,7 +116,11 @@ fn a_terminal_or_yes() {
     // What only --force insists on is refused all the same.
     let other = Scene::of(&roomy(1).bytes);
     let other_file = other.backup("other.hdr");
-    scene.refused(&["header", "restore", "--yes", &other_file, "IMG"], 1, &["hint: --force"]);
+    scene.refused(
+        &["header", "restore", "--yes", &other_file, "IMG"],
+        1,
+        &["hint: use --foreign-header"],
+    );
 
     scene.done(&["header", "restore", "--yes", "--quiet", &file, "IMG"]);
     assert_eq!(scene.opened_by("OTHER"), [3]);

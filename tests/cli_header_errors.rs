@@ -80,7 +80,7 @@ fn the_backup_of_another_image() {
         "64k",
     ]);
     let file = other.backup("disk.hdr");
-    let parts = ["the digest of another volume key", "hint: --force restores it all the same"];
+    let parts = ["the digest of another volume key", "hint: use --foreign-header to do it anyway"];
     scene.refused(&["header", "restore", &file, "IMG"], 1, &parts);
     scene.refused(&["header", "restore", "--dry-run", &file, "IMG"], 1, &parts);
     let warnings = scene.restore(&file);
@@ -122,7 +122,11 @@ fn other_places_and_other_data() {
         let name = scene.dir.path().join("disk.hdr");
         fs::write(&name, &base.with(&change).bytes).unwrap();
         let file = name.to_str().unwrap();
-        scene.refused(&["header", "restore", file, "IMG"], 1, &[part, "hint: --force"]);
+        scene.refused(
+            &["header", "restore", file, "IMG"],
+            1,
+            &[part, "hint: use --foreign-header"],
+        );
         assert!(scene.restore(file).contains(part));
         let restored = Luks2::new(scene.bytes());
         let then = Luks2::new(fs::read(&name).unwrap());

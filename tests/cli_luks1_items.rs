@@ -86,7 +86,7 @@ fn repair_puts_a_damaged_unused_entry_back() {
         let scene = damaged(&bytes);
         assert_eq!(scene.opened_by("OTHER"), [1], "{name}");
         if needs_force {
-            let hint = "'keyslot repair --force' makes it inactive";
+            let hint = "'keyslot repair --lose-key' makes it inactive";
             scene.refused(&["repair", "IMG"], 1, &["may have been active", hint]);
         }
         let repair: &[&str] = if needs_force { &["repair", "--force"] } else { &["repair"] };
@@ -174,7 +174,7 @@ fn an_unknown_cipher_or_hash_is_needed_by_few_commands() {
 
         // A keyslot cannot be written, but the whole header can.
         let restore = ["header", "restore", "--yes", &backup, "IMG"];
-        scene.refused(&restore, 4, &[text, "use --force to overwrite the header in place"]);
+        scene.refused(&restore, 4, &[text, "use --in-place to overwrite the header in place"]);
         scene.restore(&backup);
         assert!(scene.bytes() == before, "{name}");
     }

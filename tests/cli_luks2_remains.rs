@@ -32,8 +32,10 @@ fn an_erased_magic_is_recognised_and_put_back_by_force() {
     let sound = luks2().bytes;
     for erased in [[0; 6], *b"abcdef"] {
         let scene = with(&[(0, &erased), (16384, &erased)]);
-        let parts =
-            ["the magic is erased, the first six bytes of each copy", "'keyslot repair --force'"];
+        let parts = [
+            "the magic is erased, the first six bytes of each copy",
+            "'keyslot repair --foreign-data'",
+        ];
         for args in [&["check", "IMG"][..], &["info", "IMG"], &["uuid", "IMG"], &["repair", "IMG"]]
         {
             scene.refused(args, 4, &parts);

@@ -131,7 +131,12 @@ fn what_cannot_be_done_to_the_keyslots() {
         (&scene, with(&add, &["--keyslot", "8"]), 1, &["keyslot 8"][..]),
         (&scene, with(&add, &["--keyslot", "-1"]), 1, &["between 0 and 7"]),
         (&scene, with(&add, &["--keyslot", "4294967297"]), 1, &["keyslot 4294967297"]),
-        (&scene, with(&add, &["--keyslot", "6"]), 1, &["keyslot 6", "hint: --force"]),
+        (
+            &scene,
+            with(&add, &["--keyslot", "6"]),
+            1,
+            &["keyslot 6", "hint: use --overwrite-keyslot"],
+        ),
         (&scene, with(&add, &["--iter-time", "18446744073709551615"]), 1, &["too large"]),
         (&scene, with(&add, &["--iter-time", "50000000000"]), 1, &["larger than 4294967295"]),
         (&scene, with(&replace, &["--keyslot", "3"]), 1, &["keyslot 3 is inactive", "hint: add"]),
@@ -145,8 +150,8 @@ fn what_cannot_be_done_to_the_keyslots() {
             &["keyslot 0"],
         ),
         (&scene, with(&["erase", "--keyslot", "0", "--secret"], &["env:NEW"]), 2, &[]),
-        (&only, with(&["erase", "--keyslot", "0"], &[]), 1, &["keyslot 0", "hint: --force"]),
-        (&only, with(&["erase", "--old-secret", "env:OLD"], &[]), 1, &["hint: --force"]),
+        (&only, with(&["erase", "--keyslot", "0"], &[]), 1, &["keyslot 0", "hint: use --lose-key"]),
+        (&only, with(&["erase", "--old-secret", "env:OLD"], &[]), 1, &["hint: use --lose-key"]),
     ] {
         scene.refused(&args, status, parts);
     }

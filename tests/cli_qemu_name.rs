@@ -83,7 +83,7 @@ fn an_existing_target_is_replaced() {
     scene.command_refused(
         &mut scene.command(&["create", "-f", "luks", "--new-secret", "env:NEW", name, "1M"]),
         1,
-        &["the file exists", "hint: --force"],
+        &["the file exists", "hint: use --overwrite"],
     );
     assert_eq!(fs::read(&target).unwrap(), b"precious");
 }

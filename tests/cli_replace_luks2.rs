@@ -188,7 +188,7 @@ fn metadata_that_is_full() {
         let output = desk.output(&format!("{words} --force"));
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{text}");
-        let hint = "does not fit the 12288 bytes it has\nhint: a keyslot or a token less makes room, force does not\n";
+        let hint = "does not fit the 12288 bytes it has\nhint: a keyslot or a token less makes room, --force does not\n";
         assert!(text.starts_with("keyslot: image: metadata of ") && text.ends_with(hint), "{text}");
         assert!(desk.image() == before);
     }

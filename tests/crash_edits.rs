@@ -11,7 +11,7 @@ use std::sync::Arc;
 use keyslot::header::{Edit, Header, Priority};
 use keyslot::json::{Object, Value};
 use keyslot::storage::ReadOnlyBytes;
-use keyslot::{Error, Image, Limits, Passphrase};
+use keyslot::{Error, Image, Limits, Overrides, Passphrase};
 use support::crash;
 use support::luks2::{Change, Luks2, roomy};
 use support::memory::Memory;
@@ -114,7 +114,8 @@ fn repairs() {
         Change::Bytes(0, vec![0; 4096]),
     ] {
         let before = roomy(0).with(&change).bytes;
-        let (after, states) = check(&before, &secrets, |image| image.repair(true).map(|_| ()));
+        let (after, states) =
+            check(&before, &secrets, |image| image.repair(Overrides::ALL).map(|_| ()));
         assert_eq!(says(&before), says(&after));
         let whole = Luks2::new(after.clone());
         assert_eq!(whole.text(0), whole.text(1));
@@ -137,8 +138,8 @@ fn a_repair_finishes_an_erase() {
     assert_eq!(left.len(), 1);
     let memory = Memory::new(before, None);
     let mut image = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
-    assert!(image.repair(false).unwrap());
-    assert!(!image.repair(false).unwrap());
+    assert!(image.repair(Overrides::NONE).unwrap());
+    assert!(!image.repair(Overrides::NONE).unwrap());
     let after = memory.bytes();
     assert!(Header::read(&ReadOnlyBytes(after.clone())).unwrap().leftovers().is_empty());
     assert!(after[98304..98304 + 65536].iter().all(|&byte| byte == 0));

@@ -13,7 +13,7 @@ use keyslot::crypto::KdfKind;
 use keyslot::header::{Area, Header, Leftover};
 use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::storage::ReadOnlyBytes;
-use keyslot::{Image, Limits, Passphrase};
+use keyslot::{Image, Limits, Overrides, Passphrase};
 use serde_json::{Value, json};
 use support::luks2::{Change as HeaderChange, Luks2, roomy};
 use support::memory::{Memory, Op};
@@ -219,7 +219,7 @@ fn what_a_crash_left_is_overwritten() {
         let memory = Memory::new(crashed.clone(), None);
         let mut image = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
         let unlocked = image.unlock(&zero).unwrap();
-        let plan = image.plan(Request { changes, force: true }).unwrap();
+        let plan = image.plan(Request { changes, overrides: Overrides::ALL }).unwrap();
         image.amend(&plan, Some(&unlocked)).unwrap();
         assert_eq!(left(&memory.bytes()), []);
         memory.bytes()

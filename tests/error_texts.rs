@@ -14,7 +14,7 @@ use keyslot::crypto::KdfKind;
 use keyslot::header::{Backup, Edit, Header, Priority};
 use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::storage::{ReadOnlyBytes, Storage};
-use keyslot::{Error, Image, Limits, Passphrase, Restoration};
+use keyslot::{Error, Image, Limits, Overrides, Passphrase, Restoration};
 use support::luks2::roomy;
 use support::memory::{self, Memory};
 use support::opener::{Opener, erase, secret, small_key};
@@ -166,7 +166,7 @@ fn replace(keyslot: i64, new: &str) -> Change {
 fn amend(memory: &Arc<Memory>, opener: &str, changes: &[Change]) -> Result<(), Error> {
     let mut image = Image::from_storage(Arc::clone(memory), Limits::NONE)?;
     let unlocked = image.unlock(&secret(opener))?;
-    let plan = image.plan(Request { changes: changes.to_vec(), force: false })?;
+    let plan = image.plan(Request { changes: changes.to_vec(), overrides: Overrides::NONE })?;
     image.amend(&plan, Some(&unlocked)).map(drop)
 }
 
@@ -180,7 +180,7 @@ fn changed(image: &[u8], opener: &str, changes: &[Change]) -> Vec<u8> {
 
 fn restore(memory: &Arc<Memory>, then: &[u8]) -> Result<(), Error> {
     let backup = Backup::read(&ReadOnlyBytes(then.to_vec())).unwrap();
-    Restoration::on_storage(Arc::clone(memory), backup, false)?.run()
+    Restoration::on_storage(Arc::clone(memory), backup, Overrides::NONE)?.run()
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn errors_of_luks2_amendments_are_true() {
     let mut damaged = image.clone();
     damaged[6000] = 1;
     Scene::check(damaged, &secrets, |memory| {
-        Image::from_storage(Arc::clone(memory), Limits::NONE)?.repair(false).map(drop)
+        Image::from_storage(Arc::clone(memory), Limits::NONE)?.repair(Overrides::NONE).map(drop)
     });
 }
 
@@ -250,7 +250,7 @@ fn a_full_disk_between_two_replacements_in_place_is_told_so() {
     let mut image = Image::from_storage(full, Limits::NONE).unwrap();
     let unlocked = image.unlock(&secret("hunter0")).unwrap();
     let changes = vec![replace(3, "new"), replace(5, "newer")];
-    let plan = image.plan(Request { changes, force: true }).unwrap();
+    let plan = image.plan(Request { changes, overrides: Overrides::ALL }).unwrap();
     let error = image.amend(&plan, Some(&unlocked)).unwrap_err();
     let text = "keyslot 3 replaced; nothing else has changed";
     assert!(error.message().ends_with(text), "{error}");
@@ -289,7 +289,7 @@ fn a_plan_that_does_not_fit_is_refused() {
     let token = token.as_object().unwrap().clone();
     image.edit(&[Edit::PutToken { number: None, token, replace: false }]).unwrap();
     let writes = memory.log().len();
-    let request = Request { changes: vec![add(9, "new")], force: false };
+    let request = Request { changes: vec![add(9, "new")], overrides: Overrides::NONE };
     let error = image.plan(request).unwrap_err();
     assert!(error.message().contains("does not fit"), "{error}");
     assert_eq!(memory.log().len(), writes);

@@ -14,7 +14,7 @@ use keyslot::header::{Header, Keyslot};
 use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::storage::sharing::Conflict;
 use keyslot::storage::{ReadOnlyBytes, Storage};
-use keyslot::{Error, ErrorKind, Image, Limits, OpenOptions, Operation, Sharing};
+use keyslot::{Error, ErrorKind, Image, Limits, OpenOptions, Operation, Overrides, Sharing};
 use nix::libc;
 use support::luks2::roomy;
 use support::memory::{self, Memory};
@@ -77,7 +77,7 @@ fn open(image: &[u8], operation: Operation, range: Range<u64>, number: i32) -> I
 
 fn amend(image: &mut Image, change: Change) -> Error {
     let unlocked = image.unlock(&secret("a")).unwrap();
-    let plan = image.plan(Request { changes: vec![change], force: false }).unwrap();
+    let plan = image.plan(Request { changes: vec![change], overrides: Overrides::NONE }).unwrap();
     image.amend(&plan, Some(&unlocked)).unwrap_err()
 }
 
@@ -116,7 +116,7 @@ fn a_new_keyslot_is_known_by_its_area() {
         Faulty { memory, operation: Operation::Write, range: fails, number: libc::EDQUOT };
     let mut image = Image::from_storage(Watched(storage), Limits::NONE).unwrap();
     let unlocked = image.unlock(&secret("hunter0")).unwrap();
-    let request = Request { changes: vec![add(9)], force: false };
+    let request = Request { changes: vec![add(9)], overrides: Overrides::NONE };
     let plan = image.plan(request).unwrap();
     let error = image.amend(&plan, Some(&unlocked)).unwrap_err();
     assert_eq!((error.kind(), error.keyslot()), (ErrorKind::NoSpace, Some(9)), "{error:?}");

@@ -12,7 +12,7 @@ use keyslot::crypto::KdfKind;
 use keyslot::header::{Backup, Leftover};
 use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::storage::ReadOnlyBytes;
-use keyslot::{Error, ErrorKind, Image, Limits, Passphrase, Restoration};
+use keyslot::{Error, ErrorKind, Image, Limits, Override, Overrides, Passphrase, Restoration};
 use serde_json::json;
 use support::luks2::{Change as HeaderChange, Luks2, roomy};
 use support::memory::Memory;
@@ -27,7 +27,7 @@ fn open(image: &Luks2) -> Image {
 }
 
 fn plan(image: &Luks2, changes: Vec<Change>) -> Result<Vec<String>, Error> {
-    let plan = open(image).plan(Request { changes, force: false })?;
+    let plan = open(image).plan(Request { changes, overrides: Overrides::NONE })?;
     Ok(plan.warnings().to_vec())
 }
 
@@ -127,8 +127,8 @@ fn a_newer_copy_that_we_do_not_read_stays() {
             assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
             assert!(error.message().contains("it may be newer"), "{error}");
             assert_eq!(plan(&image, vec![erase(3)]).unwrap_err().kind(), ErrorKind::Refused);
-            assert_eq!(opened.repair(false).unwrap_err().kind(), ErrorKind::Refused);
-            assert!(opened.repair(true).unwrap());
+            assert_eq!(opened.repair(Overrides::NONE).unwrap_err().kind(), ErrorKind::Refused);
+            assert!(opened.repair(Overrides::ALL).unwrap());
             opened.check_amendable().unwrap();
         }
     }
@@ -139,7 +139,7 @@ fn a_newer_copy_that_we_do_not_read_stays() {
         Box::new(HeaderChange::Text("{\"keyslots\"", "{ ,\"keyslots\"")),
     );
     let image = roomy(1).with(&HeaderChange::Only(1, Box::new(change)));
-    assert!(open(&image).repair(false).unwrap());
+    assert!(open(&image).repair(Overrides::NONE).unwrap());
 }
 
 /// A backup does not take the place of what may be newer than the header it was compared with.
@@ -151,14 +151,14 @@ fn a_newer_copy_that_we_do_not_read_is_not_restored_over() {
     let then = roomy(1);
     for copy in [0, 1] {
         let now = then.with(&HeaderChange::Only(copy, Box::new(both.clone())));
-        let restore = |force| {
+        let restore = |overrides| {
             let backup = Backup::read(&ReadOnlyBytes(then.bytes.clone())).unwrap();
-            Restoration::on_storage(Memory::new(now.bytes.clone(), None), backup, force)
+            Restoration::on_storage(Memory::new(now.bytes.clone(), None), backup, overrides)
         };
-        let error = restore(false).unwrap_err();
+        let error = restore(Overrides::NONE).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
         assert!(error.message().contains("it may be newer"), "{error}");
-        let forced = restore(true).unwrap();
+        let forced = restore(Override::ForeignHeader.into()).unwrap();
         assert!(forced.warnings()[0].contains("it may be newer"), "{:?}", forced.warnings());
         forced.run().unwrap();
     }
@@ -174,16 +174,16 @@ fn a_header_without_its_magic_is_not_replaced_by_that_of_another_volume() {
     }
     let salt = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     let other = then.with(&set(vec![("/digests/0/salt", json!(salt))]));
-    let restore = |backup: &Luks2, force| {
+    let restore = |backup: &Luks2, overrides| {
         let backup = Backup::read(&ReadOnlyBytes(backup.bytes.clone())).unwrap();
-        Restoration::on_storage(Memory::new(now.clone(), None), backup, force)
+        Restoration::on_storage(Memory::new(now.clone(), None), backup, overrides)
     };
-    let error = restore(&other, false).unwrap_err();
+    let error = restore(&other, Overrides::NONE).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
     let another = "the backup has the digest of another volume key";
     assert_eq!(error.message(), another);
-    assert_eq!(restore(&other, true).unwrap().warnings()[0], another);
-    restore(&then, false).unwrap().run().unwrap();
+    assert_eq!(restore(&other, Override::ForeignHeader.into()).unwrap().warnings()[0], another);
+    restore(&then, Overrides::NONE).unwrap().run().unwrap();
 }
 
 /// Only the keyslots that this crate knows say how long the volume key is.
@@ -196,7 +196,7 @@ fn a_keyslot_of_an_unknown_type_does_not_size_the_volume_key() {
     let mut opened = open(&image);
     let unlocked = opened.unlock(&secret("hunter5")).unwrap();
     for keyslot in [9, 5] {
-        let plan = opened.plan(Request::one(add(keyslot)).force(true)).unwrap();
+        let plan = opened.plan(Request::one(add(keyslot)).overrides(Overrides::ALL)).unwrap();
         opened.amend(&plan, Some(&unlocked)).unwrap();
         opened.unlock_keyslot(usize::try_from(keyslot).unwrap(), &secret("new")).unwrap();
     }
@@ -222,7 +222,7 @@ fn a_start_of_zeros_is_written_again() {
     let image = roomy(1).with(&HeaderChange::Bytes(0, vec![0; 4096]));
     let mut opened = open(&image);
     opened.check_amendable().unwrap();
-    assert!(opened.repair(false).unwrap());
+    assert!(opened.repair(Overrides::NONE).unwrap());
 }
 
 /// Marks are hints: as many as there are, no byte is overwritten twice for them.
@@ -249,7 +249,7 @@ fn marks_beside_a_requirement() {
     let memory = Memory::new(image.bytes.clone(), None);
     let mut opened = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
     assert_eq!(opened.header().leftovers().len(), 1);
-    assert!(!opened.repair(true).unwrap());
+    assert!(!opened.repair(Overrides::ALL).unwrap());
     assert!(memory.bytes() == image.bytes);
 }
 
@@ -270,7 +270,8 @@ fn a_backup_warns_of_keyslots_that_cannot_be_tried() {
     let then = now.with(&set(vec![("/keyslots/0/kdf/type", json!("unknown"))]));
     let backup = Backup::read(&ReadOnlyBytes(then.bytes.clone())).unwrap();
     let restoration =
-        Restoration::on_storage(Memory::new(now.bytes.clone(), None), backup, false).unwrap();
+        Restoration::on_storage(Memory::new(now.bytes.clone(), None), backup, Overrides::NONE)
+            .unwrap();
     let warned = |it: &String| it.starts_with("in the backup keyslot 0 cannot be tried here: ");
     assert!(restoration.warnings().iter().any(warned), "{:?}", restoration.warnings());
 }

@@ -8,14 +8,19 @@ use std::fs;
 use std::path::Path;
 
 use keyslot::header::Backup;
-use keyslot::{Error, ErrorKind, Image, OpenOptions, Restoration};
+use keyslot::{Error, ErrorKind, Image, OpenOptions, Overrides, Restoration};
 use support::amending::{directory, erase, opener};
 use support::cryptsetup::Cryptsetup;
 
 const CHEAP: [&str; 4] = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
 
 fn restore(file: &Path, image: &Path, force: bool) -> Result<Vec<String>, Error> {
-    let restoration = Restoration::open(image, Backup::open(file)?, force, &OpenOptions::new())?;
+    let restoration = Restoration::open(
+        image,
+        Backup::open(file)?,
+        Overrides::all_if(force),
+        &OpenOptions::new(),
+    )?;
     let warnings = restoration.warnings().to_vec();
     restoration.run()?;
     Ok(warnings)

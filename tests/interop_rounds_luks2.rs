@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use keyslot::Overrides;
 use keyslot::amend::{Change, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::{ErrorKind, Image, OpenOptions, Sharing};
@@ -169,7 +170,8 @@ impl Play<'_> {
             refusal.get_or_insert(ErrorKind::NoFreeKeyslot);
         }
         let what = what.join(", ");
-        let result = amend(&self.image, &opener, Request { changes, force });
+        let result =
+            amend(&self.image, &opener, Request { changes, overrides: Overrides::all_if(force) });
         assert_eq!(
             result,
             refusal.map_or(Ok(()), Err),

@@ -285,7 +285,12 @@ impl Operation {
             let output = scene.command(self.args).output().unwrap();
             if !output.status.success() {
                 assert!(self.either.len() + self.after.len() > 2, "{at}: {output:?}");
-                assert_refusal(&output, 1, &["active keyslot", "hint: --force insists"], at);
+                assert_refusal(
+                    &output,
+                    1,
+                    &["active keyslot", "hint: use --overwrite-keyslot to do it anyway"],
+                    at,
+                );
                 scene.done(&[self.args, &["--force"]].concat());
             }
             assert!(self.after.iter().all(|it| gone(it) || come(it)), "{at}: not after all");

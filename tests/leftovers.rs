@@ -13,7 +13,7 @@ use keyslot::header::{Header, Leftover, Priority};
 use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::storage::ReadOnlyBytes;
 use keyslot::storage::Storage;
-use keyslot::{Error, ErrorKind, Image, Limits, Passphrase};
+use keyslot::{Error, ErrorKind, Image, Limits, Overrides, Passphrase};
 use support::luks2::{Change as HeaderChange, roomy};
 use support::memory::{self, Forgets, Memory, Op};
 use support::opener::{Opener, erase, replace, secret, small_key};
@@ -35,7 +35,7 @@ fn amend(bytes: &[u8], opener: &Passphrase, change: Change) -> Result<Vec<u8>, E
 
 fn repair(bytes: &[u8]) -> Vec<u8> {
     let (memory, mut image) = open(bytes.to_vec(), None);
-    assert!(image.repair(false).unwrap());
+    assert!(image.repair(Overrides::NONE).unwrap());
     memory.bytes()
 }
 
@@ -216,7 +216,9 @@ fn key_material_of_an_interrupted_restoration_is_marked() {
         for fails in 0.. {
             let memory = Memory::new(now.clone(), Some(fails));
             let backup = Backup::read(&ReadOnlyBytes(then.clone())).unwrap();
-            let result = Restoration::on_storage(Arc::clone(&memory), backup, false).unwrap().run();
+            let result = Restoration::on_storage(Arc::clone(&memory), backup, Overrides::NONE)
+                .unwrap()
+                .run();
             let state = memory.bytes();
             let header = Header::read(&ReadOnlyBytes(state.clone())).unwrap();
             let is_used = header.keyslots().any(|it| it.active && it.index == keyslot);
@@ -251,7 +253,8 @@ fn key_material_of_an_interrupted_forced_restoration_is_marked() {
     for fails in 0.. {
         let memory = Memory::new(now.clone(), Some(fails));
         let backup = Backup::read(&ReadOnlyBytes(then.clone())).unwrap();
-        let result = Restoration::on_storage(Arc::clone(&memory), backup, true).unwrap().run();
+        let result =
+            Restoration::on_storage(Arc::clone(&memory), backup, Overrides::ALL).unwrap().run();
         let state = memory.bytes();
         let header = Header::read(&ReadOnlyBytes(state.clone())).unwrap();
         let left = header.leftovers();
@@ -330,7 +333,7 @@ fn an_erased_and_added_keyslot_is_new() {
     for more in [0, 1] {
         let (memory, mut image) = open(roomy(more).bytes, None);
         let unlocked = image.unlock(&opener).unwrap();
-        let request = Request { changes: vec![erase(3), add.clone()], force: true };
+        let request = Request { changes: vec![erase(3), add.clone()], overrides: Overrides::ALL };
         let plan = image.plan(request).unwrap();
         image.amend(&plan, Some(&unlocked)).unwrap();
         let header = Header::read(&ReadOnlyBytes(memory.bytes())).unwrap();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use keyslot::amend::{Change, Request};
 use keyslot::header::{Backup, Edit, Header};
 use keyslot::storage::{MemoryStorage, ReadOnlyBytes, Storage, Window};
-use keyslot::{Image, Limits, Restoration};
+use keyslot::{Image, Limits, Overrides, Restoration};
 use support::luks2::roomy;
 use support::memory::{self, Memory, Op};
 use support::opener::{add, erase, replace, secret, small_key};
@@ -70,7 +70,7 @@ fn the_same_is_written(image: &[u8], what: impl Fn(&mut Image)) {
 
 fn amend(image: &mut Image, changes: Vec<Change>) {
     let unlocked = image.unlock(&secret("old")).unwrap();
-    let plan = image.plan(Request { changes, force: false }).unwrap();
+    let plan = image.plan(Request { changes, overrides: Overrides::NONE }).unwrap();
     image.amend(&plan, Some(&unlocked)).unwrap();
 }
 
@@ -81,7 +81,7 @@ fn images() -> [Vec<u8>; 2] {
     let mut image = Image::from_storage(Arc::clone(&luks2), Limits::NONE).unwrap();
     let unlocked = image.unlock(&secret("hunter0")).unwrap();
     let changes = vec![add(4, &old), add(6, &other)];
-    let plan = image.plan(Request { changes, force: false }).unwrap();
+    let plan = image.plan(Request { changes, overrides: Overrides::NONE }).unwrap();
     image.amend(&plan, Some(&unlocked)).unwrap();
     [luks1, luks2.bytes()]
 }
@@ -110,9 +110,12 @@ fn a_restoration_writes_the_same_in_a_window() {
         let backup = || Backup::read(&ReadOnlyBytes(image.clone())).unwrap();
 
         let alone = Memory::new(changed.clone(), None);
-        Restoration::on_storage(Arc::clone(&alone), backup(), false).unwrap().run().unwrap();
+        Restoration::on_storage(Arc::clone(&alone), backup(), Overrides::NONE)
+            .unwrap()
+            .run()
+            .unwrap();
         let (memory, window) = windowed(&changed);
-        Restoration::on_storage(window, backup(), false).unwrap().run().unwrap();
+        Restoration::on_storage(window, backup(), Overrides::NONE).unwrap().run().unwrap();
         assert_eq!(accesses(&memory, BEFORE), accesses(&alone, 0));
     }
 }

@@ -7,7 +7,7 @@ use keyslot::amend::{self, PlannedChange, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::header::{Header, Leftover};
 use keyslot::kdf::{Cost, Pbkdf};
-use keyslot::{Done, Error, ErrorKind, Image, Limits, Passphrase};
+use keyslot::{Done, Error, ErrorKind, Image, Limits, Overrides, Passphrase};
 
 use super::memory::{Memory, SECRETS, image, passphrase, unlocked};
 use super::model::{Change, Fate, Missing, Outcome, Secret, Slots, judge};
@@ -46,7 +46,7 @@ pub fn check(run: &Run) {
             amendment.changes.iter().take(MOST_CHANGES).map(|it| meant(it, keyslot)).collect();
         let request = Request {
             changes: changes.iter().copied().map(asked).collect(),
-            force: amendment.force,
+            overrides: Overrides::all_if(amendment.force),
         };
         let before = Picture::of(&memory);
         let expected = judge(&slots, &changes, amendment.force);
@@ -181,7 +181,7 @@ fn repaired(image: &mut Image, memory: &Memory, slots: &Slots) -> Slots {
             .any(|it| matches!(it, Leftover::Staging { staging, .. } if *staging == keyslot))
     };
     let staged: [bool; 8] = std::array::from_fn(is_staged);
-    image.repair(false).expect("no fault");
+    image.repair(Overrides::NONE).expect("no fault");
     let after = Picture::of(memory);
     assert!(after.header.leftovers().is_empty());
     let found: Slots = std::array::from_fn(|keyslot| {

@@ -7,7 +7,7 @@
 use arbitrary::Arbitrary;
 use keyslot::amend::{PlannedChange, Request};
 use keyslot::header::{Header, Leftover, luks2};
-use keyslot::{Error, ErrorKind, Image, Limits};
+use keyslot::{Error, ErrorKind, Image, Limits, Overrides};
 use serde_json::{Map, Value};
 
 use super::amend_ops::{Wish, asked, meant};
@@ -49,7 +49,7 @@ pub fn check(run: &Run) {
             amendment.changes.iter().take(MOST_CHANGES).map(|it| meant(it, keyslot)).collect();
         let request = Request {
             changes: changes.iter().copied().map(asked).collect(),
-            force: amendment.force,
+            overrides: Overrides::all_if(amendment.force),
         };
         let before = Picture::of(&memory);
         let expected = judge(&slots, units, &changes, amendment.force);
@@ -89,7 +89,7 @@ pub fn check(run: &Run) {
                 left.after_failure(&before, &after, [&slots, &found]);
                 slots = found;
                 // The model knows of no leftovers.
-                image.repair(false).expect("no fault");
+                image.repair(Overrides::NONE).expect("no fault");
                 let repaired = Picture::of(&memory);
                 assert!(repaired.header.leftovers().is_empty());
                 left.after_success(&repaired, &slots);

@@ -6,6 +6,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use keyslot::Overrides;
 use keyslot::amend::{PlannedChange, Request};
 use keyslot::header::Staging;
 use keyslot::kdf::Cost;
@@ -23,16 +24,16 @@ pub fn check(text: &str) {
     let (image, text) = text.strip_prefix('#').map_or((&ROOMY, text), |text| (&FULL, text));
     let Ok(options) = Options::parse(text) else { return };
     let cost = Cost::Time(Duration::from_millis(10));
-    let request = Request::from_options(&options, secrets(), cost.into(), force);
+    let request = Request::from_options(&options, secrets(), cost.into(), Overrides::all_if(force));
     if !options.keys().any(|key| key.starts_with("keys.")) && !options.is_empty() {
         // A list of one change is that change.
         let mut list = Options::new();
         options.iter().for_each(|(key, value)| list.push(format!("keys.0.{key}"), value));
-        let list = Request::from_options(&list, secrets(), cost.into(), force);
+        let list = Request::from_options(&list, secrets(), cost.into(), Overrides::all_if(force));
         assert_eq!(format!("{list:?}"), format!("{request:?}"));
     }
     let Ok(request) = request else { return };
-    assert!(!request.changes.is_empty() && request.force == force);
+    assert!(!request.changes.is_empty() && request.overrides == Overrides::all_if(force));
     assert!(request.changes.len() <= options.iter().count());
     let changes = request.changes.len();
     let Ok(plan) = image.plan(request) else { return };

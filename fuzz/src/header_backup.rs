@@ -4,7 +4,7 @@
 
 use arbitrary::Arbitrary;
 use keyslot::header::{Backup, Header};
-use keyslot::{ErrorKind, Restoration};
+use keyslot::{ErrorKind, Overrides, Restoration};
 
 use super::memory::{Memory, image, memory};
 use super::memory_luks2;
@@ -64,7 +64,7 @@ pub fn check(run: &Run) {
     };
     let before = memory.bytes();
     let payload = before.len() - 512;
-    let restoration = Restoration::on_storage(memory.clone(), backup, run.force);
+    let restoration = Restoration::on_storage(memory.clone(), backup, Overrides::all_if(run.force));
     let Ok(restoration) = restoration else {
         assert!(memory.bytes() == before, "a refused backup changed something");
         return;

@@ -8,7 +8,7 @@ use keyslot::crypto::KdfKind;
 use keyslot::header::{Backup, Edit, Header, Priority};
 use keyslot::json::{Object, Value};
 use keyslot::kdf::{Cost, Pbkdf};
-use keyslot::{Image, Limits, Restoration, Unlocked};
+use keyslot::{Image, Limits, Overrides, Restoration, Unlocked};
 
 use super::memory::{self, Memory, SECRETS, passphrase};
 use super::memory_luks2;
@@ -70,9 +70,9 @@ pub fn check(run: &Run) {
         }
     }
     let mut image = Image::from_storage(memory.clone(), Limits::NONE).expect("a valid image");
-    image.repair(true).expect("no fault");
+    image.repair(Overrides::ALL).expect("no fault");
     assert!(image.header().leftovers().is_empty() && image.header().warning().is_none());
-    assert!(!image.repair(true).expect("no fault"), "there is something to repair still");
+    assert!(!image.repair(Overrides::ALL).expect("no fault"), "there is something to repair still");
     assert!(opens(&memory));
 }
 
@@ -86,7 +86,8 @@ fn apply(
 ) -> Option<bool> {
     if let What::Restore { force } = *what {
         let saved = Backup::read(&memory::memory(saved.to_vec())).expect("it was a valid image");
-        let restoration = Restoration::on_storage(memory.clone(), saved, force).ok()?;
+        let restoration =
+            Restoration::on_storage(memory.clone(), saved, Overrides::all_if(force)).ok()?;
         // What is forced may lose all if it is interrupted, and says so.
         memory.set_fault(fault.filter(|_| !force));
         return Some(restoration.run().is_ok());
@@ -94,14 +95,15 @@ fn apply(
     let mut image = Image::from_storage(memory.clone(), Limits::NONE).expect("a valid image");
     if let What::Repair { force } = *what {
         memory.set_fault(fault);
-        return Some(image.repair(force).is_ok());
+        return Some(image.repair(Overrides::all_if(force)).is_ok());
     }
     if let Some(edit) = edit(what) {
         memory.set_fault(fault);
         let result = image.edit(&[edit]);
         return (result.is_ok() || fault.is_some()).then_some(result.is_ok());
     }
-    let plan = image.plan(Request { changes: vec![change(what)?], force: false }).ok()?;
+    let plan =
+        image.plan(Request { changes: vec![change(what)?], overrides: Overrides::NONE }).ok()?;
     memory.set_fault(fault);
     let result = image.amend(&plan, Some(unlocked));
     Some(result.is_ok())

@@ -6,6 +6,7 @@ use super::Change;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{HeldKey, Leftover, Occupant};
 use crate::kdf::Pbkdf;
+use crate::overrides::{Override, Overrides};
 use crate::secret::Passphrase;
 use crate::unlock::{INTERRUPTED, wrong_secret};
 
@@ -25,7 +26,7 @@ pub(super) struct Picture<'a> {
     pub leftovers: Vec<Leftover>,
     /// Whether a secret was looked for in all keyslots
     pub has_searched: bool,
-    pub force: bool,
+    pub overrides: Overrides,
     pub opens: &'a mut Opens<'a>,
 }
 
@@ -72,8 +73,8 @@ impl Picture<'_> {
                 let shown = i32::try_from(number)
                     .map_or(number, |number| i64::from(number.cast_unsigned()));
                 let keyslot = self.in_range(number, shown)?;
-                if self.is_active(keyslot) && !self.force {
-                    return Err(refused(format!(
+                if self.is_active(keyslot) && !self.overrides.has(Override::OverwriteKeyslot) {
+                    return Err(Override::OverwriteKeyslot.refused(format!(
                         "Refusing to overwrite active keyslot {keyslot} - please erase it first"
                     )));
                 }
@@ -97,11 +98,13 @@ impl Picture<'_> {
         if let Some(secret) = secret {
             self.must_open(keyslot, &secret, "for erase operation")?;
         }
-        if !self.is_active(keyslot) && !self.force && !self.is_unfinished(keyslot) {
-            return Err(refused(format!("Given keyslot {keyslot} is already erased (inactive) ")));
+        let erases_inactive = self.overrides.has(Override::EraseInactive);
+        if !self.is_active(keyslot) && !erases_inactive && !self.is_unfinished(keyslot) {
+            return Err(Override::EraseInactive
+                .refused(format!("Given keyslot {keyslot} is already erased (inactive) ")));
         }
-        if self.loses_a_key(&[keyslot]) && !self.force {
-            return Err(refused(format!(
+        if self.loses_a_key(&[keyslot]) && !self.overrides.has(Override::LoseKey) {
+            return Err(Override::LoseKey.refused(format!(
                 "Attempt to erase the only active keyslot {keyslot} which will erase all the data in the image irreversibly - refusing operation"
             )));
         }
@@ -118,8 +121,8 @@ impl Picture<'_> {
             let text = "No keyslots match given (old) password for erase operation";
             return Err(self.no_match(text, secret));
         }
-        if self.loses_a_key(&matching) && !self.force {
-            return Err(refused(
+        if self.loses_a_key(&matching) && !self.overrides.has(Override::LoseKey) {
+            return Err(Override::LoseKey.refused(
                 "All the active keyslots match the (old) password that was given and erasing them will erase all the data in the image irreversibly - refusing operation",
             ));
         }
@@ -271,8 +274,4 @@ impl Picture<'_> {
 
 fn invalid(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidInput, text)
-}
-
-fn refused(text: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Refused, text)
 }

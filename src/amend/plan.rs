@@ -8,6 +8,7 @@ use super::warnings::{kept_token, removed_token};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, Leftover, Occupant, Staging};
 use crate::kdf::Pbkdf;
+use crate::overrides::{Override, Overrides};
 use crate::secret::Passphrase;
 
 /// An amendment that passed all checks: what becomes of which keyslot.
@@ -96,7 +97,7 @@ impl Plan {
             rewipe: Vec::new(),
             leftovers: header.leftovers(),
             has_searched: false,
-            force: request.force,
+            overrides: request.overrides,
             opens,
         };
         for change in request.changes {
@@ -105,7 +106,7 @@ impl Plan {
         let Picture { slots, occupants, rewipe, has_searched, .. } = picture;
         check_occupants(header, &before, &slots, &occupants)?;
         let before: Vec<_> = before.iter().map(Option::is_some).collect();
-        let mut plan = Self::between(header, &before, slots, &rewipe, request.force)?;
+        let mut plan = Self::between(header, &before, slots, &rewipe, request.overrides)?;
         if has_searched {
             let untried = header.unusable().into_iter().chain(damaged);
             plan.warnings.extend(untried.map(|(keyslot, why)| {
@@ -121,7 +122,7 @@ impl Plan {
         before: &[bool],
         after: Vec<Slot>,
         rewipe: &[usize],
-        force: bool,
+        overrides: Overrides,
     ) -> Result<Self> {
         let mut after = settle_kdfs(header, after)?;
         let mut plan = Self {
@@ -141,17 +142,19 @@ impl Plan {
                 }
                 (true, Slot::New { secret, pbkdf, is_new }) => {
                     let staging = stagings.next().unwrap_or(Staging::InPlace);
-                    if staging == Staging::InPlace && !force {
+                    if staging == Staging::InPlace && !overrides.has(Override::InPlace) {
                         let what = header.no_room();
                         let text = format!(
                             "{what}, so keyslot {keyslot} can only be overwritten in place"
                         );
                         let hint = if before.iter().filter(|&&is_active| is_active).count() > 1 {
-                            "erase another first; forced, a crash meanwhile loses this one"
+                            "erase another first, or use --in-place: a crash meanwhile then loses this one"
                         } else {
-                            "forced, a crash meanwhile loses this one, which is the only one"
+                            "with --in-place, a crash meanwhile loses this one, which is the only one"
                         };
-                        return Err(Error::new(ErrorKind::NoFreeKeyslot, text).with_hint(hint));
+                        let error = Error::new(ErrorKind::NoFreeKeyslot, text)
+                            .with_reason(Override::InPlace);
+                        return Err(error.with_hint(hint));
                     }
                     replacements.push(PlannedChange::Replace {
                         keyslot,

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::kdf::Pbkdf;
+use crate::overrides::Overrides;
 use crate::secret::Passphrase;
 
 /// An amendment: changes that are all checked before one is made.
@@ -13,8 +14,8 @@ use crate::secret::Passphrase;
 pub struct Request {
     /// The changes; each is judged on what the ones before it leave
     pub changes: Vec<Change>,
-    /// Do what would destroy data, or is no change at all
-    pub force: bool,
+    /// Refusals that do not hold
+    pub overrides: Overrides,
 }
 
 /// One change of keyslots.
@@ -26,7 +27,8 @@ pub struct Request {
 pub enum Change {
     /// A new secret into a keyslot.
     Add {
-        /// The keyslot, or the first inactive one. An active one is overwritten if forced.
+        /// The keyslot, or the first inactive one. An active one takes
+        /// [`Override::OverwriteKeyslot`](crate::Override::OverwriteKeyslot).
         keyslot: Option<i64>,
         /// The new secret
         new_secret: Result<Passphrase>,
@@ -90,13 +92,13 @@ impl Change {
 impl Request {
     /// An amendment of one change.
     pub fn one(change: Change) -> Self {
-        Self { changes: vec![change], force: false }
+        Self { changes: vec![change], overrides: Overrides::NONE }
     }
 
-    /// The same amendment, forced or not.
+    /// The same amendment with these refusals lifted.
     #[must_use]
-    pub fn force(mut self, force: bool) -> Self {
-        self.force = force;
+    pub fn overrides(mut self, overrides: impl Into<Overrides>) -> Self {
+        self.overrides = overrides.into();
         self
     }
 }

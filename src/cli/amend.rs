@@ -7,7 +7,7 @@ use keyslot::amend::{Change, Request};
 use keyslot::qemu::AMEND_HELP;
 use keyslot::qemu::{ImageSpec, Options, check_driver};
 use keyslot::unlock::wrong_secret;
-use keyslot::{Error, ErrorKind, OpenOptions, Result};
+use keyslot::{Error, ErrorKind, OpenOptions, Override, Result};
 
 use super::amendment::{Amendment, carry_out};
 use super::image_spec;
@@ -46,6 +46,22 @@ pub struct AmendArgs {
 
     #[command(flatten)]
     kdf: KdfArgs,
+
+    /// Let a new secret take the place of an active keyslot's, which is lost
+    #[arg(long)]
+    overwrite_keyslot: bool,
+
+    /// Let it do so where no keyslot is free: an interruption then loses both
+    #[arg(long)]
+    in_place: bool,
+
+    /// Erase the last keyslot with a key, too: what is encrypted with the key is lost
+    #[arg(long)]
+    lose_key: bool,
+
+    /// Overwrite the areas of keyslots that are inactive already, too
+    #[arg(long)]
+    erase_inactive: bool,
 
     /// Keep tokens that are for no keyslot any more, in place of removing them
     #[arg(long)]
@@ -126,9 +142,14 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
     };
     let (id, source) = (spec.key_secret.as_deref(), args.secret.as_ref());
     not_both(id, source, "--secret")?;
-    let force = args.change.force;
+    let overrides = args.change.overrides(&[
+        (Override::OverwriteKeyslot, args.overwrite_keyslot),
+        (Override::InPlace, args.in_place),
+        (Override::LoseKey, args.lose_key),
+        (Override::EraseInactive, args.erase_inactive),
+    ]);
     let request = || {
-        Request::from_options(&options, &secrets.objects, pbkdf, force)
+        Request::from_options(&options, &secrets.objects, pbkdf, overrides)
             .map_err(|error| error.with_path(&spec.path))
     };
     let question = Question { option: "--secret", what: "Passphrase", image: Some(&spec.path) };

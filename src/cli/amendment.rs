@@ -10,7 +10,7 @@ use keyslot::header::{Keyslot, Priority};
 use keyslot::kdf::Pbkdf;
 use keyslot::secret::Passphrase;
 use keyslot::unlock::{Unlocked, Until};
-use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
+use keyslot::{Error, ErrorKind, Image, OpenOptions, Override, Overrides, Result, Sharing};
 
 use super::changes::{AmendmentReport, KeyslotChange};
 use super::check::opens_nothing;
@@ -97,7 +97,7 @@ impl Amendment {
         }
         let text = "the secret given to open the image opens only what would be erased";
         let error = Error::new(ErrorKind::Refused, text).with_path(&self.path);
-        Err(error.with_hint("give a secret that opens another keyslot, or use --force"))
+        Err(error.with_hint("give a secret that opens another keyslot, or use --lose-key"))
     }
 
     /// The image, to ask it what no file says.
@@ -134,8 +134,8 @@ impl Amendment {
     }
 
     /// Refuses what is refused whatever the secrets are, before a person is asked for them.
-    pub fn check(&self, changes: Vec<Change>, force: bool) -> Result<()> {
-        self.image.plan(Request { changes, force }).map(drop)
+    pub fn check(&self, changes: Vec<Change>, overrides: Overrides) -> Result<()> {
+        self.image.plan(Request { changes, overrides }).map(drop)
     }
 
     /// Refuses a secret that opens no keyslot at all.
@@ -160,13 +160,13 @@ impl Amendment {
 
     /// The plan of a request, if everything that it needs is there.
     fn plan(&self, request: Request, is_unlocked: bool) -> Result<Plan> {
-        let force = request.force;
+        let overrides = request.overrides;
         let plan = {
             let _spinner = Spinner::start("looking for the secret's keyslots", self.quiet);
             self.image.plan(request)?
         };
         let plan = if self.keep_tokens { plan.keep_tokens() } else { plan };
-        if !force {
+        if !overrides.has(Override::LoseKey) {
             self.check_kept(&plan)?;
         }
         for change in plan.changes() {

@@ -7,7 +7,7 @@ use keyslot::amend::{Change, Request};
 use keyslot::crypto::HashAlg;
 use keyslot::kdf::Pbkdf;
 use keyslot::secret::Passphrase;
-use keyslot::{Error, ErrorKind, Result};
+use keyslot::{Error, ErrorKind, Override, Result};
 
 use super::amendment::{Amendment, carry_out};
 use super::location::ImageArgs;
@@ -36,6 +36,14 @@ pub struct AddArgs {
         allow_negative_numbers = true
     )]
     keyslot: Option<i64>,
+
+    /// Let the new secret take the place of an active keyslot's, which is lost
+    #[arg(long)]
+    overwrite_keyslot: bool,
+
+    /// Let it do so where no keyslot is free: an interruption then loses both
+    #[arg(long)]
+    in_place: bool,
 
     /// Keyslot to put the new secret into
     #[arg(long, visible_alias = "new-key-slot", value_name = "N", allow_negative_numbers = true)]
@@ -78,6 +86,10 @@ pub struct ReplaceArgs {
     #[command(flatten)]
     opening: OpeningArgs,
 
+    /// Replace where no keyslot is free: an interruption then loses the old secret and the new one
+    #[arg(long)]
+    in_place: bool,
+
     /// Keep tokens that are for no keyslot any more, in place of removing them
     #[arg(long)]
     keep_tokens: bool,
@@ -109,17 +121,21 @@ pub fn add(args: &AddArgs) -> Outcome {
     let amendment = Amendment::open(&args.image, &args.change)?;
     amendment.check_openable()?;
     amendment.check_count(&pbkdf, Some(keyslot.unwrap_or(NEW)))?;
-    let (source, force) = (args.opening.source(), args.change.force);
+    let source = args.opening.source();
+    let overrides = args.change.overrides(&[
+        (Override::OverwriteKeyslot, args.overwrite_keyslot),
+        (Override::InPlace, args.in_place),
+    ]);
     let add = |new_secret| Change::Add { keyslot, new_secret: Ok(new_secret), pbkdf };
     if Secrets::asks(source.as_ref()) || Secrets::asks(args.new_secret.as_ref()) {
-        amendment.check(vec![add(placeholder()?)], force)?;
+        amendment.check(vec![add(placeholder()?)], overrides)?;
     }
     let question = amendment.question("--secret", "Passphrase");
     let (_, unlocked) = secrets
         .try_opening(source.as_ref(), &question, |secret| amendment.unlock_at(opener, secret))?;
     let new_secret =
         amendment.new_secret(&secrets, args.new_secret.as_ref(), args.new.allow_empty_secret)?;
-    let request = Request::one(add(new_secret)).force(force);
+    let request = Request::one(add(new_secret)).overrides(overrides);
     carry_out(amendment, &request, Some(&unlocked), &args.change, true)
 }
 
@@ -129,7 +145,8 @@ pub fn replace(args: &ReplaceArgs) -> Outcome {
     let secrets = Secrets::with_opening(&args.objects.objects, &args.opening, sources)?;
     let pbkdf = args.new.pbkdf()?;
     let amendment = Amendment::open(&args.image, &args.change)?.keep_tokens(args.keep_tokens);
-    let (keyslot, force) = (args.keyslot, args.change.force);
+    let keyslot = args.keyslot;
+    let overrides = args.change.overrides(&[(Override::InPlace, args.in_place)]);
     if keyslot.is_none() {
         amendment.check_openable()?;
     }
@@ -142,8 +159,10 @@ pub fn replace(args: &ReplaceArgs) -> Outcome {
     let is_asked = [&opener, &old, &args.new_secret].into_iter();
     if keyslot.is_some() && is_asked.map(Option::as_ref).any(Secrets::asks) {
         let new_secret = Ok(placeholder()?);
-        amendment
-            .check(vec![Change::Replace { keyslot, old_secret: None, new_secret, pbkdf }], force)?;
+        amendment.check(
+            vec![Change::Replace { keyslot, old_secret: None, new_secret, pbkdf }],
+            overrides,
+        )?;
     }
     let by_secret = keyslot.is_none() || old.is_some();
     let mut unlocked = None;
@@ -175,7 +194,7 @@ pub fn replace(args: &ReplaceArgs) -> Outcome {
     let new_secret =
         amendment.new_secret(&secrets, args.new_secret.as_ref(), args.new.allow_empty_secret)?;
     let change = Change::Replace { keyslot, old_secret, new_secret: Ok(new_secret), pbkdf };
-    let request = Request::one(change).force(force);
+    let request = Request::one(change).overrides(overrides);
     carry_out(amendment, &request, unlocked.as_ref(), &args.change, true)
 }
 

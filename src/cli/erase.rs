@@ -8,7 +8,7 @@ use clap::Args;
 use keyslot::amend::{Change, Request};
 use keyslot::header::Leftover;
 use keyslot::secret::Passphrase;
-use keyslot::{Error, ErrorKind, Result};
+use keyslot::{Error, ErrorKind, Override, Result};
 
 use super::amendment::{Amendment, carry_out};
 use super::location::ImageArgs;
@@ -24,6 +24,7 @@ use super::{ChangeArgs, ObjectArgs, Outcome, SOURCES, prompt};
 #[derive(Args)]
 #[command(after_help = SOURCES)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["keyslot", "old_secret", "all"]))]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option")]
 pub struct EraseArgs {
     /// Keyslot to erase; may be given several times
     #[arg(short = 'S', long, visible_alias = "key-slot", value_name = "N", allow_negative_numbers = true, action = clap::ArgAction::Append)]
@@ -37,6 +38,14 @@ pub struct EraseArgs {
     /// Erase all keyslots: nothing opens the image any more
     #[arg(long, conflicts_with_all = ["keyslot", "old_secret", "secret", "key_file"])]
     all: bool,
+
+    /// Erase the last keyslot with a key, too: what is encrypted with the key is lost
+    #[arg(long)]
+    lose_key: bool,
+
+    /// Overwrite the areas of keyslots that are inactive already, too
+    #[arg(long, conflicts_with = "if_present")]
+    erase_inactive: bool,
 
     /// Skip keyslots that are inactive already
     #[arg(long)]
@@ -67,7 +76,10 @@ pub fn erase(args: &EraseArgs) -> Outcome {
     let amendment = Amendment::open(&args.image, &args.change)?;
     let mut amendment = amendment.keep_tokens(args.keep_tokens);
     let keyslots = args.keyslots(&amendment);
-    let force = args.change.force || args.all;
+    let overrides = args.change.overrides(&[
+        (Override::LoseKey, args.lose_key || args.all),
+        (Override::EraseInactive, args.erase_inactive || args.all),
+    ]);
     let by_index = |old_secret: Option<&Passphrase>| -> Vec<_> {
         let old_secret = |_: &i64| old_secret.map(|secret| Ok(secret.clone()));
         keyslots
@@ -82,7 +94,7 @@ pub fn erase(args: &EraseArgs) -> Outcome {
     if args.all && !args.change.dry_run && !args.change.force {
         confirm_all(args.image.path())?;
     } else if source.iter().chain(&args.old_secret).any(|it| Secrets::asks(Some(it))) {
-        amendment.check(by_index(None), force)?;
+        amendment.check(by_index(None), overrides)?;
     }
     if source.is_some() {
         let question = amendment.question("--secret", "Passphrase");
@@ -106,7 +118,7 @@ pub fn erase(args: &EraseArgs) -> Outcome {
     } else {
         by_index(old_secrets.first())
     };
-    carry_out(amendment, &Request { changes, force }, None, &args.change, true)
+    carry_out(amendment, &Request { changes, overrides }, None, &args.change, true)
 }
 
 impl EraseArgs {

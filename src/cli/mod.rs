@@ -39,11 +39,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use keyslot::{Error, ErrorKind, Image, Limits, OpenOptions, Result};
+use keyslot::{Error, ErrorKind, Image, Limits, OpenOptions, Override, Overrides, Result};
 use nix::sys::signal::{SigSet, Signal};
 
 use self::kdf::{KDF_TWICE, KdfArgs, KdfName, check_count};
-use self::report::{Failure, Overrides};
+use self::report::{Failure, Remedies};
 use self::status::Status;
 
 /// The command line. `create` has the short options of `cryptsetup luksFormat`, `-h` among them.
@@ -89,7 +89,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return report::usage(name, &arguments, &error),
     };
-    let (asked, overrides) = (cli.command.output(), cli.command.overrides());
+    let (asked, remedies) = (cli.command.output(), cli.command.remedies());
     let result = match cli.command {
         Command::Add(args) => edit::add(&args),
         Command::Amend(args) => amend::run(&args, name),
@@ -111,7 +111,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     match result {
         Ok(status) => status.into(),
-        Err(failure) => report::failure(name, asked, overrides, &failure),
+        Err(failure) => report::failure(name, asked, remedies, &failure),
     }
 }
 
@@ -131,8 +131,8 @@ impl Persona {
     }
 
     /// Whether an existing file is replaced without a word, as qemu-img does.
-    fn overwrites(self, force: bool) -> bool {
-        force || self == Self::QemuImg
+    fn overwrites(self, is_allowed: bool) -> bool {
+        is_allowed || self == Self::QemuImg
     }
 
     /// Whether the image is raw to qemu-img, if its format was not said.
@@ -190,8 +190,8 @@ enum Command {
 }
 
 impl Command {
-    /// The overrides that it has.
-    fn overrides(&self) -> Overrides {
+    /// The options that admit what is refused without them.
+    fn remedies(&self) -> Remedies {
         let change = match self {
             Self::Add(args) => Some(&args.change),
             Self::Amend(args) => Some(&args.change),
@@ -200,14 +200,14 @@ impl Command {
             Self::Header(args) => args.change(),
             Self::Repair(args) => Some(&args.change),
             Self::Replace(args) => Some(&args.change),
-            Self::Token(args) => return args.overrides(),
+            Self::Token(args) => return args.remedies(),
             Self::Uuid(args) => Some(&args.change),
             _ => None,
         };
         match self {
-            Self::Create(args) => args.overrides(),
-            Self::Convert(args) => args.overrides(),
-            _ => change.map_or_else(Overrides::default, Overrides::of),
+            Self::Create(args) => args.remedies(),
+            Self::Convert(args) => args.remedies(),
+            _ => change.map_or_else(Remedies::default, Remedies::of),
         }
     }
 
@@ -261,7 +261,7 @@ struct ChangeArgs {
     #[arg(long)]
     dry_run: bool,
 
-    /// Do what would destroy data
+    /// Override every refusal that an option of this command overrides
     #[arg(long)]
     force: bool,
 
@@ -287,6 +287,12 @@ struct ChangeArgs {
 }
 
 impl ChangeArgs {
+    /// Those of a command's overrides whose option is given, or with `--force` all of them.
+    fn overrides(&self, options: &[(Override, bool)]) -> Overrides {
+        let given = options.iter().filter(|(_, is_given)| *is_given || self.force);
+        given.map(|(it, _)| *it).collect()
+    }
+
     fn limits(&self) -> Limits {
         limits(self.ignore_limits)
     }

@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use clap::Args;
+use keyslot::Override;
 use serde::Serialize;
 
 use super::changes::LeftoverReport;
@@ -15,6 +16,18 @@ use super::{ChangeArgs, Outcome};
 /// LUKS1 keyslot, and key material that an interrupted amendment did not overwrite
 #[derive(Args)]
 pub struct RepairArgs {
+    /// Write the header again even if the image begins with something else, or the magic is erased
+    #[arg(long)]
+    foreign_data: bool,
+
+    /// Replace a copy of the header that cannot be read, and may be newer than the other
+    #[arg(long)]
+    newer_copy: bool,
+
+    /// Make a damaged keyslot inactive that may have been active
+    #[arg(long)]
+    lose_key: bool,
+
     #[command(flatten)]
     pub(super) change: ChangeArgs,
 
@@ -24,9 +37,14 @@ pub struct RepairArgs {
 
 /// Runs the command.
 pub fn run(args: &RepairArgs) -> Outcome {
-    let RepairArgs { change, image } = args;
+    let RepairArgs { change, image, .. } = args;
+    let overrides = change.overrides(&[
+        (Override::ForeignData, args.foreign_data),
+        (Override::NewerCopy, args.newer_copy),
+        (Override::LoseKey, args.lose_key),
+    ]);
     let path = image.path();
-    let options = image.apply(change.open_options().erased(change.force));
+    let options = image.apply(change.open_options().erased(overrides.has(Override::ForeignData)));
     let mut image = options.open(path)?;
     let mut found: Vec<String> = image.header().warning().map(str::to_owned).into_iter().collect();
     let damaged = image.header().damaged();
@@ -38,11 +56,11 @@ pub fn run(args: &RepairArgs) -> Outcome {
     let (left, leftovers) =
         if has_unknown { (leftovers, Vec::new()) } else { (Vec::new(), leftovers) };
     let after = if change.dry_run {
-        let lowered = image.header().lower_repair(change.force);
+        let lowered = image.header().lower_repair(overrides);
         lowered.map_err(|error| error.with_path(path))?.map(|(_, after)| after)
     } else {
         let _spinner = Spinner::start("writing the header", change.quiet);
-        image.repair(change.force)?.then(|| image.header().clone())
+        image.repair(overrides)?.then(|| image.header().clone())
     };
     let repaired = after.is_some();
     let still: Vec<_> = after.iter().flat_map(|after| after.damaged()).map(|it| it.0).collect();

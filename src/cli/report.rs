@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind as ClapKind};
 use keyslot::storage::sharing::Conflict;
-use keyslot::{Error, ErrorKind};
+use keyslot::{Error, ErrorKind, Override};
 use serde::Serialize;
 
 use super::output::{self, Report};
@@ -73,38 +73,48 @@ impl From<Error> for Failure {
     }
 }
 
-/// The overrides that a command has, and whether they were given.
+/// Options of a command that admit what it refuses without them, and whether they were given.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Overrides {
+pub struct Remedies {
     /// `--wait`
     pub wait: Option<bool>,
-    /// `--force`
-    pub force: Option<bool>,
+    /// `--overwrite`
+    pub overwrite: Option<bool>,
     /// `--ignore-limits`
     pub limits: Option<bool>,
     /// `--busy-device`
     pub busy_device: Option<bool>,
 }
 
-impl Overrides {
+impl Remedies {
     /// Those of a command that changes an image.
     pub fn of(change: &ChangeArgs) -> Self {
         Self {
             wait: Some(change.wait.is_some()),
-            force: Some(change.force),
+            overwrite: None,
             limits: Some(change.ignore_limits),
             busy_device: Some(change.busy_device),
         }
     }
 }
 
+/// The option that lifts a refusal.
+fn option(of: Override) -> &'static str {
+    match of {
+        Override::OverwriteKeyslot => "--overwrite-keyslot",
+        Override::EraseInactive => "--erase-inactive",
+        Override::LoseKey => "--lose-key",
+        Override::InPlace => "--in-place",
+        Override::ForeignHeader => "--foreign-header",
+        Override::ForeignData => "--foreign-data",
+        Override::NewerCopy => "--newer-copy",
+        Override::ReplaceToken => "--replace-token",
+        _ => "--force",
+    }
+}
+
 /// Prints a failure, as JSON too where that was asked for, and says the exit status.
-pub fn failure(
-    persona: Persona,
-    asked: Output,
-    overrides: Overrides,
-    failure: &Failure,
-) -> ExitCode {
+pub fn failure(persona: Persona, asked: Output, remedies: Remedies, failure: &Failure) -> ExitCode {
     let Failure { error, qemu_prefix, is_amend } = failure;
     if persona == Persona::QemuImg {
         let cause = cause(error);
@@ -128,9 +138,9 @@ pub fn failure(
         }
         return Status::Failed.into();
     }
-    tell(error, overrides);
+    tell(error, remedies);
     let filename = error.path().map(|path| path.to_string_lossy().into_owned());
-    let report = FailureReport { filename, error: ErrorReport::new(error, overrides) };
+    let report = FailureReport { filename, error: ErrorReport::new(error, remedies) };
     report.print(asked);
     report.exit_status().into()
 }
@@ -147,12 +157,12 @@ pub struct ErrorReport {
 }
 
 impl ErrorReport {
-    pub fn new(error: &Error, overrides: Overrides) -> Self {
+    pub fn new(error: &Error, remedies: Remedies) -> Self {
         Self {
             kind: error.kind().name(),
             message: format!("{}{}", error.message(), cause(error)),
             exit_status: Status::of(error.kind()),
-            hint: hint(error, overrides),
+            hint: hint(error, remedies),
         }
     }
 
@@ -196,19 +206,19 @@ fn conflict(error: &Error) -> Option<&Conflict> {
 }
 
 /// Prints an error: its line, and its hint.
-pub fn tell(error: &Error, overrides: Overrides) {
+pub fn tell(error: &Error, remedies: Remedies) {
     output::tell(&format!("keyslot: {error}{}", cause(error)));
-    if let Some(hint) = hint(error, overrides) {
+    if let Some(hint) = hint(error, remedies) {
         output::tell(&format!("hint: {hint}"));
     }
 }
 
-/// The hint of an error, or of its kind: then an override that the command has and that was not given.
-fn hint(error: &Error, overrides: Overrides) -> Option<String> {
-    let Overrides { wait, force, limits, busy_device } = overrides;
+/// The hint of an error, or of its kind: then an option that the command has and that was not given.
+fn hint(error: &Error, remedies: Remedies) -> Option<String> {
+    let Remedies { wait, overwrite, limits, busy_device } = remedies;
     let is_claimed = || conflict(error).is_some_and(Conflict::is_claimed);
     let general = match error.kind() {
-        ErrorKind::Exists if force == Some(false) => Some("--force replaces it"),
+        ErrorKind::Exists if overwrite == Some(false) => Some("use --overwrite to replace it"),
         ErrorKind::InUse if is_claimed() && busy_device == Some(false) => {
             Some("unmount or close it, or use --busy-device to change it anyway")
         }
@@ -218,13 +228,15 @@ fn hint(error: &Error, overrides: Overrides) -> Option<String> {
         ErrorKind::Limit if limits == Some(false) => {
             Some("use --ignore-limits to try it all the same")
         }
-        ErrorKind::Refused if force == Some(false) => Some("--force insists"),
         _ => None,
     };
     // QEMU's "Failed to write to keyslot 1" is none: it only says where.
     let not_ours = |hint: &str| hint.starts_with(QEMU_FAILED) || hint.starts_with(QEMU_TRY);
-    let hint = error.hint().filter(|hint| !not_ours(hint)).or(general)?;
-    Some(hint.replace('\n', " "))
+    if let Some(hint) = error.hint().filter(|hint| !not_ours(hint)).or(general) {
+        return Some(hint.replace('\n', " "));
+    }
+    let lifted_by = error.reason::<Override>().copied().map(option)?;
+    Some(format!("use {lifted_by} to do it anyway"))
 }
 
 /// Prints what is wrong with the arguments, or the help that was asked for.
@@ -261,9 +273,9 @@ pub fn usage(persona: Persona, arguments: &[OsString], error: &clap::Error) -> E
                 None => "see 'keyslot --help'".to_owned(),
             };
             let error = Error::new(ErrorKind::InvalidInput, text).with_hint(hint);
-            tell(&error, Overrides::default());
+            tell(&error, Remedies::default());
             let asked = if asks_json(arguments) { Output::Json } else { Output::Human };
-            let error = ErrorReport::new(&error, Overrides::default());
+            let error = ErrorReport::new(&error, Remedies::default());
             FailureReport { filename: None, error }.print(asked);
         }
         (Persona::QemuImg, None) => {

@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::config::edit;
 use super::location::ImageArgs;
 use super::output::{self, Report};
-use super::report::Overrides;
+use super::report::Remedies;
 use super::{ChangeArgs, Outcome, Output, Status};
 
 /// List, import, export and remove the tokens of a LUKS2 image
@@ -50,9 +50,13 @@ struct ListArgs {
 /// It needs a "type" and "keyslots"; whatever else it has is kept as it is.
 #[derive(Args)]
 struct ImportArgs {
-    /// Number of the token [default: the first that is free]; --force takes another's place
+    /// Number of the token [default: the first that is free]
     #[arg(long, value_name = "N", visible_alias = "token-id")]
     token: Option<usize>,
+
+    /// Let it take the place of another token
+    #[arg(long)]
+    replace_token: bool,
 
     /// Keyslot that it is for, instead of those in its JSON; as often as there are some
     #[arg(long, value_name = "N", visible_alias = "key-slot")]
@@ -81,8 +85,8 @@ struct ExportArgs {
     json_file: Option<PathBuf>,
 
     /// Replace an existing file
-    #[arg(long)]
-    force: bool,
+    #[arg(long, visible_alias = "force")]
+    overwrite: bool,
 
     #[command(flatten)]
     image: ImageArgs,
@@ -103,13 +107,15 @@ struct RemoveArgs {
 }
 
 impl TokenArgs {
-    /// The overrides that the command has.
-    pub fn overrides(&self) -> Overrides {
+    /// The options that admit what is refused without them.
+    pub fn remedies(&self) -> Remedies {
         match &self.command {
-            Command::List(_) => Overrides::default(),
-            Command::Export(args) => Overrides { force: Some(args.force), ..Overrides::default() },
-            Command::Import(args) => Overrides::of(&args.change),
-            Command::Remove(args) => Overrides::of(&args.change),
+            Command::List(_) => Remedies::default(),
+            Command::Export(args) => {
+                Remedies { overwrite: Some(args.overwrite), ..Remedies::default() }
+            }
+            Command::Import(args) => Remedies::of(&args.change),
+            Command::Remove(args) => Remedies::of(&args.change),
         }
     }
 
@@ -208,7 +214,7 @@ fn import(args: &ImportArgs) -> Outcome {
     if !args.keyslot.is_empty() {
         token.insert("keyslots", args.keyslot.iter().map(ToString::to_string).collect::<Value>());
     }
-    let replace = args.change.force;
+    let replace = args.change.force || args.replace_token;
     let put = Edit::PutToken { number: args.token, token, replace };
     edit(&args.image, &args.change, &[put], |before, after| {
         let is_new = |token: &&Token| {
@@ -266,7 +272,7 @@ fn export(args: &ExportArgs) -> Outcome {
         return Err(invalid(text).with_path(path).into());
     }
     // It may hold what opens a keyslot.
-    let place = Place::new(path, args.force)?.private();
+    let place = Place::new(path, args.overwrite)?.private();
     let file = place.create(text.len() as u64, Preallocation::Off)?;
     let written = file.storage().write_all_at(text.as_bytes(), 0);
     written.map_err(|error| Error::failed(Operation::Write, "the token", error).with_path(path))?;

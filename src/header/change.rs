@@ -3,6 +3,7 @@
 use super::{Edit, Header, HeldKey, Occupant, SlotChange, Stage, Staging, Template, luks1};
 use crate::crypto::{KdfKind, random};
 use crate::error::{Error, ErrorKind, Result};
+use crate::overrides::Overrides;
 
 impl Header {
     /// Whether its keyslots can be changed.
@@ -139,19 +140,19 @@ impl Header {
     ///
     /// [`ErrorKind::Refused`] if the image begins with something else, or if a damaged keyslot may
     /// have been active, and it is not forced.
-    pub fn lower_repair(&self, force: bool) -> Result<Option<(Vec<Stage>, Self)>> {
+    pub fn lower_repair(&self, overrides: Overrides) -> Result<Option<(Vec<Stage>, Self)>> {
         let wraps = |(stages, after)| (stages, Self::Luks2(after));
         match self {
             Self::Luks1(header) => {
                 let wraps = |(stages, after)| (stages, Self::Luks1(after));
-                Ok(header.lower_repair(force)?.map(wraps))
+                Ok(header.lower_repair(overrides)?.map(wraps))
             }
             Self::Luks2(header)
                 if header.warning().is_none() && header.areas_to_wipe().is_empty() =>
             {
                 Ok(None)
             }
-            Self::Luks2(header) => header.lower_repair(force).map(|it| Some(wraps(it))),
+            Self::Luks2(header) => header.lower_repair(overrides).map(|it| Some(wraps(it))),
         }
     }
 

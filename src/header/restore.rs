@@ -10,6 +10,7 @@ use super::backup::{Content, Present, Snapshot};
 use super::step::list;
 use super::{Backup, Digest, Header, Stage, Step, luks1};
 use crate::error::{Error, ErrorKind, Result};
+use crate::overrides::{Override, Overrides};
 use crate::storage::Storage;
 use crate::storage::transfer::length;
 
@@ -43,21 +44,22 @@ pub(crate) fn lower_restore(
     present: Option<&Present>,
     erased: Option<&Header>,
     backup: &Backup,
-    force: bool,
+    overrides: Overrides,
 ) -> Result<Lowered> {
     let image_len = length(storage)?;
-    check_room(backup, image_len, force)?;
+    let is_foreign = overrides.has(Override::ForeignHeader);
+    check_room(backup, image_len, is_foreign)?;
     let present = present.map(Present::header);
     let now = present.or(erased);
     let differences = now.map_or(Vec::new(), |now| differences(now, backup.header()));
     if let Some(present) = present {
         check_requirements(present)?;
     }
-    if present.is_some() || !force {
+    if present.is_some() || !is_foreign {
         check_requirements(backup.header()).map_err(|error| backup.named(error))?;
     }
-    if let Some(first) = differences.first().filter(|_| !force) {
-        return Err(refused(first).with_hint("--force restores it all the same"));
+    if let Some(first) = differences.first().filter(|_| !is_foreign) {
+        return Err(Override::ForeignHeader.refused(first.as_str()));
     }
     let is_same_volume = differences.is_empty();
     let mut warnings = differences;
@@ -66,7 +68,7 @@ pub(crate) fn lower_restore(
         None => overwrite(None, backup)?,
         Some(present) => {
             let content = Content::Image(storage);
-            replace((present, content), backup, is_same_volume, force, &mut warnings)?
+            replace((present, content), backup, is_same_volume, overrides, &mut warnings)?
         }
     };
     warn(present, backup, &fates, &mut warnings);
@@ -74,7 +76,7 @@ pub(crate) fn lower_restore(
 }
 
 /// Refuses an image that has no place for the header, or none for data behind it.
-fn check_room(backup: &Backup, image_len: u64, force: bool) -> Result<()> {
+fn check_room(backup: &Backup, image_len: u64, is_foreign: bool) -> Result<()> {
     let (end, payload) = (backup.as_bytes().len() as u64, backup.header().payload_offset());
     if end > image_len {
         let text = format!("the image has {image_len} bytes, the backup {end}");
@@ -90,8 +92,11 @@ fn check_room(backup: &Backup, image_len: u64, force: bool) -> Result<()> {
         Header::Luks1(_) if payload > image_len => {
             Err(Error::new(ErrorKind::InvalidInput, text).with_hint(hint))
         }
-        _ if force => Ok(()),
-        _ => Err(refused(&text).with_hint(format!("{hint}; --force insists"))),
+        _ if is_foreign => Ok(()),
+        _ => {
+            let hint = format!("{hint}; use --foreign-header to restore it anyway");
+            Err(Override::ForeignHeader.refused(text).with_hint(hint))
+        }
     }
 }
 
@@ -137,19 +142,23 @@ fn replace(
     (present, content): (&Header, Content<'_>),
     backup: &Backup,
     is_same_volume: bool,
-    force: bool,
+    overrides: Overrides,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Stage>> {
+    let in_place = overrides.has(Override::InPlace);
     let other = backup.content();
     match (present, backup.header()) {
         (Header::Luks1(now), Header::Luks1(then)) if is_same_volume => {
             let (now, then) =
                 (Snapshot { header: now, content }, Snapshot { header: then, content: other });
-            match now.lower_restore(&then, force) {
+            match now.lower_restore(&then, overrides) {
                 // Without the cipher no keyslot can be written, but the whole header can.
                 Err(error) if error.kind() == ErrorKind::Unsupported => {
-                    if !force {
-                        return Err(error.with_hint("use --force to overwrite the header in place"));
+                    if !in_place {
+                        let error = error.with_reason(Override::InPlace);
+                        return Err(
+                            error.with_hint("use --in-place to overwrite the header in place")
+                        );
                     }
                 }
                 result => {
@@ -163,7 +172,7 @@ fn replace(
             let (now, then) =
                 (Snapshot { header: now, content }, Snapshot { header: then, content: other });
             match now.lower_restore(&then) {
-                Err(error) if force && error.kind() == ErrorKind::NoFreeKeyslot => {}
+                Err(error) if in_place && error.kind() == ErrorKind::NoFreeKeyslot => {}
                 result => return result,
             }
         }
@@ -292,10 +301,6 @@ fn warn(
             "back as in the backup: {back}; what opened the image then opens it again, even if it was erased since"
         ));
     }
-}
-
-fn refused(text: &str) -> Error {
-    Error::new(ErrorKind::Refused, text)
 }
 
 /// As much as is written at once

@@ -6,6 +6,7 @@ use crate::amend::Plan;
 use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Edit, Header, Stage};
+use crate::overrides::Overrides;
 use crate::storage::sharing::Sharing;
 use crate::unlock::Unlocked;
 
@@ -83,16 +84,18 @@ impl Image {
     /// Writes damaged or older copies of the header again, and overwrites what an interrupted
     /// amendment left. Says whether there was anything to do.
     ///
-    /// [`ErrorKind::Refused`] if the image begins with something else and it is not forced.
-    pub fn repair(&mut self, force: bool) -> Result<bool> {
-        let result = self.try_repair(force);
+    /// [`ErrorKind::Refused`] if that would lose something, unless
+    /// [`ForeignData`](crate::Override::ForeignData), [`NewerCopy`](crate::Override::NewerCopy) or
+    /// [`LoseKey`](crate::Override::LoseKey) admits it.
+    pub fn repair(&mut self, overrides: Overrides) -> Result<bool> {
+        let result = self.try_repair(overrides);
         self.named(result)
     }
 
-    fn try_repair(&mut self, force: bool) -> Result<bool> {
+    fn try_repair(&mut self, overrides: Overrides) -> Result<bool> {
         self.must_be_writable()?;
         let header = self.header.clone();
-        let Some(lowered) = header.lower_repair(force)? else { return Ok(false) };
+        let Some(lowered) = header.lower_repair(overrides)? else { return Ok(false) };
         self.commit(&header, lowered)?;
         Ok(true)
     }

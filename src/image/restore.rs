@@ -8,6 +8,7 @@ use super::session::Session;
 use crate::container::{Container, image_format};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{self, Backup, Fate, Header, Lowered, lower_restore};
+use crate::overrides::{Override, Overrides};
 use crate::storage::sharing::Sharing;
 use crate::storage::{Access, Storage};
 
@@ -35,12 +36,12 @@ impl Restoration {
     ///
     /// [`ErrorKind::Refused`] if it is not the image that the backup was made of, and
     /// [`ErrorKind::NoFreeKeyslot`] if it can only be done in a way that an interruption would make
-    /// a loss; both unless `force` insists. An image without a valid header takes any backup that
+    /// a loss; unless [`Override::ForeignHeader`] and [`Override::InPlace`] lift them. An image without a valid header takes any backup that
     /// fits it, but with a header that lacks nothing but its magic only one of the same volume.
     pub fn open(
         path: impl AsRef<Path>,
         backup: Backup,
-        force: bool,
+        overrides: Overrides,
         options: &OpenOptions,
     ) -> Result<Self> {
         let path = path.as_ref();
@@ -52,26 +53,26 @@ impl Restoration {
             let text = "the backup and the image are the same file";
             return Err(Error::new(ErrorKind::InvalidInput, text).with_path(path));
         }
-        Self::new(container, backup, force).map_err(|error| error.with_path(path))
+        Self::new(container, backup, overrides).map_err(|error| error.with_path(path))
     }
 
     /// The same on a storage of your own. Keeping others from it meanwhile is yours too.
     pub fn on_storage(
         storage: impl Storage + 'static,
         backup: Backup,
-        force: bool,
+        overrides: Overrides,
     ) -> Result<Self> {
-        Self::new(Container::storage(Arc::new(storage)), backup, force)
+        Self::new(Container::storage(Arc::new(storage)), backup, overrides)
     }
 
-    fn new(container: Container, backup: Backup, force: bool) -> Result<Self> {
-        let present = Present::of(&container, force)?;
+    fn new(container: Container, backup: Backup, overrides: Overrides) -> Result<Self> {
+        let present = Present::of(&container, overrides)?;
         let erased = match &present {
             Present::Valid(_) => None,
             Present::Gone(_) => container.read_header_to_repair().ok(),
         };
         let storage = container.header().as_ref();
-        let lowered = lower_restore(storage, present.valid(), erased.as_ref(), &backup, force)?;
+        let lowered = lower_restore(storage, present.valid(), erased.as_ref(), &backup, overrides)?;
         Ok(Self { container, present, backup, lowered })
     }
 
@@ -122,7 +123,7 @@ impl Restoration {
 }
 
 impl Present {
-    fn of(container: &Container, force: bool) -> Result<Self> {
+    fn of(container: &Container, overrides: Overrides) -> Result<Self> {
         let storage = container.header().as_ref();
         let Err(error) = container.read_header() else {
             return Ok(Self::Valid(Box::new(header::Present::read(storage)?)));
@@ -130,7 +131,10 @@ impl Present {
         match error.kind() {
             ErrorKind::Corrupt | ErrorKind::NotLuks => Ok(Self::Gone(error)),
             // Of another version or with another hash: valid, for all we know.
-            ErrorKind::Unsupported if force && image_format(storage) != Some("qcow2") => {
+            ErrorKind::Unsupported
+                if overrides.has(Override::ForeignHeader)
+                    && image_format(storage) != Some("qcow2") =>
+            {
                 Ok(Self::Gone(error))
             }
             _ => Err(error),

@@ -8,6 +8,7 @@ use super::{Options, boolean, number, size};
 use crate::amend::{Change, Request};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kdf::{Cost, Pbkdf};
+use crate::overrides::Overrides;
 
 impl Request {
     /// Reads the options of `qemu-img amend` for LUKS; secrets are named by object.
@@ -17,12 +18,12 @@ impl Request {
         options: &Options,
         secrets: &SecretObjects,
         pbkdf: Pbkdf,
-        force: bool,
+        overrides: Overrides,
     ) -> Result<Self> {
         let sets = change_sets(options)?;
         sets.iter().try_for_each(check)?;
         let changes = sets.iter().map(|set| change(set, secrets, pbkdf)).collect::<Result<_>>()?;
-        Ok(Self { changes, force })
+        Ok(Self { changes, overrides })
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use keyslot::amend::{Change, Request};
 use keyslot::header::Header;
 use keyslot::storage::ReadOnlyBytes;
-use keyslot::{Error, Image, Limits, Passphrase};
+use keyslot::{Error, Image, Limits, Overrides, Passphrase};
 
 use super::crash;
 use super::memory::Memory;
@@ -36,7 +36,7 @@ fn amend(
     let memory = Memory::new(before, fails);
     let mut image = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
     let unlocked = image.unlock(opener).unwrap();
-    let plan = image.plan(Request { changes, force: true }).unwrap();
+    let plan = image.plan(Request { changes, overrides: Overrides::ALL }).unwrap();
     let result = image.amend(&plan, Some(&unlocked)).map(|done| assert!(!done.is_empty()));
     (memory, result)
 }

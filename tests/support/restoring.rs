@@ -8,7 +8,7 @@ use keyslot::crypto::KdfKind;
 use keyslot::header::{Backup, Fate, Header};
 use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::storage::ReadOnlyBytes;
-use keyslot::{Error, Image, Limits, Passphrase, Restoration};
+use keyslot::{Error, Image, Limits, Overrides, Passphrase, Restoration};
 
 use super::crash;
 use super::memory::{self, Memory};
@@ -41,7 +41,8 @@ pub fn changed(image: &[u8], opener: &str, changes: Vec<Change>) -> Vec<u8> {
     let mut image = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
     let unlocked = image.unlock(&secret(opener)).unwrap();
     for change in changes {
-        let plan = image.plan(Request { changes: vec![change], force: true }).unwrap();
+        let plan =
+            image.plan(Request { changes: vec![change], overrides: Overrides::ALL }).unwrap();
         image.amend(&plan, Some(&unlocked)).unwrap();
     }
     memory.bytes()
@@ -74,7 +75,10 @@ impl Scene {
     ) -> (Arc<Memory>, Result<Restoration, Error>) {
         let memory = Memory::new(image, fails);
         let backup = Backup::read(&ReadOnlyBytes(self.then.clone())).unwrap();
-        (Arc::clone(&memory), Restoration::on_storage(memory, backup, self.force))
+        (
+            Arc::clone(&memory),
+            Restoration::on_storage(memory, backup, Overrides::all_if(self.force)),
+        )
     }
 
     pub fn restore(

@@ -9,7 +9,7 @@ use keyslot::crypto::KdfKind;
 use keyslot::header::{Backup, Header, Leftover};
 use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::storage::ReadOnlyBytes;
-use keyslot::{Error, Image, Limits, Passphrase, Restoration};
+use keyslot::{Error, Image, Limits, Overrides, Passphrase, Restoration};
 
 use super::crash;
 use super::memory::{Memory, Op};
@@ -70,13 +70,13 @@ impl Twice {
     fn try_run(&self, memory: &Arc<Memory>, action: &Action) -> Result<(), Error> {
         if let Action::Restore(then) = action {
             let backup = Backup::read(&ReadOnlyBytes(then.clone())).unwrap();
-            return Restoration::on_storage(Arc::clone(memory), backup, false)?.run();
+            return Restoration::on_storage(Arc::clone(memory), backup, Overrides::NONE)?.run();
         }
         let mut image = Image::from_storage(Arc::clone(memory), Limits::NONE)?;
         let pbkdf = Pbkdf { kind: Some(KdfKind::Pbkdf2), ..Cost::Iterations(1).into() };
         let number = |keyslot: usize| Some(i64::try_from(keyslot).unwrap());
         let change = match action {
-            Action::Repair => return image.repair(false).map(drop),
+            Action::Repair => return image.repair(Overrides::NONE).map(drop),
             Action::Erase(keyslot) => Change::Erase { keyslot: number(*keyslot), old_secret: None },
             Action::Add(keyslot, new) => {
                 Change::Add { keyslot: number(*keyslot), new_secret: Ok(secret(new)), pbkdf }

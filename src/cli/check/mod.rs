@@ -15,7 +15,7 @@ use super::location::LocationArgs;
 use super::opening::{OPENER, OpeningArgs};
 use super::output::{self, Report};
 use super::progress::Spinner;
-use super::report::{ErrorReport, FailureReport, Overrides, tell};
+use super::report::{ErrorReport, FailureReport, Remedies, tell};
 use super::secrets::{Question, Secrets};
 use super::{ObjectArgs, Outcome, Output, SOURCES, Status, limits};
 
@@ -78,8 +78,8 @@ impl CheckArgs {
         }
     }
 
-    fn overrides(&self) -> Overrides {
-        Overrides { limits: Some(self.ignore_limits), ..Overrides::default() }
+    fn remedies(&self) -> Remedies {
+        Remedies { limits: Some(self.ignore_limits), ..Remedies::default() }
     }
 }
 
@@ -122,8 +122,8 @@ pub fn run(args: &CheckArgs) -> Outcome {
         });
         let told = |error: Error| {
             let error = error.with_path(path);
-            tell(&error, args.overrides());
-            ErrorReport::new(&error, args.overrides())
+            tell(&error, args.remedies());
+            ErrorReport::new(&error, args.remedies())
         };
         let next = match checked {
             Ok((unopenable, mut report)) => {

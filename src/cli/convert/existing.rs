@@ -75,7 +75,7 @@ fn existing_raw(spec: &ImageSpec, len: u64, conversion: &Conversion<'_>) -> Resu
     let is_luks = is_luks_at(file, 0);
     let is_said = conversion.args.output_format.is_some()
         || conversion.args.target_image_opts
-        || conversion.args.force;
+        || conversion.args.overwrite;
     // QEMU writes over it.
     if is_luks && !is_said {
         let hint = "-O luks writes into it, -O raw over it";

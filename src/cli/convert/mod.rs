@@ -22,14 +22,14 @@ use super::location::LocationArgs;
 use super::output::{self, Report};
 use super::progress::Progress;
 use super::qemu_format;
-use super::report::Overrides;
+use super::report::Remedies;
 use super::secrets::Secrets;
 use super::{KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, Status, check_cache};
 
 /// Convert an image: encrypt it, decrypt it, or encrypt it under a new volume key
 ///
 /// Takes the arguments of qemu-img convert for raw, LUKS1 and LUKS2 images. The target has no name until
-/// it is complete and durable, and an existing file is not replaced without --force; -n writes into
+/// it is complete and durable, and an existing file is not replaced without --overwrite; -n writes into
 /// a target that exists.
 #[derive(Args)]
 #[command(after_help = SOURCES)]
@@ -84,8 +84,8 @@ pub struct ConvertArgs {
     target_is_zero: bool,
 
     /// Replace an existing target, once its successor is complete
-    #[arg(long)]
-    force: bool,
+    #[arg(long, visible_alias = "force")]
+    overwrite: bool,
 
     /// Allow an empty new secret, with which everybody can open the target
     #[arg(long)]
@@ -145,10 +145,10 @@ pub struct ConvertArgs {
 }
 
 impl ConvertArgs {
-    /// The overrides that it has.
-    pub(super) fn overrides(&self) -> Overrides {
-        let (force, limits) = (Some(self.force), Some(self.ignore_limits));
-        Overrides { force, limits, ..Overrides::default() }
+    /// The options that admit what is refused without them.
+    pub(super) fn remedies(&self) -> Remedies {
+        let (overwrite, limits) = (Some(self.overwrite), Some(self.ignore_limits));
+        Remedies { overwrite, limits, ..Remedies::default() }
     }
 }
 

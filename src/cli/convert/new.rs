@@ -68,7 +68,7 @@ pub fn new_luks(
     conversion: &Conversion<'_>,
 ) -> Result<(Data, Option<Passphrase>)> {
     let Conversion { args, secrets, persona } = *conversion;
-    let overwrite = persona.overwrites(args.force);
+    let overwrite = persona.overwrites(args.overwrite);
     if create::is_detached(options) {
         let text = "a conversion cannot make a detached header";
         let error = Error::new(ErrorKind::Unsupported, text);
@@ -113,7 +113,7 @@ pub fn new_raw(
         // All of it is going to be written.
         space = Preallocation::Falloc;
     }
-    let overwrite = conversion.persona.overwrites(conversion.args.force);
+    let overwrite = conversion.persona.overwrites(conversion.args.overwrite);
     let mut place = Place::new(path, overwrite)?;
     if let Some(file) = source.file() {
         place = place.no_wider_than(file)?;

@@ -53,7 +53,7 @@ impl Target {
         let path = image_spec::file(name, conversion.persona)?;
         let named = |error: Error| error.with_path(&path);
         check_new(version, options, conversion).map_err(named)?;
-        let place = Place::new(&path, conversion.persona.overwrites(conversion.args.force));
+        let place = Place::new(&path, conversion.persona.overwrites(conversion.args.overwrite));
         place.map(drop).map_err(named)
     }
 

@@ -24,7 +24,7 @@ use self::target::Target;
 use super::location::LocationArgs;
 use super::opening::key_file;
 use super::progress::Spinner;
-use super::report::{Failure, Overrides};
+use super::report::{Failure, Remedies};
 use super::secrets::{Question, Secrets, check_not_empty, line_end_warning, not_both};
 use super::{
     KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, Status, image_spec, limits,
@@ -35,7 +35,7 @@ use super::{
 ///
 /// Takes the arguments of qemu-img create, for LUKS1 and for LUKS2, whose defaults are those of
 /// cryptsetup luksFormat. The file has its header and SIZE bytes of payload. An existing one is not
-/// replaced without --force, and then only when the new image is complete.
+/// replaced without --overwrite, and then only when the new image is complete.
 #[derive(Args)]
 #[command(after_help = SOURCES)]
 #[allow(clippy::struct_excessive_bools, reason = "each is an option")]
@@ -69,8 +69,8 @@ pub struct CreateArgs {
     key_file: Option<PathBuf>,
 
     /// Replace an existing file
-    #[arg(long)]
-    force: bool,
+    #[arg(long, visible_alias = "force")]
+    overwrite: bool,
 
     /// Allow an empty new secret, with which everybody can open the image
     #[arg(long)]
@@ -142,7 +142,7 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
         return Err(named(invalid(KDF_TWICE)));
     }
     let create = create_options(version, &options, &args.kdf, &args.luks).map_err(named)?;
-    let overwrite = persona.overwrites(args.force);
+    let overwrite = persona.overwrites(args.overwrite);
     let create = create.limits(limits(args.ignore_limits)).overwrite(overwrite);
     if let Some(size) = target.size() {
         create.check(size).map_err(named)?;
@@ -177,10 +177,10 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
 }
 
 impl CreateArgs {
-    /// The overrides that it has.
-    pub(super) fn overrides(&self) -> Overrides {
-        let (force, limits) = (Some(self.force), Some(self.ignore_limits));
-        Overrides { force, limits, ..Overrides::default() }
+    /// The options that admit what is refused without them.
+    pub(super) fn remedies(&self) -> Remedies {
+        let (overwrite, limits) = (Some(self.overwrite), Some(self.ignore_limits));
+        Remedies { overwrite, limits, ..Remedies::default() }
     }
 
     /// The source of the new secret, if one is given.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use keyslot::header::Backup;
-use keyslot::{Error, ErrorKind, OpenOptions, Restoration, Result};
+use keyslot::{Error, ErrorKind, OpenOptions, Override, Restoration, Result};
 
 use self::report::{BackupReport, HeaderReport, RestoreReport, Stage};
 use super::location::PartArgs;
@@ -56,7 +56,7 @@ struct BackupArgs {
 ///
 /// From FILE to IMAGE, as cp has it. FILE is one of keyslot header backup or of cryptsetup
 /// luksHeaderBackup. Says what would be replaced and asks; without a terminal it takes --yes. A
-/// backup of another image takes --force. Between two headers of the same volume an
+/// backup of another image takes --foreign-header. Between two headers of the same volume an
 /// interruption at any instant leaves an image that opens with the secrets of either. Afterwards
 /// the image opens with the secrets of the backup, with those that were erased since, too.
 #[derive(Args)]
@@ -64,7 +64,15 @@ struct RestoreArgs {
     #[command(flatten)]
     change: ChangeArgs,
 
-    /// Do not ask, and refuse all the same what --force would insist on
+    /// Restore a backup of another image, or over a copy of the header that may be newer
+    #[arg(long)]
+    foreign_header: bool,
+
+    /// Write the header in place if there is no other way: an interruption then loses secrets
+    #[arg(long)]
+    in_place: bool,
+
+    /// Do not ask, but refuse what the overrides admit
     #[arg(short, long)]
     yes: bool,
 
@@ -125,11 +133,15 @@ fn backup(args: &BackupArgs) -> Outcome {
 }
 
 fn restore(args: &RestoreArgs) -> Outcome {
-    let RestoreArgs { change, yes, part, file, image } = args;
+    let RestoreArgs { change, yes, part, file, image, .. } = args;
+    let overrides = change.overrides(&[
+        (Override::ForeignHeader, args.foreign_header),
+        (Override::InPlace, args.in_place),
+    ]);
     let asks = !change.force && !yes;
     let backup = Backup::open(file)?;
     let options = part.apply(change.open_options());
-    let restoration = Restoration::open(image, backup, change.force, &options)?;
+    let restoration = Restoration::open(image, backup, overrides, &options)?;
     if asks && !change.dry_run {
         check_terminal(image)?;
     }

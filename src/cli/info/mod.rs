@@ -19,7 +19,7 @@ use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
 use self::report::InfoReport;
 use super::location::LocationArgs;
 use super::progress::Spinner;
-use super::report::{ErrorReport, Failure, FailureReport, Overrides, tell};
+use super::report::{ErrorReport, Failure, FailureReport, Remedies, tell};
 use super::secrets::{Question, Secrets};
 use super::{
     ObjectArgs, Outcome, Output, Persona, SOURCES, Status, check, image_spec, output, qemu_format,
@@ -127,8 +127,8 @@ pub fn run(args: &InfoArgs, persona: Persona) -> Outcome {
                 }
             }
         };
-        tell(&error, Overrides::default());
-        let error = ErrorReport::new(&error, Overrides::default());
+        tell(&error, Remedies::default());
+        let error = ErrorReport::new(&error, Remedies::default());
         status = status.or(error.exit_status());
         if !is_shown {
             let filename = Some(output::filename(Path::new(name)));
@@ -204,7 +204,7 @@ fn show(
             let openable = image.header().check_openable();
             let error = openable.err().unwrap_or_else(|| check::opens_nothing(secret));
             let error = error.with_path(&spec.path);
-            report.error = Some(ErrorReport::new(&error, Overrides::default()));
+            report.error = Some(ErrorReport::new(&error, Remedies::default()));
             wrong = Some(error);
         }
         report.secret_opens = Some(opened);

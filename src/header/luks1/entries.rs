@@ -14,6 +14,7 @@ use super::{ALIGNMENT, Keyslot, Luks1Header};
 use crate::crypto::{KdfAlg, af};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Sealed, Step, material_len, text};
+use crate::overrides::{Override, Overrides};
 
 /// Entry of a keyslot, as it is written.
 #[derive(Clone, Debug)]
@@ -147,8 +148,8 @@ impl Luks1Header {
     /// The header with its damaged entries inactive and in their places; `None`, if there are none.
     ///
     /// [`ErrorKind::Refused`] for an entry whose state is neither active nor inactive, without
-    /// `force`; [`ErrorKind::Corrupt`] if the place of one cannot be told.
-    pub(super) fn mend(&self, force: bool) -> Result<Option<Self>> {
+    /// [`Override::LoseKey`]; [`ErrorKind::Corrupt`] if the place of one cannot be told.
+    pub(super) fn mend(&self, overrides: Overrides) -> Result<Option<Self>> {
         let mut raw = self.raw.clone();
         // That an area is not in the file is no damage of the entry.
         let damage = validate(&raw, u64::MAX)?.damage;
@@ -159,10 +160,11 @@ impl Luks1Header {
         }
         for &(index, why) in &damaged {
             let state = raw.keyslots[index].state.get();
-            if state != INACTIVE && !force {
+            if state != INACTIVE && !overrides.has(Override::LoseKey) {
                 let text = format!("{why}: keyslot {index} may have been active");
-                return Err(Error::new(ErrorKind::Refused, text)
-                    .with_hint("'keyslot repair --force' makes it inactive"));
+                return Err(Override::LoseKey
+                    .refused(text)
+                    .with_hint("'keyslot repair --lose-key' makes it inactive"));
             }
         }
         let places = self.places();

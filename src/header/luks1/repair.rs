@@ -5,15 +5,16 @@ use super::raw::ACTIVE;
 use super::steps::{Lowering, Order};
 use crate::error::Result;
 use crate::header::{Leftover, Stage, Step};
+use crate::overrides::Overrides;
 
 impl Luks1Header {
     /// The writes that finish or take back what an interrupted amendment left, and put damaged
     /// entries right.
     pub(in crate::header) fn lower_repair(
         &self,
-        force: bool,
+        overrides: Overrides,
     ) -> Result<Option<(Vec<Stage>, Self)>> {
-        let mended = self.mend(force)?;
+        let mended = self.mend(overrides)?;
         if self.leftovers().is_empty() && mended.is_none() {
             return Ok(None);
         }

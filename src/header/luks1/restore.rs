@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::header::backup::Snapshot;
 use crate::header::step::list;
 use crate::header::{Leftover, Scheme, Sealed, SlotChange, Stage, Staging, Step};
+use crate::overrides::{Override, Overrides};
 
 impl Luks1Header {
     /// Where the last area ends, rounded up, but before the payload.
@@ -76,21 +77,27 @@ impl Snapshot<'_, Luks1Header> {
     /// what is to be said of them.
     ///
     /// [`ErrorKind::NoFreeKeyslot`] if there are not enough free keyslots for those that are to be
-    /// replaced, and nobody insists.
-    pub fn lower_restore(&self, backup: &Self, force: bool) -> Result<(Vec<Stage>, Vec<String>)> {
+    /// replaced, without [`Override::InPlace`].
+    pub fn lower_restore(
+        &self,
+        backup: &Self,
+        overrides: Overrides,
+    ) -> Result<(Vec<Stage>, Vec<String>)> {
         let sorted = Sorted::new(self, backup)?;
         let Sorted { replaced, spares, .. } = &sorted;
         let mut warnings = Vec::new();
         let (mut stages, after) = if spares.len() >= replaced.len() {
             self.lower_by_way_of_spares(backup, &sorted)?
-        } else if force {
+        } else if overrides.has(Override::InPlace) {
             warnings.push(sorted.warning());
             self.header.lower_known(&sorted.one_by_one(backup)?)?
         } else {
             let (count, replaced) = (spares.len(), list(replaced));
             let text = format!("{count} free keyslots are too few to replace {replaced} safely");
-            return Err(Error::new(ErrorKind::NoFreeKeyslot, text)
-                .with_hint("erase others first; forced, a crash meanwhile may lose secrets"));
+            let error = Error::new(ErrorKind::NoFreeKeyslot, text).with_reason(Override::InPlace);
+            return Err(error.with_hint(
+                "erase others first, or use --in-place: a crash meanwhile then may lose secrets",
+            ));
         };
         stages.extend(after.rename(backup.header));
         Ok((stages, warnings))

@@ -50,15 +50,18 @@ impl Luks2Header {
     /// Whether the metadata may be written: cryptsetup refuses the same.
     pub(in crate::header) fn check_amendable(&self) -> Result<()> {
         self.check_requirements()?;
-        let refused = |text: &str, hint| Err(Error::new(ErrorKind::Refused, text).with_hint(hint));
         if let Some(unread) = &self.unread {
             let text = format!("{unread}; it may be newer than the other, which would replace it");
-            return refused(&text, "'keyslot repair --force' replaces it");
+            let error = Error::new(ErrorKind::Refused, text);
+            return Err(error.with_hint("'keyslot repair --newer-copy' replaces it"));
         }
         if self.is_foreign {
             let text =
                 "the image does not begin with a LUKS header: there is only a secondary copy";
-            return refused(text, "'keyslot repair --force' writes the primary copy again");
+            let error = Error::new(ErrorKind::Refused, text);
+            return Err(
+                error.with_hint("'keyslot repair --foreign-data' writes the primary copy again")
+            );
         }
         Ok(())
     }

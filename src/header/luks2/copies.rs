@@ -328,7 +328,7 @@ fn neither(primary: &Error, secondary: &Error) -> Error {
 /// The error of a header whose magic is erased in both copies.
 pub(super) fn erased_error() -> Error {
     corrupt(format!("LUKS2 header: {ERASED}"))
-        .with_hint("use 'keyslot repair --force' to put it back: both copies are whole otherwise")
+        .with_hint("'keyslot repair --foreign-data' puts it back: both copies are whole otherwise")
 }
 
 /// What a JSON parser says belongs to it.

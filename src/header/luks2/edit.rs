@@ -57,7 +57,7 @@ impl Draft {
             let len = text.len();
             let text = format!("metadata of {len} bytes does not fit the {area_len} bytes it has");
             return Err(Error::new(ErrorKind::Refused, text)
-                .with_hint("a keyslot or a token less makes room, force does not"));
+                .with_hint("a keyslot or a token less makes room, --force does not"));
         }
         let mut area = text.into_bytes();
         area.resize(area_len, 0);

@@ -8,6 +8,7 @@ use super::{Luks2Header, Metadata};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Edit, Priority, Stage};
 use crate::json::{Object, Value};
+use crate::overrides::Override;
 
 impl Luks2Header {
     /// The writes that make these changes, in one commit, and the header after them.
@@ -84,7 +85,7 @@ fn free_number(tokens: &Object, asked: Option<usize>, replace: bool) -> Result<u
         Some(number) if replace || is_free(&number) => Ok(number),
         Some(number) => {
             let text = format!("there is a token {number}");
-            Err(Error::new(ErrorKind::Refused, text))
+            Err(Override::ReplaceToken.refused(text))
         }
         None => (0..TOKENS)
             .find(is_free)

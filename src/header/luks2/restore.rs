@@ -12,6 +12,7 @@ use super::{Luks2Header, Slot, keyslot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::backup::Snapshot;
 use crate::header::{Stage, Step};
+use crate::overrides::Override;
 
 impl Luks2Header {
     /// Where the last byte that an area can have is.
@@ -180,8 +181,10 @@ impl Snapshot<'_, Luks2Header> {
         let text = format!(
             "no room for keyslot {number} of the backup: no gap between areas has {size} bytes"
         );
-        Err(Error::new(ErrorKind::NoFreeKeyslot, text)
-            .with_hint("erase a keyslot first; forced, a crash meanwhile may lose all secrets"))
+        let error = Error::new(ErrorKind::NoFreeKeyslot, text).with_reason(Override::InPlace);
+        Err(error.with_hint(
+            "erase a keyslot first, or use --in-place: a crash meanwhile then may lose all secrets",
+        ))
     }
 }
 

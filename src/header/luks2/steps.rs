@@ -11,6 +11,7 @@ use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::step::{list, unchanged};
 use crate::header::{Sealed, SlotChange, Stage, Staging, Step};
+use crate::overrides::{Override, Overrides};
 use crate::storage::check_room;
 
 impl Luks2Header {
@@ -65,17 +66,26 @@ impl Luks2Header {
     }
 
     /// What it takes to bring both copies into order, and to overwrite what is left to be.
-    pub(in crate::header) fn lower_repair(&self, force: bool) -> Result<(Vec<Stage>, Self)> {
-        if !force {
-            let text = match &self.unread {
-                Some(unread) => format!("{unread}; it may be newer than the other"),
-                None if self.is_foreign => "the image begins with something else than a LUKS header, which would be overwritten".to_owned(),
-                None if self.is_erased => "the image may have been given to something else: the magic of its header is erased".to_owned(),
-                None => String::new(),
-            };
-            if !text.is_empty() {
-                return Err(Error::new(ErrorKind::Refused, text));
+    pub(in crate::header) fn lower_repair(
+        &self,
+        overrides: Overrides,
+    ) -> Result<(Vec<Stage>, Self)> {
+        let refusal = match &self.unread {
+            Some(unread) => {
+                Some((Override::NewerCopy, format!("{unread}; it may be newer than the other")))
             }
+            None if self.is_foreign => Some((
+                Override::ForeignData,
+                "the image begins with something else than a LUKS header, which would be overwritten".to_owned(),
+            )),
+            None if self.is_erased => Some((
+                Override::ForeignData,
+                "the image may have been given to something else: the magic of its header is erased".to_owned(),
+            )),
+            None => None,
+        };
+        if let Some((needed, text)) = refusal.filter(|(needed, _)| !overrides.has(*needed)) {
+            return Err(needed.refused(text));
         }
         let mut writer = Writer::new(self)?;
         writer.done.push_str("both copies of the header are written; ");

@@ -89,7 +89,7 @@ impl CreateOptions {
                 let text =
                     format!("byte {} of the header's place is used", data.start + used as u64);
                 return Err(Error::new(ErrorKind::Refused, text)
-                    .with_hint("use --force if what is there may be lost"));
+                    .with_hint("use --overwrite if what is there may be lost"));
             }
             at = end;
         }
