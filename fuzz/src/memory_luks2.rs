@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::{LazyLock, OnceLock};
 
 use keyslot::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen, KdfAlg};
-use keyslot::header::{Header, NewDigest, Scheme, Sealed};
+use keyslot::header::{Header, OwnedDigest, Scheme, Sealed};
 use keyslot::unlock::{new_digest, seal, unlock_keyslot};
 use keyslot::{Limits, Unlocked, VolumeKey};
 use serde_json::{Map, Value, json};
@@ -101,8 +101,8 @@ fn write_copies(bytes: &mut [u8], text: &str) {
 }
 
 /// The other key and the volume key, with their digests.
-fn keys() -> &'static [(VolumeKey, NewDigest); 2] {
-    static KEYS: LazyLock<[(VolumeKey, NewDigest); 2]> = LazyLock::new(|| {
+fn keys() -> &'static [(VolumeKey, OwnedDigest); 2] {
+    static KEYS: LazyLock<[(VolumeKey, OwnedDigest); 2]> = LazyLock::new(|| {
         [32, 16].map(|len| {
             let key = VolumeKey::random(len).expect("random bytes");
             let digest = new_digest(HashAlg::Sha256, &key, 1).expect("random bytes");
@@ -126,7 +126,7 @@ fn sealed(slot: &Slot) -> &'static Sealed {
     SEALED[usize::from(slot.is_bound)][slot.secret].get_or_init(seal)
 }
 
-fn digest(digest: &NewDigest, keyslots: &[String], segments: &[&str]) -> Value {
+fn digest(digest: &OwnedDigest, keyslots: &[String], segments: &[&str]) -> Value {
     json!({
         "type": "pbkdf2", "keyslots": keyslots, "segments": segments, "hash": "sha256",
         "iterations": digest.iterations, "salt": base64(&digest.salt),

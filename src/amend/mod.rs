@@ -5,11 +5,13 @@
 //! several changes at once, and erasing by index without a secret are ours.
 
 mod commit;
+mod new_secret;
 mod picture;
 mod plan;
 mod request;
 mod warnings;
 
 pub(crate) use commit::commit;
+pub use new_secret::NewSecret;
 pub use plan::{Plan, PlannedChange};
 pub use request::{Change, Request};

@@ -2,14 +2,12 @@
 //!
 //! What differs between the first state and the last of a picture of the keyslots is the plan.
 
-use super::Request;
 use super::picture::{Opens, Picture, Slot};
 use super::warnings::{kept_token, removed_token};
+use super::{NewSecret, Request};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, Leftover, Occupant, Staging};
-use crate::kdf::Pbkdf;
 use crate::overrides::{Override, Overrides};
-use crate::secret::Passphrase;
 
 /// An amendment that passed all checks: what becomes of which keyslot.
 #[derive(Debug)]
@@ -31,9 +29,7 @@ pub enum PlannedChange {
         /// Index of the keyslot
         keyslot: usize,
         /// What it will open with
-        secret: Passphrase,
-        /// Its KDF, and how long that shall take
-        pbkdf: Pbkdf,
+        new: NewSecret,
     },
     /// A keyslot becomes inactive (or is so) and its key material is overwritten.
     Erase {
@@ -45,9 +41,7 @@ pub enum PlannedChange {
         /// Index of the keyslot
         keyslot: usize,
         /// What it will open with
-        secret: Passphrase,
-        /// Its KDF, and how long that shall take
-        pbkdf: Pbkdf,
+        new: NewSecret,
         /// What keeps the image openable meanwhile
         staging: Staging,
         /// Whether the keyslot was erased first and has nothing of the old one but its index
@@ -124,7 +118,7 @@ impl Plan {
         rewipe: &[usize],
         overrides: Overrides,
     ) -> Result<Self> {
-        let mut after = settle_kdfs(header, after)?;
+        let mut after = settle(header, after)?;
         let mut plan = Self {
             header: header.clone(),
             changes: Vec::new(),
@@ -137,10 +131,10 @@ impl Plan {
         let mut replacements = Vec::new();
         for (keyslot, slot) in after.into_iter().enumerate() {
             match (before[keyslot], slot) {
-                (false, Slot::New { secret, pbkdf, .. }) => {
-                    plan.changes.push(PlannedChange::Add { keyslot, secret, pbkdf });
+                (false, After::New { new, .. }) => {
+                    plan.changes.push(PlannedChange::Add { keyslot, new });
                 }
-                (true, Slot::New { secret, pbkdf, is_new }) => {
+                (true, After::New { new, is_new }) => {
                     let staging = stagings.next().unwrap_or(Staging::InPlace);
                     if staging == Staging::InPlace && !overrides.has(Override::InPlace) {
                         let what = header.no_room();
@@ -156,19 +150,13 @@ impl Plan {
                             .with_reason(Override::InPlace);
                         return Err(error.with_hint(hint));
                     }
-                    replacements.push(PlannedChange::Replace {
-                        keyslot,
-                        secret,
-                        pbkdf,
-                        staging,
-                        is_new,
-                    });
+                    replacements.push(PlannedChange::Replace { keyslot, new, staging, is_new });
                 }
-                (true, Slot::Free) => plan.changes.push(PlannedChange::Erase { keyslot }),
-                (false, Slot::Free) if rewipe.contains(&keyslot) => {
+                (true, After::Free) => plan.changes.push(PlannedChange::Erase { keyslot }),
+                (false, After::Free) if rewipe.contains(&keyslot) => {
                     plan.changes.push(PlannedChange::Erase { keyslot });
                 }
-                (false, Slot::Free) | (_, Slot::Old) => {}
+                (false, After::Free) | (_, After::Old) => {}
             }
         }
         plan.changes.append(&mut replacements);
@@ -178,13 +166,13 @@ impl Plan {
 
     /// Erases the staging keyslot that an earlier, interrupted replacement of the same keyslot left:
     /// its secret would stay valid unnoticed.
-    fn take_back(&mut self, after: &mut [Slot]) {
+    fn take_back(&mut self, after: &mut [After]) {
         for leftover in self.header.leftovers() {
             if let Leftover::Staging { keyslot, staging } = leftover
-                && matches!(after[keyslot], Slot::New { .. })
-                && matches!(after[staging], Slot::Old)
+                && matches!(after[keyslot], After::New { .. })
+                && matches!(after[staging], After::Old)
             {
-                after[staging] = Slot::Free;
+                after[staging] = After::Free;
                 self.warnings.push(format!(
                     "keyslot {staging} is erased too: an interrupted replacement of keyslot {keyslot} left its new secret there"
                 ));
@@ -193,12 +181,12 @@ impl Plan {
     }
 
     /// What keeps each replaced keyslot's key at hand, in the order of their indices.
-    fn arrange(header: &Header, before: &[bool], after: &[Slot]) -> Result<Vec<Staging>> {
-        let find = |was: bool, is: fn(&Slot) -> bool| -> Vec<usize> {
+    fn arrange(header: &Header, before: &[bool], after: &[After]) -> Result<Vec<Staging>> {
+        let find = |was: bool, is: fn(&After) -> bool| -> Vec<usize> {
             (0..after.len()).filter(|&it| before[it] == was && is(&after[it])).collect()
         };
-        let is_new: fn(&Slot) -> bool = |slot| matches!(slot, Slot::New { .. });
-        let is_free: fn(&Slot) -> bool = |slot| matches!(slot, Slot::Free);
+        let is_new: fn(&After) -> bool = |slot| matches!(slot, After::New { .. });
+        let is_free: fn(&After) -> bool = |slot| matches!(slot, After::Free);
         let (erased, free) = (find(true, is_free), find(false, is_free));
         // One that is free already can be reserved before anything changes.
         // The last, because cryptsetup, which takes no lock on LUKS1, adds to the first.
@@ -232,12 +220,22 @@ fn check_occupants(
     Ok(())
 }
 
-/// Says of each new secret which KDF it has. Refuses one that the header cannot have, or nobody can.
-fn settle_kdfs(header: &Header, mut slots: Vec<Slot>) -> Result<Vec<Slot>> {
-    for (keyslot, slot) in slots.iter_mut().enumerate() {
-        if let Slot::New { pbkdf, is_new, .. } = slot {
+/// A keyslot as the plan leaves it.
+enum After {
+    Free,
+    Old,
+    New { new: NewSecret, is_new: bool },
+}
+
+/// Settles how each new secret's keyslot is made. Refuses a KDF that the header cannot have, and
+/// numbers that no keyslot can have.
+fn settle(header: &Header, slots: Vec<Slot>) -> Result<Vec<After>> {
+    let settled = slots.into_iter().enumerate().map(|(keyslot, slot)| match slot {
+        Slot::Free => Ok(After::Free),
+        Slot::Old => Ok(After::Old),
+        Slot::New { secret, mut pbkdf, is_new } => {
             let template =
-                if *is_new { header.new_template()? } else { header.template(keyslot)? };
+                if is_new { header.new_template()? } else { header.template(keyslot)? };
             let kind = pbkdf.kind.insert(pbkdf.kind_or(template.kdf));
             if !header.has_kdf(*kind) {
                 let text = "LUKS1 supports only pbkdf2";
@@ -252,7 +250,8 @@ fn settle_kdfs(header: &Header, mut slots: Vec<Slot>) -> Result<Vec<Slot>> {
                 return Err(Error::new(ErrorKind::InvalidInput, text));
             }
             pbkdf.check(template.kdf)?;
+            Ok(After::New { new: NewSecret { secret, pbkdf, template, kdf: None }, is_new })
         }
-    }
-    Ok(slots)
+    });
+    settled.collect()
 }

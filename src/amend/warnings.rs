@@ -11,12 +11,12 @@ impl Plan {
         // QEMU opens no LUKS2 image.
         let is_luks1 = self.header.luks2().is_none();
         for change in &self.changes {
-            let (PlannedChange::Add { keyslot, secret, .. }
-            | PlannedChange::Replace { keyslot, secret, .. }) = change
+            let (PlannedChange::Add { keyslot, new } | PlannedChange::Replace { keyslot, new, .. }) =
+                change
             else {
                 continue;
             };
-            if is_luks1 && !secret.is_qemu_compatible() {
+            if is_luks1 && !new.secret.is_qemu_compatible() {
                 self.warnings.push(format!(
                     "QEMU cannot use the new secret of keyslot {keyslot}: it is not UTF-8 text without NUL"
                 ));

@@ -170,11 +170,11 @@ impl Amendment {
             self.check_kept(&plan)?;
         }
         for change in plan.changes() {
-            if let PlannedChange::Add { keyslot, pbkdf, .. }
-            | PlannedChange::Replace { keyslot, pbkdf, .. } = change
+            if let PlannedChange::Add { keyslot, new, .. }
+            | PlannedChange::Replace { keyslot, new, .. } = change
             {
                 let default = self.image.header().template(*keyslot)?.kdf;
-                check_count(pbkdf, default).map_err(|error| error.with_path(&self.path))?;
+                check_count(&new.pbkdf, default).map_err(|error| error.with_path(&self.path))?;
             }
         }
         if plan.needs_volume_key() && !is_unlocked {

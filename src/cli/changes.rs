@@ -72,15 +72,15 @@ impl KeyslotChange {
     /// A change that would be made. (`None` for a kind that this command does not know.)
     pub fn planned(change: &PlannedChange) -> Option<Self> {
         Some(match change {
-            PlannedChange::Add { keyslot, pbkdf, .. } => {
-                Self::new(Action::Add, *keyslot, Some(KdfCost::planned(pbkdf)))
+            PlannedChange::Add { keyslot, new, .. } => {
+                Self::new(Action::Add, *keyslot, Some(KdfCost::planned(&new.pbkdf)))
             }
-            PlannedChange::Replace { keyslot, pbkdf, staging, .. } => {
+            PlannedChange::Replace { keyslot, new, staging, .. } => {
                 let staging = match staging {
                     Staging::Keyslot(staging) => Some(*staging),
                     _ => None,
                 };
-                let kdf = Some(KdfCost::planned(pbkdf));
+                let kdf = Some(KdfCost::planned(&new.pbkdf));
                 Self { staging, ..Self::new(Action::Replace, *keyslot, kdf) }
             }
             PlannedChange::Erase { keyslot } => Self::new(Action::Erase, *keyslot, None),

@@ -27,7 +27,7 @@ impl Header {
     }
 
     /// What a new key in this keyslot is made by: the keyslot's own parameters where it has some.
-    pub fn template(&self, keyslot: usize) -> Result<Template<'_>> {
+    pub fn template(&self, keyslot: usize) -> Result<Template> {
         match self {
             Self::Luks1(header) => header.template(),
             Self::Luks2(header) => header.template(keyslot),
@@ -35,7 +35,7 @@ impl Header {
     }
 
     /// What a new key in a keyslot that is not in use is made by.
-    pub fn new_template(&self) -> Result<Template<'_>> {
+    pub fn new_template(&self) -> Result<Template> {
         match self {
             Self::Luks1(header) => header.template(),
             Self::Luks2(header) => header.new_template(),

@@ -1,26 +1,33 @@
-//! The digest of a new volume key.
+//! A digest that does not borrow from a header.
 
 use super::Digest;
 use crate::crypto::HashAlg;
 
-/// Digest of a new volume key, from which a [LUKS1](super::luks1::Luks1Header::build) or a
-/// [LUKS2](super::luks2::Luks2Header::build) header is built.
+/// Digest of a volume key: a new one, from which a [LUKS1](super::luks1::Luks1Header::build) or a
+/// [LUKS2](super::luks2::Luks2Header::build) header is built, or a copy of one in a header.
 #[derive(Clone, Debug)]
-pub struct NewDigest {
+pub struct OwnedDigest {
     /// Hash of the HMAC
     pub hash: HashAlg,
     /// Iteration count
     pub iterations: u32,
-    /// Salt
-    pub salt: [u8; 32],
-    /// PBKDF2 output, 20 to 64 bytes. LUKS2 stores all of it, LUKS1 the first 20 bytes
+    /// Salt. A new digest has 32 bytes
+    pub salt: Vec<u8>,
+    /// PBKDF2 output. A new digest has 20 to 64 bytes: LUKS2 stores all of them, LUKS1 the first 20
     pub value: Vec<u8>,
 }
 
-impl NewDigest {
+impl OwnedDigest {
     /// View of the digest, to check a candidate for the key against.
-    pub fn digest(&self) -> Digest<'_> {
+    pub fn view(&self) -> Digest<'_> {
         let Self { hash, iterations, salt, value } = self;
         Digest { hash: *hash, iterations: *iterations, salt, value }
+    }
+}
+
+impl From<Digest<'_>> for OwnedDigest {
+    fn from(digest: Digest<'_>) -> Self {
+        let Digest { hash, iterations, salt, value } = digest;
+        Self { hash, iterations, salt: salt.to_vec(), value: value.to_vec() }
     }
 }

@@ -18,7 +18,7 @@ use std::io;
 
 pub use backup::Backup;
 pub(crate) use backup::Present;
-pub use digest::NewDigest;
+pub use digest::OwnedDigest;
 pub use edit::Edit;
 pub use restore::Fate;
 pub(crate) use restore::{Lowered, lower_restore};

@@ -1,5 +1,6 @@
 //! What all formats say of a keyslot.
 
+use super::OwnedDigest;
 use crate::crypto::{CipherSpec, HashAlg, KdfAlg, KdfKind};
 
 /// One keyslot: active, or in LUKS1 maybe not. LUKS2 has none that are not.
@@ -91,7 +92,7 @@ impl Occupant {
 
 /// What a new key in a keyslot is made by, but for its KDF's cost.
 #[derive(Clone, Debug)]
-pub struct Template<'a> {
+pub struct Template {
     /// How its key material is encrypted
     pub encryption: CipherSpec,
     /// Hash of the anti-forensic split
@@ -103,7 +104,7 @@ pub struct Template<'a> {
     /// Hash of PBKDF2, if it is that
     pub hash: HashAlg,
     /// What the key is checked against, if that is known yet
-    pub digest: Option<Digest<'a>>,
+    pub digest: Option<OwnedDigest>,
 }
 
 /// A range of the image.

@@ -2,10 +2,10 @@
 //! lock.
 
 use super::{Done, Image};
-use crate::amend::{Plan, PlannedChange, Request};
+use crate::amend::{NewSecret, Plan, PlannedChange, Request};
 use crate::crypto::{Argon2Variant, KdfAlg, KdfKind};
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{Header, Scheme, Sealed, SlotChange, Template, material_len};
+use crate::header::{Sealed, SlotChange, Template, material_len};
 use crate::kdf::{Cost, Pbkdf};
 use crate::secret::Passphrase;
 use crate::storage::check_room;
@@ -29,39 +29,35 @@ impl Image {
             }
             Ok(opened)
         };
-        let plan = self.named(Plan::new(&self.header, request, &mut opens))?;
-        self.named(self.must_fit(&plan))?;
-        Ok(plan)
+        let plan = Plan::new(&self.header, request, &mut opens);
+        self.named(plan.and_then(|plan| self.settled(plan)))
     }
 
-    /// Refuses a plan that cannot be written: key material of the same size, and metadata of the same
-    /// length to a few digits, are lowered as they will be.
-    fn must_fit(&self, plan: &Plan) -> Result<()> {
-        let mut changes = Vec::new();
-        for change in plan.changes() {
-            let (keyslot, pbkdf) = match *change {
-                PlannedChange::Erase { keyslot } => {
-                    changes.push(SlotChange::Deactivate { keyslot });
-                    continue;
-                }
-                PlannedChange::Add { keyslot, pbkdf, .. }
-                | PlannedChange::Replace { keyslot, pbkdf, .. } => (keyslot, pbkdf),
-            };
-            let template = template(&plan.header, change)?;
-            let kdf = match pbkdf.cost {
-                Cost::Iterations(_) => self.settle(keyslot, &pbkdf, &template)?,
-                Cost::Time(_) => usual(&pbkdf, &template),
-            };
+    /// The plan with the KDFs that take no calibration. Refuses a plan that cannot be written: it is
+    /// lowered with key material of the same size, and metadata of the same length to a few digits.
+    fn settled(&self, mut plan: Plan) -> Result<Plan> {
+        for change in &mut plan.changes {
+            if let PlannedChange::Add { keyslot, new } | PlannedChange::Replace { keyslot, new, .. } =
+                change
+                && matches!(new.pbkdf.cost, Cost::Iterations(_))
+            {
+                new.kdf = Some(self.kdf(*keyslot, new)?);
+            }
+        }
+        let changes = slot_changes(&plan, |_, new| {
+            let NewSecret { pbkdf, template, .. } = new;
             let len = u32::try_from(template.key_size).map_or(u64::MAX, material_len);
             let len = usize::try_from(len).unwrap_or(usize::MAX);
             check_room(len.saturating_mul(2)).map_err(|e| Error::io("make key material", e))?;
-            let material = vec![0; len].into();
-            let (key_size, salt) = (template.key_size, [0; 32]);
-            let scheme = scheme(template, &pbkdf, kdf);
-            let sealed = Sealed { scheme, salt, key_size, material };
-            changes.push(slot_change(change, sealed));
-        }
-        plan.header.lower_with(&changes, plan.keep_tokens).map(drop)
+            Ok(Sealed {
+                scheme: new.scheme(new.kdf.unwrap_or_else(|| usual(pbkdf, template))),
+                salt: [0; 32],
+                key_size: template.key_size,
+                material: vec![0; len].into(),
+            })
+        })?;
+        plan.header.lower_with(&changes, plan.keep_tokens)?;
+        Ok(plan)
     }
 
     /// The changes of a plan with their key material, and what is to be said of them.
@@ -70,68 +66,64 @@ impl Image {
         plan: &Plan,
         unlocked: Option<&Unlocked>,
     ) -> Result<(Vec<SlotChange>, Vec<Done>)> {
-        let (mut changes, mut all_done) = (Vec::new(), Vec::new());
-        for change in plan.changes() {
-            let (keyslot, secret, pbkdf) = match change {
-                PlannedChange::Erase { keyslot } => {
-                    changes.push(SlotChange::Deactivate { keyslot: *keyslot });
-                    all_done.push(Done::Erased { keyslot: *keyslot });
-                    continue;
-                }
-                PlannedChange::Add { keyslot, secret, pbkdf }
-                | PlannedChange::Replace { keyslot, secret, pbkdf, .. } => {
-                    (*keyslot, secret, pbkdf)
-                }
-            };
-            let template = template(&plan.header, change)?;
+        let changes = slot_changes(plan, |keyslot, new| {
             let Some(unlocked) = unlocked else {
                 let text = format!("the volume key is needed to write keyslot {keyslot}");
-                return Err(Error::new(ErrorKind::InvalidInput, text));
+                return Err(Error::new(ErrorKind::InvalidInput, text).with_keyslot(keyslot));
             };
-            if !template.digest.as_ref().is_some_and(|digest| unlocked.is_of(digest)) {
+            let digest = new.template.digest.as_ref();
+            if !digest.is_some_and(|digest| unlocked.is_of(&digest.view())) {
                 self.must_own(unlocked)?;
                 let text = format!("keyslot {keyslot} holds another key than the one unlocked");
-                return Err(Error::new(ErrorKind::InvalidInput, text));
+                return Err(Error::new(ErrorKind::InvalidInput, text).with_keyslot(keyslot));
             }
-            let kdf = self.settle(keyslot, pbkdf, &template)?;
+            let kdf = new.kdf.map_or_else(|| self.kdf(keyslot, new), Ok)?;
             let salt = plan.header.salt(keyslot)?;
-            let scheme = scheme(template, pbkdf, kdf);
-            let sealed = seal_with_salt(&scheme, salt, unlocked.volume_key(), secret)?;
-            all_done.push(match change {
-                PlannedChange::Replace { .. } => Done::Replaced { keyslot, kdf },
-                _ => Done::Added { keyslot, kdf },
-            });
-            changes.push(slot_change(change, sealed));
-        }
-        Ok((changes, all_done))
+            seal_with_salt(&new.scheme(kdf), salt, unlocked.volume_key(), &new.secret)
+        })?;
+        let done = changes.iter().map(|change| match change {
+            SlotChange::Activate { keyslot, sealed } => {
+                Done::Added { keyslot: *keyslot, kdf: sealed.scheme.kdf }
+            }
+            SlotChange::Deactivate { keyslot } => Done::Erased { keyslot: *keyslot },
+            SlotChange::Replace { keyslot, sealed, .. } => {
+                Done::Replaced { keyslot: *keyslot, kdf: sealed.scheme.kdf }
+            }
+        });
+        let done = done.collect();
+        Ok((changes, done))
     }
 
     /// The KDF of a new secret, calibrated if a time is asked for.
-    fn settle(&self, keyslot: usize, pbkdf: &Pbkdf, template: &Template<'_>) -> Result<KdfAlg> {
-        let kdf = pbkdf.settle(template);
+    fn kdf(&self, keyslot: usize, new: &NewSecret) -> Result<KdfAlg> {
+        let kdf = new.pbkdf.settle(&new.template);
         let kdf = kdf.map_err(|e| e.with_hint(format!("Failed to write to keyslot {keyslot}")))?;
         let limits = self.options.limits;
         let what = format_args!("the new secret of keyslot {keyslot}");
-        limits.admit_new(what, kdf, template.encryption.key_size())?;
+        limits.admit_new(what, kdf, new.template.encryption.key_size())?;
         Ok(kdf)
     }
 }
 
-/// How the key of a change is put into its keyslot: as in the one it replaces, or as in a new one.
-fn template<'a>(header: &'a Header, change: &PlannedChange) -> Result<Template<'a>> {
-    match *change {
-        PlannedChange::Replace { keyslot, is_new: false, .. } => header.template(keyslot),
-        _ => header.new_template(),
-    }
-}
-
-fn scheme(template: Template<'_>, pbkdf: &Pbkdf, kdf: KdfAlg) -> Scheme {
-    let af_hash = pbkdf.hash.unwrap_or(template.af_hash);
-    Scheme { kdf, encryption: template.encryption, af_hash }
+/// The changes of a plan, with the key material that `sealed` makes for each new secret.
+fn slot_changes(
+    plan: &Plan,
+    mut sealed: impl FnMut(usize, &NewSecret) -> Result<Sealed>,
+) -> Result<Vec<SlotChange>> {
+    let changes = plan.changes().iter().map(|change| match *change {
+        PlannedChange::Add { keyslot, ref new } => {
+            Ok(SlotChange::Activate { keyslot, sealed: sealed(keyslot, new)? })
+        }
+        PlannedChange::Erase { keyslot } => Ok(SlotChange::Deactivate { keyslot }),
+        PlannedChange::Replace { keyslot, ref new, staging, is_new } => {
+            Ok(SlotChange::Replace { keyslot, sealed: sealed(keyslot, new)?, staging, is_new })
+        }
+    });
+    changes.collect()
 }
 
 /// About what calibration comes to, for the length of its numbers.
-fn usual(pbkdf: &Pbkdf, template: &Template<'_>) -> KdfAlg {
+fn usual(pbkdf: &Pbkdf, template: &Template) -> KdfAlg {
     let argon2 = |variant| KdfAlg::Argon2 {
         variant,
         time: 4,
@@ -145,15 +137,5 @@ fn usual(pbkdf: &Pbkdf, template: &Template<'_>) -> KdfAlg {
         }
         KdfKind::Argon2i => argon2(Argon2Variant::Argon2i),
         KdfKind::Argon2id => argon2(Argon2Variant::Argon2id),
-    }
-}
-
-fn slot_change(change: &PlannedChange, sealed: Sealed) -> SlotChange {
-    match *change {
-        PlannedChange::Replace { keyslot, staging, is_new, .. } => {
-            SlotChange::Replace { keyslot, sealed, staging, is_new }
-        }
-        PlannedChange::Add { keyslot, .. } => SlotChange::Activate { keyslot, sealed },
-        PlannedChange::Erase { keyslot } => SlotChange::Deactivate { keyslot },
     }
 }

@@ -6,7 +6,7 @@ use super::{DEFAULT_ITER_TIME, MIN_ITERATIONS, machine};
 use crate::crypto::calibrate::{self, Rate};
 use crate::crypto::{Argon2Variant, CipherSpec, HashAlg, KdfAlg, KdfKind, SectorCipher, af};
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{Digest, Template};
+use crate::header::{Digest, OwnedDigest, Template};
 
 /// How long an opening shall take.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -79,7 +79,7 @@ impl Pbkdf {
 
     /// The KDF of a keyslot that is made by `template`, calibrated on this machine if a time is
     /// asked for.
-    pub(crate) fn settle(&self, template: &Template<'_>) -> Result<KdfAlg> {
+    pub(crate) fn settle(&self, template: &Template) -> Result<KdfAlg> {
         self.check(template.kdf)?;
         let template = &Template { hash: self.hash.unwrap_or(template.hash), ..template.clone() };
         let variant = match self.kind_or(template.kdf) {
@@ -104,7 +104,7 @@ impl Pbkdf {
 
 impl Cost {
     /// PBKDF2 iterations of a keyslot. Never below [`MIN_ITERATIONS`], unless asked for by number.
-    fn iterations(self, template: &Template<'_>) -> Result<u32> {
+    fn iterations(self, template: &Template) -> Result<u32> {
         match self {
             Self::Iterations(iterations) => Ok(iterations),
             Self::Time(time) => {
@@ -145,11 +145,11 @@ pub(crate) fn digest_iterations(cost: Cost, hash: HashAlg, len: usize) -> Result
 
 /// What is left for the KDF of the time of an opening, when the key is merged and checked against
 /// its digest. `rate` is that of the template's hash, if it is known.
-fn time_left(time: Duration, template: &Template<'_>, rate: Option<Rate>) -> Result<Duration> {
+fn time_left(time: Duration, template: &Template, rate: Option<Rate>) -> Result<Duration> {
     let merge = merge_time(&template.encryption, template.af_hash, template.key_size)?;
-    let digest = template.digest.as_ref();
+    let digest = template.digest.as_ref().map(OwnedDigest::view);
     let known = |digest: &Digest<'_>| rate.filter(|_| digest.hash == template.hash);
-    let check = digest.map_or(Duration::ZERO, |digest| check_time(digest, known(digest)));
+    let check = digest.map_or(Duration::ZERO, |digest| check_time(&digest, known(&digest)));
     // A rest that takes more than half was calibrated for another time.
     Ok(time.saturating_sub(merge + check).max(time / 2))
 }

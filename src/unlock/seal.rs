@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 
 use crate::crypto::{HashAlg, SectorCipher, af, kdf, random};
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{NewDigest, Scheme, Sealed};
+use crate::header::{OwnedDigest, Scheme, Sealed};
 use crate::kdf::LUKS1_DIGEST_SIZE;
 use crate::secret::{Passphrase, SecretBytes, VolumeKey};
 use crate::storage::check_room;
@@ -52,9 +52,9 @@ pub(crate) fn seal_with_salt(
 
 /// Makes the digest of a new volume key: as long as the hash's output, as in cryptsetup, and at least
 /// the 20 bytes of LUKS1.
-pub fn new_digest(hash: HashAlg, volume_key: &VolumeKey, iterations: u32) -> Result<NewDigest> {
+pub fn new_digest(hash: HashAlg, volume_key: &VolumeKey, iterations: u32) -> Result<OwnedDigest> {
     let value = vec![0; hash.digest_size().max(LUKS1_DIGEST_SIZE)];
-    let mut digest = NewDigest { hash, iterations, salt: [0; 32], value };
+    let mut digest = OwnedDigest { hash, iterations, salt: vec![0; 32], value };
     random::fill(&mut digest.salt)?;
     kdf::pbkdf2(hash, volume_key.as_bytes(), &digest.salt, iterations, &mut digest.value);
     Ok(digest)

@@ -20,7 +20,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use self::raw::{ACTIVE, HEADER_SIZE, INACTIVE, KEYSLOTS, MAGIC, RawHeader, RawKeyslot, SECTOR};
 use self::validate::{Fault, Meaning, validate};
 use super::{
-    Area, Digest, Kdf, Keyslot, NewDigest, Priority, Segment, Template, material_len, text,
+    Area, Digest, Kdf, Keyslot, OwnedDigest, Priority, Segment, Template, material_len, text,
 };
 use crate::crypto::{CipherSpec, HashAlg, KdfAlg, KdfKind, SectorCipher, af};
 use crate::error::{Error, ErrorKind, Operation, Result};
@@ -58,7 +58,7 @@ impl Luks1Header {
     pub fn build(
         cipher: CipherSpec,
         hash: HashAlg,
-        digest: &NewDigest,
+        digest: &OwnedDigest,
         uuid: &str,
     ) -> Result<Self> {
         let key_bytes = u32::try_from(cipher.key_size()).map_err(|_| too_long("key size"))?;
@@ -66,8 +66,9 @@ impl Luks1Header {
             .map_err(|_| too_long("key size"))?;
         let first = u32::try_from(ALIGNMENT / SECTOR).map_err(|_| too_long("alignment"))?;
 
-        let short = || Error::new(ErrorKind::InvalidInput, "the digest has fewer than 20 bytes");
+        let short = || Error::new(ErrorKind::InvalidInput, "the digest or its salt is too short");
         let mk_digest = *digest.value.first_chunk().ok_or_else(short)?;
+        let mk_digest_salt = *digest.salt.first_chunk().ok_or_else(short)?;
 
         let slot = |i: u32| RawKeyslot {
             state: INACTIVE.into(),
@@ -85,7 +86,7 @@ impl Luks1Header {
             payload_offset: (first + 8 * step).into(),
             key_bytes: key_bytes.into(),
             mk_digest,
-            mk_digest_salt: digest.salt,
+            mk_digest_salt,
             mk_digest_iterations: digest.iterations.into(),
             uuid: field(uuid, "uuid")?,
             keyslots: [0, 1, 2, 3, 4, 5, 6, 7].map(slot),
@@ -200,7 +201,7 @@ impl Luks1Header {
     }
 
     /// What a key in any of its keyslots is made by.
-    pub(super) fn template(&self) -> Result<Template<'_>> {
+    pub(super) fn template(&self) -> Result<Template> {
         let (encryption, hash) = self.scheme()?;
         Ok(Template {
             encryption: encryption.clone(),
@@ -208,7 +209,7 @@ impl Luks1Header {
             key_size: encryption.key_size(),
             kdf: KdfKind::Pbkdf2,
             hash,
-            digest: self.digest(),
+            digest: self.digest().map(Into::into),
         })
     }
 

@@ -67,7 +67,7 @@ impl Luks2Header {
     }
 
     /// What a new key in this keyslot is made by: as it is now, or as in cryptsetup.
-    pub(in crate::header) fn template(&self, number: usize) -> Result<Template<'_>> {
+    pub(in crate::header) fn template(&self, number: usize) -> Result<Template> {
         let old = self.slot(number).and_then(|slot| self.view(slot).ok());
         if let Some(old) = old {
             let hash = match old.kdf.alg {
@@ -80,14 +80,14 @@ impl Luks2Header {
                 key_size: old.key_size,
                 kdf: old.kdf.alg.kind(),
                 hash,
-                digest: Some(old.digest),
+                digest: Some(old.digest.into()),
             });
         }
         self.new_template()
     }
 
     /// What a new keyslot is made by: the cipher of the volume, and cryptsetup's defaults.
-    pub(in crate::header) fn new_template(&self) -> Result<Template<'_>> {
+    pub(in crate::header) fn new_template(&self) -> Result<Template> {
         let key_size = self.volume_key_size()?;
         let digest = self.digest().map_err(unsupported)?;
         let same = self.cipher().ok().filter(|cipher| cipher.key_size() == key_size);
@@ -101,7 +101,7 @@ impl Luks2Header {
             key_size,
             kdf: KdfKind::Argon2id,
             hash: HashAlg::Sha256,
-            digest: Some(digest),
+            digest: Some(digest.into()),
         })
     }
 

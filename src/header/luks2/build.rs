@@ -12,7 +12,7 @@ use super::edits::name;
 use super::raw::{HDR_SIZES, RawHeader, Which};
 use crate::crypto::{CipherSpec, IvGen};
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::NewDigest;
+use crate::header::OwnedDigest;
 use crate::json::{Object, Value};
 
 /// What a new header says.
@@ -25,7 +25,7 @@ pub struct NewHeader<'a> {
     /// Length in bytes of what of it is encrypted as a unit
     pub sector_size: u32,
     /// Digest of its key
-    pub digest: &'a NewDigest,
+    pub digest: &'a OwnedDigest,
     /// UUID
     pub uuid: Uuid,
     /// Label, up to 47 bytes; may be empty
@@ -115,7 +115,7 @@ impl Luks2Header {
             ("encryption", encryption_text(cipher).into()),
             ("sector_size", sector_size.into()),
         ]);
-        let NewDigest { hash, iterations, salt, value } = digest;
+        let OwnedDigest { hash, iterations, salt, value } = digest;
         let digest = digest_object(*hash, *iterations, salt, value);
         let metadata = Draft::new(digest, segment, hdr_size, keyslots_size).finish(hdr_size)?;
         Ok(Self {

@@ -90,7 +90,7 @@ pub fn make(
         key_size: cipher.key_size(),
         kdf: KdfKind::Argon2id,
         hash: *hash,
-        digest: Some(digest.digest()),
+        digest: Some(digest),
     })?;
     limits.admit_new("the new secret", kdf, cipher.key_size())?;
     let scheme = Scheme { kdf, encryption: cipher.clone(), af_hash: *hash };
