@@ -19,14 +19,14 @@ pub fn check(text: &str) {
             }
         };
         assert_eq!(spec.shown, text);
-        assert!(!spec.path.as_os_str().is_empty());
+        assert!(!spec.file.path.as_os_str().is_empty());
         let driver = spec.driver.as_deref();
         assert!([None, Some("luks"), Some("luks2"), Some("raw")].contains(&driver));
         let is_file = !image_opts && !text.starts_with("json:");
         if is_file {
-            assert_eq!((spec.path.as_path(), driver), (Path::new(text), format));
+            assert_eq!((spec.file.path.as_path(), driver), (Path::new(text), format));
             assert!(spec.key_secret.is_none());
-            assert!(!spec.read_only && !spec.force_share && !spec.unlocked);
+            assert!(!spec.read_only && !spec.force_share && !spec.file.unlocked);
         }
         assert!(driver != Some("raw") || spec.key_secret.is_none());
         said_again_it_is_the_same(&spec);
@@ -34,12 +34,12 @@ pub fn check(text: &str) {
 }
 
 fn said_again_it_is_the_same(spec: &ImageSpec) {
-    let mut options = vec![("file.filename", spec.path.to_str().expect("it was a text"))];
+    let mut options = vec![("file.filename", spec.file.path.to_str().expect("it was a text"))];
     options.extend(spec.driver.as_deref().map(|driver| ("driver", driver)));
     options.extend(spec.key_secret.as_deref().map(|id| ("key-secret", id)));
     options.extend(spec.read_only.then_some(("read-only", "on")));
     options.extend(spec.force_share.then_some(("force-share", "on")));
-    options.extend(spec.unlocked.then_some(("file.locking", "off")));
+    options.extend(spec.file.unlocked.then_some(("file.locking", "off")));
     if spec.driver.is_none() {
         // Without a driver QEMU looks for one, and that is what a text with nothing else is.
         options.push(("node-name", "node"));
@@ -57,10 +57,10 @@ fn said_again_it_is_the_same(spec: &ImageSpec) {
 }
 
 fn is_same(one: &ImageSpec, other: &ImageSpec) {
-    assert_eq!(&ImageSpec::clone(one).path, &other.path);
+    assert_eq!(one.file.path, other.file.path);
     let rest = |it: &ImageSpec| {
-        let ImageSpec { driver, key_secret, read_only, force_share, unlocked, .. } = it.clone();
-        (driver, key_secret, read_only, force_share, unlocked)
+        let ImageSpec { driver, key_secret, read_only, force_share, file, .. } = it.clone();
+        (driver, key_secret, read_only, force_share, file.unlocked)
     };
     assert_eq!(rest(one), rest(other));
 }

@@ -115,15 +115,15 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
     let progress = Percent::new(args.progress && !args.change.quiet, args.change.output);
 
     let spec = image_spec::parse(image, args.image_opts, args.format.as_deref(), persona)?;
-    let opening = |error: Error| Failure::amending(&spec.shown)(error.with_path(&spec.path));
+    let opening = |error: Error| Failure::amending(&spec.shown)(error.with_path(&spec.file.path));
     image_spec::check_persona(&spec, persona).map_err(opening)?;
     if spec.force_share && !spec.read_only {
         return Err(opening(invalid("force-share=on can only be used with read-only images")));
     }
-    if spec.unlocked {
+    if spec.is_unlocked() {
         return Err(opening(invalid("file.locking=off is refused: the image is always locked")));
     }
-    let (path, format) = (&spec.path, spec.driver.as_deref());
+    let (path, format) = (&spec.file.path, spec.driver.as_deref());
     if spec.key_secret.is_none()
         && persona.guesses_raw(&located(args, &spec).and_then(|it| it.open(path)), format)
     {
@@ -135,7 +135,7 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
         return Err(not_amendable().into());
     }
     let place = args.location.apply_with(&spec, args.change.open_options()).map_err(opening)?;
-    let amendment = match Amendment::open_with(&spec.path, place, &args.change, persona) {
+    let amendment = match Amendment::open_with(&spec.file.path, place, &args.change, persona) {
         _ if spec.driver.as_deref() == Some("raw") => return Err(not_amendable().into()),
         Err(error) if !waits_for_secret(&error, &spec, persona) => return Err(opening(error)),
         amendment => amendment,
@@ -150,9 +150,9 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
     ]);
     let request = || {
         Request::from_options(&options, &secrets.objects, pbkdf, overrides)
-            .map_err(|error| error.with_path(&spec.path))
+            .map_err(|error| error.with_path(path))
     };
-    let question = Question { option: "--secret", what: "Passphrase", image: Some(&spec.path) };
+    let question = Question { option: "--secret", what: "Passphrase", image: Some(path) };
     let (amendment, unlocked) = if id.is_none() && persona == Persona::Keyslot {
         let mut amendment = amendment.map_err(opening)?;
         check_writable(&spec).map_err(opening)?;
@@ -171,7 +171,7 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
         // QEMU has no other words for an image without a keyslot.
         let unlocked = match amendment.image().header().check_openable() {
             Ok(()) => amendment.unlock(&secret),
-            Err(_) => Err(wrong_secret(INVALID, &secret).with_path(&spec.path)),
+            Err(_) => Err(wrong_secret(INVALID, &secret).with_path(&spec.file.path)),
         };
         (amendment, unlocked.map_err(opening)?)
     };
@@ -192,7 +192,7 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
             false => "'iter-time' must not be given when erasing keyslots",
         };
         if !text.is_empty() {
-            return Err(invalid(text).with_path(&spec.path).into());
+            return Err(invalid(text).with_path(&spec.file.path).into());
         }
     }
     progress.begin();

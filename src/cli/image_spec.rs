@@ -1,10 +1,12 @@
 //! How an image is named on the command line.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 
-use keyslot::qemu::ImageSpec;
+use keyslot::qemu::{Bytes, ImageSpec, Options, RawLayer};
 use keyslot::{Error, ErrorKind, OpenOptions};
 
 use super::Persona;
@@ -24,12 +26,38 @@ pub fn parse(
     }
     let shown = name.to_string_lossy();
     let failed = Failure::opening(&shown);
+    if image_opts && let Some(text) = name.to_str() {
+        // What is wrong with the list itself is not about an image.
+        Options::parse_image(text)?;
+    }
     let mut spec = ImageSpec::parse(name, image_opts, format).map_err(&failed)?;
     // It is the name of a file, if it is not options of one.
-    if spec.path == name {
-        spec.path = file(name, persona).map_err(failed)?;
+    if spec.file.path == name {
+        spec.file.path = file(name, persona).map_err(&failed)?;
+    }
+    let headers = spec.header.iter().map(|it| (&it.path, it.is_device));
+    for (path, is_device) in headers.chain([(&spec.file.path, spec.file.is_device)]) {
+        check_type(path, is_device, persona).map_err(&failed)?;
     }
     Ok(spec)
+}
+
+/// Refuses a file of a type that QEMU's driver does not open. What is not there is refused later.
+fn check_type(path: &Path, is_device: bool, persona: Persona) -> keyslot::Result<()> {
+    let Ok(metadata) = fs::metadata(path) else { return Ok(()) };
+    let kind = metadata.file_type();
+    let path = path.display();
+    if kind.is_block_device() || kind.is_char_device() {
+        return Ok(());
+    }
+    let text = if is_device {
+        format!("'host_device' driver requires '{path}' to be either a character or block device")
+    } else if kind.is_file() || persona == Persona::Keyslot {
+        return Ok(());
+    } else {
+        format!("'file' driver requires '{path}' to be a regular file")
+    };
+    Err(Error::new(ErrorKind::InvalidInput, text))
 }
 
 /// The file of this name, which may begin with QEMU's `file:` under the name qemu-img.
@@ -45,6 +73,10 @@ pub fn file(name: &OsStr, persona: Persona) -> keyslot::Result<PathBuf> {
         }
         Some(("file", _)) => {
             let path = name.as_bytes().strip_prefix(b"file:").unwrap_or_default();
+            if path.is_empty() {
+                let text = "The 'file' block driver requires a file name";
+                return Err(Error::new(ErrorKind::InvalidInput, text));
+            }
             Ok(OsStr::from_bytes(path).into())
         }
         Some((protocol, _)) => unknown(protocol),
@@ -54,6 +86,11 @@ pub fn file(name: &OsStr, persona: Persona) -> keyslot::Result<PathBuf> {
 
 /// Refuses the name of a format that qemu-img does not have, under its name.
 pub fn check_persona(spec: &ImageSpec, persona: Persona) -> keyslot::Result<()> {
+    if persona == Persona::QemuImg && spec.driver.is_none() && spec.header.is_some() {
+        // What QEMU probes is the payload.
+        let text = "Block format 'raw' does not support the option 'header.filename'";
+        return Err(Error::new(ErrorKind::InvalidInput, text));
+    }
     match spec.driver.as_deref() {
         Some("luks2") if persona == Persona::QemuImg => {
             Err(Error::new(ErrorKind::InvalidInput, "Unknown driver 'luks2'"))
@@ -64,39 +101,61 @@ pub fn check_persona(spec: &ImageSpec, persona: Persona) -> keyslot::Result<()> 
 
 /// The options, with where the image's own options say that it is.
 pub fn located(spec: &ImageSpec, options: OpenOptions) -> OpenOptions {
-    let options = match &spec.header {
-        Some(header) => options.header(header),
+    let options = match spec.range() {
+        Some((offset, len)) => options.range(offset, len),
         None => options,
     };
-    if spec.is_part() { options.range(spec.offset, spec.size) } else { options }
+    let Some(header) = &spec.header else { return options };
+    let options = options.header(&header.path);
+    match header.range() {
+        Some((offset, len)) => options.header_range(offset, len),
+        None => options,
+    }
 }
 
 /// The name under which qemu-img reports the image: with what a file name cannot say.
 pub fn qemu_name(spec: &ImageSpec) -> String {
-    if spec.key_secret.is_none() && !spec.is_part() {
-        return spec.path.to_string_lossy().into_owned();
+    if spec.key_secret.is_none() && spec.file.layers.is_empty() {
+        return spec.file.path.to_string_lossy().into_owned();
     }
     let secret = match &spec.key_secret {
         Some(id) => format!(r#", "key-secret": {}"#, qemu_format::json_string(id)),
         None => String::new(),
     };
-    let file = if spec.is_part() { raw_node(spec) } else { file_node(spec) };
-    format!(r#"json:{{"driver": "luks", "file": {file}{secret}}}"#)
+    let header = match &spec.header {
+        Some(header) => format!(r#""header": {}, "#, node(&header.path, &header.layers)),
+        None => String::new(),
+    };
+    let file = node(&spec.file.path, &spec.file.layers);
+    format!(r#"json:{{{header}"driver": "luks", "file": {file}{secret}}}"#)
 }
 
-/// The name under which qemu-img reports the part of the file that the image is.
-pub fn raw_name(spec: &ImageSpec) -> String {
-    format!("json:{}", raw_node(spec))
+/// The name under which qemu-img reports a raw image of these layers: the first one is its own.
+pub fn raw_name(path: &Path, layers: &[RawLayer]) -> String {
+    match layers {
+        [] => path.to_string_lossy().into_owned(),
+        [own] if own.is_whole() => path.to_string_lossy().into_owned(),
+        layers => format!("json:{}", node(path, layers)),
+    }
 }
 
-fn raw_node(spec: &ImageSpec) -> String {
-    // In this order, which is that of QEMU's hash table.
-    let size = spec.size.map_or(String::new(), |size| format!(r#", "size": "{size}""#));
-    let (offset, file) = (spec.offset, file_node(spec));
-    format!(r#"{{"offset": "{offset}", "driver": "raw"{size}, "file": {file}}}"#)
+/// The file, and the layers on it, the outermost first.
+fn node(path: &Path, layers: &[RawLayer]) -> String {
+    let path = qemu_format::json_string(&path.to_string_lossy());
+    let file = format!(r#"{{"driver": "file", "filename": {path}}}"#);
+    layers.iter().rev().fold(file, |below, layer| {
+        // In this order, which is that of QEMU's hash table.
+        let offset = layer.offset.as_ref().map(|it| format!(r#""offset": {}, "#, written(it)));
+        let size = layer.size.as_ref().map(|it| format!(r#", "size": {}"#, written(it)));
+        let (offset, size) = (offset.unwrap_or_default(), size.unwrap_or_default());
+        format!(r#"{{{offset}"driver": "raw"{size}, "file": {below}}}"#)
+    })
 }
 
-fn file_node(spec: &ImageSpec) -> String {
-    let path = spec.path.to_string_lossy();
-    format!(r#"{{"driver": "file", "filename": {}}}"#, qemu_format::json_string(&path))
+/// A number of bytes in JSON, as it was written.
+fn written(bytes: &Bytes) -> String {
+    if bytes.is_json_number {
+        return bytes.written.clone();
+    }
+    qemu_format::json_string(&bytes.written)
 }

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind as ClapKind};
 use keyslot::Error;
+use keyslot::container::Outside;
+use keyslot::qemu::{beyond, too_long};
 use keyslot::storage::sharing::{Conflict, Permissions};
 
 /// What `getopt_long` says of an option.
@@ -39,6 +41,12 @@ pub fn getopt_words(arguments: &[OsString], error: &clap::Error) -> Option<Strin
 
 /// What qemu-img says where ours says what it was about to do.
 pub fn qemu_words(error: &Error) -> String {
+    if let Some(Outside { offset, len, end, .. }) = error.reason() {
+        return match len {
+            Some(len) if offset <= end => too_long(*offset, *len, *end),
+            _ => beyond(*offset, *end),
+        };
+    }
     let path = error.path().unwrap_or(Path::new("")).display();
     match error.message() {
         text if text.starts_with("cannot open it for ") => format!("Could not open '{path}'"),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use partition::Part;
-pub use partition::{Partition, PartitionTable, PartitionType, TableKind};
+pub use partition::{Outside, Partition, PartitionTable, PartitionType, TableKind};
 pub(crate) use probe::explain;
 pub use probe::{image_format, is_luks_at};
 pub use raw::RawImage;
@@ -79,9 +79,8 @@ impl Container {
     /// amendment excludes everybody from both, and whoever reads or writes the payload excludes
     /// amendments of the header.
     pub fn open_detached(
-        header: &Path,
-        path: &Path,
-        part: &Part,
+        (header, header_part): (&Path, &Part),
+        (path, part): (&Path, &Part),
         access: Access,
         claim: Claim,
     ) -> Result<Self> {
@@ -91,8 +90,8 @@ impl Container {
             _ => (access, Access::ReadOnly, Sharing::ReadData),
         };
         let header_claim = Claim { sharing: header_sharing, ..claim };
-        let header = FileStorage::open_claimed(header, header_access, header_claim)?;
-        if header.is_file(path).unwrap_or(false) {
+        let (header, file) = Self::open_file(header, header_part, header_access, header_claim)?;
+        if file.is_file(path).unwrap_or(false) {
             let text = "the header and the image are the same file";
             return Err(Error::new(ErrorKind::InvalidInput, text).with_path(path));
         }
@@ -106,8 +105,7 @@ impl Container {
             }
             payload => payload?,
         };
-        let file = Arc::new(header);
-        let header: Arc<dyn Storage> = Arc::<FileStorage>::clone(&file);
+        let header = header.payload;
         Ok(Self { header, is_detached: true, header_file: Some(file), ..payload })
     }
 

@@ -22,6 +22,7 @@ pub struct OpenOptions {
     pub(super) erased: bool,
     pub(super) limits: Limits,
     pub(super) header: Option<PathBuf>,
+    pub(super) header_part: Part,
     pub(super) part: Part,
 }
 
@@ -29,9 +30,9 @@ impl OpenOptions {
     /// Reads the header, takes no lock.
     pub fn new() -> Self {
         let (sharing, limits) = (Sharing::None, Limits::default());
-        let (header, part) = (None, Part::Whole);
+        let (header, header_part, part) = (None, Part::Whole, Part::Whole);
         let (write, wait, busy_device, erased) = (false, None, false, false);
-        Self { sharing, write, wait, busy_device, erased, limits, header, part }
+        Self { sharing, write, wait, busy_device, erased, limits, header, header_part, part }
     }
 
     /// What the image is opened for, and what others may do with it meanwhile.
@@ -86,6 +87,14 @@ impl OpenOptions {
         self
     }
 
+    /// The detached header is a range of its file: from byte `offset` on, `len` bytes or to the end.
+    /// The locks are on the whole file.
+    #[must_use]
+    pub fn header_range(mut self, offset: u64, len: Option<u64>) -> Self {
+        self.header_part = Part::Range { offset, len };
+        self
+    }
+
     /// The image is a range of the file: from byte `offset` on, `len` bytes or to the end. The locks
     /// are on the whole file.
     #[must_use]
@@ -125,7 +134,8 @@ impl OpenOptions {
     pub(super) fn container(&self, path: &Path, access: Access) -> Result<Container> {
         match &self.header {
             Some(header) => {
-                Container::open_detached(header, path, &self.part, access, self.claim())
+                let header = (header.as_path(), &self.header_part);
+                Container::open_detached(header, (path, &self.part), access, self.claim())
             }
             None => Container::open(path, &self.part, access, self.claim()),
         }

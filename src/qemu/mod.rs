@@ -10,9 +10,11 @@ mod encoding;
 mod image;
 mod json;
 mod keyval;
+mod node;
 mod number;
 mod secret_object;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use zeroize::Zeroizing;
@@ -24,6 +26,9 @@ pub use amend::AMEND_HELP;
 pub use image::{ImageSpec, check_driver};
 pub(crate) use json::parse as parse_json;
 pub(crate) use keyval::check_identifier;
+pub use node::{Bytes, FileNode, RawLayer};
+#[doc(hidden)]
+pub use node::{beyond, too_long};
 pub use number::{boolean, image_size, number, size, size_argument};
 pub use secret_object::SecretObjects;
 
@@ -32,8 +37,19 @@ pub use secret_object::SecretObjects;
 /// Values are wiped from memory on drop: one of them may be the `data=` of a secret.
 #[derive(Clone, Default, Eq, PartialEq)]
 pub struct Options {
-    pairs: Vec<(String, Zeroizing<String>)>,
+    pairs: Vec<(String, Zeroizing<String>, Type)>,
     help: bool,
+}
+
+/// The type that the value of an option has in JSON.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Type {
+    Text,
+    Number,
+    Bool,
+    Null,
+    /// An empty object or array
+    Empty,
 }
 
 impl Options {
@@ -58,7 +74,7 @@ impl Options {
             return Err(invalid(format!("Invalid option list: {text}")));
         }
         let mut options = Self::split(text, None);
-        options.pairs.retain(|(key, _)| key != "id");
+        options.pairs.retain(|(key, ..)| key != "id");
         Ok(options)
     }
 
@@ -96,10 +112,18 @@ impl Options {
         let Kind::Object(members) = value.0 else {
             return Err(invalid("Invalid JSON object given"));
         };
-        let mut options = Self::new();
+        let (mut options, mut nested) = (Self::new(), BTreeSet::new());
+        let mut is_nested = Vec::new();
         for (key, value) in members {
+            let nests = matches!(value.0, Kind::Object(_) | Kind::Array(_));
             options.flatten(key, value)?;
+            let new = &options.pairs[is_nested.len()..];
+            nested.extend(new.iter().filter(|_| nests).map(|(key, ..)| key.clone()));
+            is_nested.resize(options.pairs.len(), nests);
         }
+        // Of `"a": {"b": 1}` and `"a.b": 2` the first counts, in whichever order they are.
+        let mut is_nested = is_nested.into_iter();
+        options.pairs.retain(|(key, ..)| is_nested.next() == Some(true) || !nested.contains(key));
         Ok(options)
     }
 
@@ -115,7 +139,29 @@ impl Options {
     }
 
     pub(crate) fn push_secret(&mut self, key: String, value: Zeroizing<String>) {
-        self.pairs.push((key, value));
+        self.pairs.push((key, value, Type::Text));
+    }
+
+    /// The value of `key`, if that is a text and not another type of JSON.
+    fn text(&self, key: &str) -> Option<&str> {
+        self.last(key).filter(|_| self.kind(key) == Type::Text)
+    }
+
+    /// The value of `key`. QEMU takes a null for an option that is not given.
+    fn given(&self, key: &str) -> Option<&str> {
+        self.last(key).filter(|_| self.kind(key) != Type::Null)
+    }
+
+    /// The type of the value of `key`.
+    fn kind(&self, key: &str) -> Type {
+        let last = self.pairs.iter().rev().find(|(name, ..)| name == key);
+        last.map_or(Type::Null, |(.., kind)| *kind)
+    }
+
+    /// Drops an option without a value.
+    fn drop_empty(&mut self, key: &str) {
+        self.pairs
+            .retain(|(name, value, kind)| name != key || *kind == Type::Empty || !value.is_empty());
     }
 
     /// The value of `key`; when it was repeated the last one.
@@ -125,12 +171,12 @@ impl Options {
 
     /// Keys and values in the order they were given.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&str, &str)> + ExactSizeIterator {
-        self.pairs.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+        self.pairs.iter().map(|(key, value, _)| (key.as_str(), value.as_str()))
     }
 
     /// Keys in the order they were given.
     pub fn keys(&self) -> impl DoubleEndedIterator<Item = &str> + ExactSizeIterator {
-        self.pairs.iter().map(|(key, _)| key.as_str())
+        self.pairs.iter().map(|(key, ..)| key.as_str())
     }
 
     /// Whether there is not a single option.
@@ -141,8 +187,8 @@ impl Options {
     /// The options below `prefix` (`encrypt.`, `keys.0.`), without it.
     #[must_use]
     pub fn strip_prefix(&self, prefix: &str) -> Self {
-        let below = |(key, value): &(String, Zeroizing<String>)| {
-            key.strip_prefix(prefix).map(|key| (key.to_owned(), value.clone()))
+        let below = |(key, value, kind): &(String, Zeroizing<String>, Type)| {
+            key.strip_prefix(prefix).map(|key| (key.to_owned(), value.clone(), *kind))
         };
         Self { pairs: self.pairs.iter().filter_map(below).collect(), help: false }
     }
@@ -180,6 +226,10 @@ impl Options {
         options
     }
 
+    fn push_type(&mut self, key: String, value: &str, kind: Type) {
+        self.pairs.push((key, Zeroizing::new(value.to_owned()), kind));
+    }
+
     fn flatten(&mut self, key: String, value: Value) -> Result<()> {
         if key.len() > LONGEST_JSON_KEY {
             return Err(invalid(format!(
@@ -197,9 +247,11 @@ impl Options {
                     self.flatten(format!("{key}.{index}"), value)?;
                 }
             }
-            Kind::Object(_) | Kind::Array(_) | Kind::Null => self.push(key, ""),
-            Kind::Bool(on) => self.push(key, if on { "on" } else { "off" }),
-            Kind::Number(text) | Kind::String(text) => self.push_secret(key, text),
+            Kind::Object(_) | Kind::Array(_) => self.push_type(key, "", Type::Empty),
+            Kind::Null => self.push_type(key, "", Type::Null),
+            Kind::Bool(on) => self.push_type(key, if on { "on" } else { "off" }, Type::Bool),
+            Kind::Number(text) => self.pairs.push((key, text, Type::Number)),
+            Kind::String(text) => self.push_secret(key, text),
         }
         Ok(())
     }

@@ -29,14 +29,14 @@ pub fn existing(
         None => Some("raw"),
     };
     let spec = image_spec::parse(name, args.target_image_opts, format, conversion.persona)?;
-    let opening = |error: Error| Failure::opening(&spec.shown)(error.with_path(&spec.path));
+    let opening = |error: Error| Failure::opening(&spec.shown)(error.with_path(&spec.file.path));
     let refusal = if spec.force_share && !spec.read_only {
         "force-share=on can only be used with read-only images"
-    } else if spec.unlocked {
+    } else if spec.is_unlocked() {
         "file.locking=off is refused: the target is always locked"
     } else if spec.read_only {
         "Block node is read-only"
-    } else if source.is_file(&spec.path) {
+    } else if source.is_file(&spec.file.path) {
         "it is the source"
     } else {
         ""
@@ -54,10 +54,10 @@ pub fn existing(
         let options = OpenOptions::new()
             .sharing(Sharing::Amend)
             .limits(limits(conversion.args.ignore_limits));
-        let image = image_spec::located(&spec, options).open(&spec.path)?;
+        let image = image_spec::located(&spec, options).open(&spec.file.path)?;
         conversion.persona.admit(&image)?;
         let what = "Passphrase of the target";
-        let question = Question { option: "--new-secret", what, image: Some(&spec.path) };
+        let question = Question { option: "--new-secret", what, image: Some(&spec.file.path) };
         let open = |secret: &Passphrase| image.unlock(secret);
         let unlocked = conversion.secrets.open(id, source, &question, conversion.persona, open)?;
         let (keyslot, volume) = (unlocked.keyslot(), image.volume(&unlocked)?);
@@ -69,7 +69,7 @@ pub fn existing(
 fn existing_raw(spec: &ImageSpec, len: u64, conversion: &Conversion<'_>) -> Result<Data> {
     no_keyslot(conversion)?;
     let options = OpenOptions::new().sharing(Sharing::Amend);
-    let raw = image_spec::located(spec, options).open_raw(&spec.path)?;
+    let raw = image_spec::located(spec, options).open_raw(&spec.file.path)?;
     let file = raw.storage();
     let stored = file.len().map_err(|e| Error::failed(Operation::Read, "the length", e))?;
     let is_luks = is_luks_at(file, 0);

@@ -36,10 +36,11 @@ impl Source {
         let args = conversion.args;
         let spec =
             image_spec::parse(name, args.image_opts, args.format.as_deref(), conversion.persona)?;
-        let opening = |error: Error| Failure::opening(&spec.shown)(error.with_path(&spec.path));
+        let opening =
+            |error: Error| Failure::opening(&spec.shown)(error.with_path(&spec.file.path));
         let is_shared = args.force_share || spec.force_share;
         let sharing = if is_shared { Sharing::None } else { Sharing::ReadStable };
-        if spec.unlocked {
+        if spec.is_unlocked() {
             let text = "file.locking=off is refused: -U reads a source that others write to";
             return Err(opening(invalid(text)));
         }
@@ -92,7 +93,7 @@ fn open(spec: &ImageSpec, sharing: Sharing, conversion: &Conversion<'_>) -> Resu
     // The part of a raw source is what its own options say.
     let raw = || {
         conversion.args.location.check_none("a raw source")?;
-        image_spec::located(spec, OpenOptions::new().sharing(sharing)).open_raw(&spec.path)
+        image_spec::located(spec, OpenOptions::new().sharing(sharing)).open_raw(&spec.file.path)
     };
     if spec.driver.as_deref() == Some("raw") {
         return match secret {
@@ -101,7 +102,7 @@ fn open(spec: &ImageSpec, sharing: Sharing, conversion: &Conversion<'_>) -> Resu
         };
     }
     let options = OpenOptions::new().sharing(sharing).limits(limits(conversion.args.ignore_limits));
-    let opened = conversion.args.location.apply_with(spec, options)?.open(&spec.path);
+    let opened = conversion.args.location.apply_with(spec, options)?.open(&spec.file.path);
     if spec.key_secret.is_none() && conversion.persona.guesses_raw(&opened, spec.driver.as_deref())
     {
         drop(opened);
@@ -122,7 +123,7 @@ fn open(spec: &ImageSpec, sharing: Sharing, conversion: &Conversion<'_>) -> Resu
     };
     let id = spec.key_secret.as_deref();
     let what = "Passphrase of the source";
-    let question = Question { option: "--secret", what, image: Some(&spec.path) };
+    let question = Question { option: "--secret", what, image: Some(&spec.file.path) };
     let unlocked = if conversion.persona == Persona::QemuImg {
         // QEMU looks the secret up before it reads the header.
         let secret = conversion.secrets.opening(id, secret, &question, conversion.persona)?;

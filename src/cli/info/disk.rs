@@ -62,7 +62,7 @@ enum LuksInfo {
 
 /// The report on a disk image with a partition table. `None` if no partition holds LUKS.
 pub fn describe(spec: &ImageSpec) -> Result<Option<InfoReport>> {
-    let disk = image_spec::located(spec, OpenOptions::new()).open_raw(&spec.path)?;
+    let disk = image_spec::located(spec, OpenOptions::new()).open_raw(&spec.file.path)?;
     let Some(table) = PartitionTable::read(disk.storage().as_ref())? else { return Ok(None) };
     let partitions = table.partitions.iter().map(|it| PartitionInfo::new(it, disk.storage()));
     let partitions = partitions.collect::<Result<Vec<_>>>()?;

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use clap::Args;
 use keyslot::header::Header;
-use keyslot::qemu::ImageSpec;
+use keyslot::qemu::{ImageSpec, RawLayer};
 use keyslot::secret::Passphrase;
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
 
@@ -141,7 +141,7 @@ pub fn run(args: &InfoArgs, persona: Persona) -> Outcome {
 /// Opens an image, without a lock.
 fn open(name: &OsString, args: &InfoArgs, persona: Persona) -> std::result::Result<Image, Failure> {
     let spec = image_spec::parse(name, args.image_opts, args.format.as_deref(), persona)?;
-    Ok(args.location.apply_with(&spec, OpenOptions::new())?.open(&spec.path)?)
+    Ok(args.location.apply_with(&spec, OpenOptions::new())?.open(&spec.file.path)?)
 }
 
 /// The text about an image, behind a `gap`, and the error of a secret that opens nothing.
@@ -167,7 +167,7 @@ fn show(
     }
     let sharing = if secret.is_some() { Sharing::ReadData } else { Sharing::None };
     let options = args.location.apply_with(&spec, OpenOptions::new().sharing(sharing));
-    let image = match options.and_then(|options| options.open(&spec.path)) {
+    let image = match options.and_then(|options| options.open(&spec.file.path)) {
         Err(error)
             if error.kind() == ErrorKind::NotLuks
                 && is_plain(args, &spec)
@@ -183,13 +183,14 @@ fn show(
     };
     persona.admit(&image).map_err(&opening)?;
     if args.metadata {
-        let text = metadata(image.header()).map_err(|e| opening(e.with_path(&spec.path)))?;
+        let text = metadata(image.header()).map_err(|e| opening(e.with_path(&spec.file.path)))?;
         return Ok((text, None));
     }
     // A partition is known by its number till here.
-    let (offset, size) = image.part().unwrap_or_default();
     let mut located = spec.clone();
-    (located.offset, located.size) = (offset, size);
+    if let (Some((offset, len)), true) = (image.part(), located.file.layers.is_empty()) {
+        located.file.layers.push(RawLayer::new(offset, len));
+    }
     let mut report = InfoReport::new(&image, &located).map_err(opening)?;
     let mut wrong = None;
     if let Some(secret) = secret {
@@ -203,14 +204,15 @@ fn show(
         if opened.is_empty() {
             let openable = image.header().check_openable();
             let error = openable.err().unwrap_or_else(|| check::opens_nothing(secret));
-            let error = error.with_path(&spec.path);
+            let error = error.with_path(&spec.file.path);
             report.error = Some(ErrorReport::new(&error, Remedies::default()));
             wrong = Some(error);
         }
         report.secret_opens = Some(opened);
     }
     if args.estimate {
-        let estimates = report::estimates(&image).map_err(|error| error.with_path(&spec.path))?;
+        let estimates =
+            report::estimates(&image).map_err(|error| error.with_path(&spec.file.path))?;
         report.estimates = Some(estimates);
     }
     Ok((shown(&report, gap, args)?, wrong))

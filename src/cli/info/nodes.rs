@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use keyslot::qemu::ImageSpec;
+use keyslot::qemu::{Bytes, ImageSpec, RawLayer};
 use keyslot::storage::{FileStorage, Storage};
 use keyslot::{Error, Image, Operation, Result};
 use serde::Serialize;
@@ -47,29 +47,49 @@ struct Empty {}
 pub fn nodes(image: &Image, spec: &ImageSpec) -> Result<(Vec<Child>, u64)> {
     let mut nodes = Vec::new();
     let mut occupied = 0;
-    if let Some(header) = image.header_file() {
-        let info = file(header.path(), header)?;
+    if let Some(storage) = image.header_file() {
+        let layers = spec.header.as_ref().map_or(&[][..], |header| &header.layers);
+        let info = layered(storage.path(), layers, storage)?;
         occupied += info.actual_size;
         nodes.push(Child { name: "header", info });
     }
     if let Some(storage) = image.file() {
-        let mut info = file(&spec.path, storage)?;
+        let info = layered(&spec.file.path, &spec.file.layers, storage)?;
         occupied += info.actual_size;
-        if image.part().is_some() {
-            // QEMU counts in sectors.
-            let len = image.payload_storage_len()?.next_multiple_of(512);
-            info = raw(spec, len, info);
-        }
         nodes.push(Child { name: "file", info });
     }
     Ok((nodes, occupied))
 }
 
-/// The nodes of a raw image, which are its file, and the bytes that it occupies.
-pub fn raw_nodes(spec: &ImageSpec, storage: &FileStorage) -> Result<(Vec<Child>, u64)> {
-    let info = file(&spec.path, storage)?;
+/// The nodes below a raw image, and the bytes that their file occupies.
+pub fn raw_nodes(
+    path: &Path,
+    layers: &[RawLayer],
+    storage: &FileStorage,
+) -> Result<(Vec<Child>, u64)> {
+    let info = layered(path, layers, storage)?;
     let occupied = info.actual_size;
     Ok((vec![Child { name: "file", info }], occupied))
+}
+
+/// A file with layers on it, the outermost first.
+fn layered(path: &Path, layers: &[RawLayer], storage: &FileStorage) -> Result<Node> {
+    let mut node = file(path, storage)?;
+    for (index, layer) in layers.iter().enumerate().rev() {
+        let count = |bytes: &Option<Bytes>| bytes.as_ref().map(|it| it.count);
+        let rest = node.virtual_size.saturating_sub(count(&layer.offset).unwrap_or_default());
+        node = Node {
+            // QEMU counts in sectors.
+            virtual_size: count(&layer.size).unwrap_or(rest).next_multiple_of(512),
+            filename: image_spec::raw_name(path, &layers[index..]),
+            format: "raw",
+            actual_size: node.actual_size,
+            children: vec![Child { name: "file", info: node }],
+            format_specific: None,
+            dirty_flag: false,
+        };
+    }
+    Ok(node)
 }
 
 /// A file.
@@ -84,19 +104,6 @@ fn file(path: &Path, storage: &FileStorage) -> Result<Node> {
         format_specific: Some(FileSpecific { kind: FILE, data: Empty {} }),
         dirty_flag: false,
     })
-}
-
-/// A part of a file.
-fn raw(spec: &ImageSpec, virtual_size: u64, file: Node) -> Node {
-    Node {
-        virtual_size,
-        filename: image_spec::raw_name(spec),
-        format: "raw",
-        actual_size: file.actual_size,
-        children: vec![Child { name: "file", info: file }],
-        format_specific: None,
-        dirty_flag: false,
-    }
 }
 
 /// The nodes as qemu-img prints them for people, below the node at `path`.

@@ -11,6 +11,7 @@ mod gpt;
 mod kind;
 mod mbr;
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
@@ -91,6 +92,31 @@ impl PartitionTable {
     }
 }
 
+/// The [reason](Error::reason) of an error: a range that is not in its file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Outside {
+    /// First byte of the range
+    pub offset: u64,
+    /// Length of the range, if it is not to the end of the file
+    pub len: Option<u64>,
+    /// Length of the file
+    pub end: u64,
+}
+
+impl fmt::Display for Outside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { offset, len, end } = self;
+        match len {
+            Some(len) => write!(f, "{len} bytes from byte {offset} on are")?,
+            None => write!(f, "byte {offset} is")?,
+        }
+        write!(f, " not in the file, which has {end} bytes")
+    }
+}
+
+impl std::error::Error for Outside {}
+
 /// Which part of a file an image is.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) enum Part {
@@ -119,13 +145,9 @@ impl Part {
             }
         };
         let end = whole.len().map_err(|e| Error::failed(Operation::Read, "the length", e))?;
-        let range = match len {
-            Some(len) => format!("{len} bytes from byte {offset} on are"),
-            None => format!("byte {offset} is"),
-        };
         Window::new(Arc::clone(whole), offset, len).map(Some).map_err(|_| {
-            let text = format!("{range} not in the file, which has {end} bytes");
-            Error::new(ErrorKind::InvalidInput, text)
+            let outside = Outside { offset, len, end };
+            Error::new(ErrorKind::InvalidInput, outside.to_string()).with_reason(outside)
         })
     }
 }
