@@ -228,5 +228,5 @@ impl StdError for Error {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "file"))]
 mod tests;

@@ -38,6 +38,9 @@
 //! [`storage::Storage`] is a trait that anybody can supply. `default-features = false` gives the
 //! library without what only the command needs.
 
+#[cfg(all(feature = "file", not(target_os = "linux")))]
+compile_error!("the feature `file` is for Linux: build with default-features = false");
+
 pub mod amend;
 pub mod container;
 pub mod crypto;
@@ -47,6 +50,7 @@ pub mod image;
 pub mod json;
 pub mod kdf;
 mod overrides;
+#[cfg(feature = "qemu")]
 pub mod qemu;
 pub mod secret;
 pub mod storage;
@@ -54,12 +58,15 @@ pub mod unlock;
 pub mod volume;
 
 pub use error::{Error, ErrorKind, Operation, Result};
+#[cfg(feature = "file")]
+pub use image::NewImage;
 pub use image::{
-    CreateOptions, Done, Format, Image, Luks2Options, NewImage, OpenOptions, Restoration,
+    CreateOptions, Created, Done, Format, Image, Luks2Options, OpenOptions, Restoration,
 };
 pub use overrides::{Override, Overrides};
 pub use secret::{Passphrase, VolumeKey};
+#[cfg(feature = "file")]
 pub use storage::Preallocation;
-pub use storage::sharing::Sharing;
+pub use storage::Sharing;
 pub use unlock::{Limits, Unlocked};
 pub use volume::Volume;

@@ -56,6 +56,7 @@ impl Ivs {
     /// Which bits of the sector's number are in the first 8 bytes of its initialisation vector,
     /// little-endian, and which, their bytes swapped, in the last 8 of 16. `None` if that is not all
     /// there is to it.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     pub(super) fn number_masks(&self) -> Option<&'static [u64; 2]> {
         match self.ivgen {
             IvGen::Null => Some(&[0, 0]),

@@ -63,6 +63,7 @@ impl Backup {
         self.path.as_deref()
     }
 
+    #[cfg(feature = "file")]
     pub(crate) fn with_path(self, path: &Path) -> Self {
         Self { path: Some(path.to_owned()), ..self }
     }

@@ -7,7 +7,7 @@ use crate::crypto::KdfAlg;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Edit, Header, Stage};
 use crate::overrides::Overrides;
-use crate::storage::sharing::Sharing;
+use crate::storage::Sharing;
 use crate::unlock::Unlocked;
 
 /// What an amendment did to one keyslot.

@@ -1,19 +1,23 @@
 //! An opened image: its container and its header, the paved path of this crate.
 
+#[cfg(feature = "file")]
 mod backup;
 mod change;
 mod create;
+#[cfg(feature = "file")]
+mod file;
 mod options;
 mod plan;
 mod restore;
 mod session;
 mod tried;
 
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use change::Done;
-pub use create::{CreateOptions, Format, Luks2Options, NewImage};
+#[cfg(feature = "file")]
+pub use create::NewImage;
+pub use create::{CreateOptions, Created, Format, Luks2Options};
 pub use options::OpenOptions;
 pub use restore::Restoration;
 
@@ -21,9 +25,8 @@ use crate::container::Container;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, Keyslot};
 use crate::secret::Passphrase;
-use crate::storage::sharing::Sharing;
 use crate::storage::transfer::length;
-use crate::storage::{FileStorage, Storage};
+use crate::storage::{Sharing, Storage};
 use crate::unlock::{
     Candidate, Limits, Unlocked, Until, search, search_admitted, unlock, unlock_keyslot,
 };
@@ -42,11 +45,6 @@ pub struct Image {
 }
 
 impl Image {
-    /// Opens an image to read its header.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        OpenOptions::new().open(path)
-    }
-
     /// Opens an image on caller-supplied storage. The caller must exclude other users of it.
     pub fn from_storage(storage: impl Storage + 'static, limits: Limits) -> Result<Self> {
         Self::on(Container::storage(Arc::new(storage)), limits)
@@ -59,13 +57,12 @@ impl Image {
         payload: impl Storage + 'static,
         limits: Limits,
     ) -> Result<Self> {
-        Self::on(Container::storages(Arc::new(header), Arc::new(payload)), limits)
+        let payload = Container::storage(Arc::new(payload));
+        Self::on(Container::detached(Arc::new(header), payload), limits)
     }
 
     fn on(container: Container, limits: Limits) -> Result<Self> {
-        let header = container.read_header()?;
-        let options = OpenOptions::new().sharing(Sharing::Amend).write(true).limits(limits);
-        Ok(Self { container, header, options, tried: Mutex::default() })
+        OpenOptions::new().sharing(Sharing::Amend).limits(limits).open_container(container)
     }
 
     /// The header as it was read, or as the last amendment left it.
@@ -83,13 +80,8 @@ impl Image {
         self.container.header().as_ref()
     }
 
-    /// The file with the header, if it is detached.
-    pub fn header_file(&self) -> Option<&FileStorage> {
-        self.container.header_file().map(AsRef::as_ref)
-    }
-
-    /// Offset and length in bytes of the part of the [file](Self::file) that the image is. `None` if
-    /// it is all of the file; a length of `None` is to the end of the file.
+    /// Offset and length in bytes of the part of the file or storage that the image is. `None` if
+    /// it is all of it; a length of `None` is to the end.
     pub fn part(&self) -> Option<(u64, Option<u64>)> {
         self.container.part()
     }
@@ -111,11 +103,6 @@ impl Image {
             return Ok(None);
         }
         Ok(self.header.volume_len(self.payload_storage_len()?))
-    }
-
-    /// The image's file, if it is in one. If the header is detached, that is the file of the payload.
-    pub fn file(&self) -> Option<&FileStorage> {
-        self.container.file().map(AsRef::as_ref)
     }
 
     /// The volume key, out of the keyslot that opens first: many are tried at a time, so it need not

@@ -1,27 +1,31 @@
 //! How an image is opened: where it is, what for, and what others may do with it meanwhile.
 
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::Image;
-use crate::container::{Container, Part, RawImage};
+use crate::container::{Container, Part};
 use crate::error::Result;
 use crate::header::Header;
-use crate::storage::Access;
-use crate::storage::sharing::{Claim, Sharing};
+use crate::storage::{Sharing, Storage};
 use crate::unlock::Limits;
 
 /// How an image is opened. The default reads the header and keeps nobody from anything.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
     pub(super) sharing: Sharing,
     pub(super) write: bool,
     pub(super) wait: Option<Duration>,
+    #[cfg(feature = "file")]
     pub(super) busy_device: bool,
     pub(super) erased: bool,
     pub(super) limits: Limits,
+    /// The name for errors, in place of the storage's own
+    name: Option<PathBuf>,
+    #[cfg(feature = "file")]
     pub(super) header: Option<PathBuf>,
+    #[cfg(feature = "file")]
     pub(super) header_part: Part,
     pub(super) part: Part,
 }
@@ -29,10 +33,7 @@ pub struct OpenOptions {
 impl OpenOptions {
     /// Reads the header, takes no lock.
     pub fn new() -> Self {
-        let (sharing, limits) = (Sharing::None, Limits::default());
-        let (header, header_part, part) = (None, Part::Whole, Part::Whole);
-        let (write, wait, busy_device, erased) = (false, None, false, false);
-        Self { sharing, write, wait, busy_device, erased, limits, header, header_part, part }
+        Self::default()
     }
 
     /// What the image is opened for, and what others may do with it meanwhile.
@@ -56,14 +57,6 @@ impl OpenOptions {
         self
     }
 
-    /// Lets a block device be amended that is mounted or mapped. Without it, that is refused
-    /// ([`ErrorKind::InUse`](crate::ErrorKind::InUse)).
-    #[must_use]
-    pub fn busy_device(mut self, busy_device: bool) -> Self {
-        self.busy_device = busy_device;
-        self
-    }
-
     /// Opens an image whose LUKS2 header lacks nothing but its magic, to [repair](Image::repair)
     /// it. Without it, that is an error ([`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt)).
     #[must_use]
@@ -76,22 +69,6 @@ impl OpenOptions {
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
-        self
-    }
-
-    /// Reads the header from this file: it is detached. The image's own file has the payload alone,
-    /// and its path is what [`open`](Self::open) takes.
-    #[must_use]
-    pub fn header(mut self, header: impl Into<PathBuf>) -> Self {
-        self.header = Some(header.into());
-        self
-    }
-
-    /// The detached header is a range of its file: from byte `offset` on, `len` bytes or to the end.
-    /// The locks are on the whole file.
-    #[must_use]
-    pub fn header_range(mut self, offset: u64, len: Option<u64>) -> Self {
-        self.header_part = Part::Range { offset, len };
         self
     }
 
@@ -111,49 +88,65 @@ impl OpenOptions {
         self
     }
 
-    /// Opens an image: first the lock, then the header.
-    pub fn open(&self, path: impl AsRef<Path>) -> Result<Image> {
-        let path = path.as_ref();
-        let options = Self { write: self.write || self.sharing.writes(), ..self.clone() };
-        let access = if options.write { Access::ReadWrite } else { Access::ReadOnly };
-        let container = options.container(path, access)?;
-        let header = options.read_header(&container)?;
-        Ok(Image { container, header, options, tried: Mutex::default() })
+    /// The name for errors, in place of the one that the storage has. A file is named by its path.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<PathBuf>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Opens an image on a storage of the caller's, who must exclude other users of it: no lock is
+    /// taken before an amendment, which [leases](Storage::lease) the storage.
+    ///
+    /// As a file, it is opened for reading unless the [sharing](Self::sharing) or
+    /// [`write`](Self::write) says otherwise.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use keyslot::storage::ReadOnlyBytes;
+    /// use keyslot::{Limits, OpenOptions, Passphrase};
+    ///
+    /// # fn main() -> keyslot::Result<()> {
+    /// let bytes = std::fs::read("testdata/luks1_qemu.img").expect("an image");
+    /// let options = OpenOptions::new().limits(Limits::default()).name("disk 7");
+    /// let image = options.open_storage(Arc::new(ReadOnlyBytes(bytes)))?;
+    /// let unlocked = image.unlock(&Passphrase::new(b"hunter0")?)?;
+    /// let mut start = [0; 512];
+    /// image.volume(&unlocked)?.read_exact_at(&mut start, 0)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn open_storage(&self, storage: Arc<dyn Storage>) -> Result<Image> {
+        let container = Container::part_of(storage, &self.part);
+        self.open_container(container.map_err(|error| error.with_name(self.name.as_deref()))?)
+    }
+
+    /// Opens an image whose header is detached, on two storages of the caller's: `open_storage` says
+    /// with which rights. The [range](Self::range) or [partition](Self::partition) is one of the
+    /// payload.
+    pub fn open_storages(
+        &self,
+        header: Arc<dyn Storage>,
+        payload: Arc<dyn Storage>,
+    ) -> Result<Image> {
+        let payload = Container::part_of(payload, &self.part);
+        let payload = payload.map_err(|error| error.with_name(self.name.as_deref()))?;
+        self.open_container(Container::detached(header, payload))
     }
 }
 
 impl OpenOptions {
-    /// Opens a file, or the part of one that these options name, without reading a header.
-    pub fn open_raw(&self, path: impl AsRef<Path>) -> Result<RawImage> {
-        let is_written = self.write || self.sharing.writes();
-        let access = if is_written { Access::ReadWrite } else { Access::ReadOnly };
-        RawImage::open(path.as_ref(), &self.part, access, self.claim())
-    }
-
-    /// Opens and locks the files of an image.
-    pub(super) fn container(&self, path: &Path, access: Access) -> Result<Container> {
-        match &self.header {
-            Some(header) => {
-                let header = (header.as_path(), &self.header_part);
-                Container::open_detached(header, (path, &self.part), access, self.claim())
-            }
-            None => Container::open(path, &self.part, access, self.claim()),
-        }
+    /// Reads the header of an image whose storages are open.
+    pub(super) fn open_container(&self, container: Container) -> Result<Image> {
+        let options = Self { write: self.write || self.sharing.writes(), ..self.clone() };
+        let container = container.with_name(self.name.clone());
+        let header = options.read_header(&container)?;
+        Ok(Image { container, header, options, tried: Mutex::default() })
     }
 
     /// Reads the header, one whose magic is erased if that is admitted.
     pub(super) fn read_header(&self, container: &Container) -> Result<Header> {
         if self.erased { container.read_header_to_repair() } else { container.read_header() }
-    }
-
-    fn claim(&self) -> Claim {
-        let Self { sharing, wait, busy_device, .. } = *self;
-        Claim { sharing, wait, busy_device }
-    }
-}
-
-impl Default for OpenOptions {
-    fn default() -> Self {
-        Self::new()
     }
 }

@@ -1,16 +1,19 @@
 //! A saved header put back into its image, whose own may be damaged or gone.
 
+#[cfg(feature = "file")]
 use std::path::Path;
 use std::sync::Arc;
 
+#[cfg(feature = "file")]
 use super::OpenOptions;
 use super::session::Session;
 use crate::container::{Container, image_format};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{self, Backup, Fate, Header, Lowered, lower_restore};
 use crate::overrides::{Override, Overrides};
-use crate::storage::sharing::Sharing;
-use crate::storage::{Access, Storage};
+use crate::storage::Storage;
+#[cfg(feature = "file")]
+use crate::storage::{Access, Sharing};
 
 /// A restoration that passed all checks, of an image that is locked against everybody else until
 /// it is [carried out](Restoration::run) or dropped.
@@ -38,6 +41,7 @@ impl Restoration {
     /// [`ErrorKind::NoFreeKeyslot`] if it can only be done in a way that an interruption would make
     /// a loss; unless [`Override::ForeignHeader`] and [`Override::InPlace`] lift them. An image without a valid header takes any backup that
     /// fits it, but with a header that lacks nothing but its magic only one of the same volume.
+    #[cfg(feature = "file")]
     pub fn open(
         path: impl AsRef<Path>,
         backup: Backup,

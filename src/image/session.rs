@@ -7,7 +7,7 @@ use crate::container::Container;
 use crate::error::Result;
 use crate::header::Stage;
 use crate::storage::Lease;
-use crate::storage::sharing::Sharing;
+use crate::storage::Sharing;
 
 /// An image that nobody else has open, and whose path leads to it, until this is dropped.
 #[derive(Debug)]

@@ -10,7 +10,9 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-pub(crate) use self::parse::{Fault, Rules, Wrong, parse};
+#[cfg(feature = "qemu")]
+pub(crate) use self::parse::Fault;
+pub(crate) use self::parse::{Rules, Wrong, parse};
 pub(crate) use self::write::quoted;
 
 /// A JSON value.

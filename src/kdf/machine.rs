@@ -3,8 +3,6 @@
 use std::fs;
 use std::thread;
 
-use nix::unistd::{SysconfVar, sysconf};
-
 /// KiB of memory: 1 GiB, or half of what there is. In a container that is half of its limit.
 pub(crate) fn default_argon2_memory() -> u32 {
     let limit = fs::read_to_string(CGROUP_LIMIT).ok();
@@ -24,10 +22,15 @@ fn half(physical: Option<u64>, limit: Option<u64>) -> u32 {
     kib.clamp(LEAST_MEMORY, MOST_MEMORY)
 }
 
-/// Bytes of memory in this machine.
+/// Bytes of memory in this machine. `None` on systems without `/proc/meminfo`, which only Linux has.
 fn physical_memory() -> Option<u64> {
-    let value = |name| sysconf(name).ok().flatten().and_then(|value| u64::try_from(value).ok());
-    value(SysconfVar::_PHYS_PAGES)?.checked_mul(value(SysconfVar::PAGE_SIZE)?)
+    total(&fs::read_to_string("/proc/meminfo").ok()?)
+}
+
+/// The bytes of `MemTotal`: `proc_meminfo(5)`.
+fn total(meminfo: &str) -> Option<u64> {
+    let value = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    value.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// Bytes that processes of this control group may have; none for `max`.
@@ -67,6 +70,13 @@ mod tests {
         assert_eq!(cgroup_limit("max\n"), None);
         assert_eq!(cgroup_limit(""), None);
         assert_eq!(cgroup_limit("536870912\n"), Some(512 << 20));
+    }
+
+    #[test]
+    fn memory_by_the_kernel() {
+        assert_eq!(total("MemTotal:       16384 kB\nMemFree:   1 kB\n"), Some(16 << 20));
+        assert_eq!(total("MemFree:   1 kB\n"), None);
+        assert_eq!(total("MemTotal: many\n"), None);
     }
 
     #[test]

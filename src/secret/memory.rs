@@ -36,7 +36,8 @@ impl SecretBytes {
             Error::new(ErrorKind::OutOfMemory, format!("cannot allocate {len} bytes for a secret"))
                 .with_source(error)
         })?;
-        // Both are a courtesy of the system; without them the secret is no less usable.
+        // Both are a courtesy of the system: without them the secret is as usable.
+        #[cfg(unix)]
         let _ = map.lock();
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::DontDump);
@@ -81,7 +82,7 @@ impl SecretBytes {
     /// Reads to the end of `reader`, with no copy left in any other buffer.
     ///
     /// [`io::ErrorKind::FileTooLarge`] when there are more than `limit` bytes.
-    pub(crate) fn read_to_end(reader: &mut impl Read, limit: usize) -> io::Result<Self> {
+    pub fn read_to_end(reader: &mut impl Read, limit: usize) -> io::Result<Self> {
         let mut secret = Self::zeroed(FIRST_READ).map_err(out_of_memory)?;
         let mut filled = 0;
         loop {

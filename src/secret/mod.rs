@@ -2,9 +2,11 @@
 //!
 //! A [`Passphrase`] is what a person or a key file knows, a [`VolumeKey`] what the sectors are
 //! encrypted with. Both are wiped on drop, compared in constant time and never shown; [`SecretBytes`]
-//! says where they are kept. A [`Source`] says where a passphrase is read from.
+//! says where they are kept. With the features `file` and `qemu`, `Source` says where a passphrase is read
+//! from.
 
 mod memory;
+#[cfg(all(feature = "file", feature = "qemu"))]
 mod source;
 
 use std::fmt;
@@ -16,6 +18,7 @@ use crate::crypto::random;
 use crate::error::Result;
 
 pub use memory::SecretBytes;
+#[cfg(all(feature = "file", feature = "qemu"))]
 pub use source::Source;
 
 /// The largest file that is read as a secret; cryptsetup's limit for key files.
@@ -47,6 +50,7 @@ impl Passphrase {
     }
 
     /// The same passphrase, marked as one whose newline at the end was dropped.
+    #[cfg(all(feature = "file", feature = "qemu"))]
     pub(crate) fn without_newline(self) -> Self {
         Self { lost_newline: true, ..self }
     }

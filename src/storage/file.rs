@@ -19,8 +19,8 @@ use nix::libc;
 use nix::unistd::{Whence, lseek64};
 
 use super::patience::Patience;
-use super::sharing::{Held, Sharing};
-use super::{Identity, Lease, Storage, file_lease, write_zeros};
+use super::sharing::Held;
+use super::{Identity, Lease, Sharing, Storage, file_lease, write_zeros};
 use crate::error::{Error, ErrorKind, Operation, Result};
 
 /// A regular file or a block device, read and written at offsets.

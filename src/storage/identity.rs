@@ -12,6 +12,7 @@ pub struct Identity {
 /// The storage below all windows.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum StorageId {
+    #[cfg(feature = "file")]
     /// Device and inode number of a file; of a block device its own number and 0
     File(u64, u64),
     /// The address of a value in this process
@@ -25,6 +26,7 @@ impl Identity {
         Self { storage: StorageId::Value(std::ptr::from_ref(storage).addr()), offset: 0 }
     }
 
+    #[cfg(feature = "file")]
     pub(super) fn of_file(device: u64, inode: u64) -> Self {
         Self { storage: StorageId::File(device, inode), offset: 0 }
     }

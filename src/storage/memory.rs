@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use super::sharing::Sharing;
+use super::Sharing;
 use super::{Identity, Lease, Storage, no_holes, write_zeros};
 use crate::error::Result;
 

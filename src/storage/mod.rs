@@ -1,35 +1,50 @@
 //! Where bytes are: a file, or whatever a caller has.
 //!
 //! [`Storage`] is positional, synchronous and `&self`, so that one opened image can serve many
-//! threads. [`FileStorage`] is the one over `pread` and `pwrite`, [`MmapStorage`] the one over `mmap`;
-//! [`sharing`] is what an opened file lets others do with it meanwhile.
+//! threads. [`MemoryStorage`] has its bytes in memory, [`Window`] is a range of another storage. With
+//! the feature `file` there are `FileStorage` over `pread` and `pwrite`, and `MmapStorage` over `mmap`.
+//! [`Sharing`] says what others may do with an opened file meanwhile.
 
 mod buffer;
-mod device;
-mod file;
-mod file_lease;
-mod holder;
 mod identity;
 mod lease;
 mod memory;
-mod mmap;
-mod new_file;
-mod ofd;
-mod patience;
 mod permission;
 mod shared;
-pub mod sharing;
 pub(crate) mod transfer;
 mod window;
 
+#[cfg(feature = "file")]
+mod device;
+#[cfg(feature = "file")]
+mod file;
+#[cfg(feature = "file")]
+mod file_lease;
+#[cfg(feature = "file")]
+mod holder;
+#[cfg(feature = "file")]
+mod mmap;
+#[cfg(feature = "file")]
+mod new_file;
+#[cfg(feature = "file")]
+mod ofd;
+#[cfg(feature = "file")]
+mod patience;
+#[cfg(feature = "file")]
+pub mod sharing;
+
 pub(crate) use buffer::{check_room, read, zeroed};
+#[cfg(feature = "file")]
 pub use file::{Access, FileStorage, Version};
 pub use identity::Identity;
 pub(crate) use identity::StorageId;
 pub use lease::{Lease, Leased};
 pub use memory::{MemoryStorage, ReadOnlyBytes};
+#[cfg(feature = "file")]
 pub use mmap::MmapStorage;
+#[cfg(feature = "file")]
 pub use new_file::{NewFile, Place, Preallocation};
+pub use permission::{Permissions, Sharing};
 pub use shared::SharedBytes;
 pub use window::Window;
 
@@ -40,7 +55,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::sharing::Sharing;
 use crate::error::Result;
 
 /// The bytes of an image.

@@ -80,11 +80,13 @@ impl Sharing {
     }
 
     /// All bytes it locks, in QEMU's order.
+    #[cfg(feature = "file")]
     pub(super) fn locks(self) -> impl Iterator<Item = u8> {
         self.uses().bytes(USED).chain(self.refuses().bytes(UNSHARED))
     }
 
     /// All bytes that nobody else may have locked, in QEMU's order, and QEMU's text if one has.
+    #[cfg(feature = "file")]
     pub(super) fn tests(self) -> impl Iterator<Item = (u8, String)> {
         // QEMU tests the counterparts of what it takes. That is not enough to be alone.
         let (unshared, used) = match self {
@@ -101,7 +103,9 @@ impl Sharing {
     }
 }
 
+#[cfg(feature = "file")]
 const USED: u8 = 100;
+#[cfg(feature = "file")]
 const UNSHARED: u8 = 200;
 
 impl Permissions {
@@ -126,6 +130,7 @@ impl Permissions {
     }
 
     /// Those whose bytes these are: used, and not shared.
+    #[cfg(feature = "file")]
     pub(super) fn of_bytes(bytes: &[u8]) -> (Self, Self) {
         let of = |base| {
             let is_one = |i: &u8| bytes.contains(&(base + i));
@@ -139,6 +144,7 @@ impl Permissions {
         (0..).zip(NAMES).filter(move |(i, _)| self.contains(Self(1 << i)))
     }
 
+    #[cfg(feature = "file")]
     fn bytes(self, base: u8) -> impl Iterator<Item = u8> {
         self.each().map(move |(i, _)| base + i)
     }
@@ -161,7 +167,7 @@ impl fmt::Debug for Permissions {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "file"))]
 mod tests {
     use super::*;
 

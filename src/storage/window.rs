@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::sharing::Sharing;
+use super::Sharing;
 use super::{Identity, Lease, Storage};
 use crate::error::Result;
 

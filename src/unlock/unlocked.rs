@@ -16,6 +16,11 @@ pub struct Unlocked {
 }
 
 impl Unlocked {
+    /// The key of a new image, which is in this keyslot.
+    pub(crate) fn new(keyslot: usize, volume_key: VolumeKey, digest: &Digest<'_>) -> Self {
+        Self { keyslot, volume_key, digest: digest.value.to_vec() }
+    }
+
     /// Index of the keyslot
     pub fn keyslot(&self) -> usize {
         self.keyslot

@@ -29,7 +29,7 @@ use crate::storage::zeroed;
 ///     "testdata/luks1_qemu.img", // any file: here, of all things, an image
 ///     keyslot::storage::Access::ReadOnly,
 /// )?;
-/// let source = Side::file(&plain)?;
+/// let source = Side::raw(&plain)?;
 /// let create = CreateOptions::new()?.cost(Cost::Iterations(1000));
 /// let image = create.begin(&path, source.len(), &Passphrase::new(b"hunter0")?)?;
 /// CopyOptions::new().copy(source, Side::volume(image.volume()?), &|_bytes| {})?;

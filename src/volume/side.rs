@@ -7,8 +7,8 @@ use std::path::Path;
 use super::Volume;
 use crate::crypto::SectorCipher;
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::storage::Storage;
 use crate::storage::transfer::{length, put};
-use crate::storage::{FileStorage, Storage};
 
 /// One side of a [copy](super::CopyOptions): bytes as they are, or what is in an unlocked image.
 #[derive(Clone, Copy, Debug)]
@@ -30,11 +30,6 @@ enum Data<'a> {
 }
 
 impl<'a> Side<'a> {
-    /// The bytes of a file.
-    pub fn file(file: &'a FileStorage) -> Result<Self> {
-        Self::raw(file)
-    }
-
     /// The bytes of a storage.
     pub fn raw(storage: &'a dyn Storage) -> Result<Self> {
         let stored = length(storage)?;

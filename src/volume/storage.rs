@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::Volume;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::sharing::Sharing;
+use crate::storage::Sharing;
 use crate::storage::{Identity, Lease, Storage, no_holes};
 
 /// A volume is itself a storage, for whatever takes one.

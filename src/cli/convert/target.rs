@@ -100,7 +100,7 @@ impl Target {
     /// What is written.
     pub fn side(&self) -> Result<Side<'_>> {
         match &self.data {
-            Data::NewRaw(file) => Side::file(file.storage()),
+            Data::NewRaw(file) => Side::raw(file.storage()),
             Data::NewLuks(image) => Ok(Side::volume(image.volume()?)),
             Data::Raw(raw) => Side::raw(raw.storage().as_ref()),
             Data::Luks(opened) => Ok(Side::volume(&opened.volume)),
@@ -160,7 +160,7 @@ impl Target {
     pub fn finish(self) -> std::result::Result<(), Failure> {
         let named = match self.data {
             Data::NewRaw(file) => file.publish(),
-            Data::NewLuks(image) => image.finish(),
+            Data::NewLuks(image) => image.finish().map(drop),
             Data::Raw(_) | Data::Luks(_) => Ok(()),
         };
         named.map_err(Failure::creating(&self.prefix))

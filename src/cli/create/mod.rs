@@ -159,16 +159,21 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
     if !args.quiet && persona == Persona::Keyslot {
         warn_of(&secret, version, &shown);
     }
-    let (header, size) = {
+    let created = {
         let _spinner = Spinner::start("creating the image", args.quiet);
         let space = preallocation(&options).map_err(named)?;
         target.make(create, &args.location, space, &secret).map_err(named)?
     };
+    let header = created.header();
     if !args.quiet && persona == Persona::Keyslot {
-        warn_of_cipher(&header, &shown);
+        warn_of_cipher(header, &shown);
     }
     let report = CreateReport {
-        image: WrittenImage::new(shown.clone().into_owned(), size, Some((&header, 0))),
+        image: WrittenImage::new(
+            shown.clone().into_owned(),
+            created.payload_len(),
+            Some((header, created.keyslot())),
+        ),
         header: target.header_file().map(output::filename),
         version,
         is_detached: header.is_detached(),

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use keyslot::header::Header;
 use keyslot::storage::{Access, FileStorage, Place, Preallocation, Storage};
-use keyslot::{CreateOptions, Error, ErrorKind, OpenOptions, Operation, Passphrase, Result};
+use keyslot::{
+    CreateOptions, Created, Error, ErrorKind, OpenOptions, Operation, Passphrase, Result,
+};
 
 use super::super::location::LocationArgs;
 
@@ -86,21 +87,16 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Makes it, and returns its header and the bytes of payload.
+    /// Makes the image.
     pub fn make(
         &self,
         create: CreateOptions,
         location: &LocationArgs,
         space: Preallocation,
         secret: &Passphrase,
-    ) -> Result<(Header, u64)> {
+    ) -> Result<Created> {
         match *self {
-            Self::New { path, size } => {
-                let image = create.begin(path, size, secret)?;
-                let header = image.header().clone();
-                image.finish()?;
-                Ok((header, size.next_multiple_of(512)))
-            }
+            Self::New { path, size } => create.create(path, size, secret),
             Self::InPlace { path } => {
                 let place = location.apply(OpenOptions::new());
                 create.create_in(path, &place, secret)
@@ -108,13 +104,11 @@ impl<'a> Target<'a> {
             Self::Detached { header: path, size, payload } => {
                 let create = create.detached(true);
                 let image = create.preallocation(Preallocation::Off).begin(path, size, secret)?;
-                let header = image.header().clone();
                 if let Payload::New(path) = payload {
                     let place = Place::new(path, false)?;
                     place.create(size.next_multiple_of(512), space)?.publish()?;
                 }
-                image.finish()?;
-                Ok((header, size.next_multiple_of(512)))
+                image.finish()
             }
         }
     }

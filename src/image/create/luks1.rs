@@ -34,7 +34,6 @@ pub fn make(options: &CreateOptions, passphrase: &Passphrase) -> Result<Parts> {
     let header = luks1::Luks1Header::build(cipher.clone(), *hash, &digest, &uuid)?;
     let scheme = Scheme { kdf, encryption: cipher.clone(), af_hash: *hash };
     let sealed = seal(&scheme, &volume_key, passphrase)?;
-    let header_len = header_len(options);
     let header = Header::Luks1(if options.detached { header.detached() } else { header });
-    Ok(Parts { header, header_len, volume_key, sealed })
+    Ok(Parts { header, volume_key, sealed })
 }

@@ -95,8 +95,7 @@ pub fn make(
     limits.admit_new("the new secret", kdf, cipher.key_size())?;
     let scheme = Scheme { kdf, encryption: cipher.clone(), af_hash: *hash };
     let sealed = seal(&scheme, &volume_key, passphrase)?;
-    let header_len = header_len(options, luks2)?;
-    Ok(Parts { header: Header::Luks2(header), header_len, volume_key, sealed })
+    Ok(Parts { header: Header::Luks2(header), volume_key, sealed })
 }
 
 fn layout(options: &CreateOptions, luks2: &Luks2Options) -> Result<Layout> {

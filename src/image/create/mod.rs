@@ -1,17 +1,20 @@
 //! Making an image.
 //!
 //! Everything that takes time or can be refused comes before there is a file, and the file has no
-//! name until it is complete and durable (see [`storage::new_file`](crate::storage::NewFile)).
+//! name until it is complete and durable.
 
+mod created;
+#[cfg(feature = "file")]
+mod file;
 mod luks1;
 mod luks2;
 mod place;
 
-use std::path::Path;
-use std::sync::Arc;
-
 use uuid::Uuid;
 
+pub use self::created::Created;
+#[cfg(feature = "file")]
+pub use self::file::NewImage;
 pub use self::luks2::Luks2Options;
 use crate::amend::commit;
 use crate::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen};
@@ -19,9 +22,10 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::header::{Header, Sealed, SlotChange};
 use crate::kdf::{Cost, Pbkdf};
 use crate::secret::{Passphrase, VolumeKey};
-use crate::storage::{FileStorage, NewFile, Place, Preallocation, Storage};
-use crate::unlock::{Limits, unlock};
-use crate::volume::Volume;
+#[cfg(feature = "file")]
+use crate::storage::Preallocation;
+use crate::storage::Storage;
+use crate::unlock::{Limits, Unlocked};
 
 /// How an image is made. The defaults are QEMU's: LUKS1 with aes-256, xts, plain64, sha256, and a
 /// keyslot that takes two seconds to open. In [LUKS2](Self::format) they are cryptsetup's.
@@ -36,6 +40,7 @@ pub struct CreateOptions {
     hash: HashAlg,
     pbkdf: Pbkdf,
     uuid: Option<Uuid>,
+    #[cfg(feature = "file")]
     preallocation: Preallocation,
     limits: Limits,
     overwrite: bool,
@@ -62,6 +67,7 @@ impl CreateOptions {
             hash: HashAlg::Sha256,
             pbkdf: Pbkdf::default(),
             uuid: None,
+            #[cfg(feature = "file")]
             preallocation: Preallocation::Off,
             limits: Limits::default(),
             overwrite: false,
@@ -112,13 +118,6 @@ impl CreateOptions {
         self
     }
 
-    /// What is done for the space of the payload.
-    #[must_use]
-    pub fn preallocation(mut self, preallocation: Preallocation) -> Self {
-        self.preallocation = preallocation;
-        self
-    }
-
     /// How much work the image may ask of whoever opens it.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
@@ -141,28 +140,6 @@ impl CreateOptions {
         self
     }
 
-    /// Makes an image with `size` bytes of payload (rounded up to a sector) that opens with
-    /// `passphrase`, in keyslot 0.
-    ///
-    /// [`ErrorKind::Exists`] if there is a file of this name and it may not be replaced,
-    /// [`ErrorKind::InUse`] if it may, but somebody has it open; and what [`check`](Self::check)
-    /// says.
-    pub fn create(&self, path: impl AsRef<Path>, size: u64, passphrase: &Passphrase) -> Result<()> {
-        self.begin(path, size, passphrase)?.finish()
-    }
-
-    /// The same, but for the end of it: the image has no name until it is
-    /// [finished](NewImage::finish), so that it can be filled before.
-    pub fn begin(
-        &self,
-        path: impl AsRef<Path>,
-        size: u64,
-        passphrase: &Passphrase,
-    ) -> Result<NewImage> {
-        let path = path.as_ref();
-        self.try_begin(path, size, passphrase).map_err(|error| error.with_path(path))
-    }
-
     /// Whether such an image can be made, with `size` bytes of payload: what would be refused
     /// before anything takes time, as [`ErrorKind::InvalidInput`] or [`ErrorKind::Unsupported`].
     pub fn check(&self, size: u64) -> Result<()> {
@@ -170,23 +147,6 @@ impl CreateOptions {
             Format::Luks1 => luks1::check(self),
             Format::Luks2(options) => luks2::check(self, options, size),
         }
-    }
-
-    fn try_begin(&self, path: &Path, size: u64, passphrase: &Passphrase) -> Result<NewImage> {
-        self.check(size)?;
-        let place = Place::new(path, self.overwrite)?;
-        let parts = self.make(size, passphrase)?;
-        let payload = if self.detached { 0 } else { size };
-        let len = image_len(payload, parts.header_len)?;
-        let file = place.create(len, self.preallocation)?;
-        let storage: Arc<dyn Storage> = Arc::<FileStorage>::clone(file.storage());
-        let (header, volume_key) = parts.write(storage.as_ref(), "no image was made")?;
-        let volume = if self.detached {
-            None
-        } else {
-            Some(Volume::new(storage, header.segments(len)?, &volume_key)?)
-        };
-        Ok(NewImage { file, header, volume })
     }
 
     /// Length in bytes of the header with the areas of its keyslots.
@@ -210,8 +170,6 @@ impl CreateOptions {
 struct Parts {
     /// Without a keyslot
     header: Header,
-    /// Length in bytes of the header with the areas of its keyslots
-    header_len: u64,
     volume_key: VolumeKey,
     /// What goes into keyslot 0
     sealed: Sealed,
@@ -219,7 +177,7 @@ struct Parts {
 
 impl Parts {
     /// Writes the header with its keyslot, durably. `on_failure` is the state that an error leaves.
-    fn write(self, storage: &dyn Storage, on_failure: &str) -> Result<(Header, VolumeKey)> {
+    fn write(self, storage: &dyn Storage, on_failure: &str) -> Result<(Header, Unlocked)> {
         let Self { header: empty, volume_key, sealed, .. } = self;
         let (mut stages, header) = empty.lower(&[SlotChange::Activate { keyslot: 0, sealed }])?;
         // A LUKS1 header is amended in place, so it is there first, without its keyslot.
@@ -235,7 +193,9 @@ impl Parts {
             on_failure.clone_into(&mut stage.on_failure);
         }
         commit(storage, stages.into_iter().map(Ok))?;
-        Ok((header, volume_key))
+        let digest = header.digest().ok_or_else(|| invalid("the new header has no digest"))?;
+        let unlocked = Unlocked::new(0, volume_key, &digest);
+        Ok((header, unlocked))
     }
 }
 
@@ -245,48 +205,6 @@ fn image_len(size: u64, payload_offset: u64) -> Result<u64> {
         .and_then(|size| size.checked_add(payload_offset))
         .filter(|&len| i64::try_from(len).is_ok())
         .ok_or_else(|| invalid(format!("image size {size} is too large")))
-}
-
-/// An image that is complete but for its name. If it is dropped, there was none.
-#[derive(Debug)]
-pub struct NewImage {
-    file: NewFile,
-    header: Header,
-    /// None if the header is detached
-    volume: Option<Volume>,
-}
-
-impl NewImage {
-    /// Its header
-    pub fn header(&self) -> &Header {
-        &self.header
-    }
-
-    /// The data of the image: nothing yet, which decrypts to noise.
-    ///
-    /// [`ErrorKind::InvalidInput`] if the header is detached: its payload is not there yet.
-    pub fn volume(&self) -> Result<&Volume> {
-        self.volume.as_ref().ok_or_else(|| invalid("a new detached header has no volume"))
-    }
-
-    /// The image's file
-    pub fn file(&self) -> &FileStorage {
-        self.file.storage()
-    }
-
-    /// Reads the header and opens it with the passphrase, as whoever opens the image will.
-    pub fn check(&self, passphrase: &Passphrase) -> Result<()> {
-        let file = self.file();
-        Header::read(file)
-            .and_then(|header| unlock(file, &header, passphrase, Limits::NONE))
-            .map(drop)
-            .map_err(|error| error.with_path(file.path()))
-    }
-
-    /// Makes all of it durable, and gives it its name.
-    pub fn finish(self) -> Result<()> {
-        self.file.publish()
-    }
 }
 
 fn invalid(text: impl Into<String>) -> Error {

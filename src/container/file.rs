@@ -1,0 +1,85 @@
+//! Containers in local files.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Container, Part};
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::sharing::Claim;
+use crate::storage::{Access, FileStorage, Sharing, Storage};
+
+/// The files that were opened.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Files {
+    /// The one that is, or has, the image
+    image: Option<Arc<FileStorage>>,
+    /// The one with the header, if that is detached
+    header: Option<Arc<FileStorage>>,
+}
+
+impl Container {
+    /// An image in a file or a part of it, held with `claim` until the container is dropped.
+    pub fn open(path: &Path, part: &Part, access: Access, claim: Claim) -> Result<Self> {
+        Self::open_file(path, part, access, claim).map(|(container, _)| container)
+    }
+
+    /// The same, and the file.
+    pub(super) fn open_file(
+        path: &Path,
+        part: &Part,
+        access: Access,
+        claim: Claim,
+    ) -> Result<(Self, Arc<FileStorage>)> {
+        let file = Arc::new(FileStorage::open_claimed(path, access, claim)?);
+        let whole: Arc<dyn Storage> = Arc::<FileStorage>::clone(&file);
+        let container = Self::part_of(whole, part).map_err(|error| error.with_path(path))?;
+        let files = Files { image: Some(Arc::clone(&file)), header: None };
+        let is_read_only = access == Access::ReadOnly;
+        Ok((Self { is_read_only, files, ..container }, file))
+    }
+
+    /// An image whose header is in another file. Both are held until the container is dropped: an
+    /// amendment excludes everybody from both, and whoever reads or writes the payload excludes
+    /// amendments of the header.
+    pub fn open_detached(
+        (header, header_part): (&Path, &Part),
+        (path, part): (&Path, &Part),
+        access: Access,
+        claim: Claim,
+    ) -> Result<Self> {
+        let (access, header_access, header_sharing) = match claim.sharing {
+            Sharing::Amend => (access, access, Sharing::Amend),
+            Sharing::None => (Access::ReadOnly, access, Sharing::None),
+            _ => (access, Access::ReadOnly, Sharing::ReadData),
+        };
+        let header_claim = Claim { sharing: header_sharing, ..claim };
+        let (header, file) = Self::open_file(header, header_part, header_access, header_claim)?;
+        if file.is_file(path).unwrap_or(false) {
+            let text = "the header and the image are the same file";
+            return Err(Error::new(ErrorKind::InvalidInput, text).with_path(path));
+        }
+        let payload = match Self::open(path, part, access, claim) {
+            // Keyslots are changed in the header alone.
+            Err(error)
+                if claim.sharing == Sharing::Amend
+                    && error.kind() == ErrorKind::PermissionDenied =>
+            {
+                Self::open(path, part, Access::ReadOnly, claim)?
+            }
+            payload => payload?,
+        };
+        let header = header.payload;
+        let files = Files { header: Some(file), ..payload.files.clone() };
+        Ok(Self { header, is_detached: true, files, ..payload })
+    }
+
+    /// The file with the header, if that is detached.
+    pub fn header_file(&self) -> Option<&Arc<FileStorage>> {
+        self.files.header.as_ref()
+    }
+
+    /// The file that was opened as the image.
+    pub fn file(&self) -> Option<&Arc<FileStorage>> {
+        self.files.image.as_ref()
+    }
+}

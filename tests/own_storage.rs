@@ -1,0 +1,86 @@
+//! Promise: an image on a caller's storage opens, is made and is named as one in a file is.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use keyslot::amend::{Change, Request};
+use keyslot::kdf::Cost;
+use keyslot::storage::{MemoryStorage, ReadOnlyBytes, Storage};
+use keyslot::{CreateOptions, ErrorKind, OpenOptions, Passphrase, Sharing};
+
+fn secret(text: &str) -> Passphrase {
+    Passphrase::new(text.as_bytes()).expect("memory")
+}
+
+fn testdata(name: &str) -> Vec<u8> {
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name))
+        .expect("an image of testdata")
+}
+
+#[test]
+fn a_storage_is_opened_for_reading_unless_asked() {
+    let storage = Arc::new(MemoryStorage::new(testdata("luks1_qemu.img")));
+    let request =
+        || Request::one(Change::replace(&secret("hunter0"), &secret("b"), Cost::Iterations(1000)));
+
+    let mut image = OpenOptions::new().open_storage(storage.clone()).unwrap();
+    let unlocked = image.unlock(&secret("hunter0")).unwrap();
+    let plan = image.plan(request()).unwrap();
+    let error = image.amend(&plan, Some(&unlocked)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(image.volume(&unlocked).unwrap().write_all_at(&[0; 512], 0).is_err());
+
+    let mut image = OpenOptions::new().write(true).open_storage(storage).unwrap();
+    let plan = image.plan(request()).unwrap();
+    image.amend(&plan, Some(&unlocked)).unwrap();
+    assert_eq!(image.unlock(&secret("b")).unwrap().keyslot(), 0);
+}
+
+#[test]
+fn a_storage_has_the_name_that_it_is_given() {
+    let options = OpenOptions::new().name("disk 7");
+    let error = options.open_storage(Arc::new(ReadOnlyBytes(vec![0; 1 << 20]))).unwrap_err();
+    assert_eq!((error.kind(), error.path()), (ErrorKind::NotLuks, Some(Path::new("disk 7"))));
+
+    let image = options.open_storage(Arc::new(ReadOnlyBytes(testdata("luks1_qemu.img")))).unwrap();
+    let error = image.unlock(&secret("no")).unwrap_err();
+    assert_eq!((error.kind(), error.path()), (ErrorKind::WrongSecret, Some(Path::new("disk 7"))));
+}
+
+#[test]
+fn a_range_of_a_storage_is_an_image() {
+    let mut bytes = vec![0; 4096];
+    bytes.extend(testdata("luks1_qemu.img"));
+    let options = OpenOptions::new().range(4096, None);
+    let image = options.open_storage(Arc::new(ReadOnlyBytes(bytes))).unwrap();
+    assert_eq!(image.part(), Some((4096, None)));
+    image.unlock(&secret("hunter0")).unwrap();
+}
+
+#[test]
+fn what_is_made_opens_without_another_derivation() {
+    let storage = Arc::new(MemoryStorage::new(vec![0; 4 << 20]));
+    let options = CreateOptions::new().unwrap().cost(Cost::Iterations(1000));
+    let created = options.create_on(storage.clone(), &secret("a")).unwrap();
+    assert_eq!(created.keyslot(), 0);
+    assert_eq!(created.uuid(), created.header().uuid());
+
+    let options = OpenOptions::new().sharing(Sharing::WriteAlone);
+    let image = options.open_storage(storage.clone()).unwrap();
+    let volume = image.volume(created.unlocked()).unwrap();
+    assert_eq!(volume.len(), created.payload_len());
+    volume.write_all_at(b"first", 0).unwrap();
+    let again = OpenOptions::new().open_storage(storage.clone()).unwrap();
+    let unlocked = again.unlock(&secret("a")).unwrap();
+    let mut start = [0; 5];
+    again.volume(&unlocked).unwrap().read_exact_at(&mut start, 0).unwrap();
+    assert_eq!(&start, b"first");
+
+    // It is in use now, and is not overwritten unless that is asked for.
+    let before = storage.len().unwrap();
+    let options = CreateOptions::new().unwrap().cost(Cost::Iterations(1000));
+    let error = options.create_on(storage.clone(), &secret("b")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    options.overwrite(true).create_on(storage.clone(), &secret("b")).unwrap();
+    assert_eq!(storage.len().unwrap(), before);
+}
