@@ -35,7 +35,7 @@ struct Inner {
     operation: Option<Operation>,
     offset: Option<u64>,
     keyslot: Option<usize>,
-    reason: Option<Arc<dyn Any + Send + Sync>>,
+    reasons: Vec<Arc<dyn Any + Send + Sync>>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -92,7 +92,7 @@ impl Error {
     /// The reason of type `T`, for errors that have one: a
     /// [`Conflict`](crate::storage::sharing::Conflict) of a refused lock, for example.
     pub fn reason<T: Any + StdError>(&self) -> Option<&T> {
-        let reason = self.0.reason.as_deref().and_then(<dyn Any + Send + Sync>::downcast_ref);
+        let reason = self.0.reasons.iter().find_map(|reason| reason.downcast_ref());
         reason.or_else(|| self.source()?.downcast_ref())
     }
 
@@ -107,7 +107,7 @@ impl Error {
             operation: None,
             offset: None,
             keyslot: None,
-            reason: None,
+            reasons: Vec::new(),
             source: None,
         }))
     }
@@ -128,6 +128,14 @@ impl Error {
     pub fn failed_at(operation: Operation, len: u64, offset: u64, source: io::Error) -> Self {
         let object = format_args!("{len} bytes at byte {offset}");
         Self::failed(operation, object, source).with_offset(offset)
+    }
+
+    /// The error with another message.
+    #[cfg(feature = "qemu")]
+    #[must_use]
+    pub(crate) fn with_message(mut self, message: impl Into<String>) -> Self {
+        self.0.message = message.into();
+        self
     }
 
     /// The error with the path it is about. A path that it has already stays.
@@ -159,10 +167,10 @@ impl Error {
         self
     }
 
-    /// The error with a reason that [`reason`](Self::reason) returns.
+    /// The error with a reason that [`reason`](Self::reason) returns: one of each type.
     #[must_use]
     pub fn with_reason(mut self, reason: impl StdError + Send + Sync + 'static) -> Self {
-        self.0.reason = Some(Arc::new(reason));
+        self.0.reasons.push(Arc::new(reason));
         self
     }
 

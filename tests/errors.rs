@@ -8,13 +8,16 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use keyslot::amend::{Change, Request};
+use keyslot::amend::{AmendFault, Change, ChangeKind, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::header::{Header, Keyslot};
 use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::storage::sharing::Conflict;
 use keyslot::storage::{ReadOnlyBytes, Storage};
-use keyslot::{Error, ErrorKind, Image, Limits, OpenOptions, Operation, Overrides, Sharing};
+use keyslot::{
+    Error, ErrorKind, Image, Limits, OpenOptions, Operation, Override, Overrides, Passphrase,
+    Sharing,
+};
 use nix::libc;
 use support::luks2::roomy;
 use support::memory::{self, Memory};
@@ -191,4 +194,47 @@ fn a_failed_wipe_names_its_keyslot() {
     let mut image = open(&image, Operation::Write, range.clone(), libc::EIO);
     let error = amend(&mut image, erase(6));
     assert_eq!((error.keyslot(), error.offset()), (Some(6), Some(range.start)), "{error:?}");
+}
+
+/// A program decides by the reason; the message is the library's own, and qemu-img's is the command's.
+#[test]
+fn a_refused_change_has_its_reason() {
+    let (a, b, wrong) = (secret("a"), secret("b"), secret("wrong"));
+    let image = memory::image(&small_key(), &[(0, &a), (6, &b)]);
+    let image = Image::from_storage(ReadOnlyBytes(image), Limits::NONE).unwrap();
+    let erase = |keyslot, old: Option<&Passphrase>| Change::Erase {
+        keyslot,
+        old_secret: old.map(|secret| Ok(secret.clone())),
+    };
+    let erases = ChangeKind::Erase;
+    for (changes, kind, fault) in [
+        (vec![add(6)], ErrorKind::Refused, AmendFault::Active { keyslot: 6 }),
+        (
+            vec![add(-1)],
+            ErrorKind::InvalidInput,
+            AmendFault::OutOfRange { number: -1, keyslots: 8, change: ChangeKind::Add },
+        ),
+        (vec![erase(Some(2), None)], ErrorKind::Refused, AmendFault::AlreadyErased { keyslot: 2 }),
+        (
+            vec![erase(Some(0), None), erase(Some(6), None)],
+            ErrorKind::Refused,
+            AmendFault::LastHolder { keyslot: 6 },
+        ),
+        (
+            vec![erase(Some(0), Some(&wrong))],
+            ErrorKind::WrongSecret,
+            AmendFault::WrongSecret { keyslot: 0, change: erases },
+        ),
+        (
+            vec![erase(None, Some(&wrong))],
+            ErrorKind::WrongSecret,
+            AmendFault::NoMatch { change: erases },
+        ),
+        (vec![erase(None, None)], ErrorKind::InvalidInput, AmendFault::NoTarget { change: erases }),
+    ] {
+        let error = image.plan(Request { changes, overrides: Overrides::NONE }).unwrap_err();
+        assert_eq!((error.kind(), error.reason()), (kind, Some(&fault)), "{error:?}");
+        assert_eq!(error.reason::<Override>().copied(), fault.lifted_by(), "{error:?}");
+        assert_eq!((error.keyslot(), error.message()), (fault.keyslot(), &*fault.to_string()));
+    }
 }

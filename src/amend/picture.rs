@@ -2,7 +2,7 @@
 //! before it leave, with QEMU's checks in QEMU's order (`qcrypto_block_luks_amend_options` and the
 //! two functions below it).
 
-use super::Change;
+use super::{AmendFault, Change, ChangeKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{HeldKey, Leftover, Occupant};
 use crate::kdf::Pbkdf;
@@ -52,9 +52,9 @@ impl Picture<'_> {
             Change::Erase { keyslot: None, old_secret: Some(old_secret) } => {
                 self.erase_matching(&old_secret?)
             }
-            Change::Erase { keyslot: None, old_secret: None } => Err(invalid(
-                "To erase keyslot(s), either explicit keyslot index or the password currently contained in them must be given",
-            )),
+            Change::Erase { keyslot: None, old_secret: None } => {
+                Err(AmendFault::NoTarget { change: ChangeKind::Erase }.into())
+            }
             Change::Replace { keyslot, old_secret, new_secret, pbkdf } => {
                 self.replace(keyslot, old_secret, new_secret, pbkdf)
             }
@@ -67,25 +67,15 @@ impl Picture<'_> {
         secret: Result<Passphrase>,
         pbkdf: Pbkdf,
     ) -> Result<()> {
-        let keyslot = match keyslot {
-            Some(number) => {
-                // QEMU prints this one unsigned.
-                let shown = i32::try_from(number)
-                    .map_or(number, |number| i64::from(number.cast_unsigned()));
-                let keyslot = self.in_range(number, shown)?;
-                if self.is_active(keyslot) && !self.overrides.has(Override::OverwriteKeyslot) {
-                    return Err(Override::OverwriteKeyslot.refused(format!(
-                        "Refusing to overwrite active keyslot {keyslot} - please erase it first"
-                    )));
-                }
-                keyslot
+        let keyslot = if let Some(number) = keyslot {
+            let keyslot = self.in_range(number, ChangeKind::Add)?;
+            if self.is_active(keyslot) && !self.overrides.has(Override::OverwriteKeyslot) {
+                return Err(AmendFault::Active { keyslot }.into());
             }
-            None => {
-                self.slots.iter().position(|slot| matches!(slot, Slot::Free)).ok_or_else(|| {
-                    let text = "Can't add a keyslot - all keyslots are in use";
-                    Error::new(ErrorKind::NoFreeKeyslot, text)
-                })?
-            }
+            keyslot
+        } else {
+            let free = self.slots.iter().position(|slot| matches!(slot, Slot::Free));
+            free.ok_or(AmendFault::AllInUse)?
         };
         self.slots[keyslot] = Slot::New { secret: secret?, pbkdf, is_new: true };
         self.occupants[keyslot] = Some(Occupant { key: HeldKey::Volume, is_usable: true });
@@ -94,19 +84,16 @@ impl Picture<'_> {
 
     fn erase_keyslot(&mut self, number: i64, secret: Option<Result<Passphrase>>) -> Result<()> {
         let secret = secret.transpose()?;
-        let keyslot = self.in_range(number, number)?;
+        let keyslot = self.in_range(number, ChangeKind::Erase)?;
         if let Some(secret) = secret {
-            self.must_open(keyslot, &secret, "for erase operation")?;
+            self.must_open(keyslot, &secret, ChangeKind::Erase)?;
         }
         let erases_inactive = self.overrides.has(Override::EraseInactive);
         if !self.is_active(keyslot) && !erases_inactive && !self.is_unfinished(keyslot) {
-            return Err(Override::EraseInactive
-                .refused(format!("Given keyslot {keyslot} is already erased (inactive) ")));
+            return Err(AmendFault::AlreadyErased { keyslot }.into());
         }
         if self.loses_a_key(&[keyslot]) && !self.overrides.has(Override::LoseKey) {
-            return Err(Override::LoseKey.refused(format!(
-                "Attempt to erase the only active keyslot {keyslot} which will erase all the data in the image irreversibly - refusing operation"
-            )));
+            return Err(AmendFault::LastHolder { keyslot }.into());
         }
         if matches!(self.slots[keyslot], Slot::Free) {
             self.rewipe.push(keyslot);
@@ -118,13 +105,10 @@ impl Picture<'_> {
     fn erase_matching(&mut self, secret: &Passphrase) -> Result<()> {
         let matching = self.matching(secret)?;
         if matching.is_empty() {
-            let text = "No keyslots match given (old) password for erase operation";
-            return Err(self.no_match(text, secret));
+            return Err(self.no_match(ChangeKind::Erase, secret));
         }
         if self.loses_a_key(&matching) && !self.overrides.has(Override::LoseKey) {
-            return Err(Override::LoseKey.refused(
-                "All the active keyslots match the (old) password that was given and erasing them will erase all the data in the image irreversibly - refusing operation",
-            ));
+            return Err(AmendFault::LastHolders.into());
         }
         for keyslot in matching {
             self.erase(keyslot);
@@ -142,16 +126,16 @@ impl Picture<'_> {
         let old_secret = old_secret.transpose()?;
         let keyslots = match (number, old_secret) {
             (Some(number), old_secret) => {
-                let keyslot = self.in_range(number, number)?;
+                let keyslot = self.in_range(number, ChangeKind::Replace)?;
                 if !self.is_active(keyslot) {
                     let is_it = |it: &Leftover| matches!(it, Leftover::Replace { keyslot: of, .. } if *of == keyslot);
                     let is_interrupted = self.leftovers.iter().any(is_it);
                     let add = "add a secret to it instead";
-                    return Err(invalid(format!("keyslot {keyslot} is inactive"))
+                    return Err(Error::from(AmendFault::Inactive { keyslot })
                         .with_hint(if is_interrupted { INTERRUPTED } else { add }));
                 }
                 if let Some(secret) = old_secret {
-                    self.must_open(keyslot, &secret, "to replace")?;
+                    self.must_open(keyslot, &secret, ChangeKind::Replace)?;
                 }
                 vec![keyslot]
             }
@@ -161,16 +145,16 @@ impl Picture<'_> {
                 let others: Vec<_> =
                     keyslots.extract_if(.., |it| !self.holds_volume_key(*it)).collect();
                 if let (true, Some(keyslot)) = (keyslots.is_empty(), others.first()) {
-                    let text = format!("the old secret opens keyslot {keyslot}, which is unbound");
-                    return Err(invalid(text).with_hint("--keyslot names it"));
+                    let error = Error::from(AmendFault::Unbound { keyslot: *keyslot });
+                    return Err(error.with_hint("--keyslot names it"));
                 }
                 if keyslots.is_empty() {
-                    return Err(self.no_match("no keyslot opens with the old secret", &old_secret));
+                    return Err(self.no_match(ChangeKind::Replace, &old_secret));
                 }
                 keyslots
             }
             (None, None) => {
-                return Err(invalid("to replace a secret, its keyslot or the secret is needed"));
+                return Err(AmendFault::NoTarget { change: ChangeKind::Replace }.into());
             }
         };
         let secret = new_secret?;
@@ -191,25 +175,23 @@ impl Picture<'_> {
         })
     }
 
-    fn no_match(&self, text: &str, secret: &Passphrase) -> Error {
-        let error = wrong_secret(text, secret);
+    fn no_match(&self, change: ChangeKind, secret: &Passphrase) -> Error {
+        let error = does_not_open(AmendFault::NoMatch { change }, secret);
         if self.leftovers.is_empty() {
             return error;
         }
         error.with_hint(INTERRUPTED)
     }
 
-    fn in_range(&self, number: i64, shown: i64) -> Result<usize> {
-        let count = self.slots.len();
-        let keyslot =
-            usize::try_from(number).ok().filter(|&keyslot| keyslot < count).ok_or_else(|| {
-                let last = count - 1;
-                invalid(format!("Invalid keyslot {shown} specified, must be between 0 and {last}"))
-            })?;
+    fn in_range(&self, number: i64, change: ChangeKind) -> Result<usize> {
+        let keyslots = self.slots.len();
+        let keyslot = usize::try_from(number).ok().filter(|&keyslot| keyslot < keyslots);
+        let keyslot = keyslot.ok_or(AmendFault::OutOfRange { number, keyslots, change })?;
         match self.damaged.iter().find(|(other, _)| *other == keyslot) {
             Some((_, why)) => {
                 let text = format!("the entry of keyslot {keyslot} is damaged: {why}");
                 Err(Error::new(ErrorKind::Corrupt, text)
+                    .with_keyslot(keyslot)
                     .with_hint("'keyslot repair' puts the entry right"))
             }
             None => Ok(keyslot),
@@ -263,15 +245,15 @@ impl Picture<'_> {
         self.opened(&all, secret)
     }
 
-    fn must_open(&mut self, keyslot: usize, secret: &Passphrase, what: &str) -> Result<()> {
+    fn must_open(&mut self, keyslot: usize, secret: &Passphrase, change: ChangeKind) -> Result<()> {
         if !self.opened(&[keyslot], secret)?.is_empty() {
             return Ok(());
         }
-        let text = format!("Given keyslot {keyslot} doesn't contain the given old password {what}");
-        Err(wrong_secret(text, secret))
+        Err(does_not_open(AmendFault::WrongSecret { keyslot, change }, secret))
     }
 }
 
-fn invalid(text: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidInput, text)
+/// The error of a fault that the secret itself may explain.
+fn does_not_open(fault: AmendFault, secret: &Passphrase) -> Error {
+    fault.mark(wrong_secret(fault.to_string(), secret))
 }

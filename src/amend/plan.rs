@@ -146,9 +146,10 @@ impl Plan {
                         } else {
                             "with --in-place, a crash meanwhile loses this one, which is the only one"
                         };
-                        let error = Error::new(ErrorKind::NoFreeKeyslot, text)
-                            .with_reason(Override::InPlace);
-                        return Err(error.with_hint(hint));
+                        return Err(Error::new(ErrorKind::NoFreeKeyslot, text)
+                            .with_reason(Override::InPlace)
+                            .with_keyslot(keyslot)
+                            .with_hint(hint));
                     }
                     replacements.push(PlannedChange::Replace { keyslot, new, staging, is_new });
                 }
@@ -215,6 +216,7 @@ fn check_occupants(
         };
         let text = format!("keyslot {keyslot} cannot be overwritten: {why}");
         return Err(Error::new(ErrorKind::InvalidInput, text)
+            .with_keyslot(keyslot)
             .with_hint("erase it first, in an amendment of its own"));
     }
     Ok(())

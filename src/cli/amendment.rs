@@ -8,6 +8,7 @@ use keyslot::amend::{Change, Plan, PlannedChange, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::header::{Keyslot, Priority};
 use keyslot::kdf::Pbkdf;
+use keyslot::qemu::words::amend_error;
 use keyslot::secret::Passphrase;
 use keyslot::unlock::{Unlocked, Until};
 use keyslot::{Error, ErrorKind, Image, OpenOptions, Override, Overrides, Result, Sharing};
@@ -135,7 +136,7 @@ impl Amendment {
 
     /// Refuses what is refused whatever the secrets are, before a person is asked for them.
     pub fn check(&self, changes: Vec<Change>, overrides: Overrides) -> Result<()> {
-        self.image.plan(Request { changes, overrides }).map(drop)
+        self.image.plan(Request { changes, overrides }).map(drop).map_err(amend_error)
     }
 
     /// Refuses a secret that opens no keyslot at all.
@@ -163,7 +164,7 @@ impl Amendment {
         let overrides = request.overrides;
         let plan = {
             let _spinner = Spinner::start("looking for the secret's keyslots", self.quiet);
-            self.image.plan(request)?
+            self.image.plan(request).map_err(amend_error)?
         };
         let plan = if self.keep_tokens { plan.keep_tokens() } else { plan };
         if !overrides.has(Override::LoseKey) {

@@ -110,6 +110,8 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Uuid(args) => config::uuid(&args),
     };
     match result {
+        // qemu-img has one status for every failure.
+        Ok(status) if name == Persona::QemuImg && status != Status::Done => Status::Failed.into(),
         Ok(status) => status.into(),
         Err(failure) => report::failure(name, asked, remedies, &failure),
     }

@@ -8,14 +8,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind as ClapKind};
+use keyslot::qemu::words;
 use keyslot::storage::sharing::Conflict;
 use keyslot::{Error, ErrorKind, Override};
 use serde::Serialize;
 
 use super::output::{self, Report};
-use super::qemu_words::{
-    QEMU_FAILED, QEMU_TRY, QEMU_VERSION, amend_words, getopt_words, is_from_qemu, qemu_words,
-};
+use super::qemu_words::{QEMU_VERSION, getopt_words};
 use super::{ChangeArgs, Output, Persona, Status};
 
 /// An error, and what qemu-img puts before such a one.
@@ -24,6 +23,8 @@ pub struct Failure {
     qemu_prefix: String,
     /// Whether the image was opened to be amended, which qemu-img does in two steps
     is_amend: bool,
+    /// The command whose help qemu-img points to
+    help: Option<&'static str>,
 }
 
 impl Failure {
@@ -33,9 +34,9 @@ impl Failure {
     }
 
     /// Wrong usage of a command, where qemu-img points to its help.
-    pub fn usage(text: impl Into<String>, command: &str) -> Self {
+    pub fn usage(text: impl Into<String>, command: &'static str) -> Self {
         let error = Error::new(ErrorKind::InvalidInput, text);
-        Self::from(error.with_hint(format!("Try 'qemu-img {command} --help' for more info")))
+        Self { help: Some(command), ..Self::from(error) }
     }
 
     /// A failure to create the image that was named `shown`.
@@ -69,7 +70,7 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, qemu_prefix: String::new(), is_amend: false }
+        Self { error, qemu_prefix: String::new(), is_amend: false, help: None }
     }
 }
 
@@ -115,12 +116,12 @@ fn option(of: Override) -> &'static str {
 
 /// Prints a failure, as JSON too where that was asked for, and says the exit status.
 pub fn failure(persona: Persona, asked: Output, remedies: Remedies, failure: &Failure) -> ExitCode {
-    let Failure { error, qemu_prefix, is_amend } = failure;
+    let Failure { error, qemu_prefix, is_amend, help } = failure;
     if persona == Persona::QemuImg {
         let cause = cause(error);
-        match conflict(error) {
+        match error.reason::<Conflict>() {
             Some(conflict) => {
-                let text = match amend_words(conflict).filter(|_| *is_amend) {
+                let text = match words::amend_conflict(conflict).filter(|_| *is_amend) {
                     Some((true, text)) => format!("{qemu_prefix}{text}"),
                     Some((false, text)) => text,
                     None => format!("{qemu_prefix}{conflict}"),
@@ -130,11 +131,14 @@ pub fn failure(persona: Persona, asked: Output, remedies: Remedies, failure: &Fa
                 output::tell(&format!("Is another process using the image [{path}]?"));
             }
             None => {
-                output::tell(&format!("qemu-img: {qemu_prefix}{}{cause}", qemu_words(error)));
+                output::tell(&format!("qemu-img: {qemu_prefix}{}{cause}", words::message(error)));
             }
         }
-        if let Some(hint) = error.hint().filter(|hint| is_from_qemu(hint)) {
-            hint.lines().for_each(output::tell);
+        if let Some(lines) = words::below(error) {
+            lines.lines().for_each(output::tell);
+        }
+        if let Some(command) = help {
+            output::tell(&format!("Try 'qemu-img {command} --help' for more info"));
         }
         return Status::Failed.into();
     }
@@ -200,11 +204,6 @@ impl Display for FailureReport {
     }
 }
 
-/// The lock that was refused.
-fn conflict(error: &Error) -> Option<&Conflict> {
-    error.source().and_then(|source| source.downcast_ref())
-}
-
 /// Prints an error: its line, and its hint.
 pub fn tell(error: &Error, remedies: Remedies) {
     output::tell(&format!("keyslot: {error}{}", cause(error)));
@@ -216,7 +215,7 @@ pub fn tell(error: &Error, remedies: Remedies) {
 /// The hint of an error, or of its kind: then an option that the command has and that was not given.
 fn hint(error: &Error, remedies: Remedies) -> Option<String> {
     let Remedies { wait, overwrite, limits, busy_device } = remedies;
-    let is_claimed = || conflict(error).is_some_and(Conflict::is_claimed);
+    let is_claimed = || error.reason().is_some_and(Conflict::is_claimed);
     let general = match error.kind() {
         ErrorKind::Exists if overwrite == Some(false) => Some("use --overwrite to replace it"),
         ErrorKind::InUse if is_claimed() && busy_device == Some(false) => {
@@ -230,9 +229,7 @@ fn hint(error: &Error, remedies: Remedies) -> Option<String> {
         }
         _ => None,
     };
-    // QEMU's "Failed to write to keyslot 1" is none: it only says where.
-    let not_ours = |hint: &str| hint.starts_with(QEMU_FAILED) || hint.starts_with(QEMU_TRY);
-    if let Some(hint) = error.hint().filter(|hint| !not_ours(hint)).or(general) {
+    if let Some(hint) = error.hint().or(general) {
         return Some(hint.replace('\n', " "));
     }
     let lifted_by = error.reason::<Override>().copied().map(option)?;

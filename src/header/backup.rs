@@ -120,7 +120,7 @@ pub(crate) struct Present {
 impl Present {
     /// Reads the header and the areas of its keyslots until two reads agree.
     pub fn read(storage: &dyn Storage) -> Result<Self> {
-        let read = || {
+        let read = || -> Result<Self> {
             let header = Header::read_start(storage, false)?;
             let digest = digest(storage, header.end_within(storage)?)?;
             Ok(Self { header, digest })

@@ -4,7 +4,7 @@
 use super::{Done, Image};
 use crate::amend::{NewSecret, Plan, PlannedChange, Request};
 use crate::crypto::{Argon2Variant, KdfAlg, KdfKind};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::header::{Sealed, SlotChange, Template, material_len};
 use crate::kdf::{Cost, Pbkdf};
 use crate::secret::Passphrase;
@@ -97,10 +97,11 @@ impl Image {
     /// The KDF of a new secret, calibrated if a time is asked for.
     fn kdf(&self, keyslot: usize, new: &NewSecret) -> Result<KdfAlg> {
         let kdf = new.pbkdf.settle(&new.template);
-        let kdf = kdf.map_err(|e| e.with_hint(format!("Failed to write to keyslot {keyslot}")))?;
+        let kdf = kdf.map_err(|e| e.with_operation(Operation::Derive).with_keyslot(keyslot))?;
         let limits = self.options.limits;
         let what = format_args!("the new secret of keyslot {keyslot}");
-        limits.admit_new(what, kdf, new.template.encryption.key_size())?;
+        let admitted = limits.admit_new(what, kdf, new.template.encryption.key_size());
+        admitted.map_err(|error| error.with_keyslot(keyslot))?;
         Ok(kdf)
     }
 }

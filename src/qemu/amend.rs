@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::SecretObjects;
+use super::words::with_qemu_hint;
 use super::{Options, boolean, number, size};
 use crate::amend::{Change, Request};
 use crate::error::{Error, ErrorKind, Result};
@@ -82,7 +83,7 @@ fn check(options: &Options) -> Result<()> {
     };
     options.iter().try_for_each(|(key, value)| check(key, value)).map_err(|error| {
         if options.iter().all(fits_create) {
-            error.with_hint("This option is only supported for image creation")
+            with_qemu_hint(error, "This option is only supported for image creation")
         } else {
             error
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::words::with_qemu_hint;
 use super::{Options, invalid, is_help, split_value};
 use crate::error::Result;
 
@@ -43,9 +44,8 @@ pub(crate) fn check_identifier(id: &str) -> Result<()> {
     {
         return Ok(());
     }
-    Err(invalid("Parameter 'id' expects an identifier").with_hint(
-        "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.",
-    ))
+    let hint = "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter.";
+    Err(with_qemu_hint(invalid("Parameter 'id' expects an identifier"), hint))
 }
 
 fn check_key(key: &str) -> Result<()> {

@@ -13,6 +13,7 @@ mod keyval;
 mod node;
 mod number;
 mod secret_object;
+pub mod words;
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -1,6 +1,7 @@
 //! Booleans, numbers and sizes, with all that QEMU reads into them.
 
 use super::invalid;
+use super::words::with_qemu_hint;
 use crate::error::Result;
 
 /// Parses the boolean of option `key`: `on`, `yes`, `true`, `y` or the opposites.
@@ -54,11 +55,10 @@ pub fn size(key: &str, value: &str) -> Result<u64> {
             invalid(format!("Value '{value}' is out of range for parameter '{key}'"))
         }
         SizeFault::Syntax => {
-            invalid(format!("Parameter '{key}' expects a non-negative number below 2^64"))
-                .with_hint(
-                    "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n\
-             and exabytes, respectively.",
-                )
+            let text = format!("Parameter '{key}' expects a non-negative number below 2^64");
+            let hint = "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\n\
+                        and exabytes, respectively.";
+            with_qemu_hint(invalid(text), hint)
         }
     })
 }
