@@ -59,7 +59,10 @@ fn tour(path: &Path) -> Result<()> {
     }
     for (who, secret) in [("owner", owner), ("operator", operator), ("successor", successor)] {
         match image.unlock(&secret) {
-            Ok(unlocked) => println!("the {who}'s secret opens keyslot {}", unlocked.keyslot()),
+            Ok(unlocked) => println!(
+                "the {who}'s secret opens keyslot {}",
+                unlocked.keyslot().unwrap_or_default()
+            ),
             Err(_) => println!("the {who}'s secret opens nothing"),
         }
     }

@@ -23,7 +23,7 @@
 //! let plan = image.plan(Request::one(replace))?;
 //! image.amend(&plan, Some(&unlocked))?;
 //!
-//! assert_eq!(image.unlock(&new)?.keyslot(), 0);
+//! assert_eq!(image.unlock(&new)?.keyslot(), Some(0));
 //! assert!(image.unlock(&old).is_err());
 //! for keyslot in Image::open(&path)?.keyslots() {
 //!     println!("keyslot {}: active {}", keyslot.index, keyslot.active);

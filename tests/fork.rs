@@ -53,7 +53,7 @@ fn unlock(image: &Luks2) -> Option<usize> {
     for image in [&two_lanes, image] {
         let opened = Image::from_storage(ReadOnlyBytes(image.bytes.clone()), Limits::NONE).unwrap();
         if let Ok(unlocked) = opened.unlock(&passphrase("hunter0")) {
-            return Some(unlocked.keyslot());
+            return unlocked.keyslot();
         }
     }
     None

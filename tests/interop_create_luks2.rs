@@ -171,7 +171,7 @@ fn opens_here(image: &Path, secret: &str, keyslot: usize) {
     let image = Image::open(image).unwrap();
     assert_eq!(image.header().warning(), None);
     assert_eq!(image.header().leftovers(), []);
-    assert_eq!(image.unlock(&passphrase(secret)).unwrap().keyslot(), keyslot);
+    assert_eq!(image.unlock(&passphrase(secret)).unwrap().keyslot(), Some(keyslot));
     assert!(image.unlock(&passphrase("xyzzy-three")).is_err());
 }
 

@@ -139,7 +139,7 @@ fn opens_as_it_should(cryptsetup: &Cryptsetup, image: &Path, secrets: &[(usize, 
         }
         if *is_bound {
             let unlocked = opened.unlock(&secret).unwrap();
-            assert_eq!(unlocked.keyslot(), *index);
+            assert_eq!(unlocked.keyslot(), Some(*index));
             assert_eq!(unlocked.volume_key().as_bytes(), volume_key);
         } else {
             let error = opened.unlock(&secret).unwrap_err();
@@ -230,7 +230,7 @@ fn priorities() {
     }
     let opener = || {
         let unlocked = Image::open(image).unwrap().unlock(&passphrase("same"));
-        unlocked.map(|unlocked| unlocked.keyslot()).map_err(|error| error.kind())
+        unlocked.map(|unlocked| unlocked.keyslot().unwrap()).map_err(|error| error.kind())
     };
     let set = |keyslot: usize, priority: &str| {
         let keyslot = keyslot.to_string();
@@ -273,7 +273,7 @@ fn sizes_and_copies() {
             std::fs::write(image, &damaged).unwrap();
             let opened = Image::open(image).unwrap();
             assert!(opened.header().warning().unwrap().starts_with("the primary copy"));
-            assert_eq!(opened.unlock(&passphrase("first")).unwrap().keyslot(), 0);
+            assert_eq!(opened.unlock(&passphrase("first")).unwrap().keyslot(), Some(0));
             assert!(std::fs::read(image).unwrap() == damaged);
         }
         cryptsetup.run("luksDump", &[], image);

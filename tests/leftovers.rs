@@ -338,7 +338,7 @@ fn an_erased_and_added_keyslot_is_new() {
         image.amend(&plan, Some(&unlocked)).unwrap();
         let header = Header::read(&ReadOnlyBytes(memory.bytes())).unwrap();
         assert_eq!(header.keyslot(3).unwrap().priority, Priority::Normal);
-        assert_eq!(image.unlock(&new).unwrap().keyslot(), 3);
+        assert_eq!(image.unlock(&new).unwrap().keyslot(), Some(3));
         let metadata = header.luks2().unwrap().metadata().text();
         let metadata: serde_json::Value = serde_json::from_str(metadata).unwrap();
         assert_eq!(metadata["tokens"]["0"]["keyslots"], serde_json::json!(["0"]));

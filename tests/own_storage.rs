@@ -6,7 +6,7 @@ use std::sync::Arc;
 use keyslot::amend::{Change, Request};
 use keyslot::kdf::Cost;
 use keyslot::storage::{MemoryStorage, ReadOnlyBytes, Storage};
-use keyslot::{CreateOptions, ErrorKind, OpenOptions, Passphrase, Sharing};
+use keyslot::{CreateOptions, ErrorKind, OpenOptions, Passphrase, Sharing, VolumeKey};
 
 fn secret(text: &str) -> Passphrase {
     Passphrase::new(text.as_bytes()).expect("memory")
@@ -33,7 +33,7 @@ fn a_storage_is_opened_for_reading_unless_asked() {
     let mut image = OpenOptions::new().write(true).open_storage(storage).unwrap();
     let plan = image.plan(request()).unwrap();
     image.amend(&plan, Some(&unlocked)).unwrap();
-    assert_eq!(image.unlock(&secret("b")).unwrap().keyslot(), 0);
+    assert_eq!(image.unlock(&secret("b")).unwrap().keyslot(), Some(0));
 }
 
 #[test]
@@ -55,6 +55,29 @@ fn a_range_of_a_storage_is_an_image() {
     let image = options.open_storage(Arc::new(ReadOnlyBytes(bytes))).unwrap();
     assert_eq!(image.part(), Some((4096, None)));
     image.unlock(&secret("hunter0")).unwrap();
+}
+
+/// With the key of another image, or a key cut short, nothing opens.
+#[test]
+fn a_volume_key_is_checked_against_the_digest() {
+    for name in ["luks1_qemu.img", "luks2_keyslots.img"] {
+        let open = |name| {
+            OpenOptions::new().open_storage(Arc::new(ReadOnlyBytes(testdata(name)))).unwrap()
+        };
+        let image = open(name);
+        let unlocked = image.unlock(&secret("hunter0")).unwrap();
+        let key = |bytes| VolumeKey::new(bytes).unwrap();
+        let right = unlocked.volume_key().as_bytes();
+        let given = image.unlock_with_key(key(right)).unwrap();
+        assert_eq!((given.keyslot(), given.volume_key()), (None, unlocked.volume_key()), "{name}");
+        image.volume(&given).unwrap();
+        let mut other = right.to_vec();
+        other[0] ^= 1;
+        for wrong in [&other, &right[1..], &[]] {
+            let error = image.unlock_with_key(key(wrong)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::WrongSecret, "{name}");
+        }
+    }
 }
 
 #[test]

@@ -107,7 +107,7 @@ fn the_right_one_is_found_wherever_it_is() {
         let slots: Vec<_> = (0..8).map(|i| (i, if i == place { &right } else { &wrong })).collect();
         let bytes = memory::image(&small_key(), &slots);
         let image = Image::from_storage(ReadOnlyBytes(bytes), Limits::NONE).unwrap();
-        assert_eq!(image.unlock(&right).unwrap().keyslot(), place);
+        assert_eq!(image.unlock(&right).unwrap().keyslot(), Some(place));
         let other = image.unlock(&secret("other")).unwrap_err();
         assert_eq!(other.kind(), ErrorKind::WrongSecret);
     }

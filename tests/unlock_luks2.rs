@@ -24,7 +24,7 @@ fn open(image: &Luks2, limits: Limits) -> Image {
 fn unlock(image: &Luks2, secret: &str, limits: Limits) -> Result<usize, (ErrorKind, String)> {
     let unlocked = open(image, limits).unlock(&passphrase(secret));
     unlocked
-        .map(|unlocked| unlocked.keyslot())
+        .map(|unlocked| unlocked.keyslot().unwrap())
         .map_err(|error| (error.kind(), error.message().to_owned()))
 }
 
@@ -110,7 +110,8 @@ fn keyslots_have_priorities_and_may_be_unbound() {
     for (secret, opener) in
         [("hunter0", Some(0)), ("hunter3", None), ("hunter5", Some(5)), ("hunter7", None)]
     {
-        let unlocked = image.unlock(&passphrase(secret)).ok().map(|unlocked| unlocked.keyslot());
+        let unlocked =
+            image.unlock(&passphrase(secret)).ok().map(|unlocked| unlocked.keyslot().unwrap());
         assert_eq!(unlocked, opener, "{secret}");
     }
     for index in [0, 3, 5, 7] {
@@ -147,7 +148,7 @@ fn what_is_unknown_stands_in_nobodys_way() {
             open(&base.with(&Change::Set(vec![(pointer, json!(value))])), Limits::default());
         assert_eq!(image.header().unusable(), [(0, why)]);
         assert_eq!(image.keyslots().map(|it| it.index).collect::<Vec<_>>(), [3, 5, 7]);
-        assert_eq!(image.unlock(&passphrase("hunter5")).unwrap().keyslot(), 5);
+        assert_eq!(image.unlock(&passphrase("hunter5")).unwrap().keyslot(), Some(5));
         assert!(!image.opens(0, &passphrase("hunter0")).unwrap());
         let error = image.unlock(&passphrase("hunter0")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::WrongSecret);

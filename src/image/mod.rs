@@ -24,11 +24,11 @@ pub use restore::Restoration;
 use crate::container::Container;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, Keyslot};
-use crate::secret::Passphrase;
+use crate::secret::{Passphrase, VolumeKey};
 use crate::storage::transfer::length;
 use crate::storage::{Sharing, Storage};
 use crate::unlock::{
-    Candidate, Limits, Unlocked, Until, search, search_admitted, unlock, unlock_keyslot,
+    Candidate, Limits, Unlocked, Until, confirm, search, search_admitted, unlock, unlock_keyslot,
 };
 use crate::volume::Volume;
 
@@ -113,8 +113,32 @@ impl Image {
     pub fn unlock(&self, passphrase: &Passphrase) -> Result<Unlocked> {
         let limits = self.options.limits;
         let unlocked = self.named(unlock(self.storage(), &self.header, passphrase, limits))?;
-        self.remember(unlocked.keyslot(), passphrase, true);
+        if let Some(keyslot) = unlocked.keyslot() {
+            self.remember(keyslot, passphrase, true);
+        }
         Ok(unlocked)
+    }
+
+    /// Takes the volume key itself: one that was kept, or comes from a key store. It is checked
+    /// against the digest in the header.
+    ///
+    /// [`ErrorKind::WrongSecret`] if it is the key of another image.
+    ///
+    /// ```
+    /// use keyslot::{Image, Passphrase, VolumeKey};
+    ///
+    /// # fn main() -> keyslot::Result<()> {
+    /// let image = Image::open("testdata/luks1_qemu.img")?;
+    /// let unlocked = image.unlock(&Passphrase::new(b"hunter0")?)?;
+    /// let kept = VolumeKey::new(unlocked.volume_key().as_bytes())?;
+    ///
+    /// let volume = image.volume(&image.unlock_with_key(kept)?)?;
+    /// println!("{} bytes", volume.len());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn unlock_with_key(&self, key: VolumeKey) -> Result<Unlocked> {
+        self.named(confirm(&self.header, key, self.options.limits))
     }
 
     /// The key in this keyslot, whatever its priority, and also if it is not the volume key.

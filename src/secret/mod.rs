@@ -90,6 +90,11 @@ impl fmt::Debug for Passphrase {
 pub struct VolumeKey(SecretBytes);
 
 impl VolumeKey {
+    /// A copy of `bytes`. Wiping the original is the caller's.
+    pub fn new(bytes: &[u8]) -> Result<Self> {
+        SecretBytes::from_slice(bytes).map(Self)
+    }
+
     /// A new key of `len` bytes from the operating system's random number generator.
     pub fn random(len: usize) -> Result<Self> {
         let mut bytes = SecretBytes::zeroed(len)?;

@@ -24,9 +24,10 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, FallocateFlags, fallocate, renameat};
+#[cfg(target_env = "gnu")]
+use nix::fcntl::{RenameFlags, renameat2};
 use nix::libc;
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
-use tempfile::{Builder, TempPath};
 
 use super::sharing::Sharing;
 use super::{Access, FileStorage, write_zeros};
@@ -72,7 +73,7 @@ pub struct NewFile {
     place: Place,
     storage: Arc<FileStorage>,
     /// Where there are no files without a name
-    temporary: Option<TempPath>,
+    temporary: Option<Temporary>,
 }
 
 impl Place {
@@ -183,7 +184,7 @@ impl Place {
     }
 
     /// A file without a name, or with a temporary one.
-    fn open(&self) -> Result<(File, Option<TempPath>)> {
+    fn open(&self) -> Result<(File, Option<Temporary>)> {
         let directory = parent(&self.path);
         let failed = |e| Error::failed(Operation::Create, in_directory(directory), e);
         let mut options = OpenOptions::new();
@@ -196,12 +197,12 @@ impl Place {
                 file => return Ok((file.map_err(failed)?, None)),
             }
         }
-        // Opened here, so that the error is the system's: tempfile's would name a name that means
-        // nothing to anybody.
-        let open = |path: &Path| options.create_new(true).open(path);
-        let file = Builder::new().prefix(PREFIX).make_in(directory, open).map_err(failed)?;
-        let (file, path) = file.into_parts();
-        Ok((file, Some(path)))
+        let (file, path) = with_temporary_name(|name| {
+            let path = directory.join(name);
+            Ok((options.create_new(true).open(&path)?, path))
+        })
+        .map_err(failed)?;
+        Ok((file, Some(Temporary(path))))
     }
 }
 
@@ -261,8 +262,8 @@ impl NewFile {
         let named = match (temporary, &place.replaced) {
             (None, None) => place.link(&storage.file, place.file_name()),
             (None, Some(_)) => place.replace(&storage.file),
-            (Some(file), None) => file.persist_noclobber(&place.path).map_err(|e| e.error),
-            (Some(file), Some(_)) => file.persist(&place.path).map_err(|e| e.error),
+            (Some(file), None) => file.link(&place.path),
+            (Some(file), Some(_)) => std::fs::rename(&file.0, &place.path),
         };
         named.map_err(|e| {
             Error::io("give the new file its name", e).with_operation(Operation::Create)
@@ -293,26 +294,52 @@ impl Place {
     /// Has a file without a name take over the name of another.
     fn replace(&self, file: &File) -> io::Result<()> {
         let directory = &self.directory;
-        for _ in 0..NAMES {
-            let mut letters = [0; 6];
-            random::fill(&mut letters).map_err(io::Error::other)?;
-            let letters = letters.map(|byte| char::from(b'a' + byte % 26));
-            let name = OsString::from(format!("{PREFIX}{}", String::from_iter(letters)));
-            match self.link(file, &name) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-                Ok(()) => {
-                    let renamed =
-                        renameat(directory, name.as_os_str(), directory, self.file_name());
-                    if renamed.is_err() {
-                        let _ = unlinkat(directory, name.as_os_str(), UnlinkatFlags::NoRemoveDir);
-                    }
-                    return Ok(renamed?);
-                }
-            }
+        let name = with_temporary_name(|name| self.link(file, name).map(|()| name.to_owned()))?;
+        let renamed = renameat(directory, name.as_os_str(), directory, self.file_name());
+        if renamed.is_err() {
+            let _ = unlinkat(directory, name.as_os_str(), UnlinkatFlags::NoRemoveDir);
         }
-        Err(io::ErrorKind::AlreadyExists.into())
+        Ok(renamed?)
     }
+}
+
+/// The path of a file that has a temporary name. The name is removed when this is dropped, unless
+/// the file has been renamed.
+#[derive(Debug)]
+struct Temporary(PathBuf);
+
+impl Temporary {
+    /// Gives the file this name, if no file has it.
+    fn link(&self, path: &Path) -> io::Result<()> {
+        // Not every file system has hard links: a rename is tried first.
+        #[cfg(target_env = "gnu")]
+        match renameat2(AT_FDCWD, &self.0, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE) {
+            Err(Errno::EINVAL | Errno::ENOSYS) => {}
+            result => return Ok(result?),
+        }
+        std::fs::hard_link(&self.0, path)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Does `make` with one temporary name after the other, until there is no file of that name.
+fn with_temporary_name<T>(mut make: impl FnMut(&OsStr) -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..NAMES {
+        let mut letters = [0; 6];
+        random::fill(&mut letters).map_err(io::Error::other)?;
+        let letters = letters.map(|byte| char::from(b'a' + byte % 26));
+        let name = OsString::from(format!("{PREFIX}{}", String::from_iter(letters)));
+        match make(&name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => return result,
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 fn parent(path: &Path) -> &Path {

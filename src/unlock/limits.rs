@@ -107,7 +107,7 @@ impl Limits {
     }
 
     /// The time of a derivation, if it is admitted.
-    fn admit_kdf(
+    pub(super) fn admit_kdf(
         &self,
         what: impl Display + Copy,
         kdf: KdfAlg,

@@ -11,5 +11,5 @@ pub(crate) use seal::seal_with_salt;
 pub use seal::{new_digest, seal};
 pub(crate) use search::search_admitted;
 pub use search::{Candidate, Outcome, Until, search};
-pub(crate) use unlocked::INTERRUPTED;
+pub(crate) use unlocked::{INTERRUPTED, confirm};
 pub use unlocked::{Unlocked, cannot_open, opens, unlock, unlock_keyslot, wrong_secret};

@@ -1,7 +1,11 @@
 //! Passphrase and keyslot in, volume key out (LUKS1 specification, "master key recovery").
 
+use subtle::ConstantTimeEq;
+
 use super::Limits;
 use super::search::{Candidate, Until, search, search_admitted};
+use crate::crypto::KdfAlg;
+use crate::crypto::kdf::pbkdf2;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Digest, Header, Keyslot, Priority};
 use crate::secret::{Passphrase, VolumeKey};
@@ -10,7 +14,8 @@ use crate::storage::Storage;
 /// A volume key that its image's digest confirms, and the keyslot it came out of.
 #[derive(Debug)]
 pub struct Unlocked {
-    keyslot: usize,
+    /// None if the key itself was given
+    keyslot: Option<usize>,
     volume_key: VolumeKey,
     digest: Vec<u8>,
 }
@@ -18,11 +23,11 @@ pub struct Unlocked {
 impl Unlocked {
     /// The key of a new image, which is in this keyslot.
     pub(crate) fn new(keyslot: usize, volume_key: VolumeKey, digest: &Digest<'_>) -> Self {
-        Self { keyslot, volume_key, digest: digest.value.to_vec() }
+        Self { keyslot: Some(keyslot), volume_key, digest: digest.value.to_vec() }
     }
 
-    /// Index of the keyslot
-    pub fn keyslot(&self) -> usize {
+    /// Index of the keyslot that the key came out of. `None` if the key itself was given.
+    pub fn keyslot(&self) -> Option<usize> {
         self.keyslot
     }
 
@@ -40,6 +45,26 @@ impl Unlocked {
     pub(crate) fn is_of(&self, digest: &Digest<'_>) -> bool {
         self.digest == digest.value
     }
+}
+
+/// Checks a volume key against the digest of the header. No keyslot is read.
+///
+/// [`ErrorKind::WrongSecret`] if it is another key, [`ErrorKind::Limit`] if the digest asks for more
+/// work than `limits` allow.
+pub(crate) fn confirm(header: &Header, key: VolumeKey, limits: Limits) -> Result<Unlocked> {
+    header.check_supported()?;
+    let digest = header.digest().ok_or_else(|| {
+        Error::new(ErrorKind::Unsupported, "the header has no digest of a volume key")
+    })?;
+    let Digest { hash, iterations, salt, value, .. } = digest;
+    let cost = KdfAlg::Pbkdf2 { hash, iterations };
+    limits.admit_kdf("the volume key digest", cost, value.len())?;
+    let mut found = vec![0; value.len()];
+    pbkdf2(hash, key.as_bytes(), salt, iterations, &mut found);
+    if !bool::from(found.ct_eq(value)) {
+        return Err(Error::new(ErrorKind::WrongSecret, "the volume key is that of another image"));
+    }
+    Ok(Unlocked { keyslot: None, volume_key: key, digest: value.to_vec() })
 }
 
 /// Tries one keyslot, whatever its priority, and whatever its key is for.
@@ -67,7 +92,7 @@ pub fn unlock_keyslot(
         let text = format!("keyslot {index} does not open with the secret");
         wrong_secret(text, passphrase).with_keyslot(index)
     })?;
-    Ok(Unlocked { keyslot: index, volume_key, digest })
+    Ok(Unlocked { keyslot: Some(index), volume_key, digest })
 }
 
 /// Tries the active keyslots, many at a time, those that are preferred before the others; the first
@@ -100,7 +125,7 @@ pub fn unlock(
             match outcome {
                 Some(Ok(Some(volume_key))) => {
                     let digest = keyslot.digest.value.to_vec();
-                    return Ok(Unlocked { keyslot: keyslot.index, volume_key, digest });
+                    return Ok(Unlocked { keyslot: Some(keyslot.index), volume_key, digest });
                 }
                 Some(Ok(None)) | None => {}
                 // Another keyslot may open all the same.

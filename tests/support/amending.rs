@@ -88,7 +88,7 @@ pub fn amend(image: &Path, secret: Option<Passphrase>, change: Change) -> Vec<Do
 
 /// Which keyslot opens with this secret, if any.
 pub fn opener(image: &Path, secret: impl AsRef<[u8]>) -> Option<usize> {
-    unlock(image, secret).map(|(_, unlocked)| unlocked.keyslot())
+    unlock(image, secret).map(|(_, unlocked)| unlocked.keyslot().unwrap())
 }
 
 /// The active keyslots.

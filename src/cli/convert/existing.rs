@@ -60,7 +60,7 @@ pub fn existing(
         let question = Question { option: "--new-secret", what, image: Some(&spec.file.path) };
         let open = |secret: &Passphrase| image.unlock(secret);
         let unlocked = conversion.secrets.open(id, source, &question, conversion.persona, open)?;
-        let (keyslot, volume) = (unlocked.keyslot(), image.volume(&unlocked)?);
+        let (keyslot, volume) = (unlocked.keyslot().unwrap_or_default(), image.volume(&unlocked)?);
         Ok(Data::Luks(Box::new(Opened { image, keyslot, volume })))
     };
     unlocked().map_err(opening)

@@ -24,7 +24,7 @@ impl Created {
 
     /// Index of the keyslot that opens with the passphrase.
     pub fn keyslot(&self) -> usize {
-        self.unlocked.keyslot()
+        self.unlocked.keyslot().unwrap_or_default()
     }
 
     /// The volume key, which [`Image::volume`](crate::Image::volume) takes.
