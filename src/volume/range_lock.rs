@@ -43,7 +43,11 @@ struct Claim {
     is_exclusive: bool,
 }
 
-/// The locks of the storages that volumes of this process are on, however many each has.
+/// The locks of the storages that volumes of this process are on.
+///
+/// It is global because it has to be: two volumes over one file take turns even if the file was opened
+/// twice. The mutex is held for a look-up and never during I/O; the front page says what that means
+/// for a program that forks.
 static LOCKS: Mutex<BTreeMap<StorageId, Weak<RangeLock>>> = Mutex::new(BTreeMap::new());
 
 impl RangeLock {
