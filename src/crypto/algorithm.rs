@@ -4,6 +4,7 @@ use crate::{Error, ErrorKind, Result};
 
 /// A block cipher.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
 pub enum Cipher {
     /// AES (FIPS 197).
     Aes,
@@ -63,6 +64,7 @@ impl Cipher {
 
 /// A mode of operation.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
 pub enum CipherMode {
     /// Cipher block chaining (NIST SP 800-38A).
     Cbc,

@@ -7,6 +7,7 @@ use crate::{Error, ErrorKind, Result};
 
 /// A hash algorithm, of the hash specification or of an ESSIV.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
 pub enum HashAlg {
     /// `BLAKE2b` with 512 bits (RFC 7693). cryptsetup takes it, QEMU does not.
     Blake2b512,

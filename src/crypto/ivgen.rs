@@ -6,6 +6,7 @@ use crate::Result;
 
 /// How the initialisation vector of a sector is made of its number (dm-crypt's names).
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
 pub enum IvGen {
     /// All zero.
     Null,

@@ -27,6 +27,7 @@ use std::fmt;
 
 /// What an opening of a file is for, which decides what it takes and whom it bears.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Sharing {
     /// No lock and no test: for one consistent read of the header.
     #[default]
