@@ -142,6 +142,91 @@ fn where_a_device_is_mounted_is_said() {
     drop(amend(&device.path).unwrap());
 }
 
+/// The device has a page cache of its own, which would undo what is written to the file.
+#[test]
+fn a_file_under_a_loop_device_is_amended_only_where_that_is_said() {
+    let Some(device) = Loop::luks1() else { return };
+    let file = device.directory.path().join("device.img");
+    let error = amend(&file).unwrap_err();
+    let expected =
+        format!("Failed to open the file exclusively: attached to {}", device.path.display());
+    assert_eq!((error.kind(), error.message()), (ErrorKind::InUse, &*expected));
+    drop(OpenOptions::new().sharing(Sharing::Amend).busy_device(true).open(&file).unwrap());
+    drop(OpenOptions::new().sharing(Sharing::ReadData).open(&file).unwrap());
+
+    let before = fs::read(&file).unwrap();
+    let repair = |options: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_keyslot"));
+        run(command.arg("repair").args(options).arg(&file))
+    };
+    let refused = repair(&[]);
+    assert_eq!(refused.status.code(), Some(5));
+    assert!(stderr(&refused).contains(&expected), "{}", stderr(&refused));
+    assert_eq!(fs::read(&file).unwrap(), before);
+    assert!(repair(&["--busy-device"]).status.success());
+    run_ok(Command::new("losetup").arg("--detach").arg(&device.path));
+    eventually("it is detached", || amend(&file).is_ok());
+}
+
+/// QEMU's locks are on the file, whichever way leads to it.
+#[test]
+fn a_loop_device_is_not_amended_while_its_file_is_in_use() {
+    let (Some(nbd), Some(device)) = (peer("qemu-nbd"), Loop::luks1()) else { return };
+    let file = device.directory.path().join("device.img");
+    let socket = device.directory.path().join("socket");
+    let mut serve = Command::new(nbd);
+    serve.args(["--read-only", "--format", "raw", "--persistent", "--socket"]);
+    let server = Running::spawn(serve.arg(&socket).arg(&file));
+    eventually("qemu-nbd listens", || socket.exists());
+    let error = amend(&device.path).unwrap_err();
+    assert_eq!((error.kind(), error.path()), (ErrorKind::InUse, Some(&*file)));
+    assert!(error.message().contains("in use by qemu-nbd"), "{error}");
+    drop(server);
+    let held = amend(&device.path).unwrap();
+    let other = FileStorage::open_shared(&file, Access::ReadOnly, Sharing::ReadData, None);
+    assert_eq!(other.unwrap_err().kind(), ErrorKind::InUse);
+    drop(held);
+    drop(FileStorage::open_shared(&file, Access::ReadOnly, Sharing::ReadData, None).unwrap());
+}
+
+/// Partition 2 of a disk made with sgdisk: its keys change in the file, and cryptsetup opens it
+/// through a loop device on the partition.
+#[test]
+fn cryptsetup_opens_an_amended_partition_through_a_loop_device() {
+    let (Some(cryptsetup), Some(sgdisk)) = (Cryptsetup::find(), peer("sgdisk")) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let luks = path("luks");
+    let light = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
+    cryptsetup.format_luks2(&luks, b"hunter0", 3, &light);
+    let (start, luks) = (2 << 20, fs::read(&luks).unwrap());
+    let disk = path("disk");
+    fs::write(&disk, vec![0; 8 << 20]).unwrap();
+    let end = (start + luks.len()) / 512 - 1;
+    let mut command = Command::new(sgdisk);
+    command.args(["-n", "1:2048:4095", "-n", &format!("2:4096:{end}")]);
+    run_ok(command.arg(&disk));
+    let mut before = fs::read(&disk).unwrap();
+    before[start..start + luks.len()].copy_from_slice(&luks);
+    fs::write(&disk, &before).unwrap();
+
+    fs::write(path("old"), b"hunter0").unwrap();
+    fs::write(path("new"), b"another").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keyslot"));
+    command.args(["replace", "--partition", "2", "--pbkdf", "pbkdf2", "--iterations", "1000"]);
+    command.arg("--old-secret").arg(format!("file:{}", path("old").display()));
+    command.arg("--new-secret").arg(format!("file:{}", path("new").display()));
+    run_ok(command.arg(&disk));
+    let after = fs::read(&disk).unwrap();
+    assert!(after[..start] == before[..start] && after[start..] != before[start..]);
+    assert!(after[start + luks.len()..] == before[start + luks.len()..]);
+
+    let place = ["--offset", &start.to_string(), "--sizelimit", &luks.len().to_string()];
+    let Some(device) = Loop::attach(&disk, &place, directory) else { return };
+    assert!(cryptsetup.opens(&device.path, b"another"));
+    assert!(!cryptsetup.opens(&device.path, b"hunter0"));
+}
+
 /// The keyslots of a device change as those of a file do, and cryptsetup opens it.
 #[test]
 fn a_device_is_amended_like_a_file() {
@@ -187,11 +272,16 @@ impl Loop {
 
     /// None, and a line that says so, where there are no loop devices for us.
     fn of(make: impl FnOnce(&Path)) -> Option<Self> {
-        let losetup = peer("losetup")?;
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("device.img");
         make(&file);
-        let output = run(Command::new(losetup).args(["--find", "--show"]).arg(file));
+        Self::attach(&file, &[], directory)
+    }
+
+    /// A device over a file, or a part of one.
+    fn attach(file: &Path, place: &[&str], directory: TempDir) -> Option<Self> {
+        let losetup = peer("losetup")?;
+        let output = run(Command::new(losetup).args(["--find", "--show"]).args(place).arg(file));
         if !output.status.success() {
             eprintln!("SKIPPED: no loop device to be had: {}", stderr(&output).trim_end());
             return None;

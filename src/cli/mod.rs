@@ -5,6 +5,7 @@
 
 mod amend;
 mod amendment;
+mod backup_info;
 mod benchmark;
 mod changes;
 mod check;
@@ -275,7 +276,7 @@ struct ChangeArgs {
     #[arg(long, value_name = "SECONDS")]
     wait: Option<u32>,
 
-    /// Change a block device even while it is mounted or mapped
+    /// Change a block device that is mounted or mapped, or a file under a loop device
     #[arg(long)]
     busy_device: bool,
 

@@ -86,6 +86,13 @@ impl fmt::Debug for Backup {
 }
 
 impl Header {
+    /// Whether a storage of this length is a backup of the header: it has all areas of keyslots and
+    /// ends before the payload.
+    pub fn is_backup(&self, storage_len: u64) -> bool {
+        let areas = self.end().is_ok_and(|end| end <= storage_len);
+        areas && !self.is_detached() && storage_len <= self.payload_offset()
+    }
+
     /// Where what a backup has in it ends, in bytes from the start.
     fn end(&self) -> Result<u64> {
         let end = match self {

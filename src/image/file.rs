@@ -26,8 +26,8 @@ impl Image {
 }
 
 impl OpenOptions {
-    /// Lets a block device be amended that is mounted or mapped. Without it, that is refused
-    /// ([`ErrorKind::InUse`](crate::ErrorKind::InUse)).
+    /// Lets a block device be amended that is mounted or mapped, and a file that a loop device is
+    /// attached to. Without it, that is refused ([`ErrorKind::InUse`](crate::ErrorKind::InUse)).
     #[must_use]
     pub fn busy_device(mut self, busy_device: bool) -> Self {
         self.busy_device = busy_device;

@@ -23,6 +23,8 @@ mod file_lease;
 #[cfg(feature = "file")]
 mod holder;
 #[cfg(feature = "file")]
+mod loop_device;
+#[cfg(feature = "file")]
 mod mmap;
 #[cfg(feature = "file")]
 mod new_file;

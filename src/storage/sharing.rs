@@ -40,7 +40,7 @@ pub use super::holder::Holder;
 use super::holder::{Lock, holders};
 use super::patience::Patience;
 pub use super::permission::{Permissions, Sharing};
-use super::{Access, FileStorage, Leased, ofd};
+use super::{Access, FileStorage, Leased, loop_device, ofd};
 use crate::error::{Error, ErrorKind, Operation, Result};
 
 /// A lock was refused, as QEMU says it. This is the [source](std::error::Error::source) of an
@@ -222,12 +222,16 @@ struct Taken {
     bytes: Vec<u8>,
     flock: bool,
     device: Option<Device>,
+    /// The file below a loop device
+    backing: Option<Box<FileStorage>>,
 }
 
 /// Why one attempt failed.
 enum Refusal {
     /// QEMU's text, and what is in the way.
     Busy(String, Obstacle),
+    /// The file below a loop device is in use.
+    BackingBusy(Error),
     Failed(Error),
 }
 
@@ -251,13 +255,16 @@ impl FileStorage {
         attempt: impl Fn(&mut Held) -> std::result::Result<T, Refusal>,
     ) -> Result<T> {
         loop {
-            let (text, obstacle) = match attempt(&mut self.held()) {
+            let refusal = match attempt(&mut self.held()) {
                 Ok(taken) => return Ok(taken),
                 Err(Refusal::Failed(err)) => return Err(err.with_path(self.path())),
-                Err(Refusal::Busy(text, obstacle)) => (text, obstacle),
+                Err(refusal) => refusal,
             };
             if !patience.pause() {
-                return Err(self.in_use(text, &obstacle));
+                return Err(match refusal {
+                    Refusal::Busy(text, obstacle) => self.in_use(text, &obstacle),
+                    Refusal::BackingBusy(err) | Refusal::Failed(err) => err,
+                });
             }
         }
     }
@@ -273,6 +280,9 @@ impl FileStorage {
                 taken.flock = true;
                 if self.is_block_device() {
                     taken.device = Some(self.take_device(held.shares_device)?);
+                    taken.backing = self.take_backing()?;
+                } else if !held.shares_device {
+                    self.refuse_attached()?;
                 }
             }
             Ok(())
@@ -284,6 +294,32 @@ impl FileStorage {
                 Err(refusal)
             }
         }
+    }
+
+    /// Locks the file below a loop device, whose users may be those of QEMU's locks.
+    fn take_backing(&self) -> std::result::Result<Option<Box<FileStorage>>, Refusal> {
+        let failed =
+            |err| Refusal::Failed(Error::failed(Operation::Open, "the loop device's file", err));
+        let device = self.file.metadata().map_err(failed)?;
+        let Some(path) = loop_device::backing_file(&device) else { return Ok(None) };
+        // That the device is attached to it is no obstacle.
+        let claim = Claim { sharing: Sharing::Amend, wait: None, busy_device: true };
+        match Self::open_claimed(&path, Access::ReadOnly, claim) {
+            Ok(file) => Ok(Some(Box::new(file))),
+            Err(err) if err.kind() == ErrorKind::InUse => Err(Refusal::BackingBusy(err)),
+            Err(err) => Err(Refusal::Failed(err)),
+        }
+    }
+
+    /// Refuses a file that a loop device is attached to.
+    fn refuse_attached(&self) -> std::result::Result<(), Refusal> {
+        let failed = |err| Refusal::Failed(Error::failed(Operation::Open, "the file", err));
+        let devices = loop_device::devices_over(&self.file.metadata().map_err(failed)?);
+        if devices.is_empty() {
+            return Ok(());
+        }
+        let text = "Failed to open the file exclusively".into();
+        Err(Refusal::Busy(text, Obstacle::Device(Busy::Claimed(devices))))
     }
 
     fn take_device(&self, shares_claim: bool) -> std::result::Result<Device, Refusal> {
@@ -348,6 +384,7 @@ impl FileStorage {
     /// Back to `base`. What cannot be given back now is when the file is closed.
     fn give_back(&self, taken: Taken, base: Sharing) {
         drop(taken.device);
+        drop(taken.backing);
         if taken.flock {
             let _ = self.file.unlock();
             // On NFS that was all bytes, those of the base with them.

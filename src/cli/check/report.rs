@@ -8,6 +8,7 @@ use keyslot::header::{Header, Priority, luks1};
 use keyslot::{Image, Result};
 use serde::Serialize;
 
+use super::super::backup_info::BackupInfo;
 use super::super::changes::{KdfCost, LeftoverReport};
 use super::super::create::Version;
 use super::super::output::{self, Report};
@@ -31,6 +32,8 @@ pub struct CheckReport {
     weaknesses: Vec<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     payload_missing: bool,
+    #[serde(flatten)]
+    backup: Option<BackupInfo>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     stale_tokens: Vec<TokenReport>,
     /// Keyslots that the secret opens, if one was tried
@@ -99,6 +102,7 @@ impl CheckReport {
             warning: header.warning().map(str::to_owned),
             weaknesses: header.weaknesses(),
             payload_missing: header.payload_offset() > image.payload_storage_len()?,
+            backup: BackupInfo::new(image)?,
             stale_tokens: stale_tokens(header).map(TokenReport::new).collect(),
             secret_opens: None,
             error: None,
@@ -210,10 +214,10 @@ impl Display for CheckReport {
         for warning in self.warning.iter().chain(&self.weaknesses) {
             lines.push(format!("warning: {warning}"));
         }
-        if self.payload_missing {
-            let text =
-                "note: the file ends before the payload: a header backup or a truncated image";
-            lines.push(text.to_owned());
+        if let Some(backup) = &self.backup {
+            lines.push(backup.to_string());
+        } else if self.payload_missing {
+            lines.push("note: the file ends before the payload: a truncated image".to_owned());
         }
         lines.extend(self.leftovers.iter().map(leftover));
         for TokenReport { token, kind } in &self.stale_tokens {

@@ -192,6 +192,10 @@ fn show(
         located.file.layers.push(RawLayer::new(offset, len));
     }
     let mut report = InfoReport::new(&image, &located).map_err(opening)?;
+    if persona == Persona::QemuImg {
+        // It does not tell a backup from an image without a payload.
+        report.backup = None;
+    }
     let mut wrong = None;
     if let Some(secret) = secret {
         let _spinner = Spinner::start("trying the keyslots", args.output == Output::Json);

@@ -8,6 +8,7 @@ use keyslot::{Image, Result};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::super::backup_info::BackupInfo;
 use super::super::create::Version;
 use super::super::image_spec;
 use super::super::output;
@@ -35,6 +36,8 @@ pub struct InfoReport {
     dirty_flag: bool,
     #[serde(flatten)]
     pub disk: Option<DiskInfo>,
+    #[serde(flatten)]
+    pub backup: Option<BackupInfo>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,6 +112,7 @@ impl InfoReport {
             virtual_size: image.volume_len()?,
             format_specific: Some(FormatSpecific { format, data }),
             encrypted: Some(true),
+            backup: BackupInfo::new(image)?,
             format,
             ..Self::raw(children, 0, image_spec::qemu_name(spec), actual_size)
         })
@@ -126,6 +130,7 @@ impl InfoReport {
             encrypted: None,
             dirty_flag: false,
             disk: None,
+            backup: None,
             error: None,
             secret_opens: None,
             estimates: None,
@@ -152,6 +157,9 @@ impl Display for InfoReport {
             write!(f, "{disk}")?;
         }
         f.write_str(&nodes::text(&self.children, "", 0))?;
+        if let Some(backup) = &self.backup {
+            writeln!(f, "{backup}")?;
+        }
         match self.secret_opens.as_deref() {
             None => {}
             Some([]) => writeln!(f, "secret opens: no keyslot")?,

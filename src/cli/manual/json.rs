@@ -166,6 +166,13 @@ const CHECK: &[Member] = &[
     member("stale-tokens[].token", "integer", "Number of the token"),
     member("stale-tokens[].type", "string", "Type of the token"),
     member("payload-missing", "boolean, optional", "True if the file ends before the payload"),
+    member("header-backup", "boolean, optional", "True of a header backup"),
+    member(
+        "keeps-keyslots",
+        "array, optional",
+        "Keyslots whose secrets open the image again once the backup is restored",
+    ),
+    member("keeps-keyslots[]", "integer", "Index of a keyslot"),
     member("secret-opens", "array, optional", "Keyslots that the secret opens, with --secret"),
     member("secret-opens[]", "integer", "Index of a keyslot"),
 ];
@@ -288,6 +295,9 @@ const INFO: &[Member] = &[
     member("format-specific.data", "object or null", "The header"),
     member("encrypted", "boolean, optional", "QEMU's: always true"),
     member("dirty-flag", "boolean", "QEMU's: always false"),
+    member("header-backup", "boolean, optional", "True of a header backup"),
+    member("keeps-keyslots", "array, optional", "Keyslots that it keeps, as in keyslot-check(1)"),
+    member("keeps-keyslots[]", "integer", "Index of a keyslot"),
     member("secret-opens", "array, optional", "Keyslots that the secret opens, with --secret"),
     member("secret-opens[]", "integer", "Index of a keyslot"),
     member("estimates", "array, optional", "Active keyslots, with --estimate"),

@@ -1,0 +1,43 @@
+//! What `info` and `check` say of a header backup.
+
+use std::fmt::{self, Display, Formatter};
+
+use keyslot::{Image, Result};
+use serde::Serialize;
+
+/// A header backup: a file with a header and the areas of its keyslots, but no payload.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct BackupInfo {
+    header_backup: bool,
+    /// Keyslots whose secrets open the image again once the backup is restored
+    keeps_keyslots: Vec<usize>,
+}
+
+impl BackupInfo {
+    /// The backup that was opened as an image. `None` if it is an image.
+    pub fn new(image: &Image) -> Result<Option<Self>> {
+        if image.header_file().is_some() || !image.header().is_backup(image.payload_storage_len()?)
+        {
+            return Ok(None);
+        }
+        let keeps = image.keyslots().filter(|it| it.active && it.is_bound);
+        let keeps_keyslots = keeps.map(|it| it.index).collect();
+        Ok(Some(Self { header_backup: true, keeps_keyslots }))
+    }
+}
+
+/// A line without its end.
+impl Display for BackupInfo {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("note: the file ends before the payload and is a header backup: ")?;
+        match self.keeps_keyslots.as_slice() {
+            [] => f.write_str("it keeps no secret alive"),
+            [keyslot] => write!(f, "it keeps the secret of keyslot {keyslot} alive"),
+            keyslots => {
+                let keyslots: Vec<_> = keyslots.iter().map(ToString::to_string).collect();
+                write!(f, "it keeps the secrets of keyslots {} alive", keyslots.join(", "))
+            }
+        }
+    }
+}
