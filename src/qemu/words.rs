@@ -7,6 +7,7 @@ use super::{beyond, too_long};
 use crate::amend::{AmendFault, ChangeKind};
 use crate::container::Outside;
 use crate::error::{Error, Operation};
+#[cfg(feature = "file")]
 use crate::storage::sharing::{Conflict, Permissions};
 
 /// The error with qemu-img's message, if it is of a check that `qemu-img amend` makes.
@@ -92,6 +93,7 @@ pub fn below(error: &Error) -> Option<String> {
 
 /// The message of `qemu-img amend` on a conflict, and whether it comes while the image is opened:
 /// qemu-img opens it to read and write, and keeps others from both in a second step.
+#[cfg(feature = "file")]
 pub fn amend_conflict(conflict: &Conflict) -> Option<(bool, String)> {
     let names = [(Permissions::CONSISTENT_READ, "consistent read"), (Permissions::WRITE, "write")];
     let first = |taken: Permissions| names.iter().find(|(it, _)| taken.contains(*it));
