@@ -1,6 +1,6 @@
 //! JSON values that keep their spelling: the order of members, and numbers as they are written.
 //!
-//! One parser reads LUKS2 metadata and QEMU's option strings. They differ in their [`Rules`].
+//! One parser reads LUKS2 metadata and QEMU's option strings. They differ in their `Rules`.
 
 mod parse;
 mod token;

@@ -22,8 +22,8 @@ impl CreateOptions {
     /// Makes an image with `size` bytes of payload (rounded up to a sector) that opens with
     /// `passphrase`, in keyslot 0.
     ///
-    /// [`ErrorKind::Exists`] if there is a file of this name and it may not be replaced,
-    /// [`ErrorKind::InUse`] if it may, but somebody has it open; and what [`check`](Self::check)
+    /// [`ErrorKind::Exists`](crate::ErrorKind::Exists) if there is a file of this name and it may not be replaced,
+    /// [`ErrorKind::InUse`](crate::ErrorKind::InUse) if it may, but somebody has it open; and what [`check`](Self::check)
     /// says.
     ///
     /// ```
@@ -100,7 +100,7 @@ impl NewImage {
 
     /// The data of the image: nothing yet, which decrypts to noise.
     ///
-    /// [`ErrorKind::InvalidInput`] if the header is detached: its payload is not there yet.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the header is detached: its payload is not there yet.
     pub fn volume(&self) -> Result<&Volume> {
         self.volume.as_ref().ok_or_else(|| invalid("a new detached header has no volume"))
     }
