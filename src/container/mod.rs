@@ -18,6 +18,7 @@ use std::time::Duration;
 pub(crate) use partition::Part;
 pub use partition::{Outside, Partition, PartitionTable, PartitionType, TableKind};
 pub(crate) use probe::explain;
+#[doc(hidden)]
 pub use probe::{image_format, is_luks_at};
 #[cfg(feature = "file")]
 pub use raw::RawImage;

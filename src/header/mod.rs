@@ -23,8 +23,12 @@ pub use edit::Edit;
 pub use restore::Fate;
 pub(crate) use restore::{Lowered, lower_restore};
 pub use segment::Segment;
-pub use step::{Fill, Scheme, Sealed, SlotChange, Stage, Staging, Step};
-pub use view::{Area, Digest, HeldKey, Kdf, Keyslot, Occupant, Priority, Template};
+pub use step::Staging;
+#[doc(hidden)]
+pub use step::{Fill, Scheme, Sealed, SlotChange, Stage, Step};
+pub use view::{Area, Digest, Kdf, Keyslot, Priority};
+#[doc(hidden)]
+pub use view::{HeldKey, Occupant, Template};
 
 use crate::crypto::{CipherSpec, SectorCipher, af};
 use crate::error::{Error, ErrorKind, Operation, Result};

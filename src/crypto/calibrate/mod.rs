@@ -1,6 +1,6 @@
 //! What makes a key derivation take a given time on this machine.
 //!
-//! [`Rate`] is for PBKDF2, whose cost is one number. [`argon2`] finds passes and memory.
+//! `Rate` is for PBKDF2, whose cost is one number. `argon2` finds passes and memory.
 
 mod argon2;
 mod pbkdf2;

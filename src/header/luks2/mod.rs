@@ -21,6 +21,7 @@ mod segment;
 mod steps;
 mod write;
 
+#[doc(hidden)]
 pub use build::{Layout, NewHeader};
 pub(crate) use build::{check_cipher, check_digest_size};
 pub use config::Config;
