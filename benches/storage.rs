@@ -13,6 +13,7 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 use keyslot::crypto::CipherSpec;
 use keyslot::header::Segment;
 use keyslot::storage::{Access, FileStorage, MmapStorage, Storage};
+use keyslot::volume::Keyring;
 use keyslot::{Volume, VolumeKey};
 use tempfile::NamedTempFile;
 
@@ -94,9 +95,10 @@ fn sequential(
 
 fn volume(storage: &Arc<dyn Storage>) -> Volume {
     let encryption = CipherSpec::parse("aes", "xts-plain64", 64).expect("a cipher");
-    let segment = Segment { offset: 0, len: LEN, iv_tweak: 0, sector_size: 512, encryption };
+    let segment =
+        Segment { offset: 0, len: LEN, iv_tweak: 0, sector_size: 512, encryption, key: 0 };
     let key = VolumeKey::random(64).expect("random bytes");
-    Volume::new(Arc::clone(storage), vec![segment], &key).expect("a volume")
+    Volume::new(Arc::clone(storage), vec![segment], &Keyring::single(&key)).expect("a volume")
 }
 
 criterion_group!(storage, benches);

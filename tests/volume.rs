@@ -11,6 +11,7 @@ use std::sync::{Arc, LazyLock};
 use keyslot::crypto::CipherSpec;
 use keyslot::header::Segment;
 use keyslot::storage::Storage;
+use keyslot::volume::Keyring;
 use keyslot::{ErrorKind, Volume, VolumeKey};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -43,7 +44,7 @@ fn segments(shapes: &[Shape]) -> (Vec<Segment>, usize) {
         let (sector_size, (name, mode)) = (512 << power, CIPHERS[cipher]);
         let encryption = CipherSpec::parse(name, mode, 32).unwrap();
         let len = sectors * sector_size as u64;
-        segments.push(Segment { offset, len, iv_tweak, sector_size, encryption });
+        segments.push(Segment { offset, len, iv_tweak, sector_size, encryption, key: 0 });
         offset += len + gap * 512;
     }
     segments.reverse();
@@ -89,7 +90,7 @@ impl Model {
         let model = Self { segments, plain, storage_len };
         let disk = Arc::new(Disk::new(&model.encrypted()));
         let storage: Arc<dyn Storage> = Arc::<Disk>::clone(&disk);
-        let volume = Volume::new(storage, model.segments.clone(), &KEY).unwrap();
+        let volume = Volume::new(storage, model.segments.clone(), &Keyring::single(&KEY)).unwrap();
         assert_eq!(volume.len(), len);
         (model, volume, disk)
     }
@@ -310,7 +311,9 @@ fn segments_that_cannot_be_are_refused() {
         ),
     ] {
         let first = Segment { len: 16384, ..good.clone() };
-        let error = Volume::new(Arc::new(Disk::new(&[])), vec![first, segment], &KEY).unwrap_err();
+        let error =
+            Volume::new(Arc::new(Disk::new(&[])), vec![first, segment], &Keyring::single(&KEY))
+                .unwrap_err();
         assert_eq!(error.message(), text);
         assert!([ErrorKind::InvalidInput, ErrorKind::Unsupported].contains(&error.kind()));
     }
@@ -320,7 +323,8 @@ fn segments_that_cannot_be_are_refused() {
 fn a_key_that_does_not_fit_is_refused() {
     let key = VolumeKey::random(16).unwrap();
     let segments = segments(&[(0, 0, 1, 0, 0)]).0;
-    let error = Volume::new(Arc::new(Disk::new(&[])), segments, &key).unwrap_err();
+    let error =
+        Volume::new(Arc::new(Disk::new(&[])), segments, &Keyring::single(&key)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
 }
 
@@ -328,7 +332,8 @@ fn a_key_that_does_not_fit_is_refused() {
 #[test]
 fn a_storage_that_ends_early_is_an_error() {
     let huge = segments(&[(0, 0, 1 << 40, 0, 0)]).0;
-    let volume = Volume::new(Arc::new(Disk::new(&[0; 2048])), huge, &KEY).unwrap();
+    let volume =
+        Volume::new(Arc::new(Disk::new(&[0; 2048])), huge, &Keyring::single(&KEY)).unwrap();
     let mut buf = [0; 1024];
     volume.read_exact_at(&mut buf, 512).unwrap();
     is_past_the_end(volume.read_exact_at(&mut buf, 1024));

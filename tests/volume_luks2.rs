@@ -9,6 +9,7 @@ use std::path::Path;
 
 use aes::Aes256;
 use cipher::{Array, Block, BlockCipherDecrypt, KeyInit};
+use keyslot::crypto::CipherSpec;
 use keyslot::{ErrorKind, Image, OpenOptions, Sharing, Volume};
 use serde_json::{Value, json};
 use serpent::Serpent;
@@ -249,16 +250,58 @@ fn what_a_volume_refuses_by_name() {
             format!("the image has the requirement \"{requirement}\", which is not supported");
         assert_eq!((error.kind(), error.message()), (ErrorKind::Unsupported, text.as_str()));
     }
-    // A second volume key.
+    // Another volume key.
     let digest = image.metadata(0)["digests"]["0"].clone();
     let mut other = digest.clone();
     other["segments"] = json!(["1"]);
     other["keyslots"] = json!([]);
+    other["digest"] = json!("AAECAwQFBgcICQoLDA0ODxAREhM=");
     let change = Change::Set(vec![("/digests/1", other), ("/digests/0/segments", json!(["0"]))]);
     image = image.with(&change);
     std::fs::write(path, image.bytes).unwrap();
     let error = volume(path, Sharing::ReadData).unwrap_err();
-    assert_eq!(error.message(), "segment 1 has a volume key of its own, which is not supported");
+    assert_eq!(error.message(), "segment 1: no keyslot holds its key any more");
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+}
+
+/// As while an image is reencrypted: each segment has the key of its own digest.
+#[test]
+fn segments_with_different_keys_are_one_volume() {
+    let directory = directory();
+    let path = &directory.path().join("image");
+    let mut image = Luks2::testdata("luks2_keyslots.img");
+    let data = image.bytes.len();
+    image.bytes.resize(data + 16384, 0);
+    let first = segment(data, Some(8192), 512, 0, "aes-cbc-plain64");
+    let second = segment(data + 8192, None, 4096, 16, "aes-xts-plain64");
+    let change = Change::Set(vec![
+        ("/segments", json!({ "0": first, "1": second })),
+        ("/digests/0/segments", json!(["0"])),
+        ("/digests/1/segments", json!(["1"])),
+    ]);
+    std::fs::write(path, image.with(&change).bytes).unwrap();
+
+    let image = OpenOptions::new().write(true).sharing(Sharing::WriteAlone).open(path).unwrap();
+    let one = image.unlock_keyslot(0, &passphrase("hunter0")).unwrap();
+    let other = image.unlock_keyslot(7, &passphrase("hunter7")).unwrap();
+    let keys = [&one, &other].map(|it| it.volume_key().as_bytes().to_vec());
+    assert_ne!(keys[0], keys[1]);
+    let error = image.volume(&one).unwrap_err();
+    assert_eq!(error.message(), "segment 1: the key of digest 1 is missing");
+
+    let bytes = plain(16384);
+    let volume = image.volume_with(&[&one, &other]).unwrap();
+    assert_eq!(volume.len(), 16384);
+    volume.write_all_at(&bytes, 0).unwrap();
+    let mut again = vec![0; 300];
+    volume.read_exact_at(&mut again, 8000).unwrap();
+    assert_eq!(again, bytes[8000..8300]);
+    let stored = std::fs::read(path).unwrap();
+    let cipher = CipherSpec::parse("aes", "cbc-plain64", 16).unwrap();
+    let mut decrypted = stored[data..data + 8192].to_vec();
+    cipher.sector_cipher(&keys[0]).unwrap().decrypt(0, &mut decrypted);
+    assert_eq!(decrypted, bytes[..8192]);
+    assert_eq!(decrypt(&keys[1], &second, &stored[data + 8192..]), bytes[8192..]);
 }
 
 /// Half of 512 bytes at the end is not there, as it is not for a loop device.

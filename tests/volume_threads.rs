@@ -17,6 +17,7 @@ use std::thread;
 use keyslot::crypto::CipherSpec;
 use keyslot::header::Segment;
 use keyslot::storage::Storage;
+use keyslot::volume::Keyring;
 use keyslot::{Image, Limits, OpenOptions, Sharing, Volume, VolumeKey};
 use support::amending::passphrase;
 use support::disk::Disk;
@@ -36,10 +37,11 @@ fn volume(sector_size: usize) -> Volume {
         iv_tweak: offset / 512,
         sector_size,
         encryption: encryption.clone(),
+        key: 0,
     });
     let disk = Disk::new(&[0; AREA]);
     let key = VolumeKey::random(64).unwrap();
-    Volume::new(Arc::new(disk), segments.to_vec(), &key).unwrap()
+    Volume::new(Arc::new(disk), segments.to_vec(), &Keyring::single(&key)).unwrap()
 }
 
 /// The bytes of an owner, 0 or 1, that are within one segment: those are read and written whole.
@@ -178,9 +180,9 @@ fn nobody_sees_half_of_long_zeros() {
     const LEN: usize = 4 << 20;
     let encryption = CipherSpec::parse("aes", "xts-plain64", 64).unwrap();
     let segment =
-        Segment { offset: 0, len: LEN as u64, iv_tweak: 0, sector_size: 4096, encryption };
+        Segment { offset: 0, len: LEN as u64, iv_tweak: 0, sector_size: 4096, encryption, key: 0 };
     let (disk, key) = (Disk::new(&vec![0; LEN]), VolumeKey::random(64).unwrap());
-    let volume = Volume::new(Arc::new(disk), vec![segment], &key).unwrap();
+    let volume = Volume::new(Arc::new(disk), vec![segment], &Keyring::single(&key)).unwrap();
     let over = AtomicBool::new(false);
     volume.write_zeros_at(0, LEN as u64).unwrap();
     thread::scope(|scope| {
@@ -214,10 +216,11 @@ fn a_panic_leaves_the_volume_usable() {
     }
 
     let encryption = CipherSpec::parse("aes", "xts-plain64", 64).unwrap();
-    let segment = Segment { offset: 0, len: 1024, iv_tweak: 0, sector_size: 512, encryption };
+    let segment =
+        Segment { offset: 0, len: 1024, iv_tweak: 0, sector_size: 512, encryption, key: 0 };
     let storage = Arc::new(Watched(Panics(AtomicBool::new(false), Disk::new(&[0; 1024]))));
     let key = VolumeKey::random(64).unwrap();
-    let volume = Volume::new(storage, vec![segment], &key).unwrap();
+    let volume = Volume::new(storage, vec![segment], &Keyring::single(&key)).unwrap();
     thread::scope(|scope| {
         let writes = || volume.write_all_at(&[1; 100], 100);
         scope.spawn(writes).join().unwrap_err();

@@ -9,6 +9,7 @@ use arbitrary::Arbitrary;
 use keyslot::crypto::CipherSpec;
 use keyslot::header::Segment;
 use keyslot::secret::SecretBytes;
+use keyslot::volume::Keyring;
 use keyslot::{ErrorKind, Volume, VolumeKey};
 
 use super::memory::{Memory, memory};
@@ -45,14 +46,15 @@ enum Access {
 pub fn check(run: &Run) {
     let (segments, storage_len, is_valid) = segments(&run.shapes);
     let memory = memory(vec![BESIDE; storage_len]);
-    let volume = match Volume::new(Arc::new(memory.clone()), segments.clone(), &KEY) {
-        Ok(volume) => volume,
-        Err(error) => {
-            let kinds = [ErrorKind::InvalidInput, ErrorKind::Unsupported];
-            assert!(!is_valid && kinds.contains(&error.kind()), "{error:?}");
-            return;
-        }
-    };
+    let volume =
+        match Volume::new(Arc::new(memory.clone()), segments.clone(), &Keyring::single(&KEY)) {
+            Ok(volume) => volume,
+            Err(error) => {
+                let kinds = [ErrorKind::InvalidInput, ErrorKind::Unsupported];
+                assert!(!is_valid && kinds.contains(&error.kind()), "{error:?}");
+                return;
+            }
+        };
     assert!(is_valid, "{segments:?}");
     let mut plain = vec![0; segments.iter().map(|it| len(it.len)).sum()];
     assert_eq!(volume.len(), plain.len() as u64);
@@ -168,6 +170,7 @@ fn segments(shapes: &[Shape]) -> (Vec<Segment>, usize, bool) {
             iv_tweak: shape.iv_tweak,
             sector_size,
             encryption,
+            key: 0,
         };
         offset += segment.len + 512 * u64::from(shape.gap & 3);
         is_valid &= exists;

@@ -10,7 +10,7 @@ use keyslot::crypto::CipherSpec;
 use keyslot::header::Segment;
 use keyslot::secret::SecretBytes;
 use keyslot::storage::Storage;
-use keyslot::volume::{CopyOptions, Side};
+use keyslot::volume::{CopyOptions, Keyring, Side};
 use keyslot::{ErrorKind, Volume, VolumeKey};
 
 use super::memory::{Memory, memory};
@@ -126,10 +126,11 @@ impl Opened {
         let segments = [first, len - first].map(|len| {
             let (offset, encryption) = (at as u64, encryption.clone());
             at += len + SECTOR;
-            Segment { offset, len: len as u64, iv_tweak: 7, sector_size: size, encryption }
+            Segment { offset, len: len as u64, iv_tweak: 7, sector_size: size, encryption, key: 0 }
         });
         let memory = memory(vec![0; at]);
-        let volume = Volume::new(Arc::new(memory.clone()), segments.to_vec(), &KEY);
+        let volume =
+            Volume::new(Arc::new(memory.clone()), segments.to_vec(), &Keyring::single(&KEY));
         let volume = volume.expect("valid segments");
         volume.write_all_at(&vec![filler; len], 0).expect("it is within");
         Self { memory, volume: Some(volume) }

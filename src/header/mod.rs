@@ -188,6 +188,17 @@ impl Header {
         }
     }
 
+    /// The digests of keys that this crate can check, by number. LUKS1 has one, with the number 0.
+    pub fn digests(&self) -> Vec<(u32, Digest<'_>)> {
+        match self {
+            Self::Luks1(header) => header.digest().map(|digest| (0, digest)).into_iter().collect(),
+            Self::Luks2(header) => {
+                let digests = header.metadata().digests().iter();
+                digests.filter_map(|it| Some((it.number, it.digest().ok()?))).collect()
+            }
+        }
+    }
+
     /// The image's UUID, as it is written.
     pub fn uuid(&self) -> String {
         match self {

@@ -19,6 +19,8 @@ pub struct Segment {
     pub sector_size: usize,
     /// The cipher
     pub encryption: CipherSpec,
+    /// Number of the digest that confirms its key; of LUKS1 0
+    pub key: u32,
 }
 
 impl Segment {
@@ -38,10 +40,5 @@ impl Segment {
             return wrong(format!("has {len} bytes from byte {offset} on, beyond 2^64"));
         }
         Ok(())
-    }
-
-    /// Number for the initialisation vector of the sector at `at` bytes from the segment's start.
-    pub(crate) fn iv_sector(&self, at: u64) -> u64 {
-        self.iv_tweak.wrapping_add(at / SectorCipher::SECTOR_SIZE as u64)
     }
 }

@@ -30,7 +30,7 @@ use crate::storage::{Sharing, Storage};
 use crate::unlock::{
     Candidate, Limits, Unlocked, Until, confirm, search, search_admitted, unlock, unlock_keyslot,
 };
-use crate::volume::Volume;
+use crate::volume::{Keyring, Volume};
 
 use self::tried::Tried;
 
@@ -174,10 +174,15 @@ impl Image {
     /// it was opened for. With [`Sharing::None`] nothing keeps others from changing what is being
     /// read.
     pub fn volume(&self, unlocked: &Unlocked) -> Result<Volume> {
+        self.volume_with(&[unlocked])
+    }
+
+    /// The same of an image whose segments have several keys, each out of a keyslot of its own.
+    pub fn volume_with(&self, unlocked: &[&Unlocked]) -> Result<Volume> {
         self.named(self.try_volume(unlocked))
     }
 
-    fn try_volume(&self, unlocked: &Unlocked) -> Result<Volume> {
+    fn try_volume(&self, unlocked: &[&Unlocked]) -> Result<Volume> {
         if self.header.is_detached() && !self.container.is_detached() {
             let text = "the header is detached: its payload is in another file";
             let error = Error::new(ErrorKind::Unsupported, text);
@@ -186,8 +191,18 @@ impl Image {
         let payload = self.container.payload();
         let len = length(payload)?;
         let segments = self.header.segments(len)?;
-        self.must_own(unlocked)?;
-        let volume = Volume::new(Arc::clone(payload), segments, unlocked.volume_key())?;
+        let mut keys = Keyring::default();
+        for unlocked in unlocked {
+            let digests = self.header.digests();
+            let mut numbers = digests.iter().filter(|(_, it)| unlocked.is_of(it)).peekable();
+            if numbers.peek().is_none() {
+                return Err(another_image());
+            }
+            for (number, _) in numbers {
+                keys = keys.with(*number, unlocked.volume_key());
+            }
+        }
+        let volume = Volume::new(Arc::clone(payload), segments, &keys)?;
         let writable = self.options.sharing.writes() && !self.container.is_read_only();
         Ok(if writable { volume } else { volume.read_only() })
     }
@@ -276,13 +291,17 @@ impl Image {
         if unlocked.belongs_to(&self.header) {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::InvalidInput, "the volume key is that of another image"))
+        Err(another_image())
     }
 
     /// The result, with the file's name if it is an error.
     fn named<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|error| self.container.named(error))
     }
+}
+
+fn another_image() -> Error {
+    Error::new(ErrorKind::InvalidInput, "the volume key is that of another image")
 }
 
 /// A poisoned lock still guards valid data: no critical section leaves it half updated.

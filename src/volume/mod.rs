@@ -5,25 +5,32 @@
 //! the rest is kept.
 
 mod copy;
+mod encrypted;
+mod keyring;
+mod map;
 mod part;
 mod range_lock;
+mod segments;
 mod side;
 mod storage;
 
 pub use copy::CopyOptions;
+pub use keyring::Keyring;
+pub use map::{Crypt, Extent, Fill, Map, Place};
 pub use side::Side;
 
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use encrypted::Encrypted;
 use part::{Part, Plain};
 use range_lock::RangeLock;
+use segments::SegmentMap;
 
 use crate::crypto::SectorCipher;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::header::Segment;
-use crate::secret::VolumeKey;
 use crate::storage::Storage;
 
 /// The data of an unlocked image.
@@ -63,50 +70,45 @@ use crate::storage::Storage;
 /// ```
 #[derive(Debug)]
 pub struct Volume {
-    storage: Arc<dyn Storage>,
+    map: Arc<dyn Map>,
     range_lock: Arc<RangeLock>,
-    /// Bytes from the start of what the range lock is for to the start of the storage
-    base: u64,
-    extents: Vec<Extent>,
-    /// One for each cipher and sector size that occurs
+    /// One for each of the map's [crypts](Map::crypts)
     ciphers: Vec<SectorCipher>,
     len: u64,
     writable: bool,
 }
 
-/// A segment's place in the volume.
-#[derive(Debug)]
-struct Extent {
-    start: u64,
-    segment: Segment,
-    cipher: usize,
-}
-
 impl Volume {
-    /// The volume that is in these segments of a storage, one after the other.
+    /// The volume in these segments of a storage, one after the other.
     ///
     /// Volumes of the same storage take turns, as its [identity](Storage::identity) says which it is.
-    pub fn new(storage: Arc<dyn Storage>, segments: Vec<Segment>, key: &VolumeKey) -> Result<Self> {
-        let mut len = 0_u64;
-        let mut extents = Vec::with_capacity(segments.len());
-        let mut ciphers = Vec::<SectorCipher>::new();
-        for (index, segment) in segments.into_iter().enumerate() {
-            segment.check(index)?;
-            let named = |error: Error| {
-                let text = format!("segment {index}: {}", error.message());
-                Error::new(error.kind(), text)
+    /// [`ErrorKind::InvalidInput`] if a segment's key is missing or does not fit its cipher.
+    pub fn new(
+        storage: Arc<dyn Storage>,
+        segments: Vec<Segment>,
+        keys: &Keyring<'_>,
+    ) -> Result<Self> {
+        Self::over(Arc::new(SegmentMap::new(storage, segments)?), keys)
+    }
+
+    /// The volume whose bytes are where `map` says.
+    pub fn over(map: Arc<dyn Map>, keys: &Keyring<'_>) -> Result<Self> {
+        let cipher = |Crypt { name, key, encryption, sector_size }: &Crypt| {
+            let Some(key) = keys.get(*key) else {
+                let text = format!("{name}: the key of digest {key} is missing");
+                let hint = "unlock a keyslot of that digest, too";
+                return Err(Error::new(ErrorKind::InvalidInput, text).with_hint(hint));
             };
-            let start = len;
-            len = start.checked_add(segment.len).ok_or_else(|| {
-                let text = format!("segment {index} takes the volume beyond 2^64 bytes");
-                Error::new(ErrorKind::InvalidInput, text)
-            })?;
-            let cipher = cipher(&mut ciphers, &segment, key).map_err(named)?;
-            extents.push(Extent { start, segment, cipher });
-        }
-        let identity = storage.identity().map_err(|e| Error::io("identify the storage", e))?;
-        let (range_lock, base) = (RangeLock::of(identity.storage()), identity.offset());
-        Ok(Self { storage, range_lock, base, extents, ciphers, len, writable: true })
+            let cipher = encryption.sector_cipher(key.as_bytes());
+            cipher.and_then(|cipher| cipher.with_sector_size(*sector_size)).map_err(|error| {
+                let text = format!("{name}: {}", error.message());
+                Error::new(error.kind(), text)
+            })
+        };
+        let ciphers = map.crypts().iter().map(cipher).collect::<Result<_>>()?;
+        let identity = map.identity().map_err(|e| Error::io("identify the storage", e))?;
+        let (range_lock, len) = (RangeLock::of(identity.storage()), map.len());
+        Ok(Self { map, range_lock, ciphers, len, writable: true })
     }
 
     /// The same, that refuses to write.
@@ -127,11 +129,6 @@ impl Volume {
     /// Whether it can be written: not if its image was opened for reading.
     pub fn is_writable(&self) -> bool {
         self.writable
-    }
-
-    /// What it is made of.
-    pub fn segments(&self) -> impl ExactSizeIterator<Item = &Segment> {
-        self.extents.iter().map(|extent| &extent.segment)
     }
 
     /// Fills `buf` from byte `offset` on.
@@ -178,8 +175,10 @@ impl Volume {
         let result =
             self.may_write().and_then(|()| self.aligned("write", first_sector, buf.len() as u64));
         self.named(result.and_then(|offset| {
+            self.allocate(offset, buf.len() as u64)?;
             let mut rest = &mut buf[..];
             for part in self.parts(offset, rest.len() as u64) {
+                let part = part?;
                 let (now, later) = rest.split_at_mut(part.buf_len());
                 part.write_in_place(now)?;
                 rest = later;
@@ -191,14 +190,18 @@ impl Volume {
     /// Makes all writes so far durable.
     pub fn sync(&self) -> Result<()> {
         let failed = |error| Error::failed(Operation::Sync, "the volume", error);
-        self.named(self.storage.sync_data().map_err(failed))
+        self.named(self.map.storage().sync_data().map_err(failed))
     }
 
     fn write(&self, verb: &str, data: Plain<'_>, offset: u64) -> Result<()> {
         self.may_write()?;
         self.within(verb, offset, data.len())?;
+        if let Plain::Bytes(bytes) = data {
+            self.allocate(offset, bytes.len() as u64)?;
+        }
         let mut rest = data;
         for part in self.parts(offset, data.len()) {
+            let part = part?;
             let (now, later) = rest.split_at(part.len);
             part.write(now)?;
             rest = later;
@@ -210,6 +213,7 @@ impl Volume {
     fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let mut rest = buf;
         for part in self.parts(offset, rest.len() as u64) {
+            let part = part?;
             let (now, later) = rest.split_at_mut(part.buf_len());
             part.read(now)?;
             rest = later;
@@ -217,27 +221,59 @@ impl Volume {
         Ok(())
     }
 
-    /// The parts of a range within the volume, each in one segment.
-    fn parts(&self, offset: u64, len: u64) -> impl Iterator<Item = Part<'_>> {
-        let first = self.extents.partition_point(|it| it.start + it.segment.len <= offset);
-        let mut left = len;
-        let extents = self.extents[first..].iter().filter(|it| it.segment.len > 0);
-        extents.map_while(move |Extent { start, segment, cipher }| {
-            let at = offset.max(*start) - start;
-            let here = left.min(segment.len.saturating_sub(at));
-            let part = Part {
-                storage: self.storage.as_ref(),
-                range_lock: &self.range_lock,
-                base: self.base,
-                cipher: &self.ciphers[*cipher],
-                segment,
-                start: *start,
-                at,
-                len: here,
-            };
-            let is_over = left == 0;
-            left -= here;
-            (!is_over).then_some(part)
+    /// The parts of a range within the volume, each in one extent.
+    fn parts(&self, offset: u64, len: u64) -> impl Iterator<Item = Result<Part<'_>>> {
+        let (mut offset, mut left) = (offset, len);
+        std::iter::from_fn(move || {
+            if left == 0 {
+                return None;
+            }
+            let part = self.part(offset, left);
+            let done = part.as_ref().map_or(left, |part| part.len);
+            (offset, left) = (offset + done, left - done);
+            Some(part)
+        })
+    }
+
+    /// As many of the `len` bytes from `offset` on as are in one extent.
+    fn part(&self, offset: u64, len: u64) -> Result<Part<'_>> {
+        let extent = self.map.extent(offset)?;
+        let at = offset.saturating_sub(extent.start);
+        let len = len.min(extent.len.saturating_sub(at));
+        if len == 0 || offset < extent.start {
+            let Extent { start, len, .. } = extent;
+            let text = format!("no extent for byte {offset}: {len} bytes at byte {start} of it");
+            return Err(Error::new(ErrorKind::Corrupt, text));
+        }
+        let storage = self.map.storage().as_ref();
+        let place = match extent.place {
+            Place::Hole => None,
+            Place::Data { offset, iv_sector, crypt } => {
+                Some(Encrypted { storage, offset, iv_sector, cipher: self.cipher(crypt)? })
+            }
+        };
+        Ok(Part { range_lock: &self.range_lock, extent, place, at, len })
+    }
+
+    fn cipher(&self, crypt: usize) -> Result<&SectorCipher> {
+        self.ciphers.get(crypt).ok_or_else(|| {
+            Error::new(ErrorKind::Corrupt, format!("an extent has the unknown cipher {crypt}"))
+        })
+    }
+
+    /// Makes data of the holes in a range that is about to be written.
+    fn allocate(&self, offset: u64, len: u64) -> Result<()> {
+        let mut hole = false;
+        for part in self.parts(offset, len) {
+            hole |= part?.place.is_none();
+        }
+        if !hole {
+            return Ok(());
+        }
+        self.map.allocate(offset, len, &mut |extent: &Extent| {
+            let Place::Data { offset, iv_sector, crypt } = extent.place else { return Ok(()) };
+            let storage = self.map.storage().as_ref();
+            Encrypted { storage, offset, iv_sector, cipher: self.cipher(crypt)? }.fill(extent)
         })
     }
 
@@ -245,7 +281,25 @@ impl Volume {
     /// it is not in the volume.
     fn stored(&self, offset: u64, len: u64) -> impl Iterator<Item = Range<u64>> {
         let len = if self.within("find", offset, len).is_ok() { len } else { 0 };
-        self.parts(offset, len).map(|part| part.sectors())
+        self.parts(offset, len).filter_map(|part| part.ok()?.stored())
+    }
+
+    /// The next range from `offset` on that is in no hole; `None` if there is no more.
+    pub fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
+        let mut found: Option<Range<u64>> = None;
+        let mut at = offset;
+        while at < self.len {
+            let part = self.part(at, self.len - at)?;
+            let end = at + part.len;
+            match (&mut found, part.place) {
+                (None, Some(_)) => found = Some(at..end),
+                (Some(range), Some(_)) => range.end = end,
+                (Some(_), None) => break,
+                (None, None) => {}
+            }
+            at = end;
+        }
+        Ok(found)
     }
 
     fn may_write(&self) -> Result<()> {
@@ -272,32 +326,22 @@ impl Volume {
     fn aligned(&self, verb: &str, first_sector: u64, len: u64) -> Result<u64> {
         let offset = first_sector.saturating_mul(SectorCipher::SECTOR_SIZE as u64);
         self.within(verb, offset, len)?;
-        match self.parts(offset, len).find(|part| !part.is_aligned()) {
-            None => Ok(offset),
-            Some(Part { segment, .. }) => {
+        for part in self.parts(offset, len) {
+            let part = part?;
+            if !part.is_aligned() {
                 let text = format!(
                     "cannot {verb} {len} bytes from sector {first_sector} on: they are not whole \
                      sectors of {} bytes",
-                    segment.sector_size
+                    part.sector_size()
                 );
-                Err(Error::new(ErrorKind::InvalidInput, text))
+                return Err(Error::new(ErrorKind::InvalidInput, text));
             }
         }
+        Ok(offset)
     }
 
     /// The result, with the file's name if it is an error.
     fn named<T>(&self, result: Result<T>) -> Result<T> {
-        result.map_err(|error| error.with_name(self.storage.name()))
+        result.map_err(|error| error.with_name(self.map.storage().name()))
     }
-}
-
-/// The index of the segment's cipher, made unless it is there.
-fn cipher(ciphers: &mut Vec<SectorCipher>, segment: &Segment, key: &VolumeKey) -> Result<usize> {
-    let (spec, sector_size) = (&segment.encryption, segment.sector_size);
-    let is_it = |it: &SectorCipher| it.spec() == spec && it.sector_size() == sector_size;
-    if let Some(index) = ciphers.iter().position(is_it) {
-        return Ok(index);
-    }
-    ciphers.push(spec.sector_cipher(key.as_bytes())?.with_sector_size(sector_size)?);
-    Ok(ciphers.len() - 1)
 }

@@ -1,27 +1,21 @@
-//! The part of an access that is in one segment, and where bytes become sectors.
+//! The part of an access that is in one extent, and where bytes become sectors.
 
-use std::io;
 use std::ops::Range;
 
 use zeroize::Zeroizing;
 
-use super::RangeLock;
+use super::encrypted::{Encrypted, SCRATCH};
+use super::{Extent, RangeLock};
 use crate::crypto::SectorCipher;
-use crate::error::{Error, Operation, Result};
-use crate::header::Segment;
-use crate::storage::Storage;
+use crate::error::{Error, ErrorKind, Operation, Result};
 
-/// A range of bytes, not empty, within one segment.
+/// A range of bytes, not empty, within one extent.
 pub(super) struct Part<'a> {
-    pub storage: &'a dyn Storage,
     pub range_lock: &'a RangeLock,
-    /// Bytes from the start of what the range lock is for to the start of the storage
-    pub base: u64,
-    pub cipher: &'a SectorCipher,
-    pub segment: &'a Segment,
-    /// Where the segment begins in the volume
-    pub start: u64,
-    /// Where the part begins in the segment
+    pub extent: Extent,
+    /// `None` in a hole
+    pub place: Option<Encrypted<'a>>,
+    /// Where the part begins in the extent
     pub at: u64,
     pub len: u64,
 }
@@ -37,58 +31,67 @@ pub(super) enum Plain<'a> {
 impl Part<'_> {
     /// Fills `buf`, which is as long as the part.
     pub fn read(&self, buf: &mut [u8]) -> Result<()> {
+        let Some(place) = &self.place else {
+            buf.fill(0);
+            return Ok(());
+        };
         let _shared = self.range_lock.shared(self.locked());
         let (head, rest) = buf.split_at_mut(self.head());
         let (middle, tail) = rest.split_at_mut(rest.len() - rest.len() % self.sector_size());
 
         let mut at = self.at;
         if !head.is_empty() {
-            let sector = self.read_sector(at)?;
+            let sector = self.read_sector(place, at)?;
             head.copy_from_slice(&sector[self.within_sector(at)..][..head.len()]);
             at += head.len() as u64;
         }
         if !middle.is_empty() {
-            self.read_sectors(at, middle)?;
+            place.read(self.extent.start, at, middle)?;
             at += middle.len() as u64;
         }
         if !tail.is_empty() {
-            tail.copy_from_slice(&self.read_sector(at)?[..tail.len()]);
+            tail.copy_from_slice(&self.read_sector(place, at)?[..tail.len()]);
         }
         Ok(())
     }
 
     /// Writes `data`, which is as long as the part: to others at once, however long it is.
+    ///
+    /// Zeros change nothing in a hole. Other bytes need a place.
     pub fn write(&self, data: Plain<'_>) -> Result<()> {
+        let Some(place) = &self.place else {
+            return if let Plain::Zeros(_) = data { Ok(()) } else { Err(self.hole()) };
+        };
         let _exclusive = self.range_lock.exclusive(self.locked());
         let (head, rest) = data.split_at(self.head() as u64);
         let (middle, tail) = rest.split_at(rest.len() - rest.len() % self.sector_size() as u64);
 
         // Both are read before anything is written, so that what cannot be read changes nothing.
-        let head = self.merge(self.at, head)?;
-        let tail = self.merge(self.at + self.len - tail.len(), tail)?;
+        let head = self.merge(place, self.at, head)?;
+        let tail = self.merge(place, self.at + self.len - tail.len(), tail)?;
         let (head, tail) = (bytes(head.as_ref()), bytes(tail.as_ref()));
         let len = (head.len() + tail.len()) as u64 + middle.len();
 
         // What is written is gathered here, encrypted: the caller's bytes stay as they are.
         let mut scratch = vec![0; usize::try_from(len).map_or(SCRATCH, |len| len.min(SCRATCH))];
-        let mut at = self.sectors().start - self.segment.offset;
+        let mut at = self.sectors().start;
         let mut filled = 0;
         for plaintext in [Plain::Bytes(head), middle, Plain::Bytes(tail)] {
             let mut rest = plaintext;
             while rest.len() > 0 {
                 let (now, later) = rest.split_at((scratch.len() - filled) as u64);
-                let first = self.segment.iv_sector(at + filled as u64);
-                filled += now.encrypt_to(self.cipher, first, &mut scratch[filled..]);
+                let first = place.iv_sector(at + filled as u64);
+                filled += now.encrypt_to(place.cipher, first, &mut scratch[filled..]);
                 rest = later;
                 if filled == scratch.len() {
-                    self.write_encrypted(at, &scratch)?;
+                    place.write(self.extent.start, at, &scratch)?;
                     at += filled as u64;
                     filled = 0;
                 }
             }
         }
         if filled > 0 {
-            self.write_encrypted(at, &scratch[..filled])?;
+            place.write(self.extent.start, at, &scratch[..filled])?;
         }
         Ok(())
     }
@@ -96,9 +99,10 @@ impl Part<'_> {
     /// Writes `buf`, which is as long as the part and [aligned](Self::is_aligned), and encrypts it
     /// where it is.
     pub fn write_in_place(&self, buf: &mut [u8]) -> Result<()> {
+        let Some(place) = &self.place else { return Err(self.hole()) };
         let _exclusive = self.range_lock.exclusive(self.locked());
-        self.cipher.encrypt(self.segment.iv_sector(self.at), buf);
-        self.write_encrypted(self.at, buf)
+        place.cipher.encrypt(place.iv_sector(self.at), buf);
+        place.write(self.extent.start, self.at, buf)
     }
 
     /// Length of the part of a buffer that it is of.
@@ -114,14 +118,20 @@ impl Part<'_> {
     /// The range to lock: volumes that share a lock may divide the same bytes differently.
     fn locked(&self) -> Range<u64> {
         let Range { start, end } = self.sectors();
-        self.base.saturating_add(start)..self.base.saturating_add(end)
+        self.extent.lock.saturating_add(start)..self.extent.lock.saturating_add(end)
     }
 
-    /// The sectors it touches, as bytes of the storage.
-    pub fn sectors(&self) -> Range<u64> {
+    /// The bytes of the storage that it is in, rounded out to sectors. `None` in a hole.
+    pub fn stored(&self) -> Option<Range<u64>> {
+        let (offset, sectors) = (self.place.as_ref()?.offset, self.sectors());
+        Some(offset + sectors.start..offset + sectors.end)
+    }
+
+    /// The sectors it touches, as bytes of the extent.
+    fn sectors(&self) -> Range<u64> {
         let sector_size = self.sector_size() as u64;
         let end = (self.at + self.len).next_multiple_of(sector_size);
-        self.segment.offset + self.at - self.at % sector_size..self.segment.offset + end
+        self.at - self.at % sector_size..end
     }
 
     /// Length of what comes before the first sector that begins in the part.
@@ -135,47 +145,37 @@ impl Part<'_> {
         }
     }
 
-    /// The sector around byte `at` of the segment with `plaintext` put there, if there is any.
-    fn merge(&self, at: u64, plaintext: Plain<'_>) -> Result<Option<Sector>> {
+    /// The sector around byte `at` of the extent with `plaintext` put there, if there is any.
+    fn merge(
+        &self,
+        place: &Encrypted<'_>,
+        at: u64,
+        plaintext: Plain<'_>,
+    ) -> Result<Option<Sector>> {
         if plaintext.len() == 0 {
             return Ok(None);
         }
-        let mut sector = self.read_sector(at)?;
+        let mut sector = self.read_sector(place, at)?;
         plaintext.copy_to(&mut sector[self.within_sector(at)..]);
         Ok(Some(sector))
     }
 
-    /// The sector around byte `at` of the segment.
-    fn read_sector(&self, at: u64) -> Result<Sector> {
+    /// The sector around byte `at` of the extent.
+    fn read_sector(&self, place: &Encrypted<'_>, at: u64) -> Result<Sector> {
         let mut sector = Sector::new(vec![0; self.sector_size()]);
-        let start = at - self.within_sector(at) as u64;
-        self.read_sectors(start, &mut sector)?;
+        place.read(self.extent.start, at - self.within_sector(at) as u64, &mut sector)?;
         Ok(sector)
     }
 
-    fn read_sectors(&self, at: u64, buf: &mut [u8]) -> Result<()> {
-        read_padded(self.storage, buf, self.segment.offset + at)
-            .map_err(|error| self.failed(Operation::Read, buf.len(), at, error))?;
-        self.cipher.decrypt(self.segment.iv_sector(at), buf);
-        Ok(())
+    /// The error of a map that did not allocate what is to be written.
+    fn hole(&self) -> Error {
+        let at = self.extent.start + self.at;
+        let text = format!("cannot write {} bytes at byte {at} of the volume: no room", self.len);
+        Error::new(ErrorKind::NoSpace, text).with_operation(Operation::Write)
     }
 
-    fn write_encrypted(&self, at: u64, ciphertext: &[u8]) -> Result<()> {
-        self.storage
-            .write_all_at(ciphertext, self.segment.offset + at)
-            .map_err(|error| self.failed(Operation::Write, ciphertext.len(), at, error))
-    }
-
-    fn failed(&self, operation: Operation, len: usize, at: u64, error: io::Error) -> Error {
-        let (volume, storage) = (self.start + at, self.segment.offset + at);
-        let object = format_args!(
-            "{len} bytes at byte {volume} of the volume (byte {storage} of the image)"
-        );
-        Error::failed(operation, object, error).with_offset(storage)
-    }
-
-    fn sector_size(&self) -> usize {
-        self.cipher.sector_size()
+    pub fn sector_size(&self) -> usize {
+        self.place.as_ref().map_or(SectorCipher::SECTOR_SIZE, |place| place.cipher.sector_size())
     }
 
     fn within_sector(&self, at: u64) -> usize {
@@ -231,26 +231,6 @@ impl Plain<'_> {
     }
 }
 
-/// Reads whole sectors of 512 bytes. Where the storage ends in the middle of one, the rest of it
-/// reads as zeros, as with QEMU.
-fn read_padded(storage: &dyn Storage, buf: &mut [u8], offset: u64) -> io::Result<()> {
-    let error = match storage.read_exact_at(buf, offset) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => error,
-        result => return result,
-    };
-    let len = storage.len()?;
-    let there = len.checked_sub(offset).and_then(|there| usize::try_from(there).ok());
-    let Some((there, missing)) = there.map(|there| buf.split_at_mut(there.min(buf.len()))) else {
-        return Err(error);
-    };
-    if missing.len() >= SectorCipher::SECTOR_SIZE {
-        return Err(error);
-    }
-    storage.read_exact_at(there, offset)?;
-    missing.fill(0);
-    Ok(())
-}
-
 fn beginning(out: &mut [u8], len: u64) -> &mut [u8] {
     let len = usize::try_from(len).expect("there is room for it");
     &mut out[..len]
@@ -262,6 +242,3 @@ fn bytes(sector: Option<&Sector>) -> &[u8] {
 
 /// Decrypted, so wiped when it is dropped; not moved about meanwhile.
 type Sector = Zeroizing<Vec<u8>>;
-
-/// How much is encrypted between two writes to the storage; a multiple of every sector size.
-const SCRATCH: usize = 256 * 1024;

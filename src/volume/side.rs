@@ -45,7 +45,7 @@ impl<'a> Side<'a> {
 
     /// What is in an unlocked image.
     pub fn volume(volume: &'a Volume) -> Self {
-        Self { data: Data::Volume(volume), len: volume.len(), path: volume.storage.name() }
+        Self { data: Data::Volume(volume), len: volume.len(), path: volume.map.storage().name() }
     }
 
     /// Length in bytes, whole sectors of 512.
@@ -65,7 +65,13 @@ impl<'a> Side<'a> {
     /// The next range from `at` on that may hold anything but zeros: empty, at `end`, if there is none
     /// before that.
     pub(super) fn data(&self, at: u64, end: u64) -> Result<Range<u64>> {
-        let Data::Raw { storage, stored } = self.data else { return Ok(at..end) };
+        let (storage, stored) = match self.data {
+            Data::Raw { storage, stored } => (storage, stored),
+            Data::Volume(volume) => {
+                let next = volume.next_data(at)?.filter(|data| data.start < end);
+                return Ok(next.map_or(end..end, |data| data.start..data.end.min(end)));
+            }
+        };
         let next = storage.next_data(at).and_then(|data| match data {
             // Behind its end a file looks like a hole.
             None if storage.len()? < stored => Err(io::ErrorKind::UnexpectedEof.into()),

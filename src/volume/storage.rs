@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use super::Volume;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::Sharing;
-use crate::storage::{Identity, Lease, Storage, no_holes};
+use crate::storage::{Identity, Lease, Sharing, Storage};
 
 /// A volume is itself a storage, for whatever takes one.
 impl Storage for Volume {
@@ -26,9 +25,9 @@ impl Storage for Volume {
         Self::write_all_at(self, buf, offset).map_err(into_io)
     }
 
-    /// An encrypted hole is no hole: it decrypts to noise.
+    /// Holes are those of the volume's map. An encrypted hole of the file decrypts to noise.
     fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
-        no_holes(self, offset)
+        Self::next_data(self, offset).map_err(into_io)
     }
 
     fn write_zeros_at(&self, offset: u64, len: u64) -> io::Result<()> {
@@ -37,7 +36,7 @@ impl Storage for Volume {
 
     fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
         for range in self.stored(offset, len) {
-            self.storage.reserve(range.start, range.end - range.start)?;
+            self.map.storage().reserve(range.start, range.end - range.start)?;
         }
         Ok(())
     }
@@ -48,12 +47,12 @@ impl Storage for Volume {
 
     fn evict(&self, offset: u64, len: u64) {
         for range in self.stored(offset, len) {
-            self.storage.evict(range.start, range.end - range.start);
+            self.map.storage().evict(range.start, range.end - range.start);
         }
     }
 
     fn name(&self) -> Option<&Path> {
-        self.storage.name()
+        self.map.storage().name()
     }
 
     fn identity(&self) -> io::Result<Identity> {
@@ -61,7 +60,7 @@ impl Storage for Volume {
     }
 
     fn lease(self: Arc<Self>, sharing: Sharing, wait: Option<Duration>) -> Result<Lease> {
-        Arc::clone(&self.storage).lease(sharing, wait)
+        Arc::clone(self.map.storage()).lease(sharing, wait)
     }
 }
 

@@ -137,7 +137,7 @@ impl Luks1Header {
         let encryption = self.scheme()?.0.clone();
         let (offset, sector_size) = (self.payload_offset(), SectorCipher::SECTOR_SIZE);
         let len = self.payload_len(storage_len)?;
-        Ok(Segment { offset, len, iv_tweak: 0, sector_size, encryption })
+        Ok(Segment { offset, len, iv_tweak: 0, sector_size, encryption, key: 0 })
     }
 
     /// Length of the encrypted data in bytes, whether or not its cipher is supported.

@@ -243,23 +243,7 @@ impl Luks2Header {
     /// loop device has none either.
     pub(super) fn segments(&self, storage_len: u64) -> Result<Vec<Segment>> {
         self.check_requirements()?;
-        let digest = self.metadata.digest_of_segment(0).map(|digest| digest.number);
-        self.metadata
-            .regular_segments()
-            .map(|segment| {
-                let number = segment.number;
-                let other = self
-                    .metadata
-                    .digests()
-                    .iter()
-                    .any(|it| it.segments.contains(&number) && Some(it.number) != digest);
-                if other {
-                    let text = format!("segment {number} has a volume key of its own");
-                    return Err(unsupported(text));
-                }
-                self.segment(segment, storage_len)
-            })
-            .collect()
+        self.metadata.regular_segments().map(|it| self.segment(it, storage_len)).collect()
     }
 
     fn segment(&self, segment: &DataSegment, storage_len: u64) -> Result<Segment> {
@@ -289,11 +273,16 @@ impl Luks2Header {
             );
         }
         let key_size = key_size(&self.metadata, number);
+        if key_size == 0 {
+            let text = format!("segment {number}: no keyslot holds its key any more");
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
         let encryption = keyslot::cipher(&crypt.encryption, key_size).map_err(|why| {
             Error::new(ErrorKind::Unsupported, format!("segment {number}: {why}"))
         })?;
         let sector_size = usize::try_from(crypt.sector_size).unwrap_or(usize::MAX);
-        Ok(Segment { offset, len, iv_tweak: crypt.iv_tweak, sector_size, encryption })
+        let key = self.metadata.digest_of_segment(number).map_or(0, |digest| digest.number);
+        Ok(Segment { offset, len, iv_tweak: crypt.iv_tweak, sector_size, encryption, key })
     }
 
     /// Refuses an image that needs what this crate does not know.

@@ -9,7 +9,7 @@ use crate::header::Header;
 use crate::secret::Passphrase;
 use crate::storage::{FileStorage, NewFile, Place, Preallocation, Storage};
 use crate::unlock::{Limits, unlock};
-use crate::volume::Volume;
+use crate::volume::{Keyring, Volume};
 
 impl CreateOptions {
     /// What is done for the space of the payload.
@@ -76,7 +76,11 @@ impl CreateOptions {
         let volume = if self.detached {
             None
         } else {
-            Some(Volume::new(storage, header.segments(len)?, unlocked.volume_key())?)
+            Some(Volume::new(
+                storage,
+                header.segments(len)?,
+                &Keyring::single(unlocked.volume_key()),
+            )?)
         };
         let created = Created { header, unlocked, payload_len: size.next_multiple_of(512) };
         Ok(NewImage { file, created, volume })

@@ -1,0 +1,92 @@
+//! Encrypted bytes in a storage.
+
+use std::io;
+
+use super::Extent;
+use crate::crypto::SectorCipher;
+use crate::error::{Error, Operation, Result};
+use crate::storage::Storage;
+
+/// The place of an extent. Positions count from its first byte, and are whole sectors.
+#[derive(Clone, Copy)]
+pub(super) struct Encrypted<'a> {
+    pub storage: &'a dyn Storage,
+    /// First byte in the storage
+    pub offset: u64,
+    pub iv_sector: u64,
+    pub cipher: &'a SectorCipher,
+}
+
+impl Encrypted<'_> {
+    /// Number for the initialisation vector of the sector at byte `at`.
+    pub fn iv_sector(&self, at: u64) -> u64 {
+        self.iv_sector.wrapping_add(at / SectorCipher::SECTOR_SIZE as u64)
+    }
+
+    /// Reads and decrypts. `start` is where the extent begins in the volume, for errors.
+    pub fn read(&self, start: u64, at: u64, buf: &mut [u8]) -> Result<()> {
+        read_padded(self.storage, buf, self.offset + at)
+            .map_err(|error| self.failed(Operation::Read, buf.len(), (start, at), error))?;
+        self.cipher.decrypt(self.iv_sector(at), buf);
+        Ok(())
+    }
+
+    /// Writes what is encrypted already.
+    pub fn write(&self, start: u64, at: u64, ciphertext: &[u8]) -> Result<()> {
+        self.storage
+            .write_all_at(ciphertext, self.offset + at)
+            .map_err(|error| self.failed(Operation::Write, ciphertext.len(), (start, at), error))
+    }
+
+    /// Writes encrypted zeros to all of the extent.
+    pub fn fill(&self, extent: &Extent) -> Result<()> {
+        let piece = usize::try_from(extent.len).map_or(SCRATCH, |len| len.min(SCRATCH));
+        let mut zeros = vec![0; piece];
+        let mut at = 0;
+        while at < extent.len {
+            let len = usize::try_from(extent.len - at).map_or(piece, |left| left.min(piece));
+            zeros[..len].fill(0);
+            self.cipher.encrypt(self.iv_sector(at), &mut zeros[..len]);
+            self.write(extent.start, at, &zeros[..len])?;
+            at += len as u64;
+        }
+        Ok(())
+    }
+
+    fn failed(
+        &self,
+        operation: Operation,
+        len: usize,
+        (start, at): (u64, u64),
+        error: io::Error,
+    ) -> Error {
+        let (volume, storage) = (start + at, self.offset + at);
+        let object = format_args!(
+            "{len} bytes at byte {volume} of the volume (byte {storage} of the image)"
+        );
+        Error::failed(operation, object, error).with_offset(storage)
+    }
+}
+
+/// Reads whole sectors of 512 bytes. Where the storage ends in the middle of one, the rest of it
+/// reads as zeros, as with QEMU.
+fn read_padded(storage: &dyn Storage, buf: &mut [u8], offset: u64) -> io::Result<()> {
+    let error = match storage.read_exact_at(buf, offset) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => error,
+        result => return result,
+    };
+    let len = storage.len()?;
+    let there = len.checked_sub(offset).and_then(|there| usize::try_from(there).ok());
+    let Some((there, missing)) = there.map(|there| buf.split_at_mut(there.min(buf.len()))) else {
+        return Err(error);
+    };
+    if missing.len() >= SectorCipher::SECTOR_SIZE {
+        return Err(error);
+    }
+    storage.read_exact_at(there, offset)?;
+    missing.fill(0);
+    Ok(())
+}
+
+/// How much is encrypted between two writes to the storage; a multiple of every sector size.
+pub(super) const SCRATCH: usize = 256 * 1024;

@@ -1,0 +1,182 @@
+//! A volume over a map with holes, as of a disk image whose clusters are allocated when they are
+//! written.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, LazyLock, Mutex};
+
+use keyslot::crypto::CipherSpec;
+use keyslot::storage::{Identity, MemoryStorage, Storage};
+use keyslot::volume::{Crypt, Extent, Fill, Keyring, Map, Place};
+use keyslot::{ErrorKind, Result, Volume, VolumeKey};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+static KEY: LazyLock<VolumeKey> = LazyLock::new(|| VolumeKey::random(32).unwrap());
+const CLUSTER: u64 = 4096;
+const CLUSTERS: usize = 8;
+const LEN: u64 = CLUSTER * CLUSTERS as u64;
+
+/// Clusters in the order in which they were allocated.
+#[derive(Debug)]
+struct Clusters {
+    storage: Arc<dyn Storage>,
+    crypts: [Crypt; 1],
+    /// The place of each cluster of the volume
+    places: Mutex<[Option<u64>; CLUSTERS]>,
+    /// Clusters that there is room for
+    room: u64,
+}
+
+impl Clusters {
+    fn new(sector_size: usize, room: u64) -> Arc<Self> {
+        let encryption = CipherSpec::parse("aes", "xts-plain64", 32).unwrap();
+        let crypt = Crypt { name: "cluster".to_owned(), key: 0, encryption, sector_size };
+        let bytes = vec![0xee; usize::try_from(LEN).unwrap()];
+        Arc::new(Self {
+            storage: Arc::new(MemoryStorage::new(bytes)),
+            crypts: [crypt],
+            places: Mutex::default(),
+            room,
+        })
+    }
+
+    fn allocated(&self) -> Vec<usize> {
+        let places = self.places.lock().unwrap();
+        (0..CLUSTERS).filter(|&cluster| places[cluster].is_some()).collect()
+    }
+}
+
+fn extent(cluster: u64, place: Option<u64>) -> Extent {
+    let start = cluster * CLUSTER;
+    let place = place.map_or(Place::Hole, |number| {
+        let offset = number * CLUSTER;
+        // The numbers of sectors are those of the storage, as in qcow2.
+        Place::Data { offset, iv_sector: offset / 512, crypt: 0 }
+    });
+    Extent { start, len: CLUSTER, lock: start, place }
+}
+
+impl Map for Clusters {
+    fn len(&self) -> u64 {
+        LEN
+    }
+
+    fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
+    fn crypts(&self) -> &[Crypt] {
+        &self.crypts
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        Ok(Identity::of_value(self))
+    }
+
+    fn extent(&self, at: u64) -> Result<Extent> {
+        let cluster = at / CLUSTER;
+        let places = self.places.lock().unwrap();
+        Ok(extent(cluster, places[usize::try_from(cluster).unwrap()]))
+    }
+
+    fn allocate(&self, at: u64, len: u64, fill: &mut Fill<'_>) -> Result<()> {
+        let mut places = self.places.lock().unwrap();
+        for cluster in at / CLUSTER..(at + len).div_ceil(CLUSTER) {
+            let index = usize::try_from(cluster).unwrap();
+            let next = places.iter().flatten().count() as u64;
+            if places[index].is_none() && next < self.room {
+                fill(&extent(cluster, Some(next)))?;
+                places[index] = Some(next);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn volume(map: &Arc<Clusters>) -> Volume {
+    let map: Arc<dyn Map> = Arc::<Clusters>::clone(map);
+    Volume::over(map, &Keyring::single(&KEY)).unwrap()
+}
+
+fn ranges(volume: &Volume) -> Vec<Range<u64>> {
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    while let Some(range) = volume.next_data(ranges.last().map_or(0, |it| it.end)).unwrap() {
+        ranges.push(range);
+    }
+    ranges
+}
+
+#[test]
+fn holes_are_zeros_until_they_are_written() {
+    let map = Clusters::new(512, CLUSTERS as u64);
+    let volume = volume(&map);
+    let mut all = vec![1; usize::try_from(LEN).unwrap()];
+    volume.read_exact_at(&mut all, 0).unwrap();
+    assert!(all.iter().all(|&byte| byte == 0));
+    assert_eq!(ranges(&volume), []);
+
+    volume.write_zeros_at(100, 10_000).unwrap();
+    assert_eq!(map.allocated(), [0; 0], "zeros need no room");
+    volume.write_all_at(b"across", 2 * CLUSTER - 3).unwrap();
+    assert_eq!(map.allocated(), [1, 2]);
+    volume.write_sectors(5 * CLUSTER / 512, &mut [7; 512]).unwrap();
+    assert_eq!(ranges(&volume), [CLUSTER..3 * CLUSTER, 5 * CLUSTER..6 * CLUSTER]);
+
+    let start = usize::try_from(2 * CLUSTER - 3).unwrap();
+    all[start..start + 6].copy_from_slice(b"across");
+    let start = usize::try_from(5 * CLUSTER).unwrap();
+    all[start..start + 512].fill(7);
+    let mut again = vec![1; all.len()];
+    volume.read_exact_at(&mut again, 0).unwrap();
+    assert!(again == all);
+}
+
+#[test]
+fn a_map_without_room_is_an_error_that_writes_nothing() {
+    let map = Clusters::new(512, 1);
+    let volume = volume(&map);
+    volume.write_all_at(&[1; 512], 0).unwrap();
+    let error = volume.write_all_at(&[2; 512], CLUSTER).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+    assert_eq!(map.allocated(), [0]);
+    let mut buf = [9; 512];
+    volume.read_exact_at(&mut buf, CLUSTER).unwrap();
+    assert_eq!(buf, [0; 512]);
+}
+
+proptest! {
+    #[test]
+    fn a_volume_over_a_map_is_as_good_as_plain_bytes(
+        power in 0..4_u32,
+        accesses in vec((0..LEN, 1..9000_u64, 0..4_u8, any::<u8>()), 1..30),
+    ) {
+        let map = Clusters::new(512 << power, CLUSTERS as u64);
+        let volume = volume(&map);
+        let mut model = vec![0; usize::try_from(LEN).unwrap()];
+        for (offset, len, access, byte) in accesses {
+            let len = len.min(LEN - offset);
+            let range = usize::try_from(offset).unwrap()..usize::try_from(offset + len).unwrap();
+            match access {
+                0 => {
+                    volume.write_zeros_at(offset, len).unwrap();
+                    model[range].fill(0);
+                }
+                1 => {
+                    volume.write_all_at(&vec![byte; range.len()], offset).unwrap();
+                    model[range].fill(byte);
+                }
+                _ => {
+                    let mut buf = vec![byte; range.len()];
+                    volume.read_exact_at(&mut buf, offset).unwrap();
+                    prop_assert!(buf == model[range]);
+                }
+            }
+        }
+        let mut all = vec![1; model.len()];
+        volume.read_exact_at(&mut all, 0).unwrap();
+        prop_assert!(all == model);
+    }
+}
