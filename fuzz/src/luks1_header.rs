@@ -25,7 +25,7 @@ pub fn check(data: &[u8]) {
         None => 1 << 40,
     };
     let disk = disk(data, len);
-    let parsed = luks1::Luks1Header::parse(data, len);
+    let parsed = luks1::Luks1Header::parse(data, Some(len));
     let read = Header::read(&disk);
     // What else there may be is told apart by `Header::read` alone.
     if data.len() >= HEADER_SIZE && len >= HEADER_SIZE as u64 && data.starts_with(LUKS1) {
@@ -150,7 +150,7 @@ fn changes_nothing_else(header: &Header, len: u64) {
     assert_eq!(bytes[entry + 40..], before.as_bytes()[entry + 40..]);
     let Header::Luks1(after) = after else { return };
     assert_eq!(bytes, after.as_bytes());
-    luks1::Luks1Header::parse(&bytes, len).expect("valid before, valid after");
+    luks1::Luks1Header::parse(&bytes, Some(len)).expect("valid before, valid after");
 }
 
 fn reads_material(header: &Header, disk: &Disk<'_>) {

@@ -30,12 +30,12 @@ impl Backup {
     /// bytes that were read last.
     pub fn read(storage: &dyn Storage) -> Result<Self> {
         for _ in 0..STEADY_READS {
-            let found = Header::read_start(storage, false)?;
+            let found = Header::read_start(storage, None)?;
             let end = found.end_within(storage)?;
             let mut bytes = zeroed(usize::try_from(end).unwrap_or(usize::MAX)).map_err(failed)?;
             read_steady(storage, &mut bytes).map_err(failed)?;
             let start = ReadOnlyBytes(bytes);
-            if let Ok(header) = Header::read_start(&start, false)
+            if let Ok(header) = Header::read_start(&start, None)
                 && header.is_same(&found)
             {
                 return Ok(Self { header, bytes: start.0.into(), path: None });
@@ -128,7 +128,7 @@ impl Present {
     /// Reads the header and the areas of its keyslots until two reads agree.
     pub fn read(storage: &dyn Storage) -> Result<Self> {
         let read = || -> Result<Self> {
-            let header = Header::read_start(storage, false)?;
+            let header = Header::read_start(storage, None)?;
             let digest = digest(storage, header.end_within(storage)?)?;
             Ok(Self { header, digest })
         };

@@ -82,11 +82,6 @@ pub enum Leftover {
 }
 
 impl Header {
-    /// Reads and checks the header of an image.
-    pub fn read(storage: &dyn Storage) -> Result<Self> {
-        Self::read_start(storage, true)
-    }
-
     /// Reads and checks the header of an image that is to be repaired: one whose magic is erased, too.
     pub fn read_to_repair(storage: &dyn Storage) -> Result<Self> {
         Self::read(storage).or_else(|error| {
@@ -94,8 +89,14 @@ impl Header {
         })
     }
 
-    /// The same of a file that may be no more than the start of an image, without its payload.
-    fn read_start(storage: &dyn Storage, is_whole: bool) -> Result<Self> {
+    /// Reads and checks the header of an image, whether or not its payload is in the storage.
+    pub fn read(storage: &dyn Storage) -> Result<Self> {
+        Self::read_start(storage, Some(length(storage)?))
+    }
+
+    /// The same, where the areas of LUKS1 keyslots must end by byte `areas_end`. A header backup need not
+    /// have those of inactive keyslots, so it has no such end.
+    fn read_start(storage: &dyn Storage, areas_end: Option<u64>) -> Result<Self> {
         let len = length(storage)?;
         let mut bytes = [0; HEADER_READ];
         let bytes = match usize::try_from(len) {
@@ -110,7 +111,7 @@ impl Header {
         if bytes.starts_with(b"LUKS\xba\xbe\0\x02") {
             return luks2::Luks2Header::read(storage).map(Self::Luks2);
         }
-        match luks1::Luks1Header::parse(bytes, if is_whole { len } else { u64::MAX }) {
+        match luks1::Luks1Header::parse(bytes, areas_end) {
             // Where there was a primary copy, there is still a secondary one.
             Err(error) if !is_luks1(bytes) => {
                 if luks2::Luks2Header::is_behind(storage, error.kind() != ErrorKind::NotLuks)? {

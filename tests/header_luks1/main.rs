@@ -262,7 +262,7 @@ fn no_header_is_half_valid() {
 
 /// Whether it is valid; then it must be sound.
 fn is_sound(bytes: &[u8], image_len: u64) -> bool {
-    let Ok(header) = Luks1Header::parse(bytes, image_len) else { return false };
+    let Ok(header) = Luks1Header::parse(bytes, Some(image_len)) else { return false };
     assert_eq!(header.as_bytes(), bytes);
     let payload = header.payload_offset();
     let limit = if payload == 0 { image_len } else { payload.min(image_len) };
@@ -293,7 +293,7 @@ fn luks2_is_told_apart() {
     support::run_ok(&mut command);
     assert_eq!(Image::open(path).unwrap().header().format(), "LUKS2");
     let bytes = std::fs::read(path).unwrap();
-    let error = Luks1Header::parse(&bytes, bytes.len() as u64).unwrap_err();
+    let error = Luks1Header::parse(&bytes, Some(bytes.len() as u64)).unwrap_err();
     let found = (error.kind(), error.message());
     assert_eq!(found, (ErrorKind::Unsupported, "LUKS version 2 is not supported"));
     let Some(qemu) = support::qemu::Qemu::find() else { return };

@@ -152,7 +152,7 @@ impl Luks1Header {
     pub(super) fn mend(&self, overrides: Overrides) -> Result<Option<Self>> {
         let mut raw = self.raw.clone();
         // That an area is not in the file is no damage of the entry.
-        let damage = validate(&raw, u64::MAX)?.damage;
+        let damage = validate(&raw, None)?.damage;
         let damaged = damage.iter().enumerate().filter_map(|(i, it)| Some((i, &it.as_ref()?.text)));
         let damaged: Vec<_> = damaged.collect();
         if damaged.is_empty() {
@@ -182,7 +182,7 @@ impl Luks1Header {
                 stripes: af::STRIPES.into(),
             };
         }
-        let mut meaning = validate(&raw, u64::MAX)?;
+        let mut meaning = validate(&raw, None)?;
         if let Some(fault) = meaning.damage.iter().flatten().next() {
             return Err(fault.error());
         }

@@ -34,11 +34,11 @@ pub struct Luks1Header {
 }
 
 impl Luks1Header {
-    /// Parses the first bytes of an image of `image_len` bytes.
+    /// Parses the first bytes of a storage of `storage_len` bytes, if its length is known.
     ///
     /// Fails with [`ErrorKind::NotLuks`], [`ErrorKind::Corrupt`] or [`ErrorKind::Unsupported`];
     /// the text names the keyslot and the value.
-    pub fn parse(bytes: &[u8], image_len: u64) -> Result<Self> {
+    pub fn parse(bytes: &[u8], storage_len: Option<u64>) -> Result<Self> {
         let Ok((raw, _)) = RawHeader::read_from_prefix(bytes) else {
             let len = bytes.len();
             return Err(if bytes.starts_with(&MAGIC) {
@@ -49,7 +49,7 @@ impl Luks1Header {
                 Error::new(ErrorKind::NotLuks, "Volume is not in LUKS format")
             });
         };
-        let meaning = validate(&raw, image_len)?;
+        let meaning = validate(&raw, storage_len)?;
         Ok(Self { raw, meaning })
     }
 
@@ -91,7 +91,7 @@ impl Luks1Header {
             uuid: field(uuid, "uuid")?,
             keyslots: [0, 1, 2, 3, 4, 5, 6, 7].map(slot),
         };
-        let Meaning { damage, .. } = validate(&raw, u64::MAX)?;
+        let Meaning { damage, .. } = validate(&raw, None)?;
         let header = Self { raw, meaning: Meaning { cipher: Ok(cipher), hash: Ok(hash), damage } };
         header.check_strictly()?;
         Ok(header)

@@ -55,8 +55,8 @@ impl From<Error> for Fault {
     }
 }
 
-/// Checks `raw`, the header of an image of `image_len` bytes.
-pub(super) fn validate(raw: &RawHeader, image_len: u64) -> Result<Meaning> {
+/// Checks `raw`, and that the areas of its keyslots are in a storage of `storage_len` bytes, if it is known.
+pub(super) fn validate(raw: &RawHeader, storage_len: Option<u64>) -> Result<Meaning> {
     if raw.magic != MAGIC {
         return Err(Error::new(ErrorKind::NotLuks, "Volume is not in LUKS format"));
     }
@@ -77,7 +77,7 @@ pub(super) fn validate(raw: &RawHeader, image_len: u64) -> Result<Meaning> {
     if raw.mk_digest_iterations.get() == 0 {
         return Err(corrupt("LUKS key iteration count is zero"));
     }
-    let damage = keyslots(raw, payload, image_len)?;
+    let damage = keyslots(raw, payload, storage_len)?;
 
     let cipher = cipher(raw);
     // With a wrong key size all areas seem to overlap.
@@ -109,7 +109,11 @@ fn tolerate<T>(result: Result<T>) -> Result<std::result::Result<T, Fault>> {
 }
 
 /// Faults of the entries that are not active. A fault of an active one is the header's.
-fn keyslots(raw: &RawHeader, payload: u64, image_len: u64) -> Result<[Option<Fault>; KEYSLOTS]> {
+fn keyslots(
+    raw: &RawHeader,
+    payload: u64,
+    storage_len: Option<u64>,
+) -> Result<[Option<Fault>; KEYSLOTS]> {
     let sectors = material_len(raw.key_bytes.get()) / SECTOR;
     let start = |i: usize| u64::from(raw.keyslots[i].key_material_offset.get());
     let is_active = |i: usize| raw.keyslots[i].state.get() == ACTIVE;
@@ -142,9 +146,9 @@ fn keyslots(raw: &RawHeader, payload: u64, image_len: u64) -> Result<[Option<Fau
     }
     for (i, damage) in damage.iter_mut().enumerate() {
         let end = (start(i) + sectors) * SECTOR;
-        if damage.is_none() && end > image_len {
+        if let (None, Some(len)) = (&damage, storage_len.filter(|len| end > *len)) {
             let fault = Fault::corrupt(
-                format!("Keyslot {i} ends at byte {end}, the image at byte {image_len}"),
+                format!("Keyslot {i} ends at byte {end}, the image at byte {len}"),
                 "the image is truncated".to_owned(),
             );
             if is_active(i) {
