@@ -299,7 +299,7 @@ fn segments_that_cannot_be_are_refused() {
         ),
         (
             Segment { len: u64::MAX - 12287, offset: 0, ..good.clone() },
-            "segment 1 takes the volume beyond 2^64 bytes",
+            "segment 1 makes the volume longer than 2^64 bytes",
         ),
         (
             Segment { sector_size: 0, len: 0, ..good.clone() },

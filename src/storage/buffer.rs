@@ -1,12 +1,12 @@
-//! Buffers whose length a header asks for.
+//! Buffers whose length comes from a header.
 
 use std::io;
 
 use super::Storage;
 
-/// Zeros, as many as `len`.
+/// Allocates `len` zeros.
 ///
-/// A header is hostile input: where `vec!` would abort the process for want of memory, this is an
+/// A header is hostile input. Where `vec!` would abort the process, this returns
 /// [`io::ErrorKind::OutOfMemory`].
 pub(crate) fn zeroed(len: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -15,15 +15,15 @@ pub(crate) fn zeroed(len: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The `len` bytes from `offset` on. Memory that cannot be had is an error.
+/// Reads `len` bytes from `offset` on. A failed allocation is an error.
 pub(crate) fn read(storage: &dyn Storage, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     let mut bytes = zeroed(len)?;
     storage.read_exact_at(&mut bytes, offset)?;
     Ok(bytes)
 }
 
-/// Fails where `len` bytes cannot be allocated, before allocations that would abort the process. Asks for
-/// twice as many: several allocations take more than one.
+/// Fails if `len` bytes cannot be allocated, before a later allocation would abort the process.
+/// Tests with twice the length, because several allocations need more than one.
 pub(crate) fn check_room(len: usize) -> io::Result<()> {
     let room = Vec::<u8>::new().try_reserve_exact(len.saturating_mul(2));
     room.map_err(|_| io::ErrorKind::OutOfMemory.into())

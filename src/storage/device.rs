@@ -1,13 +1,14 @@
-//! Block devices: cryptsetup's lock on one, and a claim that keeps the kernel from using it.
+//! Block devices: cryptsetup's lock, and an exclusive claim against the kernel's own uses.
 //!
 //! A device can have many nodes, so cryptsetup does not lock the node. It holds `flock(2)` on the
-//! file `/run/cryptsetup/L_<major>:<minor>` and removes that file afterwards. Whoever locked the
-//! file must look whether the name still leads to it: otherwise the lock excludes nobody.
-//! [`lock`] takes the same lock. It leaves the empty file behind, which the next
-//! cryptsetup removes: after a fork, the other process may still hold the lock.
+//! file `/run/cryptsetup/L_<major>:<minor>` and removes that file afterwards. After locking, a
+//! program must check that the name still leads to the locked file; otherwise the lock is void.
+//! [`lock`] takes the same lock. It does not remove the file, because after a fork the other
+//! process may still hold the lock. The next cryptsetup removes it.
 //!
 //! A file system, a mapping or a swap area claims its device, and `O_EXCL` is a claim too
-//! (open(2)): it fails with `EBUSY` while there is another, and no other succeeds while it is held.
+//! (open(2)). It fails with `EBUSY` while there is another claim, and prevents others while it is
+//! held.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -19,7 +20,7 @@ use nix::sys::stat::{major, minor};
 
 use crate::error::{Error, Operation, Result};
 
-/// What an amendment holds of a block device beside the locks on its node.
+/// Locks that an amendment holds on a block device besides those on its node.
 #[derive(Debug)]
 pub(super) struct Device {
     #[expect(dead_code, reason = "the lock lasts until it is closed")]
@@ -28,7 +29,7 @@ pub(super) struct Device {
     claim: Option<File>,
 }
 
-/// Why a device cannot be had now.
+/// Reason for which a device is unavailable.
 pub(super) enum Busy {
     /// The lock file is locked by another process.
     Locked(File),
@@ -36,13 +37,13 @@ pub(super) enum Busy {
     Claimed(Vec<String>),
 }
 
-/// Takes cryptsetup's lock, and a claim unless `shares_claim`.
+/// Takes cryptsetup's lock and, unless `shares_claim`, a claim.
 pub(super) fn hold(
     file: &File,
     node: &Path,
     shares_claim: bool,
 ) -> Result<std::result::Result<Device, Busy>> {
-    let failed = |error| Error::io("look at the device", error);
+    let failed = |error| Error::io("inspect the device", error);
     let device = file.metadata().map_err(failed)?.rdev();
     let numbers = numbers(device);
     let path = lock_path(Path::new(DIRECTORY), &numbers);
@@ -52,7 +53,7 @@ pub(super) fn hold(
         Err(error) => {
             let object = format_args!("the device by {}", path.display());
             let hint =
-                "run it as a user who can write there: cryptsetup's lock on a device is there";
+                "run it as a user who can write there: cryptsetup keeps its device locks there";
             return Err(Error::failed(Operation::Lock, object, error).with_hint(hint));
         }
     };
@@ -68,7 +69,7 @@ pub(super) fn hold(
     }
 }
 
-/// `major:minor`, as the kernel writes a device.
+/// Formats a device as the kernel does: `major:minor`.
 fn numbers(device: u64) -> String {
     format!("{}:{}", major(device), minor(device))
 }
@@ -77,8 +78,8 @@ fn lock_path(directory: &Path, numbers: &str) -> PathBuf {
     directory.join(format!("L_{numbers}"))
 }
 
-/// Locks the file of this name as cryptsetup does, making it and its directory. If another process
-/// has the lock, the file that it locked.
+/// Locks the file of this name as cryptsetup does, creating it and its directory. If another
+/// process has the lock, returns the locked file as the inner error.
 fn lock(path: &Path) -> io::Result<std::result::Result<File, File>> {
     if let Some(directory) = path.parent() {
         match DirBuilder::new().mode(0o700).create(directory) {
@@ -98,7 +99,7 @@ fn lock(path: &Path) -> io::Result<std::result::Result<File, File>> {
         if is_at(&file, path)? {
             return Ok(Ok(file));
         }
-        // The one who had the lock before has removed the file meanwhile.
+        // The previous holder removed the file in the meantime.
     }
 }
 
@@ -111,7 +112,7 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Opens the node of this device so that nothing else can claim the device.
+/// Opens the node of this device with a claim.
 fn claim(node: &Path, device: u64) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_EXCL | libc::O_NONBLOCK | libc::O_NOCTTY);
@@ -120,10 +121,10 @@ fn claim(node: &Path, device: u64) -> io::Result<File> {
     if metadata.file_type().is_block_device() && metadata.rdev() == device {
         return Ok(file);
     }
-    Err(io::Error::other("its node leads to another device now"))
+    Err(io::Error::other("the node now leads to another device"))
 }
 
-/// What the kernel uses the device `major:minor` for, as far as it tells.
+/// The kernel's uses of the device `major:minor`, as far as they are visible.
 fn users(numbers: &str) -> Vec<String> {
     let holders = Path::new("/sys/dev/block").join(numbers).join("holders");
     let mut users = mapped(&holders);
@@ -132,7 +133,7 @@ fn users(numbers: &str) -> Vec<String> {
     users
 }
 
-/// The devices that are built upon one, from its directory `holders`.
+/// The devices mapped onto a device, from its directory `holders`.
 fn mapped(holders: &Path) -> Vec<String> {
     let entries = fs::read_dir(holders).into_iter().flatten().flatten();
     let mut names: Vec<_> = entries
@@ -146,7 +147,7 @@ fn mapped(holders: &Path) -> Vec<String> {
     names
 }
 
-/// Where a device is mounted, from `/proc/self/mountinfo` (`proc_pid_mountinfo(5)`).
+/// The mount points of a device, from `/proc/self/mountinfo` (`proc_pid_mountinfo(5)`).
 fn mounted<'a>(mounts: &'a str, numbers: &'a str) -> impl Iterator<Item = String> + 'a {
     mounts.lines().filter_map(move |line| {
         let mut words = line.split(' ').skip(2);
@@ -192,8 +193,8 @@ mod tests {
         drop(lock(&path).unwrap().unwrap());
     }
 
-    /// cryptsetup removes the file while it still holds the lock: one that was opened before is
-    /// worth nothing then.
+    /// cryptsetup removes the file while it still holds the lock, so a lock on a file opened
+    /// earlier is void.
     #[test]
     fn a_lock_on_a_removed_file_is_none() {
         let directory = tempfile::tempdir().unwrap();

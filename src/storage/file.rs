@@ -1,8 +1,8 @@
-//! A file, or a block device.
+//! Files and block devices.
 //!
-//! Everything goes through one descriptor that lives as long as the [`FileStorage`], because what
-//! it lets others do meanwhile ([`sharing`](super::sharing)) belongs to it: the locks are those of
-//! the open file description, and closing the last descriptor of it is what gives them up.
+//! Every access uses the one descriptor that lives as long as the [`FileStorage`]. The locks
+//! ([`sharing`](super::sharing)) belong to its open file description, and closing the last
+//! descriptor of that description releases them.
 
 use std::fmt;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -32,31 +32,31 @@ pub struct FileStorage {
     is_block_device: bool,
 }
 
-/// What a file is opened for.
+/// Access mode of an opened file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Access {
-    /// Reading alone: writes fail.
+    /// Reading only: writes fail.
     ReadOnly,
     /// Reading and writing.
     ReadWrite,
 }
 
 impl FileStorage {
-    /// Opens an existing file, without any lock: [`open_shared`](Self::open_shared) is the one
-    /// with.
+    /// Opens an existing file without a lock. [`open_shared`](Self::open_shared) opens and locks.
     ///
-    /// What is neither a regular file nor a block device is refused
-    /// ([`ErrorKind::InvalidInput`]) and, as far as the system lets one know before, not opened:
-    /// opening a FIFO can hang, opening some character devices does things.
+    /// Anything but a regular file or a block device is refused ([`ErrorKind::InvalidInput`]). The
+    /// check comes before the open where the system allows it, because opening a FIFO can hang and
+    /// opening some character devices has side effects.
     ///
-    /// A file under another program's lease (as a Samba server takes one, or an NFS server for a
-    /// delegation) is opened once that is given back. The system asks for it back, and takes it
-    /// away after `/proc/sys/fs/lease-break-time` seconds.
+    /// A file under another program's lease (a Samba server's oplock, an NFS server's delegation)
+    /// is opened once the lease is returned. The system asks the holder for it, and revokes it
+    /// after `/proc/sys/fs/lease-break-time` seconds.
     pub fn open(path: impl AsRef<Path>, access: Access) -> Result<Self> {
         Self::open_within(path.as_ref(), access, None)
     }
 
-    /// The same, waiting for a lease as long as `patience` lasts, where that is limited.
+    /// Like [`open`](Self::open), but waits for a lease no longer than `patience`, if that is
+    /// limited.
     pub(super) fn open_within(
         path: &Path,
         access: Access,
@@ -77,11 +77,12 @@ impl FileStorage {
         check_type(&fs::metadata(path).map_err(failed)?)?;
         let mut options = OpenOptions::new();
         options.read(true).write(access == Access::ReadWrite);
-        // std adds O_CLOEXEC. Should the path have become a FIFO since, this does not hang.
+        // std adds O_CLOEXEC. O_NONBLOCK keeps this from hanging if the path has become a FIFO
+        // since.
         options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
         let file = loop {
             match options.open(path) {
-                // The holder of the lease has been asked for it.
+                // The holder has been asked to return its lease.
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
                     if !patience.pause() {
                         return Err(file_lease::in_use(path));
@@ -102,68 +103,68 @@ impl FileStorage {
         })
     }
 
-    /// A file that is open already, for reading and writing.
+    /// Wraps a file that is already open for reading and writing.
     pub(super) fn from_file(file: File, path: PathBuf) -> Self {
         let (access, held) = (Access::ReadWrite, Mutex::default());
         Self { file, access, held, path, is_block_device: false }
     }
 
-    /// The path that it was opened by.
+    /// The path it was opened by.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What it was opened for.
+    /// The access mode it was opened with.
     pub fn access(&self) -> Access {
         self.access
     }
 
-    /// Whether it is a block device: those cannot grow or shrink.
+    /// Whether it is a block device, which cannot grow or shrink.
     pub fn is_block_device(&self) -> bool {
         self.is_block_device
     }
 
-    /// The bytes it occupies on its file system, which for a sparse file is less than its length.
+    /// Bytes allocated on the file system; less than the length if the file is sparse.
     pub fn actual_size(&self) -> io::Result<u64> {
         // POSIX leaves the unit of st_blocks open; on Linux it is 512 (stat(2)).
         self.file.metadata().map(|metadata| metadata.blocks().saturating_mul(512))
     }
 
-    /// Whether this path leads to this file, under whatever name, or to the same device.
+    /// Whether `path` leads to this file or device, possibly under another name.
     pub fn is_file(&self, path: impl AsRef<Path>) -> io::Result<bool> {
         Ok(self.identity()?.is_same_storage(&identity(&fs::metadata(path)?)))
     }
 
-    /// Whether the path still leads to this file: nobody has put another one in its place.
+    /// Whether its path still leads to this file, that is, the file was not replaced.
     pub(crate) fn is_at_its_path(&self) -> io::Result<bool> {
         self.is_file(&self.path)
     }
 
-    /// Length and time of the last change of what is in it: the same as before if nobody wrote.
+    /// Length and modification time. If they are unchanged, nobody wrote to the file.
     pub fn version(&self) -> io::Result<Version> {
         let metadata = self.file.metadata()?;
         Ok(Version { len: metadata.len(), mtime: (metadata.mtime(), metadata.mtime_nsec()) })
     }
 }
 
-/// The file or device itself, whichever path or node it was opened by.
+/// Identifies the file or device itself, whatever path or node opened it.
 fn identity(metadata: &Metadata) -> Identity {
     if metadata.file_type().is_block_device() {
-        // No file has this inode number.
+        // Inode number 0 is never used by a file.
         Identity::of_file(metadata.rdev(), 0)
     } else {
         Identity::of_file(metadata.dev(), metadata.ino())
     }
 }
 
-/// What a file's contents were at some time, as far as the system tells.
+/// State of a file's contents at some time, as far as the system reports it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Version {
     len: u64,
     mtime: (i64, i64),
 }
 
-/// Refuses what has no bytes at offsets.
+/// Refuses file types without bytes at offsets.
 fn check_type(metadata: &Metadata) -> Result<()> {
     let kind = metadata.file_type();
     let message = if kind.is_file() || kind.is_block_device() {
@@ -185,7 +186,7 @@ fn check_type(metadata: &Metadata) -> Result<()> {
 impl Storage for FileStorage {
     fn len(&self) -> io::Result<u64> {
         if self.is_block_device {
-            // stat(2) says 0. Nobody relies on the descriptor's position.
+            // stat(2) reports 0 for a device. Nothing else uses the descriptor's position.
             return (&self.file).seek(SeekFrom::End(0));
         }
         self.file.metadata().map(|metadata| metadata.len())
@@ -203,11 +204,11 @@ impl Storage for FileStorage {
         let len = self.len()?;
         let rest = (offset < len).then_some(offset..len);
         let Ok(from) = libc::off64_t::try_from(offset) else { return Ok(rest) };
-        // This moves the descriptor's position, which nothing else uses.
+        // Moves the descriptor's position, which nothing else uses.
         let data = match lseek64(&self.file, from, Whence::SeekData) {
             Ok(data) => data,
             Err(Errno::ENXIO) => return Ok(None),
-            // A file system, or a device, that knows of no holes.
+            // The file system or device does not report holes.
             Err(_) => return Ok(rest),
         };
         let hole = lseek64(&self.file, data, Whence::SeekHole)?;
@@ -218,7 +219,7 @@ impl Storage for FileStorage {
         if let (Ok(start), Ok(count @ 1..)) = (libc::off_t::try_from(offset), len.try_into()) {
             let punch = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
             let end = offset.saturating_add(len);
-            // A hole does not make a file longer.
+            // Punching a hole does not extend a file.
             if end <= self.len()? && fallocate(&self.file, punch, start, count).is_ok() {
                 return Ok(());
             }
@@ -226,7 +227,8 @@ impl Storage for FileStorage {
         write_zeros(self, offset, len)
     }
 
-    /// Allocates blocks for what is a hole. File systems that cannot are left as they are.
+    /// Allocates blocks for the holes of the range. File systems without support are left as they
+    /// are.
     fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
         let (Ok(start), Ok(count @ 1..)) = (libc::off_t::try_from(offset), len.try_into()) else {
             return Ok(());
@@ -243,8 +245,8 @@ impl Storage for FileStorage {
 
     /// Drops the range from the page cache, as far as it is [synced](Storage::sync_data).
     fn evict(&self, offset: u64, len: u64) {
-        // The kernel keeps a page that is only partly in the range: round outwards, to the
-        // largest page of the usual systems.
+        // The kernel keeps pages that are only partly in the range, so round outwards, to the
+        // largest page size of the usual systems.
         const PAGE: u64 = 64 * 1024;
         let start = offset - offset % PAGE;
         let Some(end) = offset.checked_add(len).and_then(|end| end.checked_next_multiple_of(PAGE))

@@ -1,18 +1,17 @@
-//! Who holds a lock: the difference between "in use" and an error one can act on.
+//! Finds the processes that hold a lock, so that an "in use" error can name them.
 //!
-//! The kernel does not say. `F_OFD_GETLK` reports a pid of -1, because the lock belongs to an open
-//! file description, which has no process. But every process that has such a description open
-//! shows its locks in `/proc/PID/fdinfo/FD` (`proc_pid_fdinfo(5)`), in the line format of
-//! `/proc/locks`:
+//! `F_OFD_GETLK` does not name the holder: it reports a pid of -1, because the lock belongs to an
+//! open file description, which has no process. But every process with such a description shows its
+//! locks in `/proc/PID/fdinfo/FD` (`proc_pid_fdinfo(5)`), in the line format of `/proc/locks`:
 //!
 //! ```text
 //! lock:   1: OFDLCK ADVISORY  READ -1 fe:00:10010760 100 101
 //! lock:   1: FLOCK  ADVISORY  WRITE 4711 fe:00:10010760 0 EOF
 //! ```
 //!
-//! The answer is for a message and no more: it comes after the fact, leaves out processes that we
-//! may not look into, in other pid namespaces and on other machines, and may so be empty.
-//! For the moment between the fork and the exec of a child, it may name the child too.
+//! The result is for messages only. It is found after the fact and omits processes that we may not
+//! inspect, are in other pid namespaces or on other machines, so it may be empty. Between the fork
+//! and the exec of a child, it may name the child too.
 
 use std::fmt;
 use std::fs::{self, File, Metadata};
@@ -25,9 +24,9 @@ use std::process;
 /// A process that holds a lock.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Holder {
-    /// Its process id.
+    /// Process id.
     pub pid: u32,
-    /// Its name as the kernel has it: 15 bytes at most, and the process can choose it.
+    /// Process name as the kernel has it: at most 15 bytes, chosen by the process.
     pub name: String,
 }
 
@@ -42,13 +41,13 @@ pub(super) enum Lock {
     Lease,
 }
 
-/// How many descriptors of all processes together are looked at. It takes some microseconds each.
+/// Limit on the descriptors inspected in all processes together. Each takes some microseconds.
 const MAX_DESCRIPTORS: usize = 100_000;
 
-/// How much of one fdinfo is read. Locks come before what a file adds of its own.
+/// Limit on the bytes read of one fdinfo. Locks come before file-specific lines.
 const MAX_FDINFO: u64 = 64 * 1024;
 
-/// The processes that hold `lock` on the file otherwise than by `file` itself, by pid.
+/// The processes that hold `lock` on the file by other descriptions than `file`, by pid.
 pub(super) fn holders(file: &File, lock: &Lock) -> Vec<Holder> {
     let Ok(metadata) = file.metadata() else { return Vec::new() };
     let own = (process::id(), file.as_raw_fd().unsigned_abs());
@@ -79,17 +78,17 @@ fn find(file: &Metadata, lock: &Lock, own: Option<(u32, u32)>) -> Vec<Holder> {
     holders
 }
 
-/// Whether the descriptor has the lock, and is of the file.
+/// Whether the descriptor has the lock and belongs to the file.
 fn holds(pid: u32, fd: u32, inode: (u64, u64), lock: &Lock) -> bool {
     let Ok(fdinfo) = read(&format!("/proc/{pid}/fdinfo/{fd}"), MAX_FDINFO) else { return false };
-    // Only then the stat, which hangs if the file is on a server that is gone.
+    // stat last: it hangs if the file is on a server that is gone.
     fdinfo.lines().any(|line| lock.is_in(line))
         && fs::metadata(format!("/proc/{pid}/fd/{fd}"))
             .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == inode)
 }
 
 impl Lock {
-    /// Whether this line of an fdinfo is such a lock.
+    /// Whether this line of an fdinfo describes such a lock.
     fn is_in(&self, line: &str) -> bool {
         let Some(line) = line.strip_prefix("lock:") else { return false };
         let mut words = line.split_whitespace().skip(1); // its ordinal
@@ -114,7 +113,7 @@ impl Lock {
 impl Holder {
     pub(super) fn of(pid: u32) -> Option<Self> {
         let name = read(&format!("/proc/{pid}/comm"), 64).ok()?;
-        // Into a message for a terminal, so nothing that a terminal obeys.
+        // The name goes into a message for a terminal, so control characters are replaced.
         let name = name.trim_end_matches('\n').replace(char::is_control, "?");
         Some(Self { pid, name })
     }
@@ -126,7 +125,7 @@ impl fmt::Display for Holder {
     }
 }
 
-/// The entries of a directory that are numbers; none if we may not read it.
+/// The numeric entries of a directory. Empty if the directory cannot be read.
 fn numbers(dir: &Path) -> impl Iterator<Item = u32> + use<> {
     fs::read_dir(dir)
         .into_iter()

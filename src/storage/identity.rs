@@ -1,11 +1,11 @@
-//! Which bytes a storage has, however it was opened.
+//! Identity of the bytes behind a storage, however it was opened.
 
-/// Which bytes a storage has. Two storages over the same bytes have equal places in it, even if one
-/// is a [`Window`](super::Window) of the other.
+/// Identity of the bytes behind a storage. Two storages over the same bytes agree on their
+/// positions, even if one is a [`Window`](super::Window) of the other.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity {
     storage: StorageId,
-    /// Bytes from the start of that storage
+    /// Position in the storage below, in bytes
     offset: u64,
 }
 
@@ -13,15 +13,15 @@ pub struct Identity {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum StorageId {
     #[cfg(feature = "file")]
-    /// Device and inode number of a file; of a block device its own number and 0
+    /// Device and inode number of a file; for a block device its device number and 0
     File(u64, u64),
-    /// The address of a value in this process
+    /// Address of a value in this process
     Value(usize),
 }
 
 impl Identity {
-    /// A storage that only this value reaches. It is known by its address, so it must not be moved
-    /// while it is used: in an [`Arc`](std::sync::Arc) it stays where it is.
+    /// Identifies a storage that is reachable only through this value. The address identifies it,
+    /// so it must not be moved while in use; inside an [`Arc`](std::sync::Arc) it stays in place.
     pub fn of_value<T>(storage: &T) -> Self {
         Self { storage: StorageId::Value(std::ptr::from_ref(storage).addr()), offset: 0 }
     }
@@ -31,7 +31,7 @@ impl Identity {
         Self { storage: StorageId::File(device, inode), offset: 0 }
     }
 
-    /// The part that begins `offset` bytes further on.
+    /// The identity of the part that begins `offset` bytes further on.
     #[must_use]
     pub fn at(self, offset: u64) -> Self {
         Self { offset: self.offset.saturating_add(offset), ..self }

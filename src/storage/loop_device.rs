@@ -1,7 +1,7 @@
 //! Loop devices: block devices over a file.
 //!
-//! A loop device has a page cache of its own beside that of its file. What is written to one may be
-//! undone by what the other still has, so an amendment excludes users of both.
+//! A loop device and its file have separate page caches. A write to one may be undone by stale
+//! pages of the other, so an amendment excludes users of both.
 
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
@@ -11,19 +11,19 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{major, minor};
 
-/// The loop devices over a file, as "attached to /dev/loop0". Only those are found whose file has a
-/// path that leads to it from here.
+/// The loop devices over a file, as "attached to /dev/loop0". Omits devices whose file has no path
+/// that is visible here.
 pub(super) fn devices_over(file: &Metadata) -> Vec<String> {
     over(Path::new("/sys/block"), file)
 }
 
-/// The file below a loop device, or below a partition of one; none if the device is no such thing,
-/// or its file has no path any more.
+/// The file below a loop device or a partition of one. `None` if the device is something else, or
+/// if its file no longer has a path.
 pub(super) fn backing_file(device: &Metadata) -> Option<PathBuf> {
     let device = device.rdev();
     let device = format!("/sys/dev/block/{}:{}", major(device), minor(device));
     let device = Path::new(&device);
-    // A partition's directory is below that of its device, behind a symbolic link.
+    // A partition's directory is below that of its device; a symbolic link leads there.
     let path = backing(device).or_else(|| backing(fs::canonicalize(device).ok()?.parent()?))?;
     path.exists().then_some(path)
 }
@@ -42,7 +42,7 @@ fn over(block: &Path, file: &Metadata) -> Vec<String> {
     names
 }
 
-/// The path of the backing file, by the directory of the device in sysfs.
+/// Path of the backing file, read from the device's directory in sysfs.
 fn backing(device: &Path) -> Option<PathBuf> {
     let mut path = fs::read(device.join("loop/backing_file")).ok()?;
     path.pop_if(|last| *last == b'\n');

@@ -1,4 +1,4 @@
-//! Bytes in memory.
+//! Storages in memory.
 
 use std::io;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use super::Sharing;
 use super::{Identity, Lease, Storage, no_holes, write_zeros};
 use crate::error::Result;
 
-/// A storage of fixed length in memory. It has no locks and no name, and nothing of it is durable.
+/// A storage of fixed length in memory, without locks, name or durability.
 ///
 /// ```
 /// use keyslot::storage::{MemoryStorage, Storage};
@@ -24,17 +24,17 @@ use crate::error::Result;
 pub struct MemoryStorage(RwLock<Vec<u8>>);
 
 impl MemoryStorage {
-    /// A storage of these bytes.
+    /// Creates a storage of these bytes.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(RwLock::new(bytes))
     }
 
-    /// A copy of the bytes.
+    /// Copies the bytes.
     pub fn to_vec(&self) -> Vec<u8> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The bytes, without a copy.
+    /// Returns the bytes without a copy.
     pub fn into_vec(self) -> Vec<u8> {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
@@ -60,7 +60,7 @@ impl Storage for MemoryStorage {
         Ok(())
     }
 
-    /// Past the end it fails, with [`io::ErrorKind::UnexpectedEof`], and writes nothing.
+    /// Fails past the end with [`io::ErrorKind::UnexpectedEof`], without writing.
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         let mut bytes = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let range = range(&bytes, offset, buf.len())?;
@@ -99,8 +99,7 @@ impl Storage for MemoryStorage {
     }
 }
 
-/// A storage of bytes that can only be read: a write fails, with
-/// [`io::ErrorKind::ReadOnlyFilesystem`].
+/// A storage of read-only bytes. Writes fail with [`io::ErrorKind::ReadOnlyFilesystem`].
 pub struct ReadOnlyBytes<T>(pub T);
 
 impl<T: AsRef<[u8]> + Send + Sync> Storage for ReadOnlyBytes<T> {
@@ -149,14 +148,14 @@ impl<T: AsRef<[u8]> + Send + Sync> Storage for ReadOnlyBytes<T> {
     }
 }
 
-/// The length alone: the bytes may hold key material.
+/// Shows only the length: the bytes may hold key material.
 impl<T: AsRef<[u8]>> std::fmt::Debug for ReadOnlyBytes<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ReadOnlyBytes").field("len", &self.0.as_ref().len()).finish()
     }
 }
 
-/// The length alone: the bytes may hold key material.
+/// Shows only the length: the bytes may hold key material.
 impl std::fmt::Debug for MemoryStorage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let len = self.0.read().unwrap_or_else(PoisonError::into_inner).len();

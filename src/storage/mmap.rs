@@ -1,13 +1,13 @@
-//! A file as memory: `mmap(2)`.
+//! A memory-mapped file: `mmap(2)`.
 //!
-//! Nothing in this crate opens a file so by itself. `ARCHITECTURE.md` has the figures; what it
-//! costs beside them is in the contract of [`MmapStorage::map`].
+//! Opt-in: nothing in this crate maps a file by itself. `docs/performance.md` has measurements; the
+//! contract of [`MmapStorage::map`] states the risks.
 //!
-//! Memory that other threads, other mappings and other processes change at any time must never be
-//! behind a `&[u8]`, whose bytes the compiler takes to be still. Here it is behind atomics, all of
-//! one size, since accesses of different sizes to the same place are a data race even among
-//! atomics. Every access is a relaxed load, store or exchange of a whole aligned word. Two
-//! that race mix the words of both, no more, as two of `pread` and `pwrite` may.
+//! Other threads, mappings and processes may change this memory at any time, so it must never be
+//! behind a `&[u8]`, whose bytes the compiler assumes to be unchanging. It is accessed through
+//! atomics of a single size, because atomic accesses of different sizes to one place are a data
+//! race too. Every access is a relaxed load, store or exchange of a whole aligned word. Racing
+//! accesses can mix old and new words, as racing `pread` and `pwrite` calls can.
 
 #![allow(unsafe_code, reason = "the mapping is raw memory")]
 #![expect(clippy::host_endian_bytes, reason = "words are moved, not read")]
@@ -26,41 +26,41 @@ use super::sharing::Sharing;
 use super::{Access, FileStorage, Identity, Lease, Storage, write_zeros};
 use crate::error::{Error, Result};
 
-/// A file or block device, mapped as it was long when it was mapped.
+/// A memory-mapped file or block device. Its length is fixed when it is mapped.
 ///
-/// It does not grow. The [`FileStorage`] lives as long as it does, and with it the locks.
+/// The [`FileStorage`] and its locks live as long as the mapping.
 #[derive(Debug)]
 pub struct MmapStorage {
     file: Arc<FileStorage>,
-    /// None when there was no byte to map
+    /// `None` if the file is empty
     map: Option<MmapRaw>,
     len: usize,
 }
 
 impl MmapStorage {
-    /// Maps a whole file, for writing too if that is what it was opened for.
+    /// Maps a whole file, writable if the file was opened for writing.
     ///
-    /// Errors of the medium become signals: where `read` and `write` would say that it fails or is
-    /// full (a write into a hole needs room), the process gets `SIGBUS`, in whichever thread
-    /// touched the page, and dies unless it has a handler.
+    /// I/O errors become signals. If the medium fails or is full (a write into a hole needs space),
+    /// the thread that touched the page gets `SIGBUS`, and the process dies unless it has a
+    /// handler.
     ///
-    /// Written pages go to the disk whenever the system likes, a sector perhaps in the middle of
-    /// its change. What [`Storage::write_all_at`] promises of whole sectors holds for errors but
-    /// not for a crash: **keyslots must not be amended through a mapping.**
+    /// The system writes pages to disk at any time, possibly in the middle of a change to a sector.
+    /// So the guarantee of [`Storage::write_all_at`] on whole sectors holds for errors but not for
+    /// crashes: **keyslots must not be amended through a mapping.**
     ///
     /// # Safety
     ///
-    /// For as long as the `MmapStorage` exists
+    /// While the `MmapStorage` exists:
     ///
-    /// - nobody may make the file shorter, in this process or in another one. An access beyond
-    ///   its new end is a `SIGBUS`. A [`Sharing`](super::sharing::Sharing) other than `None` keeps
-    ///   programs out that ask before they resize; it keeps nobody out who does not ask;
-    /// - nobody in this process may have a reference to the same bytes of the file by another
-    ///   mapping of it, such as the slice that [`memmap2::Mmap`] is.
+    /// - the file must not be made shorter, by this process or another. An access beyond the new
+    ///   end raises `SIGBUS`. A [`Sharing`](super::sharing::Sharing) other than `None` excludes
+    ///   programs that lock the file before they resize it, but no others;
+    /// - this process must not hold a reference to the same bytes of the file through another
+    ///   mapping, such as the slice of a [`memmap2::Mmap`].
     ///
     /// Other processes may write the file, by a mapping or by `write`. Rust's memory model does not
-    /// know of them. We take them for threads that use atomics, which is what the machine makes of
-    /// them: bytes that are read may be old, new or of both.
+    /// cover them. They are treated like threads that use atomics, which is what the hardware does:
+    /// bytes read may be old, new or a mixture.
     pub unsafe fn map(file: Arc<FileStorage>) -> Result<Self> {
         let failed = |error| Error::io("map the file", error).with_path(file.path());
         let len = file.len().map_err(failed)?;
@@ -69,15 +69,15 @@ impl MmapStorage {
         let mut options = MmapOptions::new();
         options.len(len);
         let map = match (len, file.access()) {
-            (0, _) => None, // which the system does not map
+            (0, _) => None, // the system does not map empty files
             (_, Access::ReadOnly) => Some(options.map_raw_read_only(&file.file).map_err(failed)?),
             (_, Access::ReadWrite) => Some(options.map_raw(&file.file).map_err(failed)?),
         };
         Ok(Self { file, map, len })
     }
 
-    /// The words that this range begins in and goes on to, and how many bytes of the first of them
-    /// are before it.
+    /// The words that overlap the range, and the number of bytes in the first word before the
+    /// range.
     fn words(&self, len: usize, offset: u64) -> io::Result<(&[AtomicUsize], usize)> {
         let start = usize::try_from(offset).ok();
         let end = start.and_then(|start| start.checked_add(len));
@@ -91,13 +91,13 @@ impl MmapStorage {
         let Some(map) = &self.map else { return &[] };
         #[expect(clippy::cast_ptr_alignment, reason = "a mapping begins at a page")]
         let start = map.as_mut_ptr().cast::<AtomicUsize>();
-        // SAFETY: The mapping begins at a page, so the words are aligned, and it is whole pages, so
-        // the last word is in it even if the file ends in the middle of that (mmap(2): "the
-        // remaining bytes in the partial page at the end of the mapping are zeroed when mapped").
-        // It lives as long as `self`. The caller of `map` saw to it that no page of it goes away,
-        // and that nobody has a reference to it but for these atomics. Where it can only be read,
-        // `read_exact_at` makes relaxed loads of a word and nothing else touches it; these are
-        // allowed in read-only memory (std::sync::atomic).
+        // SAFETY: the mapping begins at a page boundary, so the words are aligned. It consists of
+        // whole pages, so the last word is inside it even if the file ends within that word
+        // (mmap(2): "the remaining bytes in the partial page at the end of the mapping are zeroed
+        // when mapped"). It lives as long as `self`. The caller of `map` guarantees that no page
+        // goes away and that no other reference to it exists. On a read-only mapping only
+        // `read_exact_at` touches it, with relaxed loads of words, which are allowed in read-only
+        // memory (std::sync::atomic).
         unsafe { slice::from_raw_parts(start, self.len.div_ceil(WORD)) }
     }
 }
@@ -124,7 +124,7 @@ impl Storage for MmapStorage {
         Ok(())
     }
 
-    /// Past the end it fails, with [`io::ErrorKind::UnexpectedEof`]: nothing is beyond.
+    /// Fails past the end with [`io::ErrorKind::UnexpectedEof`]: the mapping does not grow.
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         if self.file.access() == Access::ReadOnly {
             return Err(io::ErrorKind::PermissionDenied.into());
@@ -145,7 +145,7 @@ impl Storage for MmapStorage {
         Ok(())
     }
 
-    /// Past the end it fails as [`write_all_at`](Self::write_all_at) does, and writes nothing.
+    /// Fails past the end as [`write_all_at`](Self::write_all_at) does, without writing.
     fn write_zeros_at(&self, offset: u64, len: u64) -> io::Result<()> {
         if offset.checked_add(len).is_none_or(|end| end > self.len as u64) {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -162,9 +162,9 @@ impl Storage for MmapStorage {
         self.file.reserve(offset, len)
     }
 
-    /// msync(2), then fdatasync(2). To Linux they are the same, on the pages of the mapping or of
-    /// the whole file; POSIX has the first for what was written through the mapping, and the second
-    /// for what finds it again, where that went into holes.
+    /// Calls msync(2), then fdatasync(2). On Linux both sync the same pages, of the mapping or of
+    /// the whole file. POSIX requires the first for data written through the mapping, and the
+    /// second for the metadata needed to find data written into holes.
     fn sync_data(&self) -> io::Result<()> {
         if let (Some(map), Access::ReadWrite) = (&self.map, self.file.access()) {
             map.flush_range(0, self.len)?;
@@ -189,7 +189,7 @@ impl Storage for MmapStorage {
     }
 }
 
-/// How many of `len` bytes are in the word that the first `skip` bytes of do not belong to them.
+/// How many of `len` bytes lie in the first word, whose first `skip` bytes are before the range.
 fn head_len(skip: usize, len: usize) -> usize {
     if skip == 0 { 0 } else { len.min(WORD - skip) }
 }
@@ -198,7 +198,7 @@ fn load(word: &AtomicUsize) -> [u8; WORD] {
     word.load(Ordering::Relaxed).to_ne_bytes()
 }
 
-/// Writes the bytes from `skip` on. What others write to the rest of the word stays.
+/// Writes the bytes from `skip` on without disturbing concurrent writes to the rest of the word.
 fn store_part(word: &AtomicUsize, skip: usize, bytes: &[u8]) {
     let _ = word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
         let mut new = old.to_ne_bytes();
@@ -219,7 +219,7 @@ mod tests {
 
     fn map(file: &NamedTempFile, access: Access) -> MmapStorage {
         let file = Arc::new(FileStorage::open(file.path(), access).unwrap());
-        // SAFETY: It is a temporary file that nobody else knows of.
+        // SAFETY: it is a temporary file that no other code accesses.
         unsafe { MmapStorage::map(file) }.unwrap()
     }
 
@@ -229,7 +229,7 @@ mod tests {
         file
     }
 
-    /// Every way to lie across words, at the start and at the end, which is in the middle of one.
+    /// Every alignment to words, at the start and at the end, which is within a word.
     #[test]
     fn any_range_is_read_and_written() {
         let mut bytes: Vec<u8> = (0..=255).cycle().take(4999).collect();
@@ -299,7 +299,7 @@ mod tests {
         storage.sync_data().unwrap();
     }
 
-    /// Neighbours within a word do not undo each other.
+    /// Neighbouring writes within a word do not undo each other.
     #[test]
     fn threads_keep_to_their_bytes() {
         let storage = map(&file(&[0; 64]), Access::ReadWrite);

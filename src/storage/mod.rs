@@ -1,9 +1,9 @@
-//! Where bytes are: a file, or whatever a caller has.
+//! Access to bytes: a file, or any storage that a caller implements.
 //!
-//! [`Storage`] is positional, synchronous and `&self`, so that one opened image can serve many
-//! threads. [`MemoryStorage`] has its bytes in memory, [`Window`] is a range of another storage. With
-//! the feature `file` there are `FileStorage` over `pread` and `pwrite`, and `MmapStorage` over `mmap`.
-//! [`Sharing`] says what others may do with an opened file meanwhile.
+//! [`Storage`] is positional and synchronous and takes `&self`, so one opened image can serve many
+//! threads. [`MemoryStorage`] keeps its bytes in memory, [`Window`] is a range of another storage.
+//! The feature `file` adds `FileStorage`, over `pread` and `pwrite`, and `MmapStorage`, over
+//! `mmap`. [`Sharing`] states how other programs may use an opened file.
 
 mod buffer;
 mod identity;
@@ -59,14 +59,14 @@ use std::time::Duration;
 
 use crate::error::Result;
 
-/// The bytes of an image.
+/// Random access to the bytes of an image.
 ///
-/// Offsets and lengths are in bytes. A write is durable when a [`sync_data`](Storage::sync_data)
-/// that began after it has returned `Ok`, and not before.
+/// Offsets and lengths are in bytes. A write is durable once a [`sync_data`](Storage::sync_data)
+/// that began after it has returned `Ok`.
 ///
-/// Only [`is_empty`](Storage::is_empty) has a default, so that a wrapper that forgets to pass a
-/// method on does not compile. A storage without holes, locks or a name says so with
-/// [`no_holes`], [`write_zeros`], [`Identity::of_value`] and [`Lease::none`].
+/// Only [`is_empty`](Storage::is_empty) has a default implementation, so a wrapper that does not
+/// forward a method does not compile. A storage without holes, locks or a name uses [`no_holes`],
+/// [`write_zeros`], [`Identity::of_value`] and [`Lease::none`].
 pub trait Storage: Debug + Send + Sync {
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;
@@ -76,50 +76,50 @@ pub trait Storage: Debug + Send + Sync {
         self.len().map(|len| len == 0)
     }
 
-    /// Fills `buf` from `offset` on; [`io::ErrorKind::UnexpectedEof`] past the end.
+    /// Fills `buf` from `offset` on. Fails with [`io::ErrorKind::UnexpectedEof`] past the end.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
 
-    /// Writes all of `buf` at `offset`. After an error any of its sectors (512
-    /// bytes) may have been written, but none in part.
+    /// Writes all of `buf` at `offset`. After an error any of its 512-byte sectors may have been
+    /// written, but none in part.
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
 
-    /// The next range from `offset` on that may hold anything but zeros: between such ranges there
-    /// are holes. `None` if there is no more.
+    /// The next range from `offset` on that may hold nonzero bytes. Holes lie between such ranges.
+    /// `None` if there is no more data.
     fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>>;
 
-    /// Writes `len` zeros at `offset`, as a hole if the storage has holes.
+    /// Writes `len` zeros at `offset`, as a hole if the storage supports holes.
     fn write_zeros_at(&self, offset: u64, len: u64) -> io::Result<()>;
 
-    /// Makes sure that a later write to this range does not fail for want of room, as far as the
-    /// storage can. The bytes in the range do not change.
+    /// Reserves space for later writes to this range, as far as the storage can, so that they do
+    /// not fail on a full medium. The bytes in the range do not change.
     fn reserve(&self, offset: u64, len: u64) -> io::Result<()>;
 
-    /// Makes all writes so far durable.
+    /// Makes all previous writes durable.
     fn sync_data(&self) -> io::Result<()>;
 
-    /// Asks that the next read of this range comes from the medium, not from a cache. It is a
-    /// hint.
+    /// Requests that the next read of this range comes from the medium instead of a cache. A hint
+    /// only.
     fn evict(&self, offset: u64, len: u64);
 
-    /// The name for errors: a file's path. `None` if the storage has no name.
+    /// Name for errors: a file's path. `None` if the storage has no name.
     fn name(&self) -> Option<&Path>;
 
-    /// Which bytes these are, however they are reached: volumes over the same bytes take turns.
+    /// Identity of the bytes, however they are reached. Volumes over the same bytes are serialised.
     fn identity(&self) -> io::Result<Identity>;
 
-    /// Locks the storage as `sharing` says, until the lease is dropped, waiting for other users as
-    /// long as `wait`. [`Lease::none`] if the storage has no locks.
+    /// Locks the storage as `sharing` says until the lease is dropped, waiting for other users no
+    /// longer than `wait`. Returns [`Lease::none`] if the storage has no locks.
     fn lease(self: Arc<Self>, sharing: Sharing, wait: Option<Duration>) -> Result<Lease>;
 }
 
-/// The [`next_data`](Storage::next_data) of a storage that has no holes.
+/// Implements [`next_data`](Storage::next_data) for a storage without holes.
 pub fn no_holes(storage: &(impl Storage + ?Sized), offset: u64) -> io::Result<Option<Range<u64>>> {
     let len = storage.len()?;
     Ok((offset < len).then_some(offset..len))
 }
 
-/// Writes zeros piece by piece: the [`write_zeros_at`](Storage::write_zeros_at) of a storage that
-/// has no holes.
+/// Implements [`write_zeros_at`](Storage::write_zeros_at) for a storage without holes, by writing
+/// zeros piece by piece.
 pub fn write_zeros(storage: &(impl Storage + ?Sized), offset: u64, len: u64) -> io::Result<()> {
     let zeros = vec![0; usize::try_from(len).map_or(ZEROS, |len| len.min(ZEROS))];
     let (mut at, mut left) = (offset, len);
@@ -131,7 +131,7 @@ pub fn write_zeros(storage: &(impl Storage + ?Sized), offset: u64, len: u64) -> 
     Ok(())
 }
 
-/// As many zeros as are written at once
+/// Zeros written at once, in bytes
 const ZEROS: usize = 1 << 20;
 
 /// A shared storage.

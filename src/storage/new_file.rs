@@ -1,17 +1,17 @@
 //! A file that has no name until it is complete.
 //!
-//! Whatever ends the process before leaves nothing behind: a file without a name is gone with its
-//! descriptor (`O_TMPFILE`, open(2)). Where the file system has no such files, or `/proc` is not
-//! there to name one by, it has a temporary name meanwhile: `.keyslot-` and six letters, in the same
-//! directory, where a signal leaves it.
+//! A process that dies before then leaves nothing behind: a file without a name disappears with its
+//! descriptor (`O_TMPFILE`, open(2)). If the file system does not support such files, or `/proc` is
+//! not mounted and so cannot name one, the file gets a temporary name in the same directory:
+//! `.keyslot-` and six letters. A process that is killed leaves that file behind.
 //!
-//! An existing file stays what it was until its successor is complete and durable, and then has its
-//! name taken over at once. (For the moment of that the successor has a temporary name too: a file
-//! can be linked to a new name only.) A replaced file's owner and mode are kept, the mode without the
-//! bits that a [private](Place::private) file or one [no wider than](Place::no_wider_than) another
-//! may not have; other hard links, access lists and extended attributes are not.
+//! An existing file is replaced by an atomic rename once the new one is durable. Just before that
+//! rename the new file gets a temporary name, because a file can only be linked to a name that does
+//! not exist. The replaced file's owner and mode are kept, except for mode bits that a
+//! [private](Place::private) file, or one [no wider than](Place::no_wider_than) another, may not
+//! have. Other hard links, access lists and extended attributes are not kept.
 //!
-//! Symbolic links are followed by the kernel, which refuses some (`fs.protected_symlinks`, proc(5)).
+//! The kernel follows symbolic links, and refuses some of them (`fs.protected_symlinks`, proc(5)).
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions, Permissions};
@@ -34,53 +34,54 @@ use super::{Access, FileStorage, write_zeros};
 use crate::crypto::random;
 use crate::error::{Error, ErrorKind, Operation, Result};
 
-/// What is done for the space of a new file (QEMU's `preallocation`).
+/// Allocation of space for a new file (QEMU's `preallocation`).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Preallocation {
-    /// Nothing: the file is sparse.
+    /// No allocation: the file is sparse.
     #[default]
     Off,
-    /// The file system reserves it.
+    /// Reserve the space in the file system.
     Falloc,
-    /// It is written with zeros.
+    /// Write zeros to the whole file.
     Full,
 }
 
-/// Where a file will be. What stands against it is found before there is anything to lose.
+/// Destination of a file to be created. Every reason to refuse it is reported here, before any
+/// work.
 #[derive(Debug)]
 pub struct Place {
     path: PathBuf,
-    /// Synced when the file has its name
+    /// Synced once the file has its name
     directory: File,
     replaced: Option<Replaced>,
-    /// Bits that its mode may have
+    /// Mode bits that the file may have
     allowed: u32,
-    /// The only group that may have more of them than everybody
+    /// The only group that may have more permissions than others
     group: Option<u32>,
 }
 
-/// The file that is replaced.
+/// The file to be replaced.
 #[derive(Debug)]
 struct Replaced {
-    /// Locked against everybody else, until its successor has its name
+    /// Locked exclusively until the new file has taken its name
     file: FileStorage,
     metadata: Metadata,
 }
 
-/// A file in the making. If it is dropped, there was none.
+/// A file being made. Dropping it without publishing leaves nothing behind.
 #[derive(Debug)]
 pub struct NewFile {
     place: Place,
     storage: Arc<FileStorage>,
-    /// Where there are no files without a name
+    /// Set if the file system does not support files without a name
     temporary: Option<Temporary>,
 }
 
 impl Place {
-    /// A file of this name, to be made.
+    /// Checks that a file of this name can be created.
     ///
-    /// [`ErrorKind::Exists`] if there is one and it may not be replaced, [`ErrorKind::InUse`] if it
-    /// may, but somebody has it open.
+    /// [`ErrorKind::Exists`] if the file exists and must not be replaced, [`ErrorKind::InUse`] if
+    /// it may be replaced but another program has it open.
     pub fn new(path: impl AsRef<Path>, overwrite: bool) -> Result<Self> {
         let path = path.as_ref();
         Self::check(path, overwrite).map_err(|error| error.with_path(path))
@@ -92,9 +93,7 @@ impl Place {
             Ok(metadata) => metadata,
             Err(error) if !path.is_symlink() => return Self::vacant(path, error),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(invalid(
-                    "the file exists, as a symbolic link to one that is not there",
-                ));
+                return Err(invalid("the file exists, as a symbolic link without a target"));
             }
             Err(error) => return Err(Error::io("follow the symbolic link", error)),
         };
@@ -107,7 +106,7 @@ impl Place {
             return Err(Error::new(ErrorKind::Exists, "the file exists"));
         }
         let file = FileStorage::open_shared(path, Access::ReadWrite, Sharing::Amend, None)?;
-        let failed = |e| Error::io("look at the file", e);
+        let failed = |e| Error::io("inspect the file", e);
         let metadata = file.file.metadata().map_err(failed)?;
         let path = path.canonicalize().map_err(failed)?;
         if !file.is_file(&path).map_err(failed)? {
@@ -117,7 +116,7 @@ impl Place {
         Ok(Self { directory: open_parent(&path)?, path, replaced, allowed: 0o777, group: None })
     }
 
-    /// A name that there is no file of, as `error` says.
+    /// A destination that does not exist yet, as `error` reports.
     fn vacant(path: &Path, error: io::Error) -> Result<Self> {
         let cannot = match path.as_os_str().as_bytes() {
             [] => Some(io::ErrorKind::NotFound.into()),
@@ -132,21 +131,21 @@ impl Place {
         Ok(Self { path: path.into(), directory, replaced: None, allowed: 0o777, group: None })
     }
 
-    /// Nobody but its owner may read or write it (mode 0600).
+    /// Restricts the file to its owner (mode 0600).
     #[must_use]
     pub fn private(self) -> Self {
         Self { allowed: self.allowed & 0o600, ..self }
     }
 
-    /// Gives nobody access to the file who has none to `source`.
+    /// Grants no access that `source` does not grant.
     pub fn no_wider_than(self, source: &FileStorage) -> Result<Self> {
-        let failed = |e| Error::io("look at the file", e).with_path(source.path());
+        let failed = |e| Error::io("inspect the file", e).with_path(source.path());
         let metadata = source.file.metadata().map_err(failed)?;
         let allowed = self.allowed & metadata.mode();
         Ok(Self { allowed, group: Some(metadata.gid()), ..self })
     }
 
-    /// Makes the file, `len` bytes of holes with as much space as is asked for.
+    /// Creates the file with `len` bytes of zeros and allocates `space` as requested.
     pub fn create(self, len: u64, space: Preallocation) -> Result<NewFile> {
         let path = self.path.clone();
         self.try_create(len, space).map_err(|error| error.with_path(path))
@@ -171,7 +170,7 @@ impl Place {
         Ok(NewFile { place: self, storage, temporary })
     }
 
-    /// Takes from another group what not everybody may do.
+    /// Removes permissions from the group that others do not have, unless it is the allowed group.
     fn keep_group_out(&self, file: &File) -> Result<()> {
         let failed = |e| Error::io("set the mode of the new file", e);
         let metadata = file.metadata().map_err(failed)?;
@@ -183,7 +182,7 @@ impl Place {
         file.set_permissions(Permissions::from_mode(mode)).map_err(failed)
     }
 
-    /// A file without a name, or with a temporary one.
+    /// Opens a file without a name, or failing that one with a temporary name.
     fn open(&self) -> Result<(File, Option<Temporary>)> {
         let directory = parent(&self.path);
         let failed = |e| Error::failed(Operation::Create, in_directory(directory), e);
@@ -206,10 +205,9 @@ impl Place {
     }
 }
 
-/// Owner and mode of its predecessor, whoever runs this and under whatever umask, as far as
-/// `allowed`.
+/// Sets the replaced file's owner and mode, limited to `allowed`, whatever the user and the umask.
 fn as_before(file: &File, metadata: &Metadata, allowed: u32) -> Result<()> {
-    let failed = |e| Error::io("give the new file its predecessor's owner and mode", e);
+    let failed = |e| Error::io("set the owner and mode of the new file", e);
     let ours = file.metadata().map_err(failed)?;
     if (ours.uid(), ours.gid()) != (metadata.uid(), metadata.gid()) {
         fchown(file, Some(metadata.uid()), Some(metadata.gid())).map_err(failed)?;
@@ -234,17 +232,17 @@ fn reserve(file: &File, len: u64) -> io::Result<()> {
 }
 
 impl NewFile {
-    /// What is in it. Nobody else can open it yet.
+    /// The contents. No other process can open the file yet.
     pub fn storage(&self) -> &Arc<FileStorage> {
         &self.storage
     }
 
-    /// The name that it will have.
+    /// The name the file will have.
     pub fn path(&self) -> &Path {
         &self.place.path
     }
 
-    /// Makes the file durable, and then gives it its name, durably too.
+    /// Makes the file durable, then gives it its name, also durably.
     pub fn publish(self) -> Result<()> {
         let path = self.place.path.clone();
         self.try_publish().map_err(|error| error.with_path(path))
@@ -252,10 +250,12 @@ impl NewFile {
 
     fn try_publish(self) -> Result<()> {
         let Self { place, storage, temporary } = self;
-        // All of it: owner and mode are those of its predecessor.
+        // sync_all, not sync_data: owner and mode were changed too.
         storage.file.sync_all().map_err(|e| Error::failed(Operation::Sync, "the new file", e))?;
         if let Some(Replaced { file, .. }) = &place.replaced
-            && !file.is_at_its_path().map_err(|e| Error::io("find the old file again", e))?
+            && !file.is_at_its_path().map_err(|e| {
+                Error::io("check that the path still leads to the file to be replaced", e)
+            })?
         {
             return Err(taken());
         }
@@ -266,14 +266,14 @@ impl NewFile {
             (Some(file), Some(_)) => std::fs::rename(&file.0, &place.path),
         };
         named.map_err(|e| {
-            Error::io("give the new file its name", e).with_operation(Operation::Create)
+            Error::io("link the new file to its name", e).with_operation(Operation::Create)
         })?;
         match place.directory.sync_all() {
-            // A file system that has no such thing.
+            // The file system cannot sync a directory.
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(()),
             result => result.map_err(|e| {
                 Error::failed(Operation::Sync, "the directory", e)
-                    .and("the image is complete, its name may be lost")
+                    .and("the image is complete, but its name may be lost in a crash")
             }),
         }
     }
@@ -284,14 +284,14 @@ impl Place {
         self.path.file_name().unwrap_or_default()
     }
 
-    /// Gives a file without a name this one.
+    /// Links a file without a name to this name.
     fn link(&self, file: &File, name: &OsStr) -> io::Result<()> {
         let nameless = format!("/proc/self/fd/{}", file.as_raw_fd());
         let follow = AtFlags::AT_SYMLINK_FOLLOW;
         Ok(linkat(AT_FDCWD, nameless.as_str(), &self.directory, name, follow)?)
     }
 
-    /// Has a file without a name take over the name of another.
+    /// Replaces another file by a file without a name.
     fn replace(&self, file: &File) -> io::Result<()> {
         let directory = &self.directory;
         let name = with_temporary_name(|name| self.link(file, name).map(|()| name.to_owned()))?;
@@ -303,15 +303,14 @@ impl Place {
     }
 }
 
-/// The path of a file that has a temporary name. The name is removed when this is dropped, unless
-/// the file has been renamed.
+/// The path of a file that has a temporary name. Removed on drop, unless the file was renamed.
 #[derive(Debug)]
 struct Temporary(PathBuf);
 
 impl Temporary {
-    /// Gives the file this name, if no file has it.
+    /// Renames the file to this name, if no file has it.
     fn link(&self, path: &Path) -> io::Result<()> {
-        // Not every file system has hard links: a rename is tried first.
+        // Not every file system has hard links, so a rename is tried first.
         #[cfg(target_env = "gnu")]
         match renameat2(AT_FDCWD, &self.0, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE) {
             Err(Errno::EINVAL | Errno::ENOSYS) => {}
@@ -327,7 +326,8 @@ impl Drop for Temporary {
     }
 }
 
-/// Does `make` with one temporary name after the other, until there is no file of that name.
+/// Calls `make` with temporary names until it succeeds or fails for another reason than an existing
+/// file.
 fn with_temporary_name<T>(mut make: impl FnMut(&OsStr) -> io::Result<T>) -> io::Result<T> {
     for _ in 0..NAMES {
         let mut letters = [0; 6];
@@ -361,7 +361,7 @@ fn open_parent(path: &Path) -> Result<File> {
 }
 
 fn taken() -> Error {
-    let text = "another file has taken the place of the one to be replaced";
+    let text = "the file to be replaced was itself replaced by another program";
     Error::new(ErrorKind::Changed, text)
 }
 
@@ -370,9 +370,9 @@ fn invalid(text: impl Into<String>) -> Error {
 }
 
 const PREFIX: &str = ".keyslot-";
-/// How many temporary names are tried
+/// Temporary names to try
 const NAMES: usize = 100;
 
-/// What says that there are no files without a name: the file system (`EOPNOTSUPP`), or a kernel that
-/// does not know the flag and sees a directory opened for writing (open(2)).
+/// Errors that mean files without a name are not supported: by the file system (`EOPNOTSUPP`), or
+/// by a kernel that does not know the flag and sees a directory opened for writing (open(2)).
 const NO_TMPFILE: [i32; 3] = [Errno::EOPNOTSUPP as i32, Errno::EISDIR as i32, Errno::ENOENT as i32];

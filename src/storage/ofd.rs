@@ -8,17 +8,18 @@ use nix::libc::{self, c_int, c_short};
 
 use crate::error::{Error, Operation};
 
-/// Takes a read lock on a byte. `EAGAIN` or `EACCES` if another description has a write lock there.
+/// Takes a read lock on a byte. Fails with `EAGAIN` or `EACCES` if another description has a write
+/// lock there.
 pub(super) fn lock(file: &File, byte: u8) -> nix::Result<()> {
     set(file, libc::F_RDLCK, byte)
 }
 
-/// Gives back the lock on a byte, if there is one.
+/// Releases the lock on a byte, if there is one.
 pub(super) fn unlock(file: &File, byte: u8) -> nix::Result<()> {
     set(file, libc::F_UNLCK, byte)
 }
 
-/// Whether another description has any lock on a byte: then a write lock would be refused.
+/// Whether another description has any lock on a byte, which would refuse a write lock.
 pub(super) fn is_locked_by_another(file: &File, byte: u8) -> nix::Result<bool> {
     loop {
         let mut lock = of_byte(libc::F_WRLCK, byte);
@@ -29,7 +30,7 @@ pub(super) fn is_locked_by_another(file: &File, byte: u8) -> nix::Result<bool> {
     }
 }
 
-/// The error for a lock that is impossible, not refused.
+/// The error for locks that are unsupported, as opposed to refused.
 pub(super) fn impossible(byte: u8, errno: Errno) -> Error {
     match errno {
         Errno::EINVAL | Errno::ENOLCK | Errno::ENOSYS | Errno::EOPNOTSUPP => Error::failed(

@@ -1,9 +1,9 @@
-//! Waiting for others, for a limited time.
+//! Waiting for other programs, for a limited time.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Time that may be spent on waiting, and the pauses between attempts.
+/// A time limit for waiting, with pauses between attempts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
     start: Instant,
@@ -12,14 +12,14 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// Begins now. Without a limit it lasts for a moment: a child that another thread is starting
-    /// has all descriptors of this process until its `exec`, and their locks.
+    /// Starts now. Without a limit it lasts [`MOMENT`]: a child that another thread is starting has
+    /// all descriptors of this process, and their locks, until its `exec`.
     pub fn new(limit: Option<Duration>) -> Self {
         let limit = limit.unwrap_or(MOMENT);
         Self { start: Instant::now(), limit, pause: Duration::from_millis(5) }
     }
 
-    /// Pauses before another attempt. `false` if no time is left for one.
+    /// Pauses before another attempt. Returns `false` if no time is left for one.
     pub fn pause(&mut self) -> bool {
         let left = self.limit.saturating_sub(self.start.elapsed());
         if left.is_zero() {

@@ -1,8 +1,8 @@
-//! What each opening uses and shares, in QEMU's permissions and their bytes.
+//! QEMU's permissions and lock bytes, and those that each [`Sharing`] uses and shares.
 //!
-//! QEMU has two programs agree on an image by what each does with it (its *permissions*) and what
-//! each can bear others doing. Permission *i* that is used is a lock on byte 100 + *i* of the file,
-//! permission *i* that is **not** shared is one on byte 200 + *i* (QEMU's `block/file-posix.c`):
+//! QEMU processes coordinate by *permissions*: those each uses, and those it shares with others. A
+//! permission *i* in use is a lock on byte 100 + *i* of the file. A permission *i* that is **not**
+//! shared is a lock on byte 200 + *i* (QEMU's `block/file-posix.c`):
 //!
 //! | *i* | permission | used | not shared |
 //! |---|---|---|---|
@@ -12,7 +12,7 @@
 //! | 3 | resize | 103 | 203 |
 //! | 4 | change children (QEMU before 6.2) | 104 | 204 |
 //!
-//! The openings are what QEMU 10 does with a raw LUKS image, but for the last:
+//! All modes but the last are those QEMU 10 uses for a raw LUKS image:
 //!
 //! | [`Sharing`] | as | locks | tests |
 //! |---|---|---|---|
@@ -25,36 +25,34 @@
 
 use std::fmt;
 
-/// What an opening of a file is for, which decides what it takes and whom it bears.
+/// Purpose of opening a file, which decides the locks it takes and the other users it tolerates.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Sharing {
-    /// No lock and no test: for one consistent read of the header.
+    /// No lock and no test: for a single consistent read of the header.
     #[default]
     None,
-    /// Reads the payload, as `qemu-nbd --read-only` does: beside others that read or write, but
-    /// not beside one that resizes.
+    /// Reads the payload, as `qemu-nbd --read-only` does. Others may read or write, but not resize.
     ReadData,
-    /// Reads the payload and keeps it from changing, as `qemu-img convert` does with its source:
-    /// beside others that read.
+    /// Reads the payload and keeps it from changing, as `qemu-img convert` does with its source.
+    /// Others may read.
     ReadStable,
-    /// Writes the payload beside others that write, as `qemu-nbd` does. Two programs that write
-    /// through a file system of their own corrupt it: for those there is
-    /// [`WriteAlone`](Self::WriteAlone).
+    /// Writes the payload, as `qemu-nbd` does. Others may write too. Two programs that each write
+    /// through a file system of their own corrupt it: they need [`WriteAlone`](Self::WriteAlone).
     WriteData,
-    /// Writes the payload as the only writer, as QEMU does for a guest's disk: beside others that
-    /// read, and refused while another program writes.
+    /// Writes the payload as the only writer, as QEMU does for a guest's disk. Others may read.
+    /// Refused while another program writes.
     WriteAlone,
-    /// Changes keyslots: alone.
+    /// Changes keyslots, excluding all other users.
     Amend,
 }
 
-/// QEMU's permissions, a set.
+/// A set of QEMU's permissions.
 #[derive(Clone, Copy, Default, Eq, PartialEq)]
 pub struct Permissions(u8);
 
 impl Sharing {
-    /// The permissions it uses: bytes 100 and up.
+    /// Permissions it uses: bytes 100 and up.
     pub fn uses(self) -> Permissions {
         match self {
             Self::None => Permissions::NONE,
@@ -64,7 +62,7 @@ impl Sharing {
         }
     }
 
-    /// The permissions it does not share: bytes 200 and up.
+    /// Permissions it does not share: bytes 200 and up.
     pub fn refuses(self) -> Permissions {
         match self {
             Self::None => Permissions::NONE,
@@ -75,21 +73,22 @@ impl Sharing {
         }
     }
 
-    /// Whether the payload is written under it.
+    /// Whether it allows writing the payload.
     pub(crate) fn writes(self) -> bool {
         self.uses().contains(Permissions::WRITE)
     }
 
-    /// All bytes it locks, in QEMU's order.
+    /// Bytes to lock, in QEMU's order.
     #[cfg(feature = "file")]
     pub(super) fn locks(self) -> impl Iterator<Item = u8> {
         self.uses().bytes(USED).chain(self.refuses().bytes(UNSHARED))
     }
 
-    /// All bytes that nobody else may have locked, in QEMU's order, and QEMU's text if one has.
+    /// Bytes that no other program may have locked, in QEMU's order, each with QEMU's text for a
+    /// conflict.
     #[cfg(feature = "file")]
     pub(super) fn tests(self) -> impl Iterator<Item = (u8, String)> {
-        // QEMU tests the counterparts of what it takes. That is not enough to be alone.
+        // QEMU tests only the counterparts of what it takes. That does not exclude everyone.
         let (unshared, used) = match self {
             Self::Amend => (Permissions::ALL, Permissions::ALL),
             _ => (self.uses(), self.refuses()),
@@ -110,27 +109,27 @@ const USED: u8 = 100;
 const UNSHARED: u8 = 200;
 
 impl Permissions {
-    /// None at all.
+    /// The empty set.
     pub const NONE: Self = Self(0);
-    /// Reads data that does not change but by its own writes.
+    /// Reads data that changes only by its own writes.
     pub const CONSISTENT_READ: Self = Self(1 << 0);
     /// Changes data that others see.
     pub const WRITE: Self = Self(1 << 1);
-    /// Writes that leave what others see as it was.
+    /// Writes without changing the data that others see.
     pub const WRITE_UNCHANGED: Self = Self(1 << 2);
     /// Changes the length.
     pub const RESIZE: Self = Self(1 << 3);
-    /// Rearranges QEMU's block graph: QEMU before 6.2.
+    /// Rearranges QEMU's block graph (QEMU before 6.2).
     pub const GRAPH_MOD: Self = Self(1 << 4);
-    /// All of them.
+    /// All permissions.
     pub const ALL: Self = Self(0b1_1111);
 
-    /// Whether all of `other` are among them.
+    /// Whether `other` is a subset.
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// Those whose bytes these are: used, and not shared.
+    /// The permissions behind lock bytes: those used, and those not shared.
     #[cfg(feature = "file")]
     pub(super) fn of_bytes(bytes: &[u8]) -> (Self, Self) {
         let of = |base| {
@@ -140,7 +139,7 @@ impl Permissions {
         (of(USED), of(UNSHARED))
     }
 
-    /// The number and QEMU's name of each.
+    /// Number and QEMU's name of each permission.
     fn each(self) -> impl Iterator<Item = (u8, &'static str)> {
         (0..).zip(NAMES).filter(move |(i, _)| self.contains(Self(1 << i)))
     }

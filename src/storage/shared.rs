@@ -1,10 +1,10 @@
-//! Bytes that several owners read.
+//! Shared, immutable bytes.
 
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-/// A range of bytes in memory that is shared, not copied: key material, or a part of a header backup.
+/// A shared range of bytes in memory: key material, or a part of a header backup.
 #[derive(Clone)]
 pub struct SharedBytes {
     all: Arc<Vec<u8>>,
@@ -12,7 +12,7 @@ pub struct SharedBytes {
 }
 
 impl SharedBytes {
-    /// The part at `range`, counted from the start of these bytes. `None` if it is not within them.
+    /// The part at `range`, relative to the start of these bytes. `None` if it is out of range.
     pub fn slice(&self, range: Range<usize>) -> Option<Self> {
         self.get(range.clone())?;
         let start = self.range.start;
@@ -50,7 +50,7 @@ impl PartialEq for SharedBytes {
 
 impl Eq for SharedBytes {}
 
-/// The length alone: the bytes may be key material.
+/// Shows only the length: the bytes may be key material.
 impl fmt::Debug for SharedBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes", self.len())

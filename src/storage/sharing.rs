@@ -1,29 +1,30 @@
-//! What an opened file lets others do with it meanwhile: QEMU's image locks, and cryptsetup's.
+//! Locks that opened files are held with: QEMU's image locks and cryptsetup's.
 //!
-//! [`Sharing`] says which bytes of the file an opening locks, and which others may not have locked.
+//! [`Sharing`] states which bytes of the file an open locks, and which bytes others must not have
+//! locked.
 //!
-//! All are *read* locks, so that any number of programs can hold the same byte; whether somebody
-//! holds the opposite byte is asked by the test for a *write* lock, which nobody takes. Locking
-//! first and testing afterwards, two that come at once may both be refused, but never both be let
-//! in. The locks are those of the open file description (`fcntl_locking(2)`): two descriptors
-//! exclude each other even in one process.
+//! All locks are *read* locks, so any number of programs can hold the same byte. Holders of the
+//! opposite byte are found by testing for a *write* lock, which no program takes. Because locking
+//! comes before testing, two programs that start at once may both be refused but are never both
+//! admitted. The locks belong to the open file description (`fcntl_locking(2)`), so two descriptors
+//! exclude each other even within one process.
 //!
-//! QEMU's own amend releases its locks before its last sync. [`Sharing::Amend`] is to be held from
-//! before the header is read until that sync has returned; it lets in nobody at all, not even a
-//! reader that is itself ready to share everything.
+//! QEMU's own amend releases its locks before its last sync. [`Sharing::Amend`] must be held from
+//! before the header is read until that sync has returned. It excludes all other users, including
+//! readers that would share everything.
 //!
-//! cryptsetup knows none of this. It holds `flock(2)` on an image file while it writes a LUKS2
-//! header, and [`Sharing::Amend`] takes that too. For a block device cryptsetup locks a file in
-//! `/run/cryptsetup` instead; there [`Sharing::Amend`] takes both, and claims the device, so that
-//! it is neither mounted nor mapped meanwhile.
+//! cryptsetup does not use these locks. It holds `flock(2)` on an image file while it writes a
+//! LUKS2 header, so [`Sharing::Amend`] takes that lock too. For a block device cryptsetup locks a
+//! file in `/run/cryptsetup`. There [`Sharing::Amend`] takes both locks and claims the device,
+//! which keeps it from being mounted or mapped.
 //!
 //! # Forks
 //!
-//! After a `fork(2)` parent and child share the open file description, and so its locks: neither
-//! excludes the other, and what was taken at the opening is held until both have closed the file.
-//! An [`Upgrade`] ends when the process that took it drops it; the copy in the other process
-//! changes nothing. A child that is about to `exec` shares them too, so a lock that is refused is
-//! asked for again for a tenth of a second, also without a wait.
+//! After a `fork(2)` parent and child share the open file description and its locks. Neither
+//! excludes the other, and the locks taken by the open are held until both have closed the file. An
+//! [`Upgrade`] ends when the process that took it drops it; dropping the copy in the other process
+//! has no effect. A child that is about to `exec` shares the locks too, so a refused lock is
+//! retried for a tenth of a second even without a wait.
 
 use std::fmt;
 use std::fs::TryLockError;
@@ -43,10 +44,10 @@ pub use super::permission::{Permissions, Sharing};
 use super::{Access, FileStorage, Leased, loop_device, ofd};
 use crate::error::{Error, ErrorKind, Operation, Result};
 
-/// A lock was refused, as QEMU says it. This is the [source](std::error::Error::source) of an
+/// A refused lock, in QEMU's terms. It is the [source](std::error::Error::source) of an
 /// [`ErrorKind::InUse`] error.
 ///
-/// [`fmt::Display`] is QEMU's own text, `Failed to get "write" lock`, to the letter.
+/// [`fmt::Display`] prints QEMU's own text, `Failed to get "write" lock`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Conflict {
     text: String,
@@ -56,22 +57,22 @@ pub struct Conflict {
     is_claimed: bool,
 }
 
-/// What an opened file is held with.
+/// Options for holding a file.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Claim {
     pub sharing: Sharing,
-    /// How long to wait for others
+    /// Time to wait for other users
     pub wait: Option<Duration>,
-    /// A block device may be mounted or mapped
+    /// Accept a block device that is mounted or mapped
     pub busy_device: bool,
 }
 
-/// A file held with more than it was opened with, until this is dropped.
+/// A file held with additional locks, until this is dropped.
 #[derive(Debug)]
 #[must_use = "the file goes back to what it was opened with as soon as this is dropped"]
 pub struct Upgrade {
     storage: Arc<FileStorage>,
-    /// None once it is given back
+    /// `None` once released
     taken: Option<Taken>,
     owner: u32,
 }
@@ -79,9 +80,9 @@ pub struct Upgrade {
 impl FileStorage {
     /// Opens an existing file and holds `sharing` until it is closed.
     ///
-    /// While others are in the way this tries again until `wait` has passed, and then fails with
-    /// [`ErrorKind::InUse`], naming them. A file system without such locks is an error too. With
-    /// [`Sharing::Amend`], so is a block device that is mounted or mapped.
+    /// Retries while other users are in the way, until `wait` has passed, and then fails with
+    /// [`ErrorKind::InUse`], naming them. Also fails on a file system without such locks and, with
+    /// [`Sharing::Amend`], on a block device that is mounted or mapped.
     pub fn open_shared(
         path: impl AsRef<Path>,
         access: Access,
@@ -102,19 +103,20 @@ impl FileStorage {
                 held.base = sharing;
                 Ok(())
             })?;
-            // Who held it may have replaced it: then this is a lock on a file without a name.
-            let failed = |err| Error::io(FIND_AGAIN, err).with_path(storage.path());
+            // The previous holder may have replaced the file. Then this lock is on a file without a
+            // name.
+            let failed = |err| Error::io(CHECK_PATH, err).with_path(storage.path());
             if storage.is_at_its_path().map_err(failed)? {
                 return Ok(storage);
             }
         }
     }
 
-    /// Holds `sharing` as well, until the guard is dropped: then exactly what
-    /// [`open_shared`](Self::open_shared) took remains.
+    /// Holds `sharing` as well until the guard is dropped, which restores exactly the locks that
+    /// [`open_shared`](Self::open_shared) took.
     ///
-    /// One upgrade at a time: a second one waits, or fails, as it would for another process. A
-    /// refused upgrade leaves everything as it was.
+    /// Only one upgrade can exist at a time: a second one waits or fails, as it would for another
+    /// process. A refused upgrade has no effect.
     pub fn upgrade(self: &Arc<Self>, sharing: Sharing, wait: Option<Duration>) -> Result<Upgrade> {
         let taken = self.retry(&mut Patience::new(wait), |held| {
             if held.upgraded.is_some() {
@@ -128,7 +130,7 @@ impl FileStorage {
         Ok(Upgrade { storage: Arc::clone(self), taken: Some(taken), owner: process::id() })
     }
 
-    /// What this file is held with at present.
+    /// The sharing mode this file is currently held with.
     pub fn sharing(&self) -> Sharing {
         let held = self.held();
         held.upgraded.unwrap_or(held.base)
@@ -161,22 +163,22 @@ impl Drop for Upgrade {
 }
 
 impl Conflict {
-    /// Permissions in the way that others use.
+    /// Permissions that other programs use and that conflict.
     pub fn used(&self) -> Permissions {
         self.used
     }
 
-    /// Permissions in the way that others do not share.
+    /// Permissions that other programs do not share and that conflict.
     pub fn refused(&self) -> Permissions {
         self.refused
     }
 
-    /// The processes in the way, by pid. It is empty if we may not see them.
+    /// The conflicting processes, by pid. Empty if they cannot be inspected.
     pub fn holders(&self) -> &[Holder] {
         &self.holders
     }
 
-    /// Whether it is a block device that the system uses: it is mounted, or mapped.
+    /// Whether the file is a block device in use by the system: mounted or mapped.
     pub fn is_claimed(&self) -> bool {
         self.is_claimed
     }
@@ -185,7 +187,7 @@ impl Conflict {
         Self { text: text.into(), holders, ..Self::default() }
     }
 
-    /// The error that names them, or at least says `verb` of another process.
+    /// Converts to an error that names the processes, or says `verb` of "another process".
     pub(super) fn into_error(self, verb: &str) -> Error {
         let names = match &self.holders[..] {
             [] => "another process".into(),
@@ -205,18 +207,18 @@ impl fmt::Display for Conflict {
 
 impl std::error::Error for Conflict {}
 
-/// What a [`FileStorage`] holds.
+/// State of the locks of a [`FileStorage`].
 #[derive(Debug, Default)]
 pub(super) struct Held {
     base: Sharing,
-    /// What that took
+    /// The locks taken for it
     taken: Taken,
     upgraded: Option<Sharing>,
-    /// A block device that is mounted or mapped is no obstacle.
+    /// Accept a block device that is mounted or mapped.
     shares_device: bool,
 }
 
-/// What was locked and was not before.
+/// Locks that were newly taken.
 #[derive(Debug, Default)]
 struct Taken {
     bytes: Vec<u8>,
@@ -226,9 +228,9 @@ struct Taken {
     backing: Option<Box<FileStorage>>,
 }
 
-/// Why one attempt failed.
+/// Reason for which an attempt failed.
 enum Refusal {
-    /// QEMU's text, and what is in the way.
+    /// Conflict: QEMU's text and the obstacle.
     Busy(String, Obstacle),
     /// The file below a loop device is in use.
     BackingBusy(Error),
@@ -241,14 +243,14 @@ enum Obstacle {
     Ourselves,
 }
 
-pub(super) const FIND_AGAIN: &str = "find it again";
+pub(super) const CHECK_PATH: &str = "check that the path still leads to the opened file";
 
 impl FileStorage {
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Attempts until it is not refused, or patience is at its end.
+    /// Retries until an attempt is not refused or `patience` runs out.
     fn retry<T>(
         &self,
         patience: &mut Patience,
@@ -269,7 +271,7 @@ impl FileStorage {
         }
     }
 
-    /// Locks and then tests, and undoes that if it is refused. `held` is what is held already.
+    /// Locks, then tests, and undoes the locks if refused. `held` is the state before.
     fn take(&self, sharing: Sharing, held: &Held) -> std::result::Result<Taken, Refusal> {
         let base = held.base;
         let mut taken = Taken::default();
@@ -296,13 +298,13 @@ impl FileStorage {
         }
     }
 
-    /// Locks the file below a loop device, whose users may be those of QEMU's locks.
+    /// Locks the file below a loop device against programs that use QEMU's locks.
     fn take_backing(&self) -> std::result::Result<Option<Box<FileStorage>>, Refusal> {
         let failed =
             |err| Refusal::Failed(Error::failed(Operation::Open, "the loop device's file", err));
         let device = self.file.metadata().map_err(failed)?;
         let Some(path) = loop_device::backing_file(&device) else { return Ok(None) };
-        // That the device is attached to it is no obstacle.
+        // The device itself being attached to the file is no obstacle.
         let claim = Claim { sharing: Sharing::Amend, wait: None, busy_device: true };
         match Self::open_claimed(&path, Access::ReadOnly, claim) {
             Ok(file) => Ok(Some(Box::new(file))),
@@ -311,7 +313,7 @@ impl FileStorage {
         }
     }
 
-    /// Refuses a file that a loop device is attached to.
+    /// Refuses a file that is attached to a loop device.
     fn refuse_attached(&self) -> std::result::Result<(), Refusal> {
         let failed = |err| Refusal::Failed(Error::failed(Operation::Open, "the file", err));
         let devices = loop_device::devices_over(&self.file.metadata().map_err(failed)?);
@@ -381,13 +383,14 @@ impl FileStorage {
         })
     }
 
-    /// Back to `base`. What cannot be given back now is when the file is closed.
+    /// Restores the locks of `base`. Locks that cannot be released now are released when the file
+    /// is closed.
     fn give_back(&self, taken: Taken, base: Sharing) {
         drop(taken.device);
         drop(taken.backing);
         if taken.flock {
             let _ = self.file.unlock();
-            // On NFS that was all bytes, those of the base with them.
+            // On NFS, releasing flock released all bytes, including those of `base`.
             for byte in base.locks() {
                 let _ = ofd::lock(&self.file, byte);
             }
@@ -397,7 +400,7 @@ impl FileStorage {
         }
     }
 
-    /// The error that names who is in the way.
+    /// The error that names the conflicting processes.
     fn in_use(&self, text: String, obstacle: &Obstacle) -> Error {
         let (holders, verb) = match obstacle {
             Obstacle::Lock(lock @ Lock::Bytes(_)) => (holders(&self.file, lock), "in use by"),
@@ -414,7 +417,7 @@ impl FileStorage {
         conflict.into_error(verb).with_path(self.path())
     }
 
-    /// The error that says what a device is used for.
+    /// The error that names the use of the device.
     fn claimed(&self, text: &str, users: &[String]) -> Error {
         let users = match users {
             [] => "in use by the system".into(),

@@ -1,4 +1,4 @@
-//! Access to a storage with errors that say what failed, and where.
+//! Access to a storage, with errors that name the operation and the place.
 
 use super::{Storage, buffer};
 use crate::error::{Error, Operation, Result};
@@ -14,7 +14,7 @@ pub(crate) fn fetch(storage: &dyn Storage, offset: u64, len: usize) -> Result<Ve
         .map_err(|error| Error::failed_at(Operation::Read, len as u64, offset, error))
 }
 
-/// Reads `len` bytes at `offset` past the caches, to compare them with what was written.
+/// Reads `len` bytes at `offset` from the medium, to compare them with what was written.
 pub(crate) fn fetch_back(storage: &dyn Storage, offset: u64, len: usize) -> Result<Vec<u8>> {
     storage.evict(offset, len as u64);
     buffer::read(storage, offset, len).map_err(|error| {
@@ -29,13 +29,13 @@ pub(crate) fn put(storage: &dyn Storage, bytes: &[u8], offset: u64) -> Result<()
     storage.write_all_at(bytes, offset).map_err(failed)
 }
 
-/// Makes sure that `len` bytes at `offset` can be written later.
+/// Reserves space for a later write of `len` bytes at `offset`.
 pub(crate) fn reserve(storage: &dyn Storage, offset: u64, len: u64) -> Result<()> {
     let failed = |error| Error::failed_at(Operation::Reserve, len, offset, error);
     storage.reserve(offset, len).map_err(failed)
 }
 
-/// Makes all writes so far durable.
+/// Makes all previous writes durable.
 pub(crate) fn sync(storage: &dyn Storage) -> Result<()> {
     storage.sync_data().map_err(|error| Error::io("sync", error).with_operation(Operation::Sync))
 }

@@ -1,4 +1,4 @@
-//! A range of another storage: a partition of a disk image, or an image behind something else.
+//! A range of another storage: a partition of a disk image, or an image at an offset.
 
 use std::io;
 use std::ops::Range;
@@ -10,11 +10,11 @@ use super::Sharing;
 use super::{Identity, Lease, Storage};
 use crate::error::Result;
 
-/// A range of another storage, as a storage of its own.
+/// A range of another storage, used as a storage itself.
 ///
-/// Its first byte is byte `offset` of the storage below. No access goes beyond its length, if it
-/// has one; otherwise it ends, and grows, with the storage below. A lease is on the whole storage
-/// below, because its locks are.
+/// Its first byte is byte `offset` of the storage below. With a fixed length, no access goes beyond
+/// that length. Without one, the window ends and grows with the storage below. A lease covers the
+/// whole storage below, because that is where the locks are.
 #[derive(Clone, Debug)]
 pub struct Window {
     below: Arc<dyn Storage>,
@@ -23,7 +23,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// The window of `len` bytes from byte `offset` on, or without a length to the end.
+    /// Creates a window of `len` bytes from byte `offset` on, or to the end if `len` is `None`.
     ///
     /// [`io::ErrorKind::UnexpectedEof`] if the storage ends before the window does.
     pub fn new(below: Arc<dyn Storage>, offset: u64, len: Option<u64>) -> io::Result<Self> {
@@ -33,7 +33,7 @@ impl Window {
         }
     }
 
-    /// The byte of the storage below that the window begins at.
+    /// Offset of the window in the storage below, in bytes.
     pub fn offset(&self) -> u64 {
         self.offset
     }
@@ -43,7 +43,7 @@ impl Window {
         self.len
     }
 
-    /// The storage that the window is a range of.
+    /// The storage below the window.
     pub fn below(&self) -> &Arc<dyn Storage> {
         &self.below
     }
@@ -71,8 +71,8 @@ impl Storage for Window {
         self.below.read_exact_at(buf, self.within(offset, buf.len() as u64)?)
     }
 
-    /// Past the end of a window with a length it fails, with [`io::ErrorKind::UnexpectedEof`], and
-    /// writes nothing.
+    /// Fails past the end of a window with a fixed length, with [`io::ErrorKind::UnexpectedEof`],
+    /// without writing.
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         self.below.write_all_at(buf, self.within(offset, buf.len() as u64)?)
     }

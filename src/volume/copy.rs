@@ -1,7 +1,8 @@
-//! What is in one image, copied into another: piece by piece, by all cores, with holes where the
-//! target can have them.
+//! Copies the contents of one image to another, piece by piece, on all cores, with holes where the
+//! target supports them.
 //!
-//! A piece is read, decrypted and encrypted in one buffer that fits a core's cache, and written.
+//! Each piece is read, decrypted and encrypted in one buffer that fits a core's cache, and then
+//! written.
 
 use std::io;
 use std::num::NonZero;
@@ -16,7 +17,7 @@ use super::Side;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::zeroed;
 
-/// How a copy is made.
+/// Options for a copy.
 ///
 /// ```
 /// use keyslot::volume::{CopyOptions, Side};
@@ -45,42 +46,42 @@ pub struct CopyOptions {
 }
 
 impl CopyOptions {
-    /// All cores; zeros become holes in units of 4096 bytes; the target may hold anything.
+    /// Defaults: all cores, holes in units of 4096 bytes, and a target with unknown contents.
     pub fn new() -> Self {
         let threads = thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
         Self { threads, sparse: 4096, target_is_zero: false }
     }
 
-    /// How many threads work.
+    /// Number of threads.
     #[must_use]
     pub fn threads(mut self, threads: NonZero<usize>) -> Self {
         self.threads = threads;
         self
     }
 
-    /// In what units zeros become holes of a raw target: so many bytes, aligned to as many, at most a
-    /// [piece](Self::PIECE). With 0 all zeros are written, also those in holes of
-    /// the source. An encrypted target has no holes: they would be noise.
+    /// Granularity in bytes at which runs of zeros become holes in a raw target, at most
+    /// [`PIECE`](Self::PIECE). With 0 all zeros are written, including those in holes of the
+    /// source. An encrypted target has no holes, because they would decrypt to noise.
     #[must_use]
     pub fn sparse(mut self, unit: usize) -> Self {
         self.sparse = unit.min(Self::PIECE);
         self
     }
 
-    /// Whether a raw target reads as zeros already, so that nothing is to be done for a hole.
+    /// Whether a raw target already reads as zeros, so that holes need no action.
     #[must_use]
     pub fn target_is_zero(mut self, target_is_zero: bool) -> Self {
         self.target_is_zero = target_is_zero;
         self
     }
 
-    /// What is copied at a time, in bytes
+    /// Bytes copied at a time
     pub const PIECE: usize = 512 * 1024;
 
-    /// Copies all of `source` to the beginning of `target`, which is as long at least.
+    /// Copies all of `source` to the start of `target`, which must be at least as long.
     ///
-    /// `progress` is told of bytes that are done, by any thread. After an error the target holds
-    /// anything. Nothing is synced.
+    /// `progress` is called with the number of bytes just copied, from any thread. After an error
+    /// the contents of the target are unspecified. Nothing is synced.
     pub fn copy(
         &self,
         source: Side<'_>,
@@ -99,8 +100,8 @@ impl CopyOptions {
         })
     }
 
-    /// Reads both and compares them as far as the source goes. [`ErrorKind::Differs`] names a byte
-    /// where they do.
+    /// Compares both sides over the length of the source. [`ErrorKind::Differs`] names a byte that
+    /// differs.
     pub fn compare(
         &self,
         source: Side<'_>,
@@ -115,15 +116,15 @@ impl CopyOptions {
                 None => Ok(()),
                 Some(at) => {
                     let at = start + at as u64;
-                    let text = format!("byte {at} reads as another one than was written");
+                    let text = format!("byte {at} differs from what was written");
                     Err(target.named(Error::new(ErrorKind::Differs, text)))
                 }
             }
         })
     }
 
-    /// Has all threads do `work` piece by piece, each with `buffers` buffers of a piece's length, until
-    /// all are done or one has failed.
+    /// Runs `work` on each piece in all threads, each with `buffers` piece-sized buffers, until all
+    /// pieces are done or one has failed.
     fn each_piece(
         &self,
         len: u64,
@@ -155,7 +156,8 @@ impl CopyOptions {
         let pieces = usize::try_from(len.div_ceil(piece)).unwrap_or(usize::MAX);
         let last = thread::scope(|scope| {
             for _ in 1..self.threads.get().min(pieces) {
-                // Where there can be no more threads, or no memory for one, the others do it all.
+                // If no more threads can be started, or one has no memory, the others do all the
+                // work.
                 if thread::Builder::new().spawn_scoped(scope, || worker().is_ok()).is_err() {
                     break;
                 }
@@ -169,7 +171,7 @@ impl CopyOptions {
         }
     }
 
-    /// Copies a piece to a raw target: holes of the source, and zeros, become holes.
+    /// Copies a piece to a raw target. Holes of the source and runs of zeros become holes.
     fn copy_sparse(
         &self,
         source: Side<'_>,
@@ -210,14 +212,14 @@ impl Default for CopyOptions {
     }
 }
 
-/// What of a buffer that begins at `start` is for `range`.
+/// The part of a buffer, which begins at `start`, that belongs to `range`.
 fn within(range: &Range<u64>, start: u64) -> Range<usize> {
     let index = |at: u64| usize::try_from(at - start).expect("it is in a buffer");
     index(range.start)..index(range.end)
 }
 
-/// `data`, which begins at byte `start`, in runs of zeros and of others. Zeros are in whole, aligned
-/// units of `unit` bytes; at the ends of the data there may be shorter ones.
+/// Splits `data`, which begins at byte `start`, into runs of zeros and of other bytes. Runs of
+/// zeros are aligned to `unit` bytes, except at the ends of the data.
 fn runs(data: &[u8], start: u64, unit: usize) -> Vec<(Range<u64>, bool)> {
     let mut runs = Vec::<(Range<u64>, bool)>::new();
     let mut rest = data;
@@ -238,11 +240,11 @@ fn runs(data: &[u8], start: u64, unit: usize) -> Vec<(Range<u64>, bool)> {
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
-    // By lines of the cache, each without a branch.
+    // One cache line at a time, without branches.
     bytes.chunks(64).all(|line| line.iter().fold(0, |sum, byte| sum | byte) == 0)
 }
 
-/// QEMU's words
+/// QEMU's text
 const SMALLER: &str = "output file is smaller than input file";
 
 #[cfg(test)]

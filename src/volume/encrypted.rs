@@ -1,4 +1,4 @@
-//! Encrypted bytes in a storage.
+//! Encrypted bytes of a storage.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use crate::crypto::SectorCipher;
 use crate::error::{Error, Operation, Result};
 use crate::storage::Storage;
 
-/// The place of an extent. Positions count from its first byte, and are whole sectors.
+/// Location and cipher of an extent. Positions are relative to its first byte, in whole sectors.
 #[derive(Clone, Copy)]
 pub(super) struct Encrypted<'a> {
     pub storage: &'a dyn Storage,
@@ -23,7 +23,7 @@ impl Encrypted<'_> {
         self.iv_sector.wrapping_add(at / SectorCipher::SECTOR_SIZE as u64)
     }
 
-    /// Reads and decrypts. `start` is where the extent begins in the volume, for errors.
+    /// Reads and decrypts. `start` is the extent's position in the volume, for errors.
     pub fn read(&self, start: u64, at: u64, buf: &mut [u8]) -> Result<()> {
         read_padded(self.storage, buf, self.offset + at)
             .map_err(|error| self.failed(Operation::Read, buf.len(), (start, at), error))?;
@@ -31,14 +31,14 @@ impl Encrypted<'_> {
         Ok(())
     }
 
-    /// Writes what is encrypted already.
+    /// Writes bytes that are already encrypted.
     pub fn write(&self, start: u64, at: u64, ciphertext: &[u8]) -> Result<()> {
         self.storage
             .write_all_at(ciphertext, self.offset + at)
             .map_err(|error| self.failed(Operation::Write, ciphertext.len(), (start, at), error))
     }
 
-    /// Writes encrypted zeros to all of the extent.
+    /// Writes encrypted zeros to the whole extent.
     pub fn fill(&self, extent: &Extent) -> Result<()> {
         let piece = usize::try_from(extent.len).map_or(SCRATCH, |len| len.min(SCRATCH));
         let mut zeros = vec![0; piece];
@@ -68,8 +68,8 @@ impl Encrypted<'_> {
     }
 }
 
-/// Reads whole sectors of 512 bytes. Where the storage ends in the middle of one, the rest of it
-/// reads as zeros, as with QEMU.
+/// Reads whole sectors of 512 bytes. If the storage ends within a sector, the rest of that sector
+/// reads as zeros, as in QEMU.
 fn read_padded(storage: &dyn Storage, buf: &mut [u8], offset: u64) -> io::Result<()> {
     let error = match storage.read_exact_at(buf, offset) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => error,
@@ -88,5 +88,5 @@ fn read_padded(storage: &dyn Storage, buf: &mut [u8], offset: u64) -> io::Result
     Ok(())
 }
 
-/// How much is encrypted between two writes to the storage; a multiple of every sector size.
+/// Bytes encrypted between two writes to the storage, a multiple of every sector size.
 pub(super) const SCRATCH: usize = 256 * 1024;

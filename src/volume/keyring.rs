@@ -2,7 +2,8 @@
 
 use crate::secret::VolumeKey;
 
-/// Keys by number: of LUKS2 the number of the digest that confirms the key, of LUKS1 0.
+/// Volume keys by number: in LUKS2 the number of the digest that confirms the key, in LUKS1 always
+/// 0.
 ///
 /// Most images have one key. While a LUKS2 image is reencrypted, its segments have two.
 #[derive(Clone, Debug, Default)]
@@ -11,12 +12,12 @@ pub struct Keyring<'a> {
 }
 
 impl<'a> Keyring<'a> {
-    /// A keyring with one key, which has the number 0.
+    /// Creates a keyring with one key, numbered 0.
     pub fn single(key: &'a VolumeKey) -> Self {
         Self::default().with(0, key)
     }
 
-    /// The keyring with another key. A key of the same number is replaced.
+    /// Adds a key, replacing any key of the same number.
     #[must_use]
     pub fn with(mut self, number: u32, key: &'a VolumeKey) -> Self {
         self.keys.retain(|(other, _)| *other != number);
@@ -24,7 +25,7 @@ impl<'a> Keyring<'a> {
         self
     }
 
-    /// The key of this number.
+    /// The key with this number.
     pub fn get(&self, number: u32) -> Option<&'a VolumeKey> {
         self.keys.iter().find(|(other, _)| *other == number).map(|(_, key)| *key)
     }

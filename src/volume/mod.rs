@@ -1,8 +1,8 @@
-//! An unlocked image: what is in it, at any byte.
+//! The decrypted data of an image, readable and writable at any byte.
 //!
-//! A [`Volume`] decrypts what is read and encrypts what is written. Whole sectors go straight
-//! between the caller's buffer and the storage; of sectors that a read or a write only touches,
-//! the rest is kept.
+//! A [`Volume`] decrypts reads and encrypts writes. Whole sectors go straight between the caller's
+//! buffer and the storage. Where an access covers only part of a sector, the rest of that sector is
+//! kept.
 
 mod copy;
 mod encrypted;
@@ -35,17 +35,16 @@ use crate::storage::Storage;
 
 /// The data of an unlocked image.
 ///
-/// It is as long as its segments together and does not grow. All of it is `&self`: one volume
-/// serves many threads. Of two accesses that overlap within a segment, one of which writes, one
-/// comes after the other, so nobody reads half a write and no write undoes another. That holds for
-/// all volumes of one file in this process too. Other programs are kept out by how the image was
-/// opened: [`Sharing::WriteAlone`](crate::Sharing::WriteAlone) admits readers and no second writer,
-/// which is what a virtual machine's disk needs.
-/// [`Sharing::WriteData`](crate::Sharing::WriteData) admits other writers, and two programs that
-/// write one sector at once corrupt it.
+/// Its length is that of its segments together, and never changes. All methods take `&self`: one
+/// volume serves many threads. Within a segment, overlapping accesses are serialised if one of them
+/// writes, so no read sees half a write and no write undoes another. This also holds across all
+/// volumes of one file in this process. Other programs are kept out by the sharing mode of the
+/// image: [`Sharing::WriteAlone`](crate::Sharing::WriteAlone) admits readers but no second writer,
+/// which is what a virtual machine's disk needs. [`Sharing::WriteData`](crate::Sharing::WriteData)
+/// admits other writers, and two programs that write one sector at once corrupt it.
 ///
-/// The volume keeps the storage, and with it the locks on its file, when the image is dropped. The
-/// image's keyslots can be amended meanwhile.
+/// The volume keeps the storage open and locked after the image is dropped. The image's keyslots
+/// can be amended while the volume is in use.
 ///
 /// ```
 /// use keyslot::{Image, OpenOptions, Passphrase, Sharing};
@@ -54,7 +53,7 @@ use crate::storage::Storage;
 /// # let directory = tempfile::tempdir().expect("a directory");
 /// # let path = directory.path().join("image.luks");
 /// # std::fs::copy("testdata/luks1_qemu.img", &path).expect("a copy");
-/// // Others may read it meanwhile, and none may write: what QEMU does for a guest's disk.
+/// Others may read the image, but none may write it, as QEMU does for a guest's disk.
 /// let image = OpenOptions::new().sharing(Sharing::WriteAlone).open(&path)?;
 /// let volume = image.volume(&image.unlock(&Passphrase::new(b"hunter0")?)?)?;
 ///
@@ -79,9 +78,9 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// The volume in these segments of a storage, one after the other.
+    /// Creates a volume from segments of a storage, one after the other.
     ///
-    /// Volumes of the same storage take turns, as its [identity](Storage::identity) says which it is.
+    /// Volumes of the same [identity](Storage::identity) are serialised against each other.
     /// [`ErrorKind::InvalidInput`] if a segment's key is missing or does not fit its cipher.
     pub fn new(
         storage: Arc<dyn Storage>,
@@ -91,12 +90,12 @@ impl Volume {
         Self::over(Arc::new(SegmentMap::new(storage, segments)?), keys)
     }
 
-    /// The volume whose bytes are where `map` says.
+    /// Creates a volume whose bytes are where `map` says.
     pub fn over(map: Arc<dyn Map>, keys: &Keyring<'_>) -> Result<Self> {
         let cipher = |Crypt { name, key, encryption, sector_size }: &Crypt| {
             let Some(key) = keys.get(*key) else {
                 let text = format!("{name}: the key of digest {key} is missing");
-                let hint = "unlock a keyslot of that digest, too";
+                let hint = "also unlock a keyslot of that digest";
                 return Err(Error::new(ErrorKind::InvalidInput, text).with_hint(hint));
             };
             let cipher = encryption.sector_cipher(key.as_bytes());
@@ -111,7 +110,7 @@ impl Volume {
         Ok(Self { map, range_lock, ciphers, len, writable: true })
     }
 
-    /// The same, that refuses to write.
+    /// Makes the volume refuse writes.
     pub(crate) fn read_only(self) -> Self {
         Self { writable: false, ..self }
     }
@@ -121,20 +120,20 @@ impl Volume {
         self.len
     }
 
-    /// Whether there is not a single byte.
+    /// Whether the length is 0.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Whether it can be written: not if its image was opened for reading.
+    /// Whether the volume can be written: not if its image was opened for reading.
     pub fn is_writable(&self) -> bool {
         self.writable
     }
 
     /// Fills `buf` from byte `offset` on.
     ///
-    /// Past the end it fails, with an [`io::ErrorKind::UnexpectedEof`] as its source, and reads
-    /// nothing. After another error `buf` may hold anything, also what is encrypted still.
+    /// Fails past the end without reading, with [`io::ErrorKind::UnexpectedEof`] as the source.
+    /// After any other error the contents of `buf` are unspecified and may include ciphertext.
     pub fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let len = buf.len() as u64;
         let result = self.within("read", offset, len).and_then(|()| self.read(buf, offset));
@@ -143,34 +142,34 @@ impl Volume {
 
     /// Writes all of `buf` at byte `offset`.
     ///
-    /// Past the end it fails, with an [`io::ErrorKind::UnexpectedEof`] as its source, and writes
-    /// nothing. After another error any of the sectors may have been written; the bytes around
-    /// `buf` in its first and last sector are what they were, unless a sector has more than the 512
-    /// bytes that a [`Storage`] writes whole and the storage failed in the middle of it.
+    /// Fails past the end without writing, with [`io::ErrorKind::UnexpectedEof`] as the source.
+    /// After any other error any of the sectors may have been written. The bytes around `buf` in
+    /// its first and last sector keep their values, unless a sector is larger than the 512 bytes
+    /// that a [`Storage`] writes whole and the storage failed in the middle of it.
     pub fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
         self.named(self.write("write", Plain::Bytes(buf), offset))
     }
 
-    /// Writes `len` zeros at byte `offset`, encrypted like any other bytes: as
-    /// [`write_all_at`](Self::write_all_at) with as many.
+    /// Writes `len` zeros at byte `offset`. They are encrypted like any other bytes, so the errors
+    /// are those of [`write_all_at`](Self::write_all_at).
     pub fn write_zeros_at(&self, offset: u64, len: u64) -> Result<()> {
         self.named(self.write("write zeros to", Plain::Zeros(len), offset))
     }
 
-    /// Fills `buf` with whole sectors, from the one with the number `first_sector` on, in units of
-    /// 512 bytes: as [`read_exact_at`](Self::read_exact_at), but what is not aligned to the sectors
-    /// of its segment is refused.
+    /// Reads whole sectors into `buf`, starting at sector `first_sector`, in units of 512 bytes.
+    /// Like [`read_exact_at`](Self::read_exact_at), but refuses ranges that are not aligned to the
+    /// sectors of their segment.
     pub fn read_sectors(&self, first_sector: u64, buf: &mut [u8]) -> Result<()> {
         let result = self.aligned("read", first_sector, buf.len() as u64);
         self.named(result.and_then(|offset| self.read(buf, offset)))
     }
 
-    /// Writes whole sectors, from the one with the number `first_sector` on, in units of 512
-    /// bytes: as [`write_all_at`](Self::write_all_at), but without a copy, and what is not aligned
-    /// to the sectors of its segment is refused.
+    /// Writes whole sectors, starting at sector `first_sector`, in units of 512 bytes. Like
+    /// [`write_all_at`](Self::write_all_at), but without a copy, and refuses ranges that are not
+    /// aligned to the sectors of their segment.
     ///
-    /// `buf` is encrypted in place. **It holds ciphertext afterwards**, and after an error
-    /// ciphertext up to some sector, unless that error was in the arguments.
+    /// `buf` is encrypted in place. **Afterwards it holds ciphertext**; after an error, ciphertext
+    /// up to some sector, unless the arguments were at fault.
     pub fn write_sectors(&self, first_sector: u64, buf: &mut [u8]) -> Result<()> {
         let result =
             self.may_write().and_then(|()| self.aligned("write", first_sector, buf.len() as u64));
@@ -209,7 +208,7 @@ impl Volume {
         Ok(())
     }
 
-    /// What is within the volume.
+    /// Reads a range that is known to be within the volume.
     fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let mut rest = buf;
         for part in self.parts(offset, rest.len() as u64) {
@@ -235,14 +234,16 @@ impl Volume {
         })
     }
 
-    /// As many of the `len` bytes from `offset` on as are in one extent.
+    /// The longest part of the `len` bytes from `offset` on that lies in one extent.
     fn part(&self, offset: u64, len: u64) -> Result<Part<'_>> {
         let extent = self.map.extent(offset)?;
         let at = offset.saturating_sub(extent.start);
         let len = len.min(extent.len.saturating_sub(at));
         if len == 0 || offset < extent.start {
             let Extent { start, len, .. } = extent;
-            let text = format!("no extent for byte {offset}: {len} bytes at byte {start} of it");
+            let text = format!(
+                "the map has no extent for byte {offset}, only for {len} bytes at byte {start}"
+            );
             return Err(Error::new(ErrorKind::Corrupt, text));
         }
         let storage = self.map.storage().as_ref();
@@ -261,7 +262,7 @@ impl Volume {
         })
     }
 
-    /// Makes data of the holes in a range that is about to be written.
+    /// Allocates the holes in a range that is about to be written.
     fn allocate(&self, offset: u64, len: u64) -> Result<()> {
         let mut hole = false;
         for part in self.parts(offset, len) {
@@ -277,14 +278,14 @@ impl Volume {
         })
     }
 
-    /// The ranges of the storage that a range of the volume is in, rounded out to sectors; none, if
-    /// it is not in the volume.
+    /// The storage ranges behind a range of the volume, rounded out to sectors. Empty if the range
+    /// is not within the volume.
     fn stored(&self, offset: u64, len: u64) -> impl Iterator<Item = Range<u64>> {
         let len = if self.within("find", offset, len).is_ok() { len } else { 0 };
         self.parts(offset, len).filter_map(|part| part.ok()?.stored())
     }
 
-    /// The next range from `offset` on that is in no hole; `None` if there is no more.
+    /// The next range from `offset` on that is not a hole. `None` if there is no more data.
     pub fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
         let mut found: Option<Range<u64>> = None;
         let mut at = offset;
@@ -322,7 +323,8 @@ impl Volume {
         Err(Error::io(what, io::ErrorKind::UnexpectedEof.into()))
     }
 
-    /// The byte that a sector begins at, if `len` bytes from it are whole sectors of the volume.
+    /// The byte at which a sector begins, if the `len` bytes from there are whole sectors of the
+    /// volume.
     fn aligned(&self, verb: &str, first_sector: u64, len: u64) -> Result<u64> {
         let offset = first_sector.saturating_mul(SectorCipher::SECTOR_SIZE as u64);
         self.within(verb, offset, len)?;
@@ -340,7 +342,7 @@ impl Volume {
         Ok(offset)
     }
 
-    /// The result, with the file's name if it is an error.
+    /// Adds the file's name to an error.
     fn named<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|error| error.with_name(self.map.storage().name()))
     }

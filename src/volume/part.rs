@@ -1,4 +1,4 @@
-//! The part of an access that is in one extent, and where bytes become sectors.
+//! The part of an access that lies in one extent, and the conversion between bytes and sectors.
 
 use std::ops::Range;
 
@@ -9,27 +9,27 @@ use super::{Extent, RangeLock};
 use crate::crypto::SectorCipher;
 use crate::error::{Error, ErrorKind, Operation, Result};
 
-/// A range of bytes, not empty, within one extent.
+/// A nonempty byte range within one extent.
 pub(super) struct Part<'a> {
     pub range_lock: &'a RangeLock,
     pub extent: Extent,
-    /// `None` in a hole
+    /// Location of the extent; `None` for a hole
     pub place: Option<Encrypted<'a>>,
-    /// Where the part begins in the extent
+    /// Offset of the part in the extent
     pub at: u64,
     pub len: u64,
 }
 
-/// Bytes to be written.
+/// Plaintext to write.
 #[derive(Clone, Copy)]
 pub(super) enum Plain<'a> {
     Bytes(&'a [u8]),
-    /// So many zeros
+    /// This many zeros
     Zeros(u64),
 }
 
 impl Part<'_> {
-    /// Fills `buf`, which is as long as the part.
+    /// Fills `buf`, which has the length of the part.
     pub fn read(&self, buf: &mut [u8]) -> Result<()> {
         let Some(place) = &self.place else {
             buf.fill(0);
@@ -55,9 +55,10 @@ impl Part<'_> {
         Ok(())
     }
 
-    /// Writes `data`, which is as long as the part: to others at once, however long it is.
+    /// Writes `data`, which has the length of the part. The write is atomic for other threads,
+    /// whatever its length.
     ///
-    /// Zeros change nothing in a hole. Other bytes need a place.
+    /// Zeros in a hole are a no-op. Other data needs an allocated extent.
     pub fn write(&self, data: Plain<'_>) -> Result<()> {
         let Some(place) = &self.place else {
             return if let Plain::Zeros(_) = data { Ok(()) } else { Err(self.hole()) };
@@ -66,13 +67,13 @@ impl Part<'_> {
         let (head, rest) = data.split_at(self.head() as u64);
         let (middle, tail) = rest.split_at(rest.len() - rest.len() % self.sector_size() as u64);
 
-        // Both are read before anything is written, so that what cannot be read changes nothing.
+        // Read both partial sectors before writing anything, so that a read error changes nothing.
         let head = self.merge(place, self.at, head)?;
         let tail = self.merge(place, self.at + self.len - tail.len(), tail)?;
         let (head, tail) = (bytes(head.as_ref()), bytes(tail.as_ref()));
         let len = (head.len() + tail.len()) as u64 + middle.len();
 
-        // What is written is gathered here, encrypted: the caller's bytes stay as they are.
+        // Gathers the ciphertext, because the caller's bytes must not change.
         let mut scratch = vec![0; usize::try_from(len).map_or(SCRATCH, |len| len.min(SCRATCH))];
         let mut at = self.sectors().start;
         let mut filled = 0;
@@ -96,8 +97,8 @@ impl Part<'_> {
         Ok(())
     }
 
-    /// Writes `buf`, which is as long as the part and [aligned](Self::is_aligned), and encrypts it
-    /// where it is.
+    /// Encrypts and writes `buf`, which has the length of the part and is
+    /// [aligned](Self::is_aligned).
     pub fn write_in_place(&self, buf: &mut [u8]) -> Result<()> {
         let Some(place) = &self.place else { return Err(self.hole()) };
         let _exclusive = self.range_lock.exclusive(self.locked());
@@ -105,36 +106,37 @@ impl Part<'_> {
         place.write(self.extent.start, self.at, buf)
     }
 
-    /// Length of the part of a buffer that it is of.
+    /// Length of the part, which comes from a buffer and so fits `usize`.
     pub fn buf_len(&self) -> usize {
         usize::try_from(self.len).expect("it is no longer than the buffer")
     }
 
-    /// Whether it is whole sectors.
+    /// Whether the part consists of whole sectors.
     pub fn is_aligned(&self) -> bool {
         self.within_sector(self.at) == 0 && self.len.is_multiple_of(self.sector_size() as u64)
     }
 
-    /// The range to lock: volumes that share a lock may divide the same bytes differently.
+    /// The range to lock. Other volumes with the same lock may split the same bytes into other
+    /// extents.
     fn locked(&self) -> Range<u64> {
         let Range { start, end } = self.sectors();
         self.extent.lock.saturating_add(start)..self.extent.lock.saturating_add(end)
     }
 
-    /// The bytes of the storage that it is in, rounded out to sectors. `None` in a hole.
+    /// The storage range of the part, rounded out to sectors. `None` for a hole.
     pub fn stored(&self) -> Option<Range<u64>> {
         let (offset, sectors) = (self.place.as_ref()?.offset, self.sectors());
         Some(offset + sectors.start..offset + sectors.end)
     }
 
-    /// The sectors it touches, as bytes of the extent.
+    /// The sectors that the part touches, as bytes of the extent.
     fn sectors(&self) -> Range<u64> {
         let sector_size = self.sector_size() as u64;
         let end = (self.at + self.len).next_multiple_of(sector_size);
         self.at - self.at % sector_size..end
     }
 
-    /// Length of what comes before the first sector that begins in the part.
+    /// Number of bytes before the first sector boundary in the part.
     fn head(&self) -> usize {
         match self.within_sector(self.at) {
             0 => 0,
@@ -145,7 +147,8 @@ impl Part<'_> {
         }
     }
 
-    /// The sector around byte `at` of the extent with `plaintext` put there, if there is any.
+    /// The sector around byte `at` of the extent, with `plaintext` merged in. `None` if `plaintext`
+    /// is empty.
     fn merge(
         &self,
         place: &Encrypted<'_>,
@@ -160,14 +163,14 @@ impl Part<'_> {
         Ok(Some(sector))
     }
 
-    /// The sector around byte `at` of the extent.
+    /// Reads the sector around byte `at` of the extent.
     fn read_sector(&self, place: &Encrypted<'_>, at: u64) -> Result<Sector> {
         let mut sector = Sector::new(vec![0; self.sector_size()]);
         place.read(self.extent.start, at - self.within_sector(at) as u64, &mut sector)?;
         Ok(sector)
     }
 
-    /// The error of a map that did not allocate what is to be written.
+    /// The error for a map that did not allocate a range before a write.
     fn hole(&self) -> Error {
         let at = self.extent.start + self.at;
         let text = format!("cannot write {} bytes at byte {at} of the volume: no room", self.len);
@@ -194,7 +197,7 @@ impl Plain<'_> {
         }
     }
 
-    /// The first `len` bytes, or all if there are not so many, and the rest.
+    /// Splits after `len` bytes, or at the end if there are fewer.
     pub fn split_at(self, len: u64) -> (Self, Self) {
         match self {
             Self::Bytes(bytes) => {
@@ -206,7 +209,7 @@ impl Plain<'_> {
         }
     }
 
-    /// Copies it to the beginning of `out`, which has room for it.
+    /// Copies the data to the start of `out`, which is large enough.
     fn copy_to(self, out: &mut [u8]) {
         match self {
             Self::Bytes(bytes) => out[..bytes.len()].copy_from_slice(bytes),
@@ -214,7 +217,7 @@ impl Plain<'_> {
         }
     }
 
-    /// Encrypts it to the beginning of `out`, which has room for it, and says how long it is.
+    /// Encrypts the data to the start of `out`, which is large enough, and returns its length.
     fn encrypt_to(self, cipher: &SectorCipher, first: u64, out: &mut [u8]) -> usize {
         match self {
             Self::Bytes(bytes) => {
@@ -240,5 +243,5 @@ fn bytes(sector: Option<&Sector>) -> &[u8] {
     sector.map_or(&[], |sector| sector.as_slice())
 }
 
-/// Decrypted, so wiped when it is dropped; not moved about meanwhile.
+/// A decrypted sector, wiped on drop. It is never moved, because a move would leave a copy.
 type Sector = Zeroizing<Vec<u8>>;

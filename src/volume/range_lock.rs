@@ -1,4 +1,4 @@
-//! Turns between threads that use the same bytes.
+//! Locks that serialise threads using the same bytes.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -6,21 +6,20 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::storage::StorageId;
 
-/// Locks on ranges, in the order in which they were asked for.
+/// FIFO locks on byte ranges.
 ///
-/// Readers share a range and writers do not. Whoever comes waits for all that came before and are
-/// in the way, whether they have got their range yet or wait too, so that no stream of readers
-/// keeps a writer out. Those who are in nobody's way pay for one mutex.
+/// Readers share a range, writers do not. A request waits for every earlier conflicting one,
+/// granted or queued, so readers cannot starve a writer. Without a conflict it costs one mutex.
 ///
-/// A thread must not ask for a range while it holds one: it could come to wait for itself.
+/// A thread must not request a range while it holds one: it could deadlock with itself.
 #[derive(Debug, Default)]
 pub struct RangeLock {
     queue: Mutex<Queue>,
-    /// Somebody has left the queue.
+    /// Signalled when a claim leaves the queue.
     left: Condvar,
 }
 
-/// A range that is held until this is dropped.
+/// A locked range, unlocked on drop.
 #[derive(Debug)]
 #[must_use = "the range is free as soon as this is dropped"]
 pub struct Guard<'a> {
@@ -31,7 +30,7 @@ pub struct Guard<'a> {
 #[derive(Debug, Default)]
 struct Queue {
     next: u64,
-    /// Those who hold a range and those who wait for one, by their tickets
+    /// Granted and queued claims, in the order of their tickets
     claims: Vec<Claim>,
     waiting: usize,
 }
@@ -43,15 +42,15 @@ struct Claim {
     is_exclusive: bool,
 }
 
-/// The locks of the storages that volumes of this process are on.
+/// The range locks of all storages that have volumes in this process.
 ///
-/// It is global because it has to be: two volumes over one file take turns even if the file was opened
-/// twice. The mutex is held for a look-up and never during I/O; the front page says what that means
-/// for a program that forks.
+/// The table is global because two volumes over one file must be serialised even if the file was
+/// opened twice. The mutex is held for a lookup and never during I/O. The crate's front page
+/// documents the consequence for programs that fork.
 static LOCKS: Mutex<BTreeMap<StorageId, Weak<RangeLock>>> = Mutex::new(BTreeMap::new());
 
 impl RangeLock {
-    /// The one lock that this process has for a storage.
+    /// The lock of a storage, one for the whole process.
     pub fn of(storage: StorageId) -> Arc<Self> {
         let mut locks = LOCKS.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(lock) = locks.get(&storage).and_then(Weak::upgrade) {
@@ -63,12 +62,12 @@ impl RangeLock {
         lock
     }
 
-    /// Waits until nobody writes there.
+    /// Waits until the range has no writer.
     pub fn shared(&self, range: Range<u64>) -> Guard<'_> {
         self.lock(range, false)
     }
 
-    /// Waits until nobody else is there.
+    /// Waits until the range has no other user.
     pub fn exclusive(&self, range: Range<u64>) -> Guard<'_> {
         self.lock(range, true)
     }
@@ -86,7 +85,7 @@ impl RangeLock {
         Guard { lock: self, ticket }
     }
 
-    /// Poison says that a thread panicked with the mutex; nothing here leaves the queue half done.
+    /// Ignores poison: no critical section leaves the queue half updated.
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! The map of a volume that is in the segments of a LUKS header.
+//! The map of a volume that consists of the segments of a LUKS header.
 
 use std::io;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ impl SegmentMap {
         let Segment { offset, len, iv_tweak, sector_size, encryption, key } = segment;
         let start = self.len;
         self.len = start.checked_add(len).ok_or_else(|| {
-            let text = format!("segment {index} takes the volume beyond 2^64 bytes");
+            let text = format!("segment {index} makes the volume longer than 2^64 bytes");
             Error::new(ErrorKind::InvalidInput, text)
         })?;
         let is_it = |it: &Crypt| {

@@ -1,4 +1,4 @@
-//! What is copied from, or to.
+//! The source or the target of a copy.
 
 use std::io;
 use std::ops::Range;
@@ -10,11 +10,11 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::storage::Storage;
 use crate::storage::transfer::{length, put};
 
-/// One side of a [copy](super::CopyOptions): bytes as they are, or what is in an unlocked image.
+/// One side of a [copy](super::CopyOptions): raw bytes, or the contents of an unlocked image.
 #[derive(Clone, Copy, Debug)]
 pub struct Side<'a> {
     data: Data<'a>,
-    /// Length in bytes, whole sectors of 512
+    /// Length in bytes, a multiple of 512
     len: u64,
     path: Option<&'a Path>,
 }
@@ -23,7 +23,7 @@ pub struct Side<'a> {
 enum Data<'a> {
     Raw {
         storage: &'a dyn Storage,
-        /// What is missing of the last sector is zeros.
+        /// Length of the storage. The last sector is padded with zeros.
         stored: u64,
     },
     Volume(&'a Volume),
@@ -35,7 +35,7 @@ impl<'a> Side<'a> {
         let stored = length(storage)?;
         let len = stored.checked_next_multiple_of(SectorCipher::SECTOR_SIZE as u64);
         let len = len.ok_or_else(|| {
-            let text = format!("{stored} bytes are more than there can be sectors for");
+            let text = format!("{stored} bytes: too many to round up to whole sectors");
             Error::new(ErrorKind::InvalidInput, text)
         });
         let path = storage.name();
@@ -43,17 +43,17 @@ impl<'a> Side<'a> {
         Ok(Self { data: Data::Raw { storage, stored }, len, path })
     }
 
-    /// What is in an unlocked image.
+    /// The contents of an unlocked image.
     pub fn volume(volume: &'a Volume) -> Self {
         Self { data: Data::Volume(volume), len: volume.len(), path: volume.map.storage().name() }
     }
 
-    /// Length in bytes, whole sectors of 512.
+    /// Length in bytes, a multiple of 512.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether there is not a single byte.
+    /// Whether the length is 0.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -62,8 +62,8 @@ impl<'a> Side<'a> {
         matches!(self.data, Data::Raw { .. })
     }
 
-    /// The next range from `at` on that may hold anything but zeros: empty, at `end`, if there is none
-    /// before that.
+    /// The next range from `at` on that may hold nonzero bytes. Empty, at `end`, if there is none
+    /// before `end`.
     pub(super) fn data(&self, at: u64, end: u64) -> Result<Range<u64>> {
         let (storage, stored) = match self.data {
             Data::Raw { storage, stored } => (storage, stored),
@@ -73,7 +73,7 @@ impl<'a> Side<'a> {
             }
         };
         let next = storage.next_data(at).and_then(|data| match data {
-            // Behind its end a file looks like a hole.
+            // Beyond its end a file looks like a hole.
             None if storage.len()? < stored => Err(io::ErrorKind::UnexpectedEof.into()),
             data => Ok(data.filter(|data| data.start < end)),
         });
@@ -95,7 +95,7 @@ impl<'a> Side<'a> {
                 let (there, missing) = buf.split_at_mut(there.min(buf.len()));
                 missing.fill(0);
                 if there.is_empty() {
-                    // It is behind the end, where a storage may refuse even that.
+                    // The range is beyond the end, where a storage may refuse even zeros.
                     return Ok(());
                 }
                 let len = there.len() as u64;
@@ -105,7 +105,7 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// Writes `buf`, which holds anything afterwards.
+    /// Writes `buf`, whose contents are unspecified afterwards.
     pub(super) fn write(&self, buf: &mut [u8], at: u64) -> Result<()> {
         let len = buf.len();
         match self.data {
@@ -132,7 +132,7 @@ impl<'a> Side<'a> {
         }
     }
 
-    /// The error, with the file's name.
+    /// Adds the file's name to an error.
     pub(super) fn named(&self, error: Error) -> Error {
         error.with_name(self.path)
     }

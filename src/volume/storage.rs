@@ -11,7 +11,7 @@ use super::Volume;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{Identity, Lease, Sharing, Storage};
 
-/// A volume is itself a storage, for whatever takes one.
+/// A volume is itself a storage.
 impl Storage for Volume {
     fn len(&self) -> io::Result<u64> {
         Ok(self.len)
@@ -25,7 +25,8 @@ impl Storage for Volume {
         Self::write_all_at(self, buf, offset).map_err(into_io)
     }
 
-    /// Holes are those of the volume's map. An encrypted hole of the file decrypts to noise.
+    /// Reports the holes of the volume's map. An encrypted hole of the file decrypts to noise, so
+    /// it is data.
     fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
         Self::next_data(self, offset).map_err(into_io)
     }
