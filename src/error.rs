@@ -1,4 +1,4 @@
-//! One error type: a small, stable kind, its context as data, and one line for a person.
+//! The crate's error type: a stable kind, context as data, and a message for people.
 
 mod kind;
 
@@ -14,15 +14,15 @@ pub use self::kind::{ErrorKind, Operation};
 /// The result of every fallible operation of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A failure: its kind, where it happened, and one line that says so.
+/// A failure: its kind, its context, and a message of one line.
 ///
-/// Decide by [`kind`](Self::kind), and by the context where the kind is not enough:
+/// Decide by [`kind`](Self::kind) and, where the kind is not enough, by the context:
 /// [`operation`](Self::operation), [`path`](Self::path), [`offset`](Self::offset),
 /// [`keyslot`](Self::keyslot), [`raw_os_error`](Self::raw_os_error) and [`reason`](Self::reason).
 /// Messages and hints are for people and may change in any release.
 ///
-/// [`fmt::Display`] prints the path (if the error has one) and the message, never the
-/// [source](StdError::source). No error ever contains a secret.
+/// [`fmt::Display`] prints the path, if there is one, and the message, but not the
+/// [source](StdError::source). No error contains a secret.
 #[derive(Clone)]
 pub struct Error(Box<Inner>);
 
@@ -45,7 +45,7 @@ impl Error {
         self.0.kind
     }
 
-    /// The message alone, without the path.
+    /// The message without the path.
     pub fn message(&self) -> &str {
         &self.0.message
     }
@@ -55,8 +55,7 @@ impl Error {
         self.0.path.as_deref()
     }
 
-    /// Advice for a person: what to do about the error. It never says more of the failure than
-    /// the kind and the context do.
+    /// Advice on what to do about the error. It adds no facts to those of the kind and the context.
     pub fn hint(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }
@@ -66,7 +65,7 @@ impl Error {
         self.0.operation
     }
 
-    /// The first byte of the access that failed, counted from the start of the storage.
+    /// Offset of the failed access in bytes, from the start of the storage.
     pub fn offset(&self) -> Option<u64> {
         self.0.offset
     }
@@ -89,14 +88,14 @@ impl Error {
         None
     }
 
-    /// The reason of type `T`, for errors that have one: a
-    /// [`Conflict`](crate::storage::sharing::Conflict) of a refused lock, for example.
+    /// The reason of type `T`, if the error has one. A refused lock has a
+    /// [`Conflict`](crate::storage::sharing::Conflict), for example.
     pub fn reason<T: Any + StdError>(&self) -> Option<&T> {
         let reason = self.0.reasons.iter().find_map(|reason| reason.downcast_ref());
         reason.or_else(|| self.source()?.downcast_ref())
     }
 
-    /// Creates an error, for [`Storage`](crate::storage::Storage) implementations and other
+    /// Creates an error. For [`Storage`](crate::storage::Storage) implementations and other
     /// callers.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner {
@@ -112,25 +111,25 @@ impl Error {
         }))
     }
 
-    /// Creates an error of the operating system, of the kind that `source` has. `what` completes
+    /// Creates an error of the operating system, whose kind follows from `source`. `what` completes
     /// "cannot ...".
     pub fn io(what: impl fmt::Display, source: io::Error) -> Self {
         let kind = ErrorKind::of_system(&source);
         Self::new(kind, format!("cannot {what}")).with_source(source)
     }
 
-    /// The same of a known operation on `object`: "cannot read the length".
+    /// Creates an error of an operation on `object`: "cannot read the length".
     pub fn failed(operation: Operation, object: impl fmt::Display, source: io::Error) -> Self {
         Self::io(format_args!("{} {object}", operation.name()), source).with_operation(operation)
     }
 
-    /// The same of an access to `len` bytes at `offset`: "cannot read 512 bytes at byte 0".
+    /// Creates an error of an access to `len` bytes at `offset`: "cannot read 512 bytes at byte 0".
     pub fn failed_at(operation: Operation, len: u64, offset: u64, source: io::Error) -> Self {
         let object = format_args!("{len} bytes at byte {offset}");
         Self::failed(operation, object, source).with_offset(offset)
     }
 
-    /// The error with another message.
+    /// Replaces the message.
     #[cfg(feature = "qemu")]
     #[must_use]
     pub(crate) fn with_message(mut self, message: impl Into<String>) -> Self {
@@ -138,44 +137,43 @@ impl Error {
         self
     }
 
-    /// The error with the path it is about. A path that it has already stays.
+    /// Sets the path, unless the error already has one.
     #[must_use]
     pub fn with_path(mut self, path: impl Into<PathBuf>) -> Self {
         self.0.path.get_or_insert_with(|| path.into());
         self
     }
 
-    /// The error with the operation that failed. One that it has already stays.
+    /// Sets the operation, unless the error already has one.
     #[must_use]
     pub fn with_operation(mut self, operation: Operation) -> Self {
         self.0.operation.get_or_insert(operation);
         self
     }
 
-    /// The error with the first byte of the access that failed. An offset that it has already
-    /// stays.
+    /// Sets the offset of the failed access, unless the error already has one.
     #[must_use]
     pub fn with_offset(mut self, offset: u64) -> Self {
         self.0.offset.get_or_insert(offset);
         self
     }
 
-    /// The error with the keyslot it is about. One that it has already stays.
+    /// Sets the keyslot, unless the error already has one.
     #[must_use]
     pub fn with_keyslot(mut self, keyslot: usize) -> Self {
         self.0.keyslot.get_or_insert(keyslot);
         self
     }
 
-    /// The error with a reason that [`reason`](Self::reason) returns: one of each type.
+    /// Adds a reason for [`reason`](Self::reason) to return, at most one of each type.
     #[must_use]
     pub fn with_reason(mut self, reason: impl StdError + Send + Sync + 'static) -> Self {
         self.0.reasons.push(Arc::new(reason));
         self
     }
 
-    /// The same error with a name for what it is about, if there is one: that of a
-    /// [`Storage`](crate::storage::Storage), say. A path that the error has already stays.
+    /// Sets the path to `name`, such as that of a [`Storage`](crate::storage::Storage), if there is
+    /// one and the error has no path yet.
     #[must_use]
     pub(crate) fn with_name(self, name: Option<&Path>) -> Self {
         match name {
@@ -184,21 +182,21 @@ impl Error {
         }
     }
 
-    /// The error with advice. Earlier advice is replaced.
+    /// Sets the hint, replacing an earlier one.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
-    /// The error with its cause.
+    /// Sets the [source](StdError::source).
     #[must_use]
     pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.0.source = Some(Arc::new(source));
         self
     }
 
-    /// The same error with `more` added to its message.
+    /// Appends `more` to the message.
     #[must_use]
     pub(crate) fn and(mut self, more: impl fmt::Display) -> Self {
         self.0.message = format!("{}; {more}", self.0.message);

@@ -1,5 +1,5 @@
-//! LUKS disk images in user space: keyslots read, checked, added, erased and replaced, and the data
-//! behind them read and written. No root, no device-mapper, no loop device.
+//! LUKS disk images in user space: read, check, add, erase and replace keyslots, and read and write
+//! the data they protect. Needs no root, no device-mapper and no loop device.
 //!
 //! # Which API do you want
 //!
@@ -10,8 +10,8 @@
 //! | open an image that is not a local file | [`OpenOptions::open_storage`] over your [`storage::Storage`] |
 //! | add, erase or replace keyslots | [`Image::plan`], then [`Image::amend`] |
 //! | read and write the data | [`Image::unlock`], then [`Image::volume`] and [`Volume`] |
-//! | open it with a volume key that you keep | [`Image::unlock_with_key`] |
-//! | make an image | [`CreateOptions`] |
+//! | unlock with a volume key that you keep | [`Image::unlock_with_key`] |
+//! | create an image | [`CreateOptions`] |
 //! | copy and convert | [`volume::CopyOptions`] |
 //! | save and restore a header | [`header::Backup`], [`Restoration`] |
 //! | parse a header alone | [`header::Header::read`] |
@@ -19,8 +19,8 @@
 //!
 //! # Changing keyslots
 //!
-//! An image is amended in two steps. A [plan](Image::plan) says what would change and can be shown;
-//! the [commit](Image::amend) writes it in an order that leaves an image that opens, wherever it is
+//! An image is amended in two steps. A [plan](Image::plan) describes the change and can be printed.
+//! The [commit](Image::amend) writes it in an order that leaves an image that opens, wherever it is
 //! interrupted.
 //!
 //! ```
@@ -34,7 +34,7 @@
 //! # std::fs::copy("testdata/luks1_qemu.img", &path).expect("a copy");
 //! let (old, new) = (Passphrase::new(b"hunter0")?, Passphrase::new(b"hunter1")?);
 //!
-//! // Locked against all other programs from here on, QEMU and cryptsetup included.
+//! Locked against all other programs from here on, including QEMU and cryptsetup.
 //! let mut image = OpenOptions::new().sharing(Sharing::Amend).open(&path)?;
 //! let unlocked = image.unlock(&old)?;
 //! let replace = Change::replace(&old, &new, Cost::Iterations(1000));
@@ -59,7 +59,7 @@
 //! # let directory = tempfile::tempdir().expect("a directory");
 //! # let path = directory.path().join("image.luks");
 //! # std::fs::copy("testdata/luks1_qemu.img", &path).expect("a copy");
-//! // The disk of a virtual machine: others may read the image, and no other program may write it.
+//! The disk of a virtual machine: others may read the image, but none may write it.
 //! let image = OpenOptions::new().sharing(Sharing::WriteAlone).open(&path)?;
 //! let unlocked = image.unlock(&Passphrase::new(b"hunter0")?)?;
 //! let volume = image.volume(&unlocked)?;
@@ -71,44 +71,45 @@
 //!
 //! # Features and systems
 //!
-//! | feature | is | systems |
+//! | feature | contents | systems |
 //! |---|---|---|
 //! | none | headers, crypto, [`Volume`] and amendments over your own storage | any with std: Linux, macOS, FreeBSD, Windows, 32 and 64 bits |
 //! | `file` | files and block devices, their locks, new files | Linux |
 //! | `qemu` | QEMU's option strings, image specifications and secret objects | any |
 //! | `cli` (default) | the command, with both | Linux |
 //!
-//! Use `default-features = false` in a library. The oldest compiler is Rust 1.89; raising that is a
-//! minor version. No feature of a dependency is needed that changes it for other users.
+//! Use `default-features = false` in a library. The minimum supported Rust version is 1.89; raising
+//! it is a minor version change. The crate enables no feature of a dependency that changes its
+//! behaviour for other crates.
 //!
 //! # Blocking and threads
 //!
-//! Every call blocks. Unlocking takes as long as the keyslot's KDF, often seconds: in an
-//! asynchronous program, call it on a thread for blocking work. Reads and writes of a [`Volume`] take
-//! `&self` and any number of threads may make them. A KDF, a search over keyslots and a copy start
-//! threads of their own, up to one for each CPU, which end before the call returns; none are kept, and
-//! rayon's global pool is not used.
+//! Every call blocks. Unlocking takes as long as the keyslot's KDF, often seconds, so an
+//! asynchronous program should call it on a thread for blocking work. Reads and writes of a
+//! [`Volume`] take `&self`, and any number of threads may make them. A KDF, a search over keyslots
+//! and a copy start their own threads, up to one for each CPU. These end before the call returns,
+//! and rayon's global pool is not used.
 //!
 //! # Fork
 //!
-//! A child shares the open file descriptions of its parent and therefore their locks: the image stays
-//! locked until both have closed it. The one thing that is global in the process is a table of
-//! the storages that volumes are on. It must be: volumes over one file take turns however often the file
-//! was opened. Its mutex is held while [`Image::volume`] looks a storage up, and never during I/O. A
-//! program that forks while another thread is in that call must not open a volume in the
-//! child before `exec`.
+//! A child shares the open file descriptions of its parent and therefore their locks: the image
+//! stays locked until both have closed it. The only global state in the process is a table of the
+//! storages that have volumes. It is needed because volumes over one file must be serialised,
+//! however often the file was opened. Its mutex is held while [`Image::volume`] looks up a storage,
+//! and never during I/O. If a program forks while another thread is in that call, the child must
+//! not open a volume before `exec`.
 //!
 //! # Memory
 //!
-//! Passphrases, derived keys and volume keys are in pages of their own, locked and left out of core
-//! dumps where the system allows, and wiped when dropped ([`secret::SecretBytes`]). An [`Unlocked`] holds
-//! the volume key for as long as it lives, and a [`Volume`] its round keys. An image that is open to be
-//! amended keeps no passphrase, only keyed digests of those that were tried. Round keys and the
-//! memory of Argon2 are ordinary memory, wiped after use, so a program should turn off its core dumps.
+//! Passphrases, derived keys and volume keys are in pages of their own, locked and excluded from
+//! core dumps where the system allows, and wiped when dropped ([`secret::SecretBytes`]). An
+//! [`Unlocked`] holds the volume key for as long as it lives, and a [`Volume`] holds its round
+//! keys. An image opened for amendment keeps keyed digests of the passphrases tried, but no
+//! passphrase. Round keys and the memory of Argon2 are ordinary memory that is wiped after use, so
+//! a program should disable its core dumps.
 //!
-//! A header is hostile input: its numbers are bounded before memory is allocated, and [`Limits`] bound
-//! the time and memory of its KDFs: by default two minutes
-//! on a PC of 2025, and 4 GiB.
+//! A header is hostile input. Its numbers are bounded before memory is allocated, and [`Limits`]
+//! bound the time and memory of its KDFs: by default two minutes on a PC of 2025, and 4 GiB.
 
 #[cfg(all(feature = "file", not(target_os = "linux")))]
 compile_error!("the feature `file` is for Linux: build with default-features = false");

@@ -166,8 +166,8 @@ fn secrets_that_cannot_be_had() {
     let scene = Scene::new();
     let add = |source: &'static str| ["add", "--secret", source, "--new-secret", "env:NEW", "IMG"];
     for (source, part) in [
-        ("xyzzy-zero", "hint: it is one of prompt, file:PATH"),
-        ("pass:xyzzy-zero", "hint: it is one of prompt, file:PATH"),
+        ("xyzzy-zero", "hint: use one of prompt, file:PATH"),
+        ("pass:xyzzy-zero", "hint: use one of prompt, file:PATH"),
         ("file:/nonexistent/key", "/nonexistent/key"),
         ("file:/", "Is a directory"),
         ("file:", "no path after 'file:'"),

@@ -213,7 +213,7 @@ fn a_part_that_is_not_there_is_refused() {
     plain.refused(
         &["info", "--partition", "1", "IMG"],
         1,
-        &["no partition table to find partition 1 in"],
+        &["partition 1 does not exist: no partition table"],
     );
 }
 
@@ -244,7 +244,7 @@ fn the_copy_of_a_damaged_table_serves() {
     scene.refused(
         &["check", "--partition", "2", "IMG"],
         4,
-        &["the GPT is damaged: the checksum of its header at byte 512 is wrong"],
+        &["the GPT is damaged: wrong checksum of the header at byte 512"],
     );
 }
 

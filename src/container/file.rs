@@ -11,19 +11,19 @@ use crate::storage::{Access, FileStorage, Sharing, Storage};
 /// The files that were opened.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Files {
-    /// The one that is, or has, the image
+    /// The file that is the image, or contains it
     image: Option<Arc<FileStorage>>,
-    /// The one with the header, if that is detached
+    /// The file with a detached header
     header: Option<Arc<FileStorage>>,
 }
 
 impl Container {
-    /// An image in a file or a part of it, held with `claim` until the container is dropped.
+    /// Opens an image in a file or a part of one, held with `claim` until the container is dropped.
     pub fn open(path: &Path, part: &Part, access: Access, claim: Claim) -> Result<Self> {
         Self::open_file(path, part, access, claim).map(|(container, _)| container)
     }
 
-    /// The same, and the file.
+    /// Like [`open`](Self::open), but also returns the file.
     pub(super) fn open_file(
         path: &Path,
         part: &Part,
@@ -38,8 +38,8 @@ impl Container {
         Ok((Self { is_read_only, files, ..container }, file))
     }
 
-    /// An image whose header is in another file. Both are held until the container is dropped: an
-    /// amendment excludes everybody from both, and whoever reads or writes the payload excludes
+    /// Opens an image whose header is in another file. Both files are held until the container is
+    /// dropped. An amendment locks both exclusively, and reading or writing the payload excludes
     /// amendments of the header.
     pub fn open_detached(
         (header, header_part): (&Path, &Part),
@@ -59,7 +59,7 @@ impl Container {
             return Err(Error::new(ErrorKind::InvalidInput, text).with_path(path));
         }
         let payload = match Self::open(path, part, access, claim) {
-            // Keyslots are changed in the header alone.
+            // Only the header is changed when keyslots are.
             Err(error)
                 if claim.sharing == Sharing::Amend
                     && error.kind() == ErrorKind::PermissionDenied =>
@@ -73,12 +73,12 @@ impl Container {
         Ok(Self { header, is_detached: true, files, ..payload })
     }
 
-    /// The file with the header, if that is detached.
+    /// The file with the header, if it is detached.
     pub fn header_file(&self) -> Option<&Arc<FileStorage>> {
         self.files.header.as_ref()
     }
 
-    /// The file that was opened as the image.
+    /// The file opened as the image.
     pub fn file(&self) -> Option<&Arc<FileStorage>> {
         self.files.image.as_ref()
     }

@@ -1,7 +1,7 @@
-//! Where the bytes of an image are: a file, a range or a partition of one, or two files.
+//! Location of an image's bytes: a file, a range or partition of one, or two files.
 //!
-//! A `Container` says which storage has the header and which has the payload, and what is locked.
-//! Everything above works on these storages and does not ask how they came about.
+//! A `Container` names the storage with the header, the storage with the payload, and the locks.
+//! Everything above works on these storages and does not depend on their kind.
 
 #[cfg(feature = "file")]
 mod file;
@@ -27,25 +27,25 @@ use crate::error::{Error, Result};
 use crate::header::Header;
 use crate::storage::{Lease, Sharing, Storage};
 
-/// Where an image's header is, and where its payload. They are the same storage unless the header
-/// is detached.
+/// Location of an image's header and payload. Both are in one storage unless the header is
+/// detached.
 #[derive(Clone, Debug)]
 pub(crate) struct Container {
     header: Arc<dyn Storage>,
     payload: Arc<dyn Storage>,
     is_detached: bool,
-    /// Whether the payload was opened for reading alone
+    /// Whether the payload was opened read-only
     is_read_only: bool,
     #[cfg(feature = "file")]
     files: file::Files,
-    /// The name for errors, if it is not that of the header's storage
+    /// Name for errors, if it differs from that of the header's storage
     name: Option<PathBuf>,
-    /// Offset and length of the image in the file, if it is a part of it
+    /// Offset and length of the image in the file, if it is a part of one
     part: Option<(u64, Option<u64>)>,
 }
 
 impl Container {
-    /// An image on one storage, which the caller keeps others from.
+    /// An image on one storage. The caller must exclude other users of it.
     pub fn storage(storage: Arc<dyn Storage>) -> Self {
         let (header, payload) = (Arc::clone(&storage), storage);
         Self {
@@ -60,29 +60,29 @@ impl Container {
         }
     }
 
-    /// An image in a part of this one, if `part` names one.
+    /// Restricts an image to the part that `part` names, if it names one.
     pub fn part_of(whole: Arc<dyn Storage>, part: &Part) -> Result<Self> {
         let Some(window) = part.of(&whole)? else { return Ok(Self::storage(whole)) };
         let part = Some((window.offset(), window.fixed_len()));
         Ok(Self { part, ..Self::storage(Arc::new(window)) })
     }
 
-    /// An image whose header is on another storage than its `payload`.
+    /// Combines a detached header with the container of its `payload`.
     pub fn detached(header: Arc<dyn Storage>, payload: Self) -> Self {
         Self { header, is_detached: true, ..payload }
     }
 
-    /// The same with another name for errors, if there is one.
+    /// Replaces the name for errors, if `name` is given.
     pub fn with_name(self, name: Option<PathBuf>) -> Self {
         Self { name: name.or(self.name), ..self }
     }
 
-    /// Reads the header. What the storage holds in place of one is in the error.
+    /// Reads the header. If there is none, the error says what the storage contains.
     pub fn read_header(&self) -> Result<Header> {
         self.read_header_by(Header::read)
     }
 
-    /// Reads the header of an image that is to be repaired: one whose magic is erased, too.
+    /// Reads the header of an image to be repaired, whose magic may be erased.
     pub fn read_header_to_repair(&self) -> Result<Header> {
         self.read_header_by(Header::read_to_repair)
     }
@@ -92,7 +92,7 @@ impl Container {
         read(storage).map_err(|error| self.named(explain(error, storage)))
     }
 
-    /// The storage with the header and the areas of its keyslots.
+    /// The storage with the header and the keyslot areas.
     pub fn header(&self) -> &Arc<dyn Storage> {
         &self.header
     }
@@ -107,13 +107,13 @@ impl Container {
         self.is_detached
     }
 
-    /// Offset and length in bytes of the part of the file that the image is. `None` if it is all of
-    /// the file; a length of `None` is to the end of the file.
+    /// Offset and length in bytes of the image within its file. `None` if it is the whole file; a
+    /// length of `None` extends to the end of the file.
     pub fn part(&self) -> Option<(u64, Option<u64>)> {
         self.part
     }
 
-    /// Whether the payload was opened for reading alone.
+    /// Whether the payload was opened read-only.
     pub fn is_read_only(&self) -> bool {
         self.is_read_only
     }
@@ -129,7 +129,7 @@ impl Container {
         Ok(lease.and(Arc::clone(&self.payload).lease(sharing, wait)?))
     }
 
-    /// The error with the name of the header's storage, if it has one and the error has none.
+    /// Adds the name of the header's storage to an error that has no name.
     pub fn named(&self, error: Error) -> Error {
         error.with_name(self.name.as_deref().or(self.header.name()))
     }

@@ -1,17 +1,17 @@
-//! What a storage begins with if it is not a LUKS header: one table of magics.
+//! Identifies the contents of a storage that is not LUKS, from one table of magics.
 
 use super::partition::{Partition, PartitionTable};
 use crate::error::{Error, ErrorKind};
 use crate::storage::{Storage, read};
 
-/// A kind of contents that bytes at an offset tell.
+/// A kind of contents, identified by bytes at an offset.
 #[derive(Debug)]
 pub(crate) struct Magic {
     offset: usize,
     bytes: &'static [u8],
     /// Completes "the image ..."
     what: &'static str,
-    /// QEMU's name of the format, if it is an image format
+    /// QEMU's name for the format, if it is an image format
     format: Option<&'static str>,
     hint: Option<&'static str>,
 }
@@ -41,7 +41,7 @@ const fn image(
     Magic { offset, bytes, what, format: Some(name), hint: CONVERT }
 }
 
-/// The longer magics first, and those at the start before those further on.
+/// Longer magics come first, and magics at the start before those at greater offsets.
 const MAGICS: &[Magic] = &[
     compressed(b"\xfd7zXZ\0", "is compressed with xz"),
     compressed(b"\x28\xb5\x2f\xfd", "is compressed with zstd"),
@@ -87,10 +87,10 @@ const MAGICS: &[Magic] = &[
     file_system(0x1_0040, b"_BHRfS_M", "is a btrfs file system"),
 ];
 
-/// Bytes from the start that any magic is in
+/// Length of the prefix that contains every magic
 const PROBED: u64 = 0x1_0048;
 
-/// The magic that a storage has.
+/// The first magic that the storage contains.
 fn find(storage: &dyn Storage) -> Option<&'static Magic> {
     let len = storage.len().ok()?.min(PROBED);
     let start = read(storage, 0, usize::try_from(len).ok()?).ok()?;
@@ -98,18 +98,19 @@ fn find(storage: &dyn Storage) -> Option<&'static Magic> {
     MAGICS.iter().find(|magic| rest(magic).is_some_and(|it| it.starts_with(magic.bytes)))
 }
 
-/// QEMU's name of the format that a file is in, if it is an image format other than raw and LUKS.
+/// QEMU's name for the format of a file, if it is an image format other than raw and LUKS.
 pub fn image_format(storage: &dyn Storage) -> Option<&'static str> {
     find(storage)?.format
 }
 
-/// Whether a LUKS header begins at this byte.
+/// Whether a LUKS header begins at byte `offset`.
 pub fn is_luks_at(storage: &dyn Storage, offset: u64) -> bool {
     let mut magic = [0; 6];
     storage.read_exact_at(&mut magic, offset).is_ok() && magic == *b"LUKS\xba\xbe"
 }
 
-/// `error` with what the storage holds in place of a LUKS header, if that is known.
+/// Adds to `error` the kind of contents that the storage has instead of a LUKS header, if it is
+/// known.
 pub(crate) fn explain(error: Error, storage: &dyn Storage) -> Error {
     if error.kind() != ErrorKind::NotLuks {
         return error;
@@ -118,7 +119,7 @@ pub(crate) fn explain(error: Error, storage: &dyn Storage) -> Error {
     let is_luks = |it: &&Partition| is_luks_at(storage, it.offset);
     let partitions = table.as_ref().ok().and_then(Option::as_ref).map(|it| &it.partitions[..]);
     let luks: Vec<_> = partitions.unwrap_or_default().iter().filter(is_luks).collect();
-    // Sectors that no partition is in may still have the magic of an earlier use of the disk.
+    // Sectors outside all partitions may still have the magic of an earlier use of the disk.
     if luks.is_empty()
         && let Some(Magic { what, hint, .. }) = find(storage)
     {

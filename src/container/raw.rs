@@ -1,4 +1,4 @@
-//! Data without a header: a raw image.
+//! Raw images: data without a header.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use crate::error::Result;
 use crate::storage::sharing::Claim;
 use crate::storage::{Access, FileStorage, Storage};
 
-/// A file, or a part of one, without a header of its own. The file is locked until this is dropped.
+/// A file or a part of one, without a header of its own. The file is locked until this is dropped.
 ///
-/// [`OpenOptions::open_raw`](crate::OpenOptions::open_raw) opens one.
+/// Opened by [`OpenOptions::open_raw`](crate::OpenOptions::open_raw).
 #[derive(Debug)]
 pub struct RawImage {
     file: Arc<FileStorage>,

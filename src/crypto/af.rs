@@ -1,5 +1,5 @@
-//! The anti-forensic splitter (LUKS1 on-disk format, section 2.4): a key becomes `stripes` times
-//! as many bytes, of which every one is needed to get it back.
+//! The anti-forensic splitter (LUKS1 on-disk format, section 2.4). It expands a key to `stripes`
+//! times its size, all of which is needed to recover the key.
 
 use digest::Digest;
 use zeroize::{Zeroize, Zeroizing};
@@ -9,12 +9,12 @@ use super::hash::with_digest;
 use super::mode::xor;
 use crate::{Error, ErrorKind, Result};
 
-/// Stripes of every keyslot that QEMU and cryptsetup make and open.
+/// Number of stripes in every keyslot that QEMU and cryptsetup make and accept.
 pub const STRIPES: u32 = 4000;
 
-/// Splits `key` into `stripes` stripes of its length, one after the other.
+/// Splits `key` into `stripes` consecutive stripes of its length.
 ///
-/// `random` fills the buffer it is given with random bytes that an attacker cannot know.
+/// `random` must fill its buffer with random bytes that an attacker cannot know.
 pub fn split(
     hash: HashAlg,
     key: &[u8],
@@ -35,13 +35,14 @@ pub fn split(
     Ok(material)
 }
 
-/// Merges the `stripes` stripes at the start of `material` into the key of `key_size` bytes.
+/// Merges the `stripes` stripes at the start of `material` into a key of `key_size` bytes.
 ///
 /// # Panics
 ///
 /// If `material` is shorter than `key_size` times `stripes` bytes.
 pub fn merge(hash: HashAlg, material: &[u8], key_size: usize, stripes: u32) -> Zeroizing<Vec<u8>> {
-    // An overflow is longer than any material, and so panics like one that is too short.
+    // On overflow the length exceeds any material, so this panics as for material that is too
+    // short.
     let material = &material[..key_size.saturating_mul(stripes as usize)];
     let (noise, last) = material.split_at(material.len().saturating_sub(key_size));
     let mut key = diffused(hash, noise, key_size);
@@ -49,7 +50,7 @@ pub fn merge(hash: HashAlg, material: &[u8], key_size: usize, stripes: u32) -> Z
     key
 }
 
-/// All stripes but the last, folded into one.
+/// Folds all stripes but the last into one.
 fn diffused(hash: HashAlg, noise: &[u8], key_size: usize) -> Zeroizing<Vec<u8>> {
     let mut folded = Zeroizing::new(vec![0; key_size]);
     if key_size > 0 {
@@ -63,8 +64,8 @@ fn diffused(hash: HashAlg, noise: &[u8], key_size: usize) -> Zeroizing<Vec<u8>> 
     folded
 }
 
-/// Replaces each digest-sized piece of `block` by the digest of its number and itself. The last
-/// piece may be short, and takes as much of the digest as it has room for.
+/// Replaces each digest-sized piece of `block` by the digest of its number and contents. A short
+/// last piece gets a truncated digest.
 fn diffuse<D: Digest>(block: &mut [u8]) {
     for (index, piece) in (0_u32..).zip(block.chunks_mut(<D as Digest>::output_size())) {
         let mut digest =
@@ -80,7 +81,7 @@ mod tests {
 
     use super::*;
 
-    /// Not random, but different in every byte's neighbourhood.
+    /// Not random, but different around every byte.
     fn fill(buf: &mut [u8]) {
         for (index, byte) in (0_u32..).zip(buf) {
             *byte = (index.wrapping_mul(0x9e37_79b1) >> 24).to_le_bytes()[0];
@@ -109,7 +110,7 @@ mod tests {
         }
     }
 
-    /// Against a Python program over hashlib, written from the text of the specification.
+    /// From a Python program over hashlib, written from the specification.
     #[test]
     fn merges_are_those_of_another_implementation() {
         for (hash, size, head, tail) in [

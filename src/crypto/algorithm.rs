@@ -1,4 +1,4 @@
-//! The block ciphers and the modes of operation that a header can name.
+//! Block ciphers and modes of operation that a header can name.
 
 use crate::{Error, ErrorKind, Result};
 
@@ -8,9 +8,9 @@ use crate::{Error, ErrorKind, Result};
 pub enum Cipher {
     /// AES (FIPS 197).
     Aes,
-    /// Camellia (RFC 3713). cryptsetup takes it, QEMU does not.
+    /// Camellia (RFC 3713). Supported by cryptsetup, not by QEMU.
     Camellia,
-    /// CAST-128 (RFC 2144), whose blocks are 8 bytes, with keys of 128 bits alone.
+    /// CAST-128 (RFC 2144), with blocks of 8 bytes and keys of 128 bits only.
     Cast5,
     /// Serpent, in the byte order of its submission to NIST.
     Serpent,
@@ -19,11 +19,11 @@ pub enum Cipher {
 }
 
 impl Cipher {
-    /// All of them, by name.
+    /// All ciphers, by name.
     pub const ALL: &[Self] =
         &[Self::Aes, Self::Camellia, Self::Cast5, Self::Serpent, Self::Twofish];
 
-    /// The name in a header's `cipher-name`.
+    /// Name in a header's `cipher-name`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Aes => "aes",
@@ -34,7 +34,7 @@ impl Cipher {
         }
     }
 
-    /// Length of a block in bytes.
+    /// Block size in bytes.
     pub fn block_size(self) -> usize {
         match self {
             Self::Cast5 => 8,
@@ -42,7 +42,7 @@ impl Cipher {
         }
     }
 
-    /// Lengths of a key in bytes, ascending. XTS takes two such keys.
+    /// Key sizes in bytes, ascending. XTS takes two such keys.
     pub fn key_sizes(self) -> &'static [usize] {
         match self {
             Self::Cast5 => &[16],
@@ -50,7 +50,7 @@ impl Cipher {
         }
     }
 
-    /// The name as it begins a sentence of QEMU's.
+    /// Name at the start of QEMU's messages.
     pub(super) fn title(self) -> &'static str {
         match self {
             Self::Aes => "AES",
@@ -70,17 +70,17 @@ pub enum CipherMode {
     Cbc,
     /// Counter (NIST SP 800-38A).
     Ctr,
-    /// Electronic codebook (NIST SP 800-38A): equal blocks stay equal.
+    /// Electronic codebook (NIST SP 800-38A), which encrypts equal blocks equally.
     Ecb,
     /// XTS (IEEE 1619), with a key for the data and one for the tweak.
     Xts,
 }
 
 impl CipherMode {
-    /// All of them, by name.
+    /// All modes, by name.
     pub const ALL: &[Self] = &[Self::Cbc, Self::Ctr, Self::Ecb, Self::Xts];
 
-    /// The mode of this name, lower case.
+    /// Parses a mode's lower-case name.
     pub fn parse(name: &str) -> Result<Self> {
         Self::ALL.iter().copied().find(|mode| mode.name() == name).ok_or_else(|| {
             let message = format!("Cipher mode '{}' not supported", name.escape_debug());
@@ -88,7 +88,7 @@ impl CipherMode {
         })
     }
 
-    /// The name that begins a header's `cipher-mode`.
+    /// Name at the start of a header's `cipher-mode`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cbc => "cbc",

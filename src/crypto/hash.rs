@@ -1,4 +1,4 @@
-//! The hashes a header can name, and the one place that turns a name into an implementation.
+//! Hashes that a header can name, and the single mapping from a name to an implementation.
 
 use digest::Digest;
 use zeroize::Zeroizing;
@@ -9,11 +9,11 @@ use crate::{Error, ErrorKind, Result};
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum HashAlg {
-    /// `BLAKE2b` with 512 bits (RFC 7693). cryptsetup takes it, QEMU does not.
+    /// `BLAKE2b` with 512 bits (RFC 7693). Supported by cryptsetup, not by QEMU.
     Blake2b512,
-    /// `BLAKE2s` with 256 bits (RFC 7693). cryptsetup takes it, QEMU does not.
+    /// `BLAKE2s` with 256 bits (RFC 7693). Supported by cryptsetup, not by QEMU.
     Blake2s256,
-    /// MD5 (RFC 1321). QEMU takes it, cryptsetup does not.
+    /// MD5 (RFC 1321). Supported by QEMU, not by cryptsetup.
     Md5,
     /// RIPEMD-160 (ISO/IEC 10118-3).
     Ripemd160,
@@ -25,7 +25,7 @@ pub enum HashAlg {
     Sha256,
     /// SHA-384 (FIPS 180-4).
     Sha384,
-    /// SHA3-224 (FIPS 202). cryptsetup takes all of SHA3, QEMU does not.
+    /// SHA3-224 (FIPS 202). cryptsetup supports SHA3, QEMU does not.
     Sha3_224,
     /// SHA3-256 (FIPS 202).
     Sha3_256,
@@ -35,18 +35,18 @@ pub enum HashAlg {
     Sha3_512,
     /// SHA-512 (FIPS 180-4).
     Sha512,
-    /// SHA-512/224 (FIPS 180-4). cryptsetup takes it, QEMU does not.
+    /// SHA-512/224 (FIPS 180-4). Supported by cryptsetup, not by QEMU.
     Sha512_224,
-    /// SHA-512/256 (FIPS 180-4). cryptsetup takes it, QEMU does not.
+    /// SHA-512/256 (FIPS 180-4). Supported by cryptsetup, not by QEMU.
     Sha512_256,
     /// SM3 (GB/T 32905).
     Sm3,
-    /// Whirlpool (ISO/IEC 10118-3). cryptsetup takes it, QEMU does not.
+    /// Whirlpool (ISO/IEC 10118-3). Supported by cryptsetup, not by QEMU.
     Whirlpool,
 }
 
-/// Evaluates `$body` with `$Digest` standing for the implementation of the [`HashAlg`] `$alg`; for
-/// one that shows nothing of its blocks (which an HMAC is faster with) `$other`, if there is one.
+/// Evaluates `$body` with `$Digest` as the implementation of the [`HashAlg`] `$alg`. `$other`, if
+/// given, is for hashes without block-level access, which make a slower HMAC.
 macro_rules! with_digest {
     ($alg:expr, $Digest:ident => $body:expr) => {
         $crate::crypto::hash::with_digest!($alg, $Digest => $body, else $Digest => $body)
@@ -89,7 +89,7 @@ macro_rules! with_digest {
 pub(super) use with_digest;
 
 impl HashAlg {
-    /// All of them, by name.
+    /// All hashes, by name.
     pub const ALL: &[Self] = &[
         Self::Blake2b512,
         Self::Blake2s256,
@@ -110,7 +110,7 @@ impl HashAlg {
         Self::Whirlpool,
     ];
 
-    /// The algorithm of this name, which is lower case as in every header QEMU opens.
+    /// Parses a lower-case name, the only spelling that QEMU accepts.
     pub fn parse(name: &str) -> Result<Self> {
         Self::ALL.iter().copied().find(|alg| alg.name() == name).ok_or_else(|| {
             let message = format!("Hash algorithm '{}' not supported", name.escape_debug());
@@ -118,13 +118,13 @@ impl HashAlg {
         })
     }
 
-    /// The algorithm that a header names, in capitals or not: cryptsetup takes both.
+    /// Parses a name in any case, as cryptsetup does.
     pub fn parse_any_case(name: &str) -> Result<Self> {
         let is_it = |alg: &Self| alg.name().eq_ignore_ascii_case(name);
         Self::ALL.iter().copied().find(is_it).map_or_else(|| Self::parse(name), Ok)
     }
 
-    /// The name in a header's hash specification.
+    /// Name in a header's hash specification.
     pub fn name(self) -> &'static str {
         match self {
             Self::Blake2b512 => "blake2b-512",
@@ -147,12 +147,12 @@ impl HashAlg {
         }
     }
 
-    /// Length of a digest in bytes.
+    /// Digest size in bytes.
     pub fn digest_size(self) -> usize {
         with_digest!(self, D => <D as Digest>::output_size())
     }
 
-    /// The digest of `parts`, one after the other, [`digest_size`](Self::digest_size) bytes.
+    /// Computes the digest of the concatenated `parts`, [`digest_size`](Self::digest_size) bytes.
     pub fn digest(self, parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
         with_digest!(self, D => {
             let mut state = D::new();
@@ -173,7 +173,7 @@ mod tests {
 
     use super::*;
 
-    /// Of "abc", from `openssl dgst` (3.0), with the legacy provider for Whirlpool.
+    /// Digests of "abc", from `openssl dgst` (3.0), with the legacy provider for Whirlpool.
     #[test]
     fn digests_are_those_of_openssl() {
         for (name, expected) in [

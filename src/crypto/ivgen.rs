@@ -1,16 +1,16 @@
-//! Initialisation vectors: what a sector's number becomes before the cipher mode sees it.
+//! Initialisation vectors, computed from sector numbers.
 
 use super::mode::Mode;
 use super::{CipherSpec, HashAlg};
 use crate::Result;
 
-/// How the initialisation vector of a sector is made of its number (dm-crypt's names).
+/// Generator of initialisation vectors from sector numbers, with dm-crypt's names.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum IvGen {
     /// All zero.
     Null,
-    /// The low 32 bits of the sector number, little-endian: it repeats after 2 TiB.
+    /// The low 32 bits of the sector number, little-endian; repeats after 2 TiB.
     Plain,
     /// The sector number, 64 bits, little-endian.
     Plain64,
@@ -33,15 +33,15 @@ impl IvGen {
     }
 }
 
-/// An [`IvGen`] with all it needs, the key of an ESSIV included.
+/// An [`IvGen`] with its state, including the key of an ESSIV.
 pub(super) struct Ivs {
     ivgen: IvGen,
     block_size: usize,
-    /// The block cipher of an ESSIV.
+    /// The block cipher of an ESSIV
     essiv: Option<Box<dyn Mode>>,
 }
 
-/// Room for the initialisation vector of any cipher. Modes use the first block size bytes.
+/// An initialisation vector of any cipher. A mode uses as many bytes as its block size.
 pub(super) type Iv = [u8; 16];
 
 impl Ivs {
@@ -54,9 +54,9 @@ impl Ivs {
         Ok(Self { ivgen: spec.ivgen(), block_size: spec.cipher().block_size(), essiv })
     }
 
-    /// Which bits of the sector's number are in the first 8 bytes of its initialisation vector,
-    /// little-endian, and which, their bytes swapped, in the last 8 of 16. `None` if that is not all
-    /// there is to it.
+    /// Masks that select the bits of the sector number for the first 8 bytes of its initialisation
+    /// vector, little-endian, and for the last 8 bytes, byte-swapped. `None` if the vector is not
+    /// made of the number alone.
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     pub(super) fn number_masks(&self) -> Option<&'static [u64; 2]> {
         match self.ivgen {
@@ -68,7 +68,7 @@ impl Ivs {
         }
     }
 
-    /// The initialisation vector of the sector with this number.
+    /// The initialisation vector of sector `sector`.
     pub(super) fn iv(&self, sector: u64) -> Iv {
         let mut iv = Iv::default();
         match self.ivgen {
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(cast5[..8], hex!("0102030405060708"));
     }
 
-    /// From Python's cryptography 48: AES-256-ECB under SHA-256 of the key.
+    /// From Python's cryptography 48: AES-256-ECB under the SHA-256 of the key.
     #[test]
     fn essiv() {
         let made = iv(Cipher::Aes, IvGen::Essiv(HashAlg::Sha256), 0x0102_0304_0506_0708);

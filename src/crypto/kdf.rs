@@ -1,4 +1,4 @@
-//! Key derivation: from a passphrase to the key of a keyslot, and from a volume key to its digest.
+//! Key derivation: from a passphrase to a keyslot's key, and from a volume key to its digest.
 
 use std::collections::TryReserveError;
 use std::num::NonZero;
@@ -14,17 +14,17 @@ use super::pbkdf2::{Job, Lanes};
 use super::workers::with_workers;
 use crate::{Error, ErrorKind, Result};
 
-/// Which Argon2 (RFC 9106); LUKS2 has no Argon2d.
+/// Variant of Argon2 (RFC 9106). LUKS2 does not use Argon2d.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Argon2Variant {
-    /// Where in memory it reads depends on nothing secret.
+    /// Memory accesses are independent of secrets.
     Argon2i,
-    /// As Argon2i in the first half of the first pass, then as Argon2d.
+    /// Argon2i for the first half of the first pass, then Argon2d.
     Argon2id,
 }
 
 impl Argon2Variant {
-    /// The name in the metadata.
+    /// Name in LUKS2 metadata.
     pub fn name(self) -> &'static str {
         match self {
             Self::Argon2i => "argon2i",
@@ -33,10 +33,10 @@ impl Argon2Variant {
     }
 }
 
-/// Which function derives a key from a passphrase, by its name in LUKS2 metadata.
+/// Kind of key derivation function, with its name in LUKS2 metadata.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum KdfKind {
-    /// PBKDF2-HMAC (RFC 8018, section 5.2), all that LUKS1 has
+    /// PBKDF2-HMAC (RFC 8018, section 5.2), the only one in LUKS1
     Pbkdf2,
     /// Argon2i (RFC 9106)
     Argon2i,
@@ -45,7 +45,7 @@ pub enum KdfKind {
 }
 
 impl KdfKind {
-    /// `pbkdf2`, `argon2i`, `argon2id`
+    /// Name in LUKS2 metadata: `pbkdf2`, `argon2i` or `argon2id`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pbkdf2 => "pbkdf2",
@@ -55,7 +55,7 @@ impl KdfKind {
     }
 }
 
-/// A key derivation function and what it costs.
+/// A key derivation function with its cost parameters.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum KdfAlg {
@@ -68,19 +68,19 @@ pub enum KdfAlg {
     },
     /// Argon2 (RFC 9106)
     Argon2 {
-        /// Which one
+        /// Variant
         variant: Argon2Variant,
         /// Passes over the memory
         time: u32,
         /// Memory in KiB
         memory: u32,
-        /// Lanes, which can be computed at once
+        /// Number of lanes, which can be computed in parallel
         parallelism: u32,
     },
 }
 
 impl KdfAlg {
-    /// Which function it is.
+    /// The kind of the function.
     pub fn kind(self) -> KdfKind {
         match self {
             Self::Pbkdf2 { .. } => KdfKind::Pbkdf2,
@@ -89,7 +89,7 @@ impl KdfAlg {
         }
     }
 
-    /// Fills `key` with what it makes of `password` and `salt`, whatever that costs.
+    /// Derives `key` from `password` and `salt`. Enforces no limit on cost.
     pub fn derive(self, password: &[u8], salt: &[u8], key: &mut [u8]) -> Result<()> {
         match self {
             Self::Pbkdf2 { hash, iterations } => {
@@ -105,8 +105,8 @@ impl KdfAlg {
 
 /// Fills `out` with PBKDF2-HMAC-`hash` (RFC 8018, section 5.2) of `password` and `salt`.
 ///
-/// The digests that `out` takes are computed side by side, on one core: two cost little more than
-/// one. An iteration count of 0, which no valid header has, counts as 1.
+/// The output blocks are computed side by side on one core, so two cost little more than one. An
+/// iteration count of 0, which no valid header has, counts as 1.
 pub fn pbkdf2(hash: HashAlg, password: &[u8], salt: &[u8], iterations: u32, out: &mut [u8]) {
     let mut lanes = Lanes::new(hash);
     let mut blocks = (1..).zip(out.chunks_mut(hash.digest_size()));
@@ -124,10 +124,10 @@ pub fn pbkdf2(hash: HashAlg, password: &[u8], salt: &[u8], iterations: u32, out:
 }
 
 /// Fills `out` with Argon2 1.3 (RFC 9106) of `password` and `salt`: `time` passes over `memory` KiB
-/// in `parallelism` lanes, each on a thread if there are as many CPUs.
+/// in `parallelism` lanes, each on its own thread if there are enough CPUs.
 ///
-/// The threads end before this returns. Where none can be started, the caller's does the work. The
-/// memory is wiped at the end.
+/// The threads end before this returns. If none can be started, the calling thread does all the
+/// work. The memory is wiped at the end.
 ///
 /// [`ErrorKind::OutOfMemory`] if the memory cannot be allocated.
 pub fn argon2(
@@ -138,7 +138,7 @@ pub fn argon2(
     out: &mut [u8],
 ) -> Result<()> {
     let failed = |error: argon2::Error| {
-        let text = format!("Argon2 does not take these parameters: {error}");
+        let text = format!("invalid Argon2 parameters: {error}");
         Error::new(ErrorKind::Unsupported, text)
     };
     let algorithm = match variant {
@@ -151,7 +151,7 @@ pub fn argon2(
         Error::new(ErrorKind::OutOfMemory, text).with_source(error)
     })?;
     let threads = threads(parallelism, params.block_count());
-    // Other threads may need these for longer than a borrow lasts.
+    // Other threads may use these for longer than a borrow lasts.
     let (password, salt) = (Zeroizing::new(password.to_vec()), salt.to_vec());
     let mut key = Zeroizing::new(vec![0; out.len()]);
     let (result, key) = with_workers(threads, move || {
@@ -165,15 +165,15 @@ pub fn argon2(
     Ok(())
 }
 
-/// Threads for `lanes` and for getting and wiping `blocks`: by one thread, these would be a fifth of
-/// the whole time.
+/// Number of threads for `lanes`, and for allocating and wiping `blocks`, which would take a fifth
+/// of the total time on one thread.
 fn threads(lanes: u32, blocks: usize) -> usize {
     let lanes = usize::try_from(lanes).unwrap_or(usize::MAX);
     let useful = lanes.max(MEMORY_THREADS.min(blocks / BLOCKS_IN_TURN));
     thread::available_parallelism().map_or(1, NonZero::get).min(useful)
 }
 
-/// The memory of Argon2, wiped when dropped.
+/// The memory of Argon2, wiped on drop.
 struct Blocks(Vec<Block>);
 
 impl Blocks {
@@ -184,7 +184,7 @@ impl Blocks {
         Ok(Self(blocks))
     }
 
-    /// Fills all that was allocated with zeros, on all threads of the pool.
+    /// Fills the allocation with zeros, on all threads of the pool.
     fn filled(mut self) -> Self {
         let zeros = (0..self.0.capacity()).into_par_iter().with_min_len(BLOCKS_IN_TURN);
         zeros.map(|_| Block::new()).collect_into_vec(&mut self.0);
@@ -194,7 +194,7 @@ impl Blocks {
 
 impl Drop for Blocks {
     fn drop(&mut self) {
-        // Blocks that were never filled hold nothing, and their owner may be outside of the pool.
+        // Blocks that were never filled are empty, and may be dropped outside the pool.
         if !self.0.is_empty() {
             let turns = self.0.par_chunks_mut(BLOCKS_IN_TURN);
             turns.for_each(|blocks| blocks.iter_mut().for_each(Zeroize::zeroize));
@@ -202,9 +202,9 @@ impl Drop for Blocks {
     }
 }
 
-/// Blocks that a thread takes at a time: 1 MiB.
+/// Blocks that a thread takes at a time: 1 MiB
 const BLOCKS_IN_TURN: usize = 1024;
-/// Threads that fill or wipe memory at most. More would wait for the memory itself.
+/// Limit on the threads that fill or wipe memory. More would be limited by the memory bus.
 const MEMORY_THREADS: usize = 4;
 
 #[cfg(test)]
@@ -302,8 +302,8 @@ mod tests {
         }
     }
 
-    /// Against Python's hashlib over OpenSSL 3.0 (`pbkdf2_hmac(name, ..., 1000, 72)`): the head of
-    /// the first block and the tail of the last, which is cut short.
+    /// From Python's hashlib over OpenSSL 3.0 (`pbkdf2_hmac(name, ..., 1000, 72)`): the start of
+    /// the first block and the end of the last, which is truncated.
     #[test]
     fn other_hashes_are_those_of_openssl() {
         for (hash, head, tail) in [

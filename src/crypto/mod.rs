@@ -1,12 +1,12 @@
-//! The cryptography of LUKS: cipher specification, sector cipher, hash, key derivation and
-//! anti-forensic splitter. There is no I/O here: bytes in, bytes out.
+//! The cryptography of LUKS: cipher specifications, sector ciphers, hashes, key derivation and the
+//! anti-forensic splitter. This module does no I/O.
 //!
-//! [`CipherSpec`] is what a header says the cipher is; with a key it becomes a [`SectorCipher`],
-//! which works alone for callers that have an I/O engine of their own. A keyslot is opened with
-//! [`KdfAlg::derive`] and [`af::merge`], and made with [`af::split`].
+//! A [`CipherSpec`] is the cipher named by a header. With a key it becomes a [`SectorCipher`],
+//! which callers with their own I/O can use alone. [`KdfAlg::derive`] and [`af::merge`] open a
+//! keyslot, [`af::split`] makes one.
 //!
-//! What is supported is what QEMU or cryptsetup write in a header, and what is not is refused in
-//! QEMU's words, so that whoever greps for those finds them.
+//! Supported are the algorithms that QEMU or cryptsetup write to a header. Others are refused with
+//! QEMU's texts, so that searches for these find them.
 
 pub mod af;
 mod algorithm;

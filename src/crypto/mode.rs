@@ -1,5 +1,5 @@
-//! The modes of operation, over any block cipher: ECB, CBC and CTR (NIST SP 800-38A), and XTS
-//! (IEEE 1619, by `xts-mode`).
+//! Modes of operation over any block cipher: ECB, CBC and CTR (NIST SP 800-38A), and XTS (IEEE
+//! 1619, with `xts-mode`).
 
 use std::array;
 
@@ -11,12 +11,12 @@ use xts_mode::Xts128;
 use super::SectorCipher;
 use super::ivgen::{Iv, Ivs};
 
-/// A keyed mode of operation: encrypts sectors, each on its own.
+/// A keyed mode of operation, which encrypts each sector independently.
 pub(super) trait Mode: Send + Sync {
-    /// Encrypts one sector, whole blocks of any number.
+    /// Encrypts one sector of any number of whole blocks.
     fn encrypt_sector(&self, iv: &Iv, sector: &mut [u8]);
 
-    /// Decrypts one sector, whole blocks of any number.
+    /// Decrypts one sector of any number of whole blocks.
     fn decrypt_sector(&self, iv: &Iv, sector: &mut [u8]);
 
     /// Encrypts a run of sectors, in place or from one buffer to another.
@@ -36,7 +36,7 @@ pub(super) trait Mode: Send + Sync {
     }
 }
 
-/// Whole sectors, one after another.
+/// Consecutive whole sectors.
 pub(super) struct Run<'a> {
     pub(super) ivs: &'a Ivs,
     /// Number of the first sector, in units of 512 bytes
@@ -46,19 +46,19 @@ pub(super) struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// How many numbers each sector takes.
+    /// Difference between the numbers of consecutive sectors.
     pub(super) fn step(&self) -> u64 {
         (self.sector_size / SectorCipher::SECTOR_SIZE) as u64
     }
 
-    /// Their initialisation vectors; numbers wrap around at 2^64.
+    /// Initialisation vectors of the sectors; numbers wrap around at 2^64.
     pub(super) fn ivs(&self) -> impl Iterator<Item = Iv> {
         (0..)
             .map(|index: u64| self.ivs.iv(self.first.wrapping_add(index.wrapping_mul(self.step()))))
     }
 }
 
-/// What the modes need of a block cipher.
+/// Requirements of the modes on a block cipher.
 pub(super) trait BlockCipher:
     BlockCipherEncrypt + BlockCipherDecrypt + KeyInit + Send + Sync + 'static
 {
@@ -69,7 +69,7 @@ impl<C> BlockCipher for C where
 {
 }
 
-/// Electronic codebook: every block by itself, whatever the sector.
+/// Electronic codebook: each block independently of others and of the sector.
 pub(super) struct Ecb<C>(pub(super) C);
 
 impl<C: BlockCipher> Mode for Ecb<C> {
@@ -109,7 +109,7 @@ impl<C: BlockCipher> Mode for Cbc<C> {
         }
     }
 
-    /// A sector is a chain of blocks, but many sectors go side by side.
+    /// Blocks of a sector depend on each other, so many sectors are encrypted side by side.
     fn encrypt(&self, run: &Run<'_>, data: InOutBuf<'_, '_, u8>) {
         let mut ivs = run.ivs();
         let mut chains: [Block<C>; LOCKSTEP] = array::from_fn(|_| Block::<C>::default());
@@ -133,7 +133,7 @@ impl<C: BlockCipher> Mode for Cbc<C> {
     }
 }
 
-/// Counter: the initialisation vector is the first counter block, a big-endian number.
+/// Counter mode: the initialisation vector is the first counter block, a big-endian number.
 pub(super) struct Ctr<C>(pub(super) C);
 
 impl<C: BlockCipher> Mode for Ctr<C> {
@@ -158,7 +158,7 @@ impl<C: BlockCipher> Mode for Ctr<C> {
     }
 }
 
-/// XTS: the tweak is the initialisation vector, encrypted under the second half of the key.
+/// XTS: the tweak is the initialisation vector encrypted under the second half of the key.
 pub(super) struct Xts<C: BlockSizeUser<BlockSize = U16>>(pub(super) Xts128<C>);
 
 impl<C: BlockCipher + BlockSizeUser<BlockSize = U16>> Mode for Xts<C> {
@@ -181,7 +181,7 @@ fn first_block<C: BlockSizeUser>(iv: &Iv) -> Block<C> {
     Block::<C>::from_fn(|index| iv[index])
 }
 
-/// Adds `other` to `block`, as far as both go.
+/// XORs `other` into `block`, over the shorter length.
 pub(super) fn xor(block: &mut [u8], other: &[u8]) {
     for (byte, other) in block.iter_mut().zip(other) {
         *byte ^= other;
@@ -197,10 +197,10 @@ fn increment(counter: &mut [u8]) {
     }
 }
 
-/// Blocks that are encrypted at once: a sector of 16-byte blocks.
+/// Blocks processed at once: a sector of 16-byte blocks
 const BATCH: usize = 32;
 
-/// Sectors that CBC encrypts at once: as many blocks as the widest back end of the `aes` crate takes.
+/// Sectors that CBC encrypts side by side: the widest batch of the `aes` crate, in blocks
 const LOCKSTEP: usize = 64;
 
 #[cfg(test)]
@@ -210,7 +210,7 @@ mod tests {
 
     use super::*;
 
-    /// Against Python's cryptography 48.
+    /// From Python's cryptography 48.
     #[test]
     fn the_counter_carries_through_the_whole_block() {
         let key: [u8; 16] = array::from_fn(|index| u8::try_from(index).unwrap());

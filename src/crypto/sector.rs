@@ -1,4 +1,4 @@
-//! The cipher of a volume: a [`CipherSpec`] with its key.
+//! Sector ciphers: a [`CipherSpec`] with its key.
 
 use std::fmt;
 
@@ -20,11 +20,12 @@ use crate::{Error, ErrorKind, Result};
 
 /// Encrypts and decrypts the sectors of a volume or of a keyslot's key material.
 ///
-/// One can serve many threads. Its keys are zeroed when it is dropped. What a compiler keeps of them
-/// on the stack for the time of a call is overwritten after runs of 8 KiB and more in AES-XTS, and
-/// after others by whatever comes next.
+/// One cipher can be used by many threads. Its keys are wiped when it is dropped. Copies that the
+/// compiler spilled to the stack during a call are overwritten after AES-XTS runs of 8 KiB and
+/// more; after other runs they stay until the stack is reused.
 ///
-/// AES is fast; the other ciphers are for old volumes and run from 2 MB/s (Twofish) to 100 MB/s.
+/// AES is fast. The other ciphers exist for old volumes and reach from 2 MB/s (Twofish) to 100
+/// MB/s.
 pub struct SectorCipher {
     spec: CipherSpec,
     mode: Box<dyn Mode>,
@@ -33,26 +34,26 @@ pub struct SectorCipher {
 }
 
 impl SectorCipher {
-    /// Length in bytes of the sectors that are counted, whatever the length of those that are
-    /// encrypted; and what LUKS1 encrypts as a unit.
+    /// Size in bytes of the sectors that are numbered, independent of the size of those
+    /// that are encrypted. LUKS1 encrypts sectors of this size.
     pub const SECTOR_SIZE: usize = 512;
 
-    /// The cipher that `spec` says, under `key`, which is [`key_size`](CipherSpec::key_size) bytes
-    /// long.
+    /// Creates the cipher `spec` with a `key` of [`key_size`](CipherSpec::key_size) bytes.
     pub fn new(spec: CipherSpec, key: &[u8]) -> Result<Self> {
         Self::with_kernel(spec, key, AesKernel::best())
     }
 
-    /// The same with AES-XTS by this kernel, to compare them. It makes no difference to other ciphers.
+    /// Creates the cipher with a chosen AES-XTS kernel, for comparisons. Other ciphers ignore
+    /// `kernel`.
     ///
-    /// [`ErrorKind::Unsupported`] if this CPU does not have it.
+    /// [`ErrorKind::Unsupported`] if this CPU does not support the kernel.
     pub fn with_kernel(spec: CipherSpec, key: &[u8], kernel: AesKernel) -> Result<Self> {
         if key.len() != spec.key_size() {
             return Err(wrong_key_size(spec.cipher(), key.len()));
         }
         let mode = if (spec.cipher(), spec.mode()) == (Cipher::Aes, CipherMode::Xts) {
             aes_xts(kernel, key).ok_or_else(|| {
-                let text = format!("this CPU does not have what the kernel {kernel} needs");
+                let text = format!("this CPU does not support the kernel {kernel}");
                 Error::new(ErrorKind::Unsupported, text)
             })?
         } else {
@@ -62,8 +63,8 @@ impl SectorCipher {
         Ok(Self { spec, mode, ivs, sector_size: Self::SECTOR_SIZE })
     }
 
-    /// The same with sectors of another length: 512, 1024, 2048 or 4096 bytes, as in a LUKS2
-    /// segment (`sector_size`). Their initialisation vectors still count units of 512 bytes.
+    /// Sets the sector size: 512, 1024, 2048 or 4096 bytes, as in the `sector_size` of a LUKS2
+    /// segment. Initialisation vectors still count units of 512 bytes.
     pub fn with_sector_size(self, sector_size: usize) -> Result<Self> {
         match sector_size {
             512 | 1024 | 2048 | 4096 => Ok(Self { sector_size, ..self }),
@@ -74,18 +75,18 @@ impl SectorCipher {
         }
     }
 
-    /// What the cipher is.
+    /// The specification of the cipher.
     pub fn spec(&self) -> &CipherSpec {
         &self.spec
     }
 
-    /// Length in bytes of what is encrypted as a unit.
+    /// Size in bytes of an encrypted sector.
     pub fn sector_size(&self) -> usize {
         self.sector_size
     }
 
-    /// Encrypts `data` in place: whole sectors, the first of which has the number `first_sector`,
-    /// counted in units of 512 bytes from the start of the volume or of the key material.
+    /// Encrypts whole sectors in place. `first_sector` is the number of the first, in units of 512
+    /// bytes from the start of the volume or of the key material.
     ///
     /// # Panics
     ///
@@ -94,7 +95,7 @@ impl SectorCipher {
         self.mode.encrypt(&self.run(first_sector, data.len()), data.into());
     }
 
-    /// Decrypts `data` in place; all else is as with [`encrypt`](Self::encrypt).
+    /// Decrypts whole sectors in place, as [`encrypt`](Self::encrypt) encrypts them.
     ///
     /// # Panics
     ///
@@ -103,7 +104,7 @@ impl SectorCipher {
         self.mode.decrypt(&self.run(first_sector, data.len()), data.into());
     }
 
-    /// Encrypts `plaintext` into `ciphertext`; all else is as with [`encrypt`](Self::encrypt).
+    /// Encrypts `plaintext` into `ciphertext`, as [`encrypt`](Self::encrypt) does in place.
     ///
     /// # Panics
     ///
@@ -113,7 +114,7 @@ impl SectorCipher {
         self.mode.encrypt(&run, both(plaintext, ciphertext));
     }
 
-    /// Decrypts `ciphertext` into `plaintext`; all else is as with [`encrypt`](Self::encrypt).
+    /// Decrypts `ciphertext` into `plaintext`, as [`decrypt`](Self::decrypt) does in place.
     ///
     /// # Panics
     ///
@@ -137,7 +138,7 @@ impl fmt::Debug for SectorCipher {
 }
 
 impl Cipher {
-    /// The bare block cipher under `key`, as an ESSIV needs it.
+    /// Creates the bare block cipher under `key` for an ESSIV.
     pub(super) fn ecb(self, key: &[u8]) -> Result<Box<dyn Mode>> {
         self.keyed(CipherMode::Ecb, key)
     }
@@ -160,7 +161,7 @@ impl Cipher {
     }
 }
 
-/// Every mode, for ciphers with blocks of 16 bytes. `None` if the key does not fit.
+/// Creates any mode over a cipher with blocks of 16 bytes. `None` if the key does not fit.
 fn block16<C>(mode: CipherMode, key: &[u8]) -> Option<Box<dyn Mode>>
 where
     C: BlockCipher + BlockSizeUser<BlockSize = U16>,
@@ -174,7 +175,7 @@ where
     Some(Box::new(Xts(Xts128::new(data, tweak))))
 }
 
-/// The modes that take blocks of any size. `None` for XTS, or if the key does not fit.
+/// Creates a mode for blocks of any size. `None` for XTS, or if the key does not fit.
 fn any_block<C: BlockCipher>(mode: CipherMode, key: &[u8]) -> Option<Box<dyn Mode>> {
     let cipher = C::new_from_slice(key).ok()?;
     match mode {
@@ -209,9 +210,9 @@ mod tests {
         (0..=255).cycle().take(size).collect()
     }
 
-    /// First and last 8 bytes of an encrypted sector 0x0102030405060708 of 0, 1, 2, ... under the
-    /// key 0, 1, 2, ... by Python's cryptography 48 (OpenSSL), and by nettle 3.8
-    /// for Serpent and Twofish, with the initialisation vectors put together by hand.
+    /// First and last 8 bytes of the encrypted sector 0x0102030405060708, which contains 0, 1, 2,
+    /// ..., under the key 0, 1, 2, .... From Python's cryptography 48 (OpenSSL), and from nettle
+    /// 3.8 for Serpent and Twofish, with initialisation vectors computed by hand.
     #[test]
     fn sectors_are_those_of_other_implementations() {
         for (cipher, mode, key_size, head, tail) in [
@@ -263,8 +264,8 @@ mod tests {
                 }
             }
         }
-        // Of ciphers with three key sizes: 4 plain forms, and ESSIV with MD5 (128 bits) and the five
-        // hashes of 256 bits. Of CAST5: the plain forms in all modes but XTS.
+        // Ciphers with three key sizes have 4 plain generators, and ESSIV with MD5 (128 bits) and
+        // the five hashes of 256 bits. CAST5 has the plain generators in all modes but XTS.
         assert_eq!(combinations, 4 * 4 * 3 * 10 + 3 * 4);
     }
 
@@ -288,7 +289,7 @@ mod tests {
         }
     }
 
-    /// More sectors than any mode takes at once, and of every size.
+    /// More sectors than any mode processes at once, of every size.
     #[test]
     fn many_sectors_are_as_one_by_one() {
         for mode in ["cbc-essiv:sha256", "cbc-plain64", "ctr-plain64", "ecb-plain64", "xts-plain64"]

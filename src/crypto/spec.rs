@@ -1,16 +1,16 @@
-//! What a header says its cipher is: `cipher-name`, `cipher-mode` and `key-bytes` of LUKS1.
+//! Cipher specifications: `cipher-name`, `cipher-mode` and `key-bytes` of a LUKS1 header.
 
 use super::{Cipher, CipherMode, HashAlg, IvGen, SectorCipher};
 use crate::{Error, ErrorKind, Result};
 
-/// A cipher with its mode, initialisation vectors and key size: a combination that works.
+/// A valid combination of cipher, mode, initialisation vectors and key size.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CipherSpec {
     cipher: Cipher,
     mode: CipherMode,
-    /// `None` where the header has none: cryptsetup's "ecb".
+    /// `None` if the header names none: cryptsetup's "ecb"
     ivgen: Option<IvGen>,
-    /// Written after an `ivgen` that has no use for it.
+    /// Hash written after an `ivgen` that does not use it
     idle_hash: Option<HashAlg>,
     key_size: usize,
 }
@@ -19,7 +19,7 @@ impl CipherSpec {
     /// Parses the fields of a LUKS1 header: `xts-plain64`, `cbc-essiv:sha256`, or `ecb` as
     /// cryptsetup writes it. `key_size` is `key-bytes`.
     ///
-    /// The checks are QEMU's, in its order and in its words.
+    /// The checks are QEMU's, in the same order and with the same texts.
     pub fn parse(cipher_name: &str, cipher_mode: &str, key_size: usize) -> Result<Self> {
         let (mode, ivgen) = match cipher_mode.split_once('-') {
             Some((mode, ivgen)) => (mode, Some(ivgen)),
@@ -43,10 +43,10 @@ impl CipherSpec {
         Self { cipher, mode, ivgen, idle_hash, key_size }.checked()
     }
 
-    /// The specification of these parts, with the checks of [`parse`](Self::parse).
+    /// Combines these parts, with the checks of [`parse`](Self::parse).
     ///
-    /// `ivgen_hash` is written after an `ivgen` that has no use for it, as QEMU does; with ESSIV
-    /// it is `None` or the same hash. `key_size` is in bytes, and that of both keys for XTS.
+    /// `ivgen_hash` may be given for an `ivgen` that does not use it, as QEMU allows. For ESSIV it
+    /// must be `None` or the same hash. `key_size` is in bytes; for XTS it counts both keys.
     pub fn new(
         cipher: Cipher,
         mode: CipherMode,
@@ -80,13 +80,13 @@ impl CipherSpec {
         self.mode
     }
 
-    /// How a sector's number becomes its initialisation vector.
+    /// The generator of initialisation vectors.
     pub fn ivgen(&self) -> IvGen {
         self.ivgen.unwrap_or(IvGen::Null)
     }
 
-    /// The hash written after the initialisation vector's name, whether it has a use for it
-    /// (ESSIV) or not (`cbc-plain64:md5`).
+    /// The hash after the generator's name, whether the generator uses it (ESSIV) or not
+    /// (`cbc-plain64:md5`).
     pub fn ivgen_hash(&self) -> Option<HashAlg> {
         match self.ivgen() {
             IvGen::Essiv(hash) => Some(hash),
@@ -94,17 +94,18 @@ impl CipherSpec {
         }
     }
 
-    /// Length of the volume key in bytes: that of both keys for XTS.
+    /// Size of the volume key in bytes; for XTS, of both keys.
     pub fn key_size(&self) -> usize {
         self.key_size
     }
 
-    /// The header's `cipher-name`.
+    /// The `cipher-name` of a header.
     pub fn cipher_name(&self) -> &'static str {
         self.cipher.name()
     }
 
-    /// The header's `cipher-mode`: what [`parse`](Self::parse) was given, its hash in lower case.
+    /// The `cipher-mode` of a header: the text given to [`parse`](Self::parse), with the hash in
+    /// lower case.
     pub fn cipher_mode(&self) -> String {
         let mut text = self.mode.name().to_owned();
         if let Some(ivgen) = self.ivgen {
@@ -118,17 +119,17 @@ impl CipherSpec {
         text
     }
 
-    /// QEMU's `cipher-alg`, with the bits of one key: `aes-256`.
+    /// QEMU's `cipher-alg`, with the size of one key in bits: `aes-256`.
     pub fn algorithm(&self) -> String {
         format!("{}-{}", self.cipher.name(), 8 * cipher_key_size(self.mode, self.key_size))
     }
 
-    /// The cipher under `key`, which is [`key_size`](Self::key_size) bytes long.
+    /// Creates the cipher with a `key` of [`key_size`](Self::key_size) bytes.
     pub fn sector_cipher(&self, key: &[u8]) -> Result<SectorCipher> {
         SectorCipher::new(self.clone(), key)
     }
 
-    /// The checks that need all the parts.
+    /// Performs the checks that involve several parts.
     fn checked(self) -> Result<Self> {
         if let IvGen::Essiv(hash) = self.ivgen() {
             let size = hash.digest_size();

@@ -1,9 +1,9 @@
-//! Threads that live no longer than one computation.
+//! Threads that end with the computation they serve.
 //!
-//! The `argon2` crate computes lanes by way of rayon, in the pool of the thread that calls it. The
-//! global pool would outlive the computation: its threads do not exist in a child after `fork`, which
-//! would wait for them for ever; they would take signals that a prompt has blocked; and where no
-//! thread can be started, rayon panics.
+//! The `argon2` crate computes lanes with rayon, in the pool of the calling thread. The global pool
+//! would outlive the computation, with three consequences. Its threads do not exist in a child
+//! after `fork`, which would wait for them for ever. They would receive signals that a prompt has
+//! blocked. And where no thread can be started, rayon panics.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc;
@@ -11,26 +11,26 @@ use std::thread::{self, JoinHandle};
 
 use rayon::{ThreadBuilder, ThreadPool, ThreadPoolBuilder};
 
-/// Runs `job` in a rayon pool of its own: this thread, and up to `threads - 1` others, which have ended
-/// when it returns. Where fewer can be started, those that are there do the work.
+/// Runs `job` in a rayon pool of its own: this thread and up to `threads - 1` others, which have
+/// ended when this returns. If fewer threads can be started, those do the work.
 ///
-/// On a thread of a caller's rayon pool it runs in that pool.
+/// On a thread of a caller's rayon pool, the job runs in that pool.
 pub(super) fn with_workers<T, F>(threads: usize, job: F) -> T
 where
     T: Send + 'static,
     F: FnOnce() -> T + Send + 'static,
 {
-    // A thread can be in one pool only.
+    // A thread can belong to one pool only.
     if rayon::current_thread_index().is_some() {
         return job();
     }
     let Pool { rayon, own, others } = Pool::new(threads);
     let (sender, receiver) = mpsc::channel();
     rayon.spawn(move || {
-        // The receiver waits below.
+        // The receiver is waiting below.
         let _ = sender.send(catch_unwind(AssertUnwindSafe(job)));
     });
-    // The pool ends when its last job is done, and with it each worker's loop.
+    // The pool ends with its last job, which ends each worker's loop.
     drop(rayon);
     own.run();
     for other in others {
@@ -42,19 +42,19 @@ where
 
 struct Pool {
     rayon: ThreadPool,
-    /// The worker for the thread that made it
+    /// The worker for the calling thread
     own: ThreadBuilder,
     others: Vec<JoinHandle<()>>,
 }
 
 impl Pool {
-    /// A pool of `threads` workers, or of as many as can be started.
+    /// Creates a pool of `threads` workers, or of as many as can be started.
     fn new(threads: usize) -> Self {
         let pool = (1..=threads.max(1)).rev().find_map(Self::of);
         pool.expect("a pool of this thread alone starts no thread")
     }
 
-    /// A pool of exactly `threads` workers.
+    /// Creates a pool of exactly `threads` workers.
     fn of(threads: usize) -> Option<Self> {
         let (mut own, mut others) = (None, Vec::new());
         let builder = ThreadPoolBuilder::new().num_threads(threads).spawn_handler(|worker| {
@@ -69,7 +69,7 @@ impl Pool {
         if let (Ok(rayon), Some(own)) = (built, own) {
             return Some(Self { rayon, own, others });
         }
-        // Those that were started end by themselves.
+        // Workers that were started end by themselves.
         for other in others {
             let _ = other.join();
         }

@@ -1,4 +1,4 @@
-//! What a caller decides by: the kind of an error, and the operation that failed.
+//! The data a caller decides by: the kind of an error, and the operation that failed.
 
 use std::io;
 
@@ -6,25 +6,25 @@ use std::io;
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum ErrorKind {
-    /// The user, or a signal, ended the operation before it was done.
+    /// The user or a signal ended the operation early.
     Cancelled,
     /// The header changed since the amendment was planned. Nothing was written.
     Changed,
-    /// The header is damaged, or was made to do harm.
+    /// The header is damaged or malicious.
     Corrupt,
-    /// The bytes read back are not those written: the medium or the memory is faulty, or another
-    /// program wrote in between.
+    /// The bytes read back differ from those written: the medium or the memory is faulty, or
+    /// another program wrote in between.
     Differs,
-    /// The file to be created exists.
+    /// The file to be created already exists.
     Exists,
     /// Another process has the image open, or holds its lock.
     InUse,
     /// An option or argument is missing, malformed or out of range.
     InvalidInput,
-    /// The operating system failed to open, read, write or sync, for a reason without a kind of
-    /// its own. [`raw_os_error`](super::Error::raw_os_error) has its number.
+    /// The operating system failed to open, read, write or sync, for a reason that has no kind of
+    /// its own. [`raw_os_error`](super::Error::raw_os_error) returns its number.
     Io,
-    /// A number in the header exceeds the caller's limits, for example an iteration count.
+    /// A number in the header exceeds the caller's limits, such as an iteration count.
     Limit,
     /// All keyslots are in use, or the header has no room for another.
     NoFreeKeyslot,
@@ -32,15 +32,15 @@ pub enum ErrorKind {
     NoSpace,
     /// The file or directory does not exist.
     NotFound,
-    /// There is no LUKS header.
+    /// The image has no LUKS header.
     NotLuks,
-    /// Memory cannot be allocated.
+    /// Memory could not be allocated.
     OutOfMemory,
     /// The system does not permit the operation: permissions, or a read-only file system.
     PermissionDenied,
-    /// The change would destroy data, and was not forced.
+    /// The change would destroy data, and no override allowed it.
     Refused,
-    /// A valid image that needs a feature this crate does not have.
+    /// The image is valid but needs a feature that this crate does not have.
     Unsupported,
     /// No keyslot opens with the secret.
     WrongSecret,
@@ -88,13 +88,13 @@ impl ErrorKind {
     }
 }
 
-/// The operation that an [`Error`](super::Error) ended.
+/// The operation that failed with an [`Error`](super::Error).
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Operation {
     /// Creating a file.
     Create,
-    /// Deriving, or calibrating, a keyslot's key.
+    /// Deriving a keyslot's key, or calibrating its KDF.
     Derive,
     /// Taking a lock.
     Lock,
@@ -102,7 +102,7 @@ pub enum Operation {
     Open,
     /// Reading bytes, or a length.
     Read,
-    /// Allocating room for bytes that are written later.
+    /// Reserving space for a later write.
     Reserve,
     /// Making writes durable.
     Sync,
@@ -111,7 +111,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// The verb, as it stands in messages: `read`.
+    /// The verb used in messages, for example `read`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Create => "create",

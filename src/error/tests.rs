@@ -3,7 +3,7 @@ use nix::libc;
 use super::*;
 use crate::storage::sharing::Conflict;
 
-/// Numbers of Linux, which are those of every architecture it has.
+/// Linux's numbers, which are the same on all its architectures.
 #[test]
 fn the_systems_error_is_the_kind() {
     for (number, kind) in [
@@ -34,7 +34,7 @@ fn an_error_carries_its_context() {
     assert_eq!(error.operation(), Some(Operation::Write));
     assert_eq!((error.offset(), error.keyslot()), (Some(4096), Some(3)));
 
-    // The layer nearest to the failure knows best.
+    // The layer nearest to the failure has the most precise context.
     let named = error.with_keyslot(4).with_offset(0).with_path("a").with_path("b");
     assert_eq!((named.offset(), named.keyslot()), (Some(4096), Some(3)));
     assert_eq!(named.to_string(), "a: cannot write 512 bytes at byte 4096");
@@ -42,7 +42,7 @@ fn an_error_carries_its_context() {
     assert!(printed.contains("Write") && printed.contains("4096"), "{printed}");
 }
 
-/// A volume over a volume has the error of the storage below both.
+/// A volume over a volume reports the error of the innermost storage.
 #[test]
 fn the_systems_number_is_found_below_other_errors() {
     let full = Error::io("write", io::Error::from_raw_os_error(libc::ENOSPC));

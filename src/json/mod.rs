@@ -1,4 +1,4 @@
-//! JSON values that keep their spelling: the order of members, and numbers as they are written.
+//! JSON values that keep the order of members and the spelling of numbers.
 //!
 //! One parser reads LUKS2 metadata and QEMU's option strings. They differ in their `Rules`.
 
@@ -17,9 +17,9 @@ pub(crate) use self::write::quoted;
 
 /// A JSON value.
 ///
-/// It is parsed by [`str::parse`] and written by [`ToString`], without spaces. Members keep their
-/// order and numbers their spelling, of any length. Texts and numbers are wiped from memory when
-/// dropped: they may be secrets.
+/// Parsed by [`str::parse`] and written by [`ToString`], without spaces. Members keep their order
+/// and numbers their spelling, of any length. Strings and numbers are wiped from memory when
+/// dropped, because they may be secrets.
 ///
 /// ```
 /// use keyslot::json::Value;
@@ -31,25 +31,24 @@ pub(crate) use self::write::quoted;
 #[derive(Clone, Eq, PartialEq)]
 pub struct Value(pub(crate) Kind);
 
-/// The six kinds of values.
+/// The six kinds of JSON values.
 #[derive(Clone, Eq, PartialEq)]
 pub(crate) enum Kind {
     Array(Vec<Value>),
     Bool(bool),
     Null,
-    /// As it is spelled
+    /// The number as spelled in the text
     Number(Zeroizing<String>),
     Object(Object),
     String(Zeroizing<String>),
 }
 
-/// The members of a JSON object, in their order. Two objects are equal if they have the same
-/// members, in any order.
+/// The members of a JSON object, in order. Equality ignores the order.
 #[derive(Clone, Default)]
 pub struct Object(Vec<(String, Value)>);
 
 impl Value {
-    /// The member of this name, if the value is an object that has one.
+    /// The member called `name`, if the value is an object that has one.
     pub fn get(&self, name: &str) -> Option<&Self> {
         self.as_object()?.get(name)
     }
@@ -94,7 +93,7 @@ impl Value {
         }
     }
 
-    /// The number, if the value is an integer of 64 bits: `1.0` and `1e3` are none.
+    /// The number, if the value is an integer that fits 64 bits. `1.0` and `1e3` are not integers.
     pub fn as_i64(&self) -> Option<i64> {
         match &self.0 {
             Kind::Number(text) => text.parse().ok(),
@@ -119,27 +118,27 @@ impl Object {
         self.0.is_empty()
     }
 
-    /// The member of this name.
+    /// The member called `name`.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 
-    /// The member of this name.
+    /// The member called `name`, mutable.
     pub fn get_mut(&mut self, name: &str) -> Option<&mut Value> {
         self.0.iter_mut().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
-    /// Names and values, in their order.
+    /// Names and values, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
         self.0.iter().map(|(key, value)| (key.as_str(), value))
     }
 
-    /// The values, in their order.
+    /// The values, in order, mutable.
     pub fn values_mut(&mut self) -> impl ExactSizeIterator<Item = &mut Value> {
         self.0.iter_mut().map(|(_, value)| value)
     }
 
-    /// Sets the member of this name: in its place, or behind all others if there is none.
+    /// Sets the member called `name`: in place if it exists, otherwise at the end.
     pub fn insert(&mut self, name: &str, value: impl Into<Value>) {
         let value = value.into();
         match self.get_mut(name) {
@@ -148,7 +147,7 @@ impl Object {
         }
     }
 
-    /// Removes the member of this name. The others keep their order.
+    /// Removes the member called `name`. The others keep their order.
     pub fn remove(&mut self, name: &str) -> Option<Value> {
         let place = self.0.iter().position(|(key, _)| key == name)?;
         Some(self.0.remove(place).1)
@@ -179,14 +178,14 @@ impl IntoIterator for Object {
     type Item = (String, Value);
     type IntoIter = std::vec::IntoIter<(String, Value)>;
 
-    /// Names and values, in their order.
+    /// Names and values, in order.
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_iter()
     }
 }
 
 impl<K: Into<String>, V: Into<Value>> FromIterator<(K, V)> for Object {
-    /// The names must differ from each other.
+    /// The names must be distinct.
     fn from_iter<I: IntoIterator<Item = (K, V)>>(members: I) -> Self {
         Self(members.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
     }
@@ -234,7 +233,7 @@ impl From<u32> for Value {
     }
 }
 
-/// The kind alone: the value may be a secret.
+/// Shows only the kind: the value may be a secret.
 impl fmt::Debug for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.0 {
@@ -248,7 +247,7 @@ impl fmt::Debug for Value {
     }
 }
 
-/// The number of members alone: they may be secrets.
+/// Shows only the number of members: they may be secrets.
 impl fmt::Debug for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Object({} members)", self.len())

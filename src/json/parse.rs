@@ -1,5 +1,5 @@
-//! From text to a value. The tokens of one whole value are checked before any of it is parsed: so
-//! does QEMU, and so a hostile text is bounded before memory is allocated for it.
+//! Parses JSON text. All tokens of the value are checked before any of it is parsed, as QEMU does.
+//! This bounds a hostile text before memory is allocated for it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,29 +11,29 @@ use super::token::{BLANKS, Token, Tokens};
 use super::{Kind, Object, Value};
 use crate::error::{Error, ErrorKind};
 
-/// How a text may be written.
+/// A dialect of JSON.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
-    /// Whether strings may be in single quotes, too, and such a quote be escaped
+    /// Whether strings may use single quotes, which may then be escaped
     pub single_quotes: bool,
-    /// Whether strings may have Unicode's noncharacters
+    /// Whether strings may contain Unicode noncharacters
     pub noncharacters: bool,
-    /// Whether an object may have a key twice; the last value counts
+    /// Whether an object may repeat a key, in which case the last value counts
     pub key_twice: bool,
-    /// How deep objects and arrays may nest
+    /// Nesting limit for objects and arrays
     pub max_depth: usize,
-    /// How many values there may be in all
+    /// Limit on the total number of values
     pub max_values: usize,
 }
 
 impl Rules {
-    /// Those of LUKS2 metadata: RFC 8259, and json-c's limit of depth.
+    /// The dialect of LUKS2 metadata: RFC 8259 with json-c's nesting limit.
     pub const STRICT: Self = Self {
         single_quotes: false,
         noncharacters: true,
         key_twice: true,
         max_depth: 32,
-        // 32 keyslots and as many tokens have a few thousand. Each value takes about 100 bytes.
+        // 32 keyslots and 32 tokens have a few thousand values. Each takes about 100 bytes.
         max_values: 1 << 16,
     };
 }
@@ -42,13 +42,13 @@ impl Rules {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Fault<'a> {
     pub wrong: Wrong,
-    /// Its place in the text, in bytes
+    /// Offset in the text, in bytes
     pub at: usize,
-    /// The piece of the text that it is in. It may be one of a secret.
+    /// The faulty piece of the text. It may be a piece of a secret.
     pub piece: &'a str,
 }
 
-/// The kinds of faults.
+/// Kinds of faults.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Wrong {
     Deep,
@@ -69,7 +69,7 @@ pub(crate) enum Wrong {
     UnicodeEscape,
 }
 
-/// Parses the one value that `text` has to be.
+/// Parses `text`, which must be a single value.
 pub(crate) fn parse<'a>(text: &'a str, rules: &Rules) -> Result<Value, Fault<'a>> {
     let end = scan(text, rules)?;
     let tokens = Tokens::new(&text[..end], rules);
@@ -82,8 +82,8 @@ pub(crate) fn parse<'a>(text: &'a str, rules: &Rules) -> Result<Value, Fault<'a>
     }
 }
 
-/// Where the first value ends: at the bracket that closes it. Finds every fault of a token until
-/// there, and bounds the depth and the number of values.
+/// Finds the end of the first value, at its closing bracket. Checks every token up to there, and
+/// bounds the nesting and the number of values.
 fn scan<'a>(text: &'a str, rules: &Rules) -> Result<usize, Fault<'a>> {
     let mut tokens = Tokens::new(text, rules);
     let (mut depth, mut values) = (0_usize, 1_usize);
@@ -113,7 +113,7 @@ fn scan<'a>(text: &'a str, rules: &Rules) -> Result<usize, Fault<'a>> {
 struct Parser<'a> {
     tokens: Tokens<'a>,
     rules: Rules,
-    /// Where the text ends
+    /// End of the text
     end: usize,
 }
 
@@ -198,13 +198,14 @@ impl<'a> Parser<'a> {
     }
 
     fn unquote(&self, quoted: &'a str) -> Result<Zeroizing<String>, Fault<'a>> {
-        // An escape is never shorter than what it stands for, so the text is not moved as it grows.
+        // An escape sequence is never shorter than its character, so the buffer does not
+        // reallocate.
         let mut text = Zeroizing::new(String::with_capacity(quoted.len()));
         let mut rest = quoted[1..quoted.len() - 1].chars();
         loop {
             let left = rest.as_str().len();
             let Some(char) = rest.next() else { return Ok(text) };
-            // With the quote.
+            // The quote is included.
             let fault = |wrong| self.fault(wrong, left + 1);
             if char != '\\' {
                 if !self.rules.noncharacters && is_noncharacter(char) {
@@ -237,7 +238,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// The character of the `XXXX` after `\u`, and of a second half `\uXXXX` after it.
+/// The character of the `XXXX` after `\u`, including the second half of a surrogate pair.
 fn unicode_escape(rest: &mut Chars<'_>) -> Option<char> {
     let mut code = four_digits(rest)?;
     if (0xd800..0xdc00).contains(&code) {
@@ -267,7 +268,7 @@ impl<'a> Fault<'a> {
     }
 }
 
-/// Names the place, and shows nothing of the text.
+/// Shows the position, but nothing of the text.
 impl fmt::Display for Fault<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self.wrong {
@@ -292,7 +293,7 @@ impl fmt::Display for Fault<'_> {
     }
 }
 
-/// As LUKS2 metadata is written: RFC 8259, at most 32 levels deep.
+/// Parses LUKS2's dialect: RFC 8259 with at most 32 nesting levels.
 impl FromStr for Value {
     type Err = Error;
 

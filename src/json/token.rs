@@ -2,21 +2,21 @@
 
 use super::parse::{Fault, Rules, Wrong};
 
-/// A token, as it is spelled.
+/// A token, in its original spelling.
 #[derive(Clone, Copy)]
 pub(super) enum Token<'a> {
     Number(&'a str),
     Punctuation(u8),
-    /// With its quotes
+    /// The string including its quotes
     String(&'a str),
     Word(&'a str),
 }
 
-/// Cuts tokens off a text. A copy begins again where the original stands.
+/// Splits a text into tokens. A copy continues independently from the same position.
 #[derive(Clone)]
 pub(super) struct Tokens<'a> {
     text: &'a str,
-    /// Where the next token is looked for
+    /// Start of the next token
     at: usize,
     single_quotes: bool,
 }
@@ -26,7 +26,7 @@ impl<'a> Tokens<'a> {
         Self { text, at: 0, single_quotes: rules.single_quotes }
     }
 
-    /// Where the last token ended.
+    /// End of the last token.
     pub fn at(&self) -> usize {
         self.at
     }
@@ -72,13 +72,13 @@ impl<'a> Iterator for Tokens<'a> {
     }
 }
 
-/// `text` up to and with the character at `index`, or all of it if it ends before.
+/// `text` up to and including the character at `index`, or all of it if it is shorter.
 fn through(text: &str, index: usize) -> &str {
     let len = text[index..].chars().next().map_or(0, char::len_utf8);
     &text[..index + len]
 }
 
-/// Length of the string that `text` begins with, or where it goes wrong.
+/// Length of the string at the start of `text`, or the position of its fault.
 fn string_len(text: &str) -> Result<usize, usize> {
     let bytes = text.as_bytes();
     let mut index = 1;
@@ -95,7 +95,7 @@ fn string_len(text: &str) -> Result<usize, usize> {
     Err(text.len())
 }
 
-/// Length of the number that `text` begins with, or where it goes wrong.
+/// Length of the number at the start of `text`, or the position of its fault.
 fn number_len(text: &str) -> Result<usize, usize> {
     let bytes = text.as_bytes();
     let digits = |from: usize| {
@@ -117,5 +117,5 @@ fn number_len(text: &str) -> Result<usize, usize> {
     Ok(end)
 }
 
-/// The space of JSON (RFC 8259, section 2)
+/// Whitespace of JSON (RFC 8259, section 2)
 pub(super) const BLANKS: [char; 4] = [' ', '\t', '\r', '\n'];

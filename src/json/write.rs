@@ -1,4 +1,4 @@
-//! From a value to text, without spaces: as json-c and `serde_json` write it.
+//! Writes JSON values without spaces, as json-c and `serde_json` do.
 
 use std::fmt::{self, Display, Formatter, Write};
 
@@ -37,10 +37,10 @@ impl Display for Object {
     }
 }
 
-/// The text as a JSON string, in its quotes.
+/// Writes the text as a JSON string, with its quotes.
 pub(crate) fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
-    // A String takes everything.
+    // Writing to a String cannot fail.
     let _ = write_string(&mut quoted, text);
     quoted
 }

@@ -1,10 +1,10 @@
-//! Bytes that stay out of swap, core dumps and logs.
+//! Memory that is kept out of swap, core dumps and logs.
 //!
-//! This is where passphrases, derived keys and volume keys are. What a computation makes of them is in
-//! ordinary memory until it is done, and wiped then: the states of an HMAC and the memory of Argon2
-//! while a key is derived, key material while it is decrypted or split, the round keys of a cipher for
-//! as long as it is used. Swap, or a core dump of that moment, may have those. The `keyslot` command
-//! has no core dump (`PR_SET_DUMPABLE`); another program has to see to that itself.
+//! Passphrases, derived keys and volume keys are stored here. Intermediate values of a computation
+//! are in ordinary memory, which is wiped afterwards: HMAC states and Argon2's memory during a key
+//! derivation, key material while it is decrypted or split, and a cipher's round keys while it is
+//! in use. Swap, or a core dump taken at that moment, may contain them. The `keyslot` command
+//! disables its core dumps (`PR_SET_DUMPABLE`); other programs must do so themselves.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -17,17 +17,17 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Secret bytes in pages of their own.
 ///
-/// The pages are locked in memory and left out of core dumps where the system allows, and wiped
-/// before they are given back. Where it does not allow (`RLIMIT_MEMLOCK`) they are ordinary memory,
-/// and still wiped.
+/// The pages are locked in memory and excluded from core dumps where the system allows, and wiped
+/// before they are freed. Where the system does not allow it (`RLIMIT_MEMLOCK`), they are ordinary
+/// memory that is still wiped.
 pub struct SecretBytes {
-    /// None when there was no byte to hold.
+    /// `None` if the length is 0.
     map: Option<MmapMut>,
     len: usize,
 }
 
 impl SecretBytes {
-    /// `len` zero bytes.
+    /// Allocates `len` zero bytes.
     pub fn zeroed(len: usize) -> Result<Self> {
         if len == 0 {
             return Ok(Self { map: None, len });
@@ -36,7 +36,7 @@ impl SecretBytes {
             Error::new(ErrorKind::OutOfMemory, format!("cannot allocate {len} bytes for a secret"))
                 .with_source(error)
         })?;
-        // Both are a courtesy of the system: without them the secret is as usable.
+        // Best effort: the secret is usable without either.
         #[cfg(unix)]
         let _ = map.lock();
         #[cfg(target_os = "linux")]
@@ -44,7 +44,7 @@ impl SecretBytes {
         Ok(Self { map: Some(map), len })
     }
 
-    /// A copy of `bytes`. Wiping the original is the caller's.
+    /// Copies `bytes`. The caller must wipe the original.
     pub fn from_slice(bytes: &[u8]) -> Result<Self> {
         let mut secret = Self::zeroed(bytes.len())?;
         secret.as_mut_slice().copy_from_slice(bytes);
@@ -56,22 +56,22 @@ impl SecretBytes {
         self.map.as_ref().map_or(&[], |map| &map[..self.len])
     }
 
-    /// The bytes, to fill in.
+    /// The bytes, mutable.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         self.map.as_mut().map_or(&mut [], |map| &mut map[..self.len])
     }
 
-    /// How many bytes there are.
+    /// Length in bytes.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is not a single byte.
+    /// Whether the length is 0.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Wipes and drops what is beyond the first `len` bytes.
+    /// Wipes and drops all bytes after the first `len`.
     pub fn truncate(&mut self, len: usize) {
         if let Some(tail) = self.as_mut_slice().get_mut(len..) {
             tail.zeroize();
@@ -79,9 +79,9 @@ impl SecretBytes {
         }
     }
 
-    /// Reads to the end of `reader`, with no copy left in any other buffer.
+    /// Reads to the end of `reader` without leaving a copy in another buffer.
     ///
-    /// [`io::ErrorKind::FileTooLarge`] when there are more than `limit` bytes.
+    /// Fails with [`io::ErrorKind::FileTooLarge`] if there are more than `limit` bytes.
     pub fn read_to_end(reader: &mut impl Read, limit: usize) -> io::Result<Self> {
         let mut secret = Self::zeroed(FIRST_READ).map_err(out_of_memory)?;
         let mut filled = 0;
@@ -106,7 +106,7 @@ impl SecretBytes {
     }
 }
 
-/// One page: most secrets fit, and nothing has to be moved.
+/// One page, which holds most secrets without a reallocation.
 const FIRST_READ: usize = 4096;
 
 fn out_of_memory(error: Error) -> io::Error {

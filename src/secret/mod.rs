@@ -1,9 +1,9 @@
-//! Secrets in memory, and where they come from.
+//! Secrets in memory, and their sources.
 //!
-//! A [`Passphrase`] is what a person or a key file knows, a [`VolumeKey`] what the sectors are
-//! encrypted with. Both are wiped on drop, compared in constant time and never shown; [`SecretBytes`]
-//! says where they are kept. With the features `file` and `qemu`, `Source` says where a passphrase is read
-//! from.
+//! A [`Passphrase`] is a secret that opens a keyslot, typed by a person or read from a key file. A
+//! [`VolumeKey`] encrypts the sectors. Both are wiped on drop, compared in constant time and never
+//! shown. [`SecretBytes`] documents their memory. With the features `file` and `qemu`, `Source`
+//! names the place to read a passphrase from.
 
 mod memory;
 #[cfg(all(feature = "file", feature = "qemu"))]
@@ -21,12 +21,12 @@ pub use memory::SecretBytes;
 #[cfg(all(feature = "file", feature = "qemu"))]
 pub use source::Source;
 
-/// The largest file that is read as a secret; cryptsetup's limit for key files.
+/// Size limit in bytes for a file read as a secret; cryptsetup's limit for key files.
 pub const LARGEST_SECRET: usize = 8 << 20;
 
-/// What opens a keyslot: any bytes, taken verbatim.
+/// A secret that opens a keyslot: arbitrary bytes, used verbatim.
 ///
-/// A clone is another handle on the same memory.
+/// Clones share the same memory.
 #[derive(Clone)]
 pub struct Passphrase {
     bytes: Arc<SecretBytes>,
@@ -34,7 +34,7 @@ pub struct Passphrase {
 }
 
 impl Passphrase {
-    /// A copy of `bytes`. Wiping the original is the caller's.
+    /// Copies `bytes`. The caller must wipe the original.
     pub fn new(bytes: &[u8]) -> Result<Self> {
         SecretBytes::from_slice(bytes).map(Self::from)
     }
@@ -44,23 +44,23 @@ impl Passphrase {
         self.bytes.as_slice()
     }
 
-    /// Whether the last byte is a newline: often one that an editor or `echo` left there.
+    /// Whether the last byte is a newline, often added by an editor or `echo`.
     pub fn ends_with_newline(&self) -> bool {
         self.as_bytes().ends_with(b"\n")
     }
 
-    /// The same passphrase, marked as one whose newline at the end was dropped.
+    /// Marks the passphrase as one whose trailing newline was dropped.
     #[cfg(all(feature = "file", feature = "qemu"))]
     pub(crate) fn without_newline(self) -> Self {
         Self { lost_newline: true, ..self }
     }
 
-    /// Whether a newline was dropped at its end: a wrong passphrase may be wrong for that.
+    /// Whether a trailing newline was dropped, which may explain a wrong passphrase.
     pub fn lost_newline(&self) -> bool {
         self.lost_newline
     }
 
-    /// Whether QEMU takes it: valid UTF-8 without a NUL.
+    /// Whether QEMU can use it: valid UTF-8 without NUL.
     pub fn is_qemu_compatible(&self) -> bool {
         std::str::from_utf8(self.as_bytes()).is_ok() && !self.as_bytes().contains(&0)
     }
@@ -86,16 +86,16 @@ impl fmt::Debug for Passphrase {
     }
 }
 
-/// The key that the sectors of an image are encrypted with (LUKS: master key, volume key).
+/// The key that encrypts the sectors of an image (the master key, or volume key, of LUKS).
 pub struct VolumeKey(SecretBytes);
 
 impl VolumeKey {
-    /// A copy of `bytes`. Wiping the original is the caller's.
+    /// Copies `bytes`. The caller must wipe the original.
     pub fn new(bytes: &[u8]) -> Result<Self> {
         SecretBytes::from_slice(bytes).map(Self)
     }
 
-    /// A new key of `len` bytes from the operating system's random number generator.
+    /// Generates a key of `len` bytes with the operating system's random number generator.
     pub fn random(len: usize) -> Result<Self> {
         let mut bytes = SecretBytes::zeroed(len)?;
         random::fill(bytes.as_mut_slice())?;

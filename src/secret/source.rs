@@ -1,4 +1,4 @@
-//! Where a passphrase is to be read from: `prompt`, `file:PATH`, `env:NAME` and so on.
+//! Sources of passphrases: `prompt`, `file:PATH`, `env:NAME` and so on.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -15,27 +15,27 @@ use super::{LARGEST_SECRET, Passphrase, SecretBytes};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::qemu::SecretObjects;
 
-/// A place to read a passphrase from.
+/// A source that a passphrase is read from.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Source {
-    /// Ask whoever sits at the terminal.
+    /// A prompt on the terminal.
     Prompt,
-    /// The bytes of a file, a newline at its end included.
+    /// The bytes of a file, including a newline at its end.
     File(PathBuf),
-    /// The bytes of an environment variable.
+    /// The value of an environment variable.
     Env(OsString),
-    /// The bytes of a file descriptor that was inherited, up to its end.
+    /// An inherited file descriptor, read to its end.
     Fd(u32),
-    /// Standard input up to its end, less one newline there.
+    /// Standard input, read to its end, without one trailing newline.
     Stdin,
-    /// A secret object, by its id.
+    /// A QEMU secret object, by its id.
     Object(String),
 }
 
 impl Source {
     /// Parses `prompt`, `file:PATH`, `env:NAME`, `fd:N`, `stdin` or `object:ID`.
     ///
-    /// An error never repeats the text, since a person may have put the secret there.
+    /// Errors never repeat the text, because it may be the secret itself.
     pub fn parse(text: impl AsRef<OsStr>) -> Result<Self> {
         let text = text.as_ref();
         let bytes = text.as_bytes();
@@ -48,20 +48,19 @@ impl Source {
         let (scheme, value) = (&bytes[..colon], OsStr::from_bytes(&bytes[colon + 1..]));
         match scheme {
             b"file" if !value.is_empty() => Ok(Self::File(value.into())),
-            b"file" => Err(invalid("there is no path after 'file:'")),
+            b"file" => Err(invalid("no path after 'file:'")),
             b"env" if is_variable(value) => Ok(Self::Env(value.into())),
-            b"env" => Err(invalid("there is no name of a variable after 'env:'")),
-            b"fd" => parse_fd(value)
-                .ok_or_else(|| invalid("there is no number of a file descriptor after 'fd:'")),
+            b"env" => Err(invalid("no variable name after 'env:'")),
+            b"fd" => parse_fd(value).ok_or_else(|| invalid("no descriptor number after 'fd:'")),
             b"object" => match value.to_str() {
                 Some(id) if !id.is_empty() => Ok(Self::Object(id.to_owned())),
-                _ => Err(invalid("there is no id of a secret object after 'object:'")),
+                _ => Err(invalid("no object id after 'object:'")),
             },
             _ => Err(unknown()),
         }
     }
 
-    /// Reads the passphrase; `prompt` is called for [`Source::Prompt`] and nothing else.
+    /// Reads the passphrase. Calls `prompt` only for [`Source::Prompt`].
     pub fn read(
         &self,
         objects: &SecretObjects,
@@ -71,7 +70,7 @@ impl Source {
             Self::Prompt => prompt(),
             Self::File(path) => read_file(path),
             Self::Env(name) => read_variable(name),
-            // Opened anew, standard input would be read from its beginning.
+            // Reopening standard input would read it from its beginning.
             Self::Fd(0) => read_stdin().map(Passphrase::from),
             Self::Fd(number) => read_descriptor(*number),
             Self::Stdin => {
@@ -87,10 +86,10 @@ impl Source {
     }
 }
 
-const FORMS: &str = "it is one of prompt, file:PATH, env:NAME, fd:N, stdin, object:ID";
+const FORMS: &str = "use one of prompt, file:PATH, env:NAME, fd:N, stdin, object:ID";
 
 fn unknown() -> Error {
-    invalid("a secret is given by where it is, never by itself").with_hint(FORMS)
+    invalid("secrets are not accepted as arguments; say where to read it").with_hint(FORMS)
 }
 
 fn is_variable(name: &OsStr) -> bool {
@@ -99,7 +98,7 @@ fn is_variable(name: &OsStr) -> bool {
 
 fn parse_fd(value: &OsStr) -> Option<Source> {
     let digits = value.to_str()?;
-    // The sign that `parse` takes is none of a descriptor's.
+    // `parse` accepts a sign, which a descriptor cannot have.
     let number: i32 = digits.parse().ok().filter(|_| !digits.starts_with(['+', '-']))?;
     u32::try_from(number).ok().map(Source::Fd)
 }
@@ -110,7 +109,7 @@ fn read_file(path: &Path) -> Result<Passphrase> {
     file.and_then(read_open).map(Passphrase::from).map_err(|error| error.with_path(path))
 }
 
-/// Opens another descriptor of the same file and reads on where the first one is.
+/// Opens another descriptor of the same file and continues at the offset of the first.
 fn read_descriptor(number: u32) -> Result<Passphrase> {
     let path = format!("/proc/self/fd/{number}");
     let failed = |error| Error::failed(Operation::Open, "the secret", error).with_path(&path);
@@ -129,7 +128,7 @@ fn read_descriptor(number: u32) -> Result<Passphrase> {
     read_open(file).map(Passphrase::from).map_err(|error| error.with_path(path))
 }
 
-/// Reads a descriptor of our own, since [`io::Stdin`] would keep a copy in its buffer.
+/// Reads the descriptor directly, because [`io::Stdin`] would keep a copy in its buffer.
 fn read_stdin() -> Result<SecretBytes> {
     let owned = io::stdin().as_fd().try_clone_to_owned();
     let file = owned.map_err(|error| Error::failed(Operation::Open, "standard input", error));
@@ -247,7 +246,7 @@ mod tests {
         file.seek(SeekFrom::Start(5)).unwrap();
         assert_eq!(read(&format!("fd:{}", file.as_raw_fd())).unwrap().as_bytes(), b"hunter2");
 
-        // Reading it would wait for ever.
+        // Reading it would block for ever.
         let (_reader, writer) = io::pipe().unwrap();
         let error = read(&format!("fd:{}", writer.as_raw_fd())).unwrap_err();
         assert!(error.message().contains("not open for reading"), "{error}");

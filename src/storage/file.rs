@@ -140,14 +140,14 @@ impl FileStorage {
         self.is_file(&self.path)
     }
 
-    /// Length and modification time. If they are unchanged, nobody wrote to the file.
+    /// Length and modification time. Equal values mean that the file was not written.
     pub fn version(&self) -> io::Result<Version> {
         let metadata = self.file.metadata()?;
         Ok(Version { len: metadata.len(), mtime: (metadata.mtime(), metadata.mtime_nsec()) })
     }
 }
 
-/// Identifies the file or device itself, whatever path or node opened it.
+/// Identifies the file or device itself, independent of the path or node that opened it.
 fn identity(metadata: &Metadata) -> Identity {
     if metadata.file_type().is_block_device() {
         // Inode number 0 is never used by a file.

@@ -205,7 +205,8 @@ impl Place {
     }
 }
 
-/// Sets the replaced file's owner and mode, limited to `allowed`, whatever the user and the umask.
+/// Sets the replaced file's owner and mode, limited to `allowed`. Independent of the current
+/// user and umask.
 fn as_before(file: &File, metadata: &Metadata, allowed: u32) -> Result<()> {
     let failed = |e| Error::io("set the owner and mode of the new file", e);
     let ours = file.metadata().map_err(failed)?;

@@ -35,10 +35,10 @@ pub(super) fn impossible(byte: u8, errno: Errno) -> Error {
     match errno {
         Errno::EINVAL | Errno::ENOLCK | Errno::ENOSYS | Errno::EOPNOTSUPP => Error::failed(
             Operation::Lock,
-            "the file, its file system has no OFD locks",
+            "the file: its file system has no OFD locks",
             errno.into(),
         )
-        .with_hint("copy the image to a file system that has them, a local one"),
+        .with_hint("copy the image to a local file system"),
         errno => Error::failed(Operation::Lock, format_args!("byte {byte}"), errno.into()),
     }
 }

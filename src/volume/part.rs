@@ -55,8 +55,7 @@ impl Part<'_> {
         Ok(())
     }
 
-    /// Writes `data`, which has the length of the part. The write is atomic for other threads,
-    /// whatever its length.
+    /// Writes `data`, which has the length of the part. The write is atomic for other threads.
     ///
     /// Zeros in a hole are a no-op. Other data needs an allocated extent.
     pub fn write(&self, data: Plain<'_>) -> Result<()> {

@@ -117,9 +117,9 @@ impl Drop for Guard<'_> {
         if let Ok(index) = queue.position(self.ticket) {
             queue.claims.remove(index);
         }
-        let somebody_waits = queue.waiting > 0;
+        let has_waiters = queue.waiting > 0;
         drop(queue);
-        if somebody_waits {
+        if has_waiters {
             self.lock.left.notify_all();
         }
     }
@@ -163,7 +163,7 @@ mod tests {
             while lock.queue().waiting < 2 {
                 thread::yield_now();
             }
-            drop(lock.exclusive(8..16)); // does not hang: nobody is in its way
+            drop(lock.exclusive(8..16)); // returns at once: the ranges do not overlap
             assert!(!writer.is_finished() && !late.is_finished());
             drop(reader);
         });

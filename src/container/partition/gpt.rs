@@ -6,8 +6,8 @@ use super::{Partition, PartitionTable, PartitionType, TableKind, le32, le64, rea
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Storage;
 
-/// A GUID partition table, of sectors of 512 or 4096 bytes, or its copy at the end. `None` if there
-/// is neither, an error within if both are damaged.
+/// Reads a GUID partition table with sectors of 512 or 4096 bytes, or its copy at the end of the
+/// disk. `None` if there is neither; the inner result is an error if both are damaged.
 pub(super) fn read(storage: &dyn Storage) -> io::Result<Option<Result<PartitionTable>>> {
     let len = storage.len()?;
     let mut damage = None;
@@ -31,7 +31,7 @@ pub(super) fn read(storage: &dyn Storage) -> io::Result<Option<Result<PartitionT
         .map(|text| Err(Error::new(ErrorKind::Corrupt, format!("the GPT is damaged: {text}")))))
 }
 
-/// The entries that a header at byte `at` points at, or what is wrong.
+/// The entries that the header at byte `at` refers to, or a description of the fault.
 fn entries(
     storage: &dyn Storage,
     header: &mut [u8],
@@ -41,15 +41,15 @@ fn entries(
     let crc = le32(header, 16);
     let size = le32(header, 12);
     if size != 92 {
-        return Ok(Err(format!("its header at byte {at} has {size} bytes, not 92")));
+        return Ok(Err(format!("the header at byte {at} has {size} bytes instead of 92")));
     }
     header[16..20].fill(0);
     if crc32(header) != crc {
-        return Ok(Err(format!("the checksum of its header at byte {at} is wrong")));
+        return Ok(Err(format!("wrong checksum of the header at byte {at}")));
     }
     let (count, size) = (le32(header, 80), le32(header, 84));
     if !(128..=MOST_ENTRY_BYTES).contains(&size) || count > MOST_ENTRIES {
-        return Ok(Err(format!("it has {count} entries of {size} bytes")));
+        return Ok(Err(format!("{count} entries of {size} bytes are not supported")));
     }
     let start = le64(header, 72).checked_mul(sector);
     let all = match start {
@@ -57,10 +57,10 @@ fn entries(
         None => None,
     };
     let Some(all) = all else {
-        return Ok(Err("its entries are not in the file".into()));
+        return Ok(Err("the entries are beyond the end of the file".into()));
     };
     if crc32(&all) != le32(header, 88) {
-        return Ok(Err(format!("the checksum of its entries is wrong (header at byte {at})")));
+        return Ok(Err(format!("wrong checksum of the entries (header at byte {at})")));
     }
     let mut partitions = Vec::new();
     for (number, entry) in (1..).zip(all.chunks_exact(size as usize)) {
@@ -71,7 +71,7 @@ fn entries(
         let range = last.checked_sub(first).and_then(|count| count.checked_add(1));
         let bytes = (first.checked_mul(sector), range.and_then(|count| count.checked_mul(sector)));
         let (Some(offset), Some(len)) = bytes else {
-            return Ok(Err(format!("partition {number} is from sector {first} to {last}")));
+            return Ok(Err(format!("partition {number} has invalid sectors {first} to {last}")));
         };
         let units = entry[56..128].as_chunks::<2>().0.iter().map(|it| u16::from_le_bytes(*it));
         let name: String = char::decode_utf16(units.take_while(|&unit| unit != 0))
@@ -85,7 +85,7 @@ fn entries(
     Ok(Ok(partitions))
 }
 
-/// CRC-32 as in ISO 3309, which the UEFI specification refers to.
+/// CRC-32 of ISO 3309, as required by the UEFI specification.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| {
@@ -94,7 +94,7 @@ fn crc32(bytes: &[u8]) -> u32 {
     })
 }
 
-/// Entries and bytes of one that a GPT may have: 16 times the usual
+/// Limit on the entries of a GPT, and on the bytes of one entry: 16 times the usual values
 const MOST_ENTRIES: u32 = 2048;
 const MOST_ENTRY_BYTES: u32 = 4096;
 

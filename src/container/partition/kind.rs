@@ -1,19 +1,19 @@
-//! Types of partitions: the purpose that a partition table states for each.
+//! Partition types: the purpose that a partition table states for each partition.
 
 use std::fmt;
 
-/// The type of a partition, as its table has it. It displays as fdisk and sgdisk write it.
+/// A partition type as the table has it. Displays like fdisk and sgdisk.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum PartitionType {
-    /// GPT: a GUID, in the order of its bytes on disk
+    /// GPT: a GUID, in on-disk byte order
     Gpt([u8; 16]),
     /// MBR: a number
     Mbr(u8),
 }
 
 impl PartitionType {
-    /// The usual name of the type, if it has one.
+    /// Common name of the type, if it has one.
     pub fn name(self) -> Option<&'static str> {
         match self {
             Self::Gpt(_) => {

@@ -1,11 +1,11 @@
-//! Master boot records, in sectors of 512 bytes.
+//! Master boot records with sectors of 512 bytes.
 
 use std::io;
 
 use super::{Partition, PartitionType, le32, read_if_there};
 use crate::storage::Storage;
 
-/// The partitions of a master boot record, logical ones included.
+/// Reads the partitions of a master boot record, logical ones included.
 pub(super) fn read(storage: &dyn Storage) -> io::Result<Option<Vec<Partition>>> {
     let Some(primary) = record(storage, 0)? else { return Ok(None) };
     let mut partitions = Vec::new();
@@ -28,7 +28,8 @@ pub(super) fn read(storage: &dyn Storage) -> io::Result<Option<Vec<Partition>>> 
         if entry.kind != 0 && entry.count > 0 {
             partitions.push(entry.partition(number, at));
         }
-        // Every link is counted from the extended partition's start. One that goes back is a ring.
+        // Links count from the start of the extended partition. A link that goes back would form a
+        // loop.
         next = Some(base + link.first).filter(|&it| link.is_extended() && it > at);
     }
     Ok(Some(partitions))
@@ -54,10 +55,10 @@ impl Entry {
     }
 }
 
-/// The four entries of the record at this byte, if there is one.
+/// The four entries of the record at byte `at`, if there is one.
 fn record(storage: &dyn Storage, at: u64) -> io::Result<Option<[Entry; 4]>> {
     let Some(bytes) = read_if_there(storage, at, SECTOR)? else { return Ok(None) };
-    // The boot sector of a file system has the same signature, and code where the entries are.
+    // A file system's boot sector has the same signature, with code in place of the entries.
     let flags = [446, 462, 478, 494].map(|entry| bytes[entry]);
     if bytes[510..] != *b"\x55\xaa" || flags.iter().any(|flag| flag & 0x7f != 0) {
         return Ok(None);
@@ -69,10 +70,10 @@ fn record(storage: &dyn Storage, at: u64) -> io::Result<Option<[Entry; 4]>> {
     })))
 }
 
-/// Bytes of a sector of a master boot record
+/// Sector size of a master boot record
 const SECTOR: u64 = 512;
 const FIRST_LOGICAL: u32 = 5;
-/// The kind of an entry that keeps old programs from a disk with a GPT
+/// Type of the entry that protects a GPT disk from programs that only know MBRs
 const PROTECTIVE: u8 = 0xee;
-/// Links that are followed
+/// Limit on the links followed
 const MOST_LOGICAL: u32 = 128;

@@ -1,11 +1,11 @@
-//! Partition tables: which range of a disk image each partition is.
+//! Partition tables, which map partitions to ranges of a disk image.
 //!
 //! A GUID partition table is in the UEFI specification, section 5.3: a header in sector 1, checked
 //! by a CRC-32, points at an array of entries with a CRC-32 of its own; the last sector has a copy
 //! of the header. A master boot record has four entries in sector 0. One of these may be an
 //! extended partition, which begins a chain of records for the logical partitions, from 5 on.
 //!
-//! Tables are only read. All numbers in them are bounded before they are used.
+//! Tables are only read. Every number in them is bounded before use.
 
 mod gpt;
 mod kind;
@@ -26,7 +26,7 @@ use crate::storage::{self, Storage, Window};
 pub struct PartitionTable {
     /// The kind of table
     pub kind: TableKind,
-    /// The partitions, by number. Empty entries are left out.
+    /// The partitions, by number. Empty entries are omitted.
     pub partitions: Vec<Partition>,
 }
 
@@ -44,15 +44,15 @@ pub enum TableKind {
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Partition {
-    /// Number as Linux counts: from 1, logical partitions from 5
+    /// Number in Linux's scheme: from 1, logical partitions from 5
     pub number: u32,
-    /// Purpose, as the table states it
+    /// Purpose stated in the table
     pub kind: PartitionType,
-    /// Bytes from the start of the disk
+    /// Offset from the start of the disk in bytes
     pub offset: u64,
     /// Length in bytes
     pub len: u64,
-    /// GPT: the name, if there is one
+    /// Name in a GPT, if there is one
     pub name: Option<String>,
 }
 
@@ -67,9 +67,9 @@ impl TableKind {
 }
 
 impl PartitionTable {
-    /// Reads the table of a disk image. `None` if it has none.
+    /// Reads the partition table of a disk image. `None` if it has none.
     ///
-    /// [`ErrorKind::Corrupt`] if there is one that cannot be relied on.
+    /// [`ErrorKind::Corrupt`] if the table is damaged.
     pub fn read(storage: &dyn Storage) -> Result<Option<Self>> {
         let failed = |error| Error::failed(Operation::Read, "the partition table", error);
         if let Some(table) = gpt::read(storage).map_err(failed)? {
@@ -79,8 +79,8 @@ impl PartitionTable {
         Ok(partitions.map(|partitions| Self { kind: TableKind::Mbr, partitions }))
     }
 
-    /// The partition of this number. [`ErrorKind::InvalidInput`] if there is none; the error lists
-    /// those that there are.
+    /// The partition of this number. [`ErrorKind::InvalidInput`] if it does not exist; the error
+    /// lists the existing partitions.
     pub fn partition(&self, number: u32) -> Result<&Partition> {
         self.partitions.iter().find(|it| it.number == number).ok_or_else(|| {
             let all: Vec<_> = self.partitions.iter().map(|it| it.number.to_string()).collect();
@@ -92,13 +92,13 @@ impl PartitionTable {
     }
 }
 
-/// The [reason](Error::reason) of an error: a range that is not in its file.
+/// The [reason](Error::reason) of an error: a range that is outside its file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Outside {
     /// First byte of the range
     pub offset: u64,
-    /// Length of the range, if it is not to the end of the file
+    /// Length of the range, unless it extends to the end of the file
     pub len: Option<u64>,
     /// Length of the file
     pub end: u64,
@@ -117,27 +117,27 @@ impl fmt::Display for Outside {
 
 impl std::error::Error for Outside {}
 
-/// Which part of a file an image is.
+/// The part of a file that is the image.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) enum Part {
-    /// All of it
+    /// The whole file
     #[default]
     Whole,
-    /// From byte `offset` on, `len` bytes or to the end
+    /// `len` bytes from byte `offset` on, or all to the end
     Range { offset: u64, len: Option<u64> },
     /// A partition, by its number
     Partition(u32),
 }
 
 impl Part {
-    /// The window on this part of a storage; `None` if it is all of it.
+    /// Creates the window on this part of a storage; `None` if the part is the whole storage.
     pub fn of(&self, whole: &Arc<dyn Storage>) -> Result<Option<Window>> {
         let (offset, len) = match *self {
             Self::Whole => return Ok(None),
             Self::Range { offset, len } => (offset, len),
             Self::Partition(number) => {
                 let table = PartitionTable::read(whole.as_ref())?.ok_or_else(|| {
-                    let text = format!("there is no partition table to find partition {number} in");
+                    let text = format!("partition {number} does not exist: no partition table");
                     Error::new(ErrorKind::InvalidInput, text)
                 })?;
                 let partition = table.partition(number)?;
@@ -152,7 +152,7 @@ impl Part {
     }
 }
 
-/// These bytes, if the storage has them.
+/// Reads `len` bytes at `at`, or returns `None` if the storage ends before.
 fn read_if_there(storage: &dyn Storage, at: u64, len: u64) -> io::Result<Option<Vec<u8>>> {
     if at.checked_add(len).is_none_or(|end| storage.len().is_ok_and(|all| end > all)) {
         return Ok(None);
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
     use crate::storage::MemoryStorage;
 
-    /// A record with these entries: kind, first sector, sectors.
+    /// Writes a record with these entries: kind, first sector, number of sectors.
     fn record(disk: &mut [u8], sector: usize, entries: &[(u8, u32, u32)]) {
         let record = &mut disk[sector * 512..][..512];
         record[510..].copy_from_slice(b"\x55\xaa");
@@ -221,7 +221,7 @@ mod tests {
             error(Part::Range { offset: 1024, len: Some(4096) }),
             "4096 bytes from byte 1024 on are not in the file, which has 4096 bytes"
         );
-        assert_eq!(error(Part::Partition(1)), "there is no partition table to find partition 1 in");
+        assert_eq!(error(Part::Partition(1)), "partition 1 does not exist: no partition table");
         let part = Part::Range { offset: 1024, len: None }.of(&disk).unwrap().unwrap();
         assert_eq!(part.len().unwrap(), 3072);
     }

@@ -1,12 +1,12 @@
-//! How much memory and how many passes of Argon2 fill a given time.
+//! Calibrates Argon2: the memory and passes that take a given time.
 //!
-//! The parameters are those that cryptsetup would choose: four passes, and as much memory as fills
-//! the time; where that is more than allowed, more passes over what is allowed; and on a machine
-//! too slow for it, four passes over 64 MiB in whatever time they take.
+//! The parameters are those cryptsetup would choose: four passes over as much memory as takes the
+//! time. If that exceeds the allowed memory, more passes over the allowed memory. On a machine that
+//! is too slow, four passes over 64 MiB, however long they take.
 //!
-//! The time is all but proportional to passes times memory. So a short run says how large a longer
-//! one has to be, and only the last takes as long as an unlocking will. All runs together take
-//! less than twice that, if nothing disturbs them.
+//! The time is nearly proportional to passes times memory. A short run therefore predicts the size
+//! of a longer one, and only the last run takes as long as an unlock. Without disturbances all runs
+//! together take less than twice that time.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 use crate::crypto::{Argon2Variant, kdf};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Passes, memory in KiB and lanes that make one key of 64 bytes in `time`, as [`kdf::argon2`]
-/// takes them.
+/// Passes, memory in KiB and lanes that derive one key of 64 bytes in `time`, in the form that
+/// [`kdf::argon2`] takes.
 ///
-/// There is never more memory than `max_memory_kib`. If there is not as much in this machine, it
-/// is less; [`ErrorKind::OutOfMemory`] says that not even 64 MiB could be had, or the maximum
-/// where that is below. [`ErrorKind::InvalidInput`] if so many lanes do not fit the maximum.
+/// The memory never exceeds `max_memory_kib`, and is lower if the machine has less.
+/// [`ErrorKind::OutOfMemory`] if not even 64 MiB, or a lower maximum, can be allocated.
+/// [`ErrorKind::InvalidInput`] if the lanes do not fit the maximum.
 ///
-/// At most ten seconds are measured at a time: what shall take longer is extrapolated.
+/// A run takes at most ten seconds. Longer times are extrapolated.
 pub fn argon2(
     variant: Argon2Variant,
     time: Duration,
@@ -37,7 +37,7 @@ pub fn argon2(
     })
 }
 
-/// The cost that takes `time`, where `run` says what a cost takes.
+/// The cost that takes `time`, given a function `run` that measures a cost.
 fn search(
     time: Duration,
     mut bounds: Bounds,
@@ -61,20 +61,20 @@ fn search(
             return Ok(cost);
         }
         spent = spent.saturating_add(took);
-        // What is still to change is little, or was measured for as long as is worth it. But what
-        // took much longer than it should have was disturbed, or is the first to touch memory
-        // that a virtual machine does not have yet.
+        // The remaining change is small, or the run was long enough to rely on. A run that took
+        // much longer than predicted was disturbed, or was the first to touch memory that a virtual
+        // machine had not allocated yet.
         if spent >= longest && took <= longest + longest / 2 {
             return Ok(result);
         }
-        // Two large steps are nearer in the end than one, and an overshooting costs less.
+        // Two large steps end nearer to the target than one, and make an overshoot cheaper.
         let next = if took < longest / 8 { longest / 3 } else { longest };
         cost = bounds.cost(scaled(next).min(work(cost).saturating_mul(MOST_GROWTH)));
     }
     Ok(cost)
 }
 
-/// What the memory has to be within, and how many lanes share it.
+/// Limits on the memory, and the lanes that share it.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
     least: u32,
@@ -86,32 +86,32 @@ impl Bounds {
     fn new(most: u32, lanes: u32) -> Result<Self> {
         let least = lanes.saturating_mul(LEAST_OF_A_LANE).max(LEAST_MEMORY);
         if lanes == 0 || most < least {
-            let text = format!("Argon2 in {lanes} lanes does not fit {most} KiB of memory");
+            let text = format!("{lanes} lanes of Argon2 do not fit {most} KiB of memory");
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
         Ok(Self { least: LEAST_CALIBRATED.min(most).max(least), most, lanes })
     }
 
-    /// The cost of about that much [`work`]: memory first, then passes.
+    /// The cost of about this much [`work`]: memory first, then passes.
     fn cost(self, work: u128) -> [u32; 3] {
         let memory = saturate(work / u128::from(LEAST_PASSES)).clamp(self.least, self.most);
         let passes = saturate(work.saturating_add(u128::from(memory / 2)) / u128::from(memory));
         [passes.max(LEAST_PASSES), memory, self.lanes]
     }
 
-    /// Allows half the memory of `cost`, which could not be had. False if that is the least.
+    /// Halves the memory of `cost`, which could not be allocated. Returns false at the minimum.
     fn lower(&mut self, [_, memory, _]: [u32; 3]) -> bool {
         self.most = (memory / 2).max(self.least);
         self.most < memory
     }
 }
 
-/// Passes times memory, which the time is nearly proportional to.
+/// Passes times memory, to which the time is nearly proportional.
 fn work([passes, memory, _]: [u32; 3]) -> u128 {
     u128::from(passes) * u128::from(memory)
 }
 
-/// The span in which cryptsetup is content, too.
+/// Whether the time is within the tolerance that cryptsetup also uses.
 fn is_near(took: Duration, time: Duration) -> bool {
     let (took, time) = (nanos(took).saturating_mul(100), nanos(time));
     (time.saturating_mul(95)..=time.saturating_mul(110)).contains(&took)
@@ -125,41 +125,41 @@ fn saturate(number: u128) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// Of the largest key that a LUKS2 keyslot is encrypted with by default.
+/// Size of the largest key that encrypts a LUKS2 keyslot by default, in bytes.
 const KEY_SIZE: usize = 64;
 
-/// What cryptsetup accepts at least; fewer passes of Argon2i do not use its memory well.
+/// cryptsetup's minimum of passes; with fewer, Argon2i does not use its memory well.
 const LEAST_PASSES: u32 = 4;
 
-/// KiB that cryptsetup accepts at least.
+/// cryptsetup's minimum of memory in KiB.
 const LEAST_MEMORY: u32 = 32;
 
-/// KiB of a lane at least (RFC 9106, section 3.1).
+/// Minimum of memory for each lane in KiB (RFC 9106, section 3.1).
 const LEAST_OF_A_LANE: u32 = 8;
 
-/// KiB that no calibration goes below unless told to, however slow the machine.
+/// Minimum of calibrated memory in KiB, unless the maximum is lower, however slow the machine.
 const LEAST_CALIBRATED: u32 = 64 << 10;
 
-/// Runs at most, if the clock stands still.
+/// Limit on the runs, in case the clock stands still.
 const RUNS: u32 = 8;
 
-/// What a run may be larger than the one before by: the shortest are dominated by other things.
+/// Limit on the growth from one run to the next: overheads dominate the shortest runs.
 const MOST_GROWTH: u128 = 256;
 
-/// What takes longer is not measured but extrapolated.
+/// Longer runs are extrapolated instead of measured.
 const LONGEST_RUN: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A machine to calibrate on, and what was run there.
+    /// A simulated machine to calibrate on, and its record of runs.
     struct Machine {
-        /// What it takes to fill a KiB once.
+        /// Time to fill a KiB once
         pass: f64,
-        /// What it takes to get a KiB and to wipe it.
+        /// Time to allocate and wipe a KiB
         touch: f64,
-        /// KiB there are.
+        /// Available KiB
         memory: u32,
         runs: u32,
         spent: Duration,
@@ -203,8 +203,8 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const GIB: u32 = 1 << 20;
 
-    /// Nanoseconds of a pass over a KiB, and of having it at all: from a server with four
-    /// threads to a board with one.
+    /// Nanoseconds to fill a KiB, and to allocate it: from a server with four threads to a board
+    /// with one.
     const MACHINES: [(f64, f64); 5] =
         [(70.0, 150.0), (150.0, 0.0), (300.0, 500.0), (1200.0, 300.0), (9000.0, 2000.0)];
 
@@ -224,8 +224,8 @@ mod tests {
                         assert_eq!(took, least, "{what}");
                         assert_eq!(machine.runs, 1, "{what}");
                     } else {
-                        // Four passes or five, that is a step of a quarter. What is extrapolated
-                        // has the memory once, and the run that it comes from had it once too.
+                        // From four passes to five is a step of a quarter. An extrapolated cost
+                        // touches its memory only once, as the run it comes from did.
                         let steps = match cost {
                             _ if time > LONGEST_RUN => 0.83..1.13,
                             [_, memory, _] if memory == most => 0.88..1.13,
@@ -233,7 +233,7 @@ mod tests {
                         };
                         let ratio = took.as_secs_f64() / time.as_secs_f64();
                         assert!(steps.contains(&ratio), "{what}");
-                        // Memory comes first.
+                        // Memory is raised first.
                         assert!(cost[0] == 4 || cost[1] == most, "{what}");
                     }
                     assert!(machine.runs <= 6, "{what}: {} runs", machine.runs);
@@ -252,7 +252,7 @@ mod tests {
         assert!(machine.spent < 3 * SECOND, "{:?}", machine.spent);
     }
 
-    /// As the last run would, if something else had the machine.
+    /// Another program uses the machine during the last run.
     #[test]
     fn a_run_that_was_disturbed_is_run_again() {
         let machine = Machine::new(150.0, 100.0);

@@ -1,4 +1,4 @@
-//! What makes a key derivation take a given time on this machine.
+//! Calibration of key derivations to a given time on this machine.
 //!
 //! `Rate` is for PBKDF2, whose cost is one number. `argon2` finds passes and memory.
 

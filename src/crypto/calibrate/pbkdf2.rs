@@ -1,35 +1,35 @@
-//! How many PBKDF2 iterations fill a given time, found at the cost of a few milliseconds.
+//! Calibrates PBKDF2: the iterations that take a given time, found within a few milliseconds.
 //!
-//! QEMU and cryptsetup time one run that gets longer until it has taken half a second. PBKDF2 is
-//! linear in its iterations, so that a run of a fraction of a millisecond says as much; what makes
-//! it lie is the scheduler and the clock of the CPU. So here many short runs are timed, and the
-//! median of them counts.
+//! QEMU and cryptsetup time one run, which they lengthen until it takes half a second. PBKDF2 is
+//! linear in its iterations, so a run of a fraction of a millisecond is as informative. Errors come
+//! from the scheduler and the CPU's clock. This module therefore times many short runs and takes
+//! their median.
 
 use std::time::{Duration, Instant};
 
 use crate::crypto::pbkdf2::Lanes;
 use crate::crypto::{HashAlg, kdf};
 
-/// How fast this thread is at PBKDF2 with one hash.
+/// PBKDF2 speed of this thread with one hash.
 ///
-/// Output blocks are computed side by side, so that a key of two takes less than twice the time of one:
-/// a single block and the blocks of a key of 64 bytes are measured. What is asked of other lengths comes
-/// from these, by what is known of the kernels.
+/// Output blocks are computed side by side, so a key of two blocks takes less than twice the time
+/// of one. A single block and a key of 64 bytes are measured. Other lengths are derived from these
+/// and the kernels' known times.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rate {
     hash: HashAlg,
-    /// Iterations of one output block, per second. Not 0.
+    /// Iterations per second for one output block, not 0
     block: u64,
-    /// Iterations of [`KEY_SIZE`] bytes, per second. Not 0.
+    /// Iterations per second for [`KEY_SIZE`] bytes, not 0
     key: u64,
 }
 
 impl Rate {
-    /// Measures for about `budget`: 10 ms are enough to be within a few percent.
+    /// Measures for about `budget`. 10 ms give a result within a few percent.
     pub fn measure(hash: HashAlg, budget: Duration) -> Self {
         let start = Instant::now();
         let mut iterations = FIRST_RUN;
-        // The first runs warm up caches and clock, and find how long a run has to be.
+        // The first runs warm up the caches and the clock, and find the length of a run.
         while run(hash, KEY_SIZE, iterations) < budget / RUNS && iterations < LONGEST_RUN {
             iterations *= 2;
         }
@@ -46,7 +46,8 @@ impl Rate {
         Self { hash, block, key }
     }
 
-    /// A rate known from elsewhere, in iterations of one output block per second. 0 counts as 1.
+    /// Creates a rate known from elsewhere, in iterations per second for one output block. 0 counts
+    /// as 1.
     pub fn new(hash: HashAlg, per_second: u64) -> Self {
         let block = per_second.max(1);
         let [one, all] = [1, blocks(hash, KEY_SIZE)].map(|blocks| relative_time(hash, blocks));
@@ -54,26 +55,26 @@ impl Rate {
         Self { hash, block, key }
     }
 
-    /// Iterations of one output block, per second.
+    /// Iterations per second for one output block.
     pub fn per_second(&self) -> u64 {
         self.block
     }
 
-    /// The iterations that make `out_len` bytes in `time`, rounded down. May be 0.
+    /// Iterations that derive `out_len` bytes in `time`, rounded down. May be 0.
     pub fn iterations(&self, out_len: usize, time: Duration) -> u64 {
         let (per_second, scale) = self.of(out_len);
         let of_measured = u128::from(per_second).saturating_mul(time.as_nanos());
         saturate(scale.down(of_measured) / NANOS_PER_SECOND)
     }
 
-    /// The time that `iterations` take to make `out_len` bytes.
+    /// Time that `iterations` take to derive `out_len` bytes.
     pub fn time(&self, out_len: usize, iterations: u64) -> Duration {
         let (per_second, scale) = self.of(out_len);
         let nanos = scale.up(u128::from(iterations).saturating_mul(NANOS_PER_SECOND));
         Duration::from_nanos(saturate(nanos / u128::from(per_second)))
     }
 
-    /// The nearest rate that was measured, and how much longer `out_len` bytes take.
+    /// The nearest measured rate, and the factor by which `out_len` bytes take longer.
     fn of(&self, out_len: usize) -> (u64, Scale) {
         let [asked, of_key] = [out_len, KEY_SIZE].map(|len| blocks(self.hash, len));
         let (rate, measured) = if asked < of_key { (self.block, 1) } else { (self.key, of_key) };
@@ -87,7 +88,7 @@ impl Rate {
     }
 }
 
-/// The times of what was measured and of what is asked for, in the same unit.
+/// Times of the measured and of the requested length, in the same unit.
 #[derive(Clone, Copy, Debug)]
 struct Scale {
     measured: u128,
@@ -104,7 +105,7 @@ impl Scale {
     }
 }
 
-/// Output blocks of `len` bytes.
+/// Number of output blocks in `len` bytes.
 fn blocks(hash: HashAlg, len: usize) -> usize {
     len.div_ceil(hash.digest_size()).max(1)
 }
@@ -126,25 +127,25 @@ fn saturate(number: u128) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
 
-/// Of AES-256-XTS: what a keyslot of LUKS derives by default
+/// Size of an AES-256-XTS key, which a keyslot derives by default
 const KEY_SIZE: usize = 64;
 
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
-/// Runs that a budget is divided into, at least.
+/// Minimum number of runs in a budget
 const RUNS: u32 = 40;
 
-/// Iterations of the first run.
+/// Iterations of the first run
 const FIRST_RUN: u32 = 64;
 
-/// Iterations that no run goes beyond, whatever the budget.
+/// Limit on the iterations of a run, for any budget
 const LONGEST_RUN: u32 = 1 << 24;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// SM3 makes one block after the other on every CPU.
+    /// SM3 computes one block after the other on every CPU.
     #[test]
     fn time_and_iterations_are_inverse() {
         let rate = Rate::new(HashAlg::Sm3, 8_000_000);
@@ -175,8 +176,7 @@ mod tests {
         assert_eq!(rate.per_second(), 14_000_000);
     }
 
-    /// Whatever this CPU's kernels do with many blocks: more of them take no less time, but no more
-    /// than one after the other.
+    /// On every CPU, more blocks never take less time, and never more than one after the other.
     #[test]
     fn more_blocks_take_longer() {
         for &hash in HashAlg::ALL {
@@ -186,7 +186,7 @@ mod tests {
             for (index, time) in times.iter().enumerate() {
                 let count = u32::try_from(index + 1).unwrap();
                 let what = format!("{} {count}: {times:?}", hash.name());
-                // A rate is a whole number: one in a million.
+                // A rate is a whole number, so its precision is about one in a million.
                 let slack = *time / 100_000;
                 assert!(index == 0 || *time + slack >= times[index - 1], "{what}");
                 assert!(*time <= times[0] * count + slack, "{what}");

@@ -1,13 +1,13 @@
-//! What becomes of a job: a chain of digests, and their sum.
+//! The state of a job: a chain of digests and their sum.
 
 use zeroize::Zeroize;
 
 use super::Job;
 use super::kernel::Kernel;
 
-/// How chains are begun and carried on with one hash.
+/// Starts and continues chains of one hash.
 pub(super) trait Prf: 'static {
-    /// A block in the making.
+    /// A block being computed.
     type Chain: Zeroize + Send;
 
     /// Length of a digest in bytes
@@ -16,14 +16,14 @@ pub(super) trait Prf: 'static {
     /// The chain after the first iteration.
     fn begin(job: &Job<'_>) -> Self::Chain;
 
-    /// Writes the sum so far, `DIGEST_SIZE` bytes.
+    /// Writes the current sum, `DIGEST_SIZE` bytes.
     fn output(chain: &Self::Chain, to: &mut [u8]);
 
-    /// What this CPU can carry chains on with. One of them takes a single chain.
+    /// Kernels that this CPU supports. At least one takes a single chain.
     fn kernels() -> Vec<Kernel<Self::Chain>>;
 }
 
-/// The chain of a hash of `N` words. Wiped when dropped.
+/// The chain of a hash of `N` words. Wiped on drop.
 #[derive(Zeroize)]
 #[zeroize(drop)]
 pub(super) struct Words<W: Zeroize, const N: usize> {

@@ -1,35 +1,35 @@
-//! What FIPS 180-4 begins a hash with (section 5.3) and adds in its rounds (4.2).
+//! Initial values (FIPS 180-4, section 5.3) and round constants (section 4.2) of SHA-1 and SHA-2.
 
-/// SHA-1's first words
+/// Initial value of SHA-1
 pub(super) const SHA1_START: [u32; 5] =
     [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0];
 
-/// What SHA-1 adds in its rounds, each in twenty of them
+/// Round constants of SHA-1, each for twenty rounds
 #[cfg(target_arch = "x86_64")]
 pub(super) const SHA1_ROUNDS: [u32; 4] = [0x5a82_7999, 0x6ed9_eba1, 0x8f1b_bcdc, 0xca62_c1d6];
 
-/// SHA-256's first words: of the square roots of primes
+/// Initial value of SHA-256: from the square roots of primes
 #[rustfmt::skip]
 pub(super) const SHA256_START: [u32; 8] = [
     0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c,
     0x1f83_d9ab, 0x5be0_cd19,
 ];
 
-/// SHA-384's first words: of the square roots of the 9th to 16th prime
+/// Initial value of SHA-384: from the square roots of the 9th to 16th prime
 #[rustfmt::skip]
 pub(super) const SHA384_START: [u64; 8] = [
     0xcbbb_9d5d_c105_9ed8, 0x629a_292a_367c_d507, 0x9159_015a_3070_dd17, 0x152f_ecd8_f70e_5939,
     0x6733_2667_ffc0_0b31, 0x8eb4_4a87_6858_1511, 0xdb0c_2e0d_64f9_8fa7, 0x47b5_481d_befa_4fa4,
 ];
 
-/// SHA-512's first words: of the square roots of primes
+/// Initial value of SHA-512: from the square roots of primes
 #[rustfmt::skip]
 pub(super) const SHA512_START: [u64; 8] = [
     0x6a09_e667_f3bc_c908, 0xbb67_ae85_84ca_a73b, 0x3c6e_f372_fe94_f82b, 0xa54f_f53a_5f1d_36f1,
     0x510e_527f_ade6_82d1, 0x9b05_688c_2b3e_6c1f, 0x1f83_d9ab_fb41_bd6b, 0x5be0_cd19_137e_2179,
 ];
 
-/// What SHA-256 adds in its rounds: of the cube roots of primes
+/// Round constants of SHA-256: from the cube roots of primes
 #[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
 pub(super) const SHA256_ROUNDS: [u32; 64] = [
@@ -46,7 +46,7 @@ pub(super) const SHA256_ROUNDS: [u32; 64] = [
     0x90be_fffa, 0xa450_6ceb, 0xbef9_a3f7, 0xc671_78f2,
 ];
 
-/// What SHA-384 and SHA-512 add in their rounds: of the cube roots of primes
+/// Round constants of SHA-384 and SHA-512: from the cube roots of primes
 #[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
 pub(super) const SHA512_ROUNDS: [u64; 80] = [

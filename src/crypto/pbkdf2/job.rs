@@ -1,17 +1,17 @@
-//! What is asked for.
+//! The request for an output block.
 
 use std::fmt;
 
-/// One output block of PBKDF2: as many bytes as a digest has.
+/// One output block of PBKDF2, which has the size of a digest.
 #[derive(Clone, Copy)]
 pub struct Job<'a> {
-    /// P of RFC 8018: the passphrase, or the volume key whose digest is wanted
+    /// P of RFC 8018: the passphrase, or the volume key to compute a digest of
     pub password: &'a [u8],
     /// S
     pub salt: &'a [u8],
     /// c; 0, which no valid header has, counts as 1
     pub iterations: u32,
-    /// Which block of the output, from 1
+    /// Number of the output block, from 1
     pub block: u32,
 }
 

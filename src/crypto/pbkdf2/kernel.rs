@@ -1,8 +1,8 @@
-//! Which kernel carries on how many chains.
+//! Selects the kernels for a number of chains.
 
 use std::ops::RangeInclusive;
 
-/// Something that carries chains on, all by as many iterations.
+/// Code that continues several chains by the same number of iterations.
 pub(super) struct Kernel<C> {
     run: unsafe fn(&mut [C], u32),
     chains: RangeInclusive<usize>,
@@ -10,14 +10,14 @@ pub(super) struct Kernel<C> {
 }
 
 impl<C> Kernel<C> {
-    /// A kernel that takes so many `chains` at a time, and about `nanos` nanoseconds for an iteration
-    /// of them all.
+    /// Creates a kernel that takes this many `chains` at a time, and about `nanos` nanoseconds for
+    /// an iteration of all of them.
     ///
     /// # Safety
     ///
-    /// The CPU has what `run` needs.
+    /// The CPU must support `run`.
     #[cfg(any(target_arch = "x86_64", test))]
-    #[allow(unsafe_code, reason = "whoever makes it has looked at the CPU")]
+    #[allow(unsafe_code, reason = "the creator has checked the CPU")]
     pub(super) unsafe fn new(
         run: unsafe fn(&mut [C], u32),
         chains: RangeInclusive<usize>,
@@ -26,20 +26,20 @@ impl<C> Kernel<C> {
         Self { run, chains, nanos }
     }
 
-    /// One that any CPU has, and that takes one chain after the other.
+    /// Creates a kernel for any CPU, which takes one chain after the other.
     pub(super) fn portable(run: fn(&mut [C], u32), nanos: u32) -> Self {
         Self { run, chains: 1..=1, nanos }
     }
 
-    /// How many chains it takes at a time.
+    /// The numbers of chains it can take at a time.
     pub(super) fn chains(&self) -> RangeInclusive<usize> {
         self.chains.clone()
     }
 
-    /// Carries on as many chains as it takes.
+    /// Continues chains, as many as the kernel takes.
     #[allow(unsafe_code)]
     pub(super) fn run(&self, chains: &mut [C], iterations: u32) {
-        // SAFETY: the CPU has what it needs, as the one who made it promised.
+        // SAFETY: the CPU supports it, as the creator of `self` promised.
         unsafe { (self.run)(chains, iterations) }
     }
 }
@@ -50,17 +50,17 @@ impl<C> Clone for Kernel<C> {
     }
 }
 
-/// The fastest way to carry on any number of chains.
+/// The fastest combination of kernels for each number of chains.
 pub(super) struct Tiling<C> {
     kernels: Vec<Kernel<C>>,
-    /// For each number of chains, from 0: what an iteration of them takes in nanoseconds, and the
-    /// kernel that takes the first of them
+    /// For each number of chains, from 0: the nanoseconds for an iteration, and the kernel for the
+    /// first of them
     best: Vec<(u32, usize)>,
 }
 
 impl<C> Tiling<C> {
-    /// A tiling for all numbers of chains that fit the widest of `kernels`, of which one takes a
-    /// single chain.
+    /// Computes the tiling for all numbers of chains up to the widest of `kernels`, one of which
+    /// must take a single chain.
     pub(super) fn new(kernels: Vec<Kernel<C>>) -> Self {
         let most = kernels.iter().map(|kernel| *kernel.chains().end()).max().unwrap_or(0);
         let mut best = vec![(0, 0)];
@@ -75,13 +75,14 @@ impl<C> Tiling<C> {
         Self { kernels, best }
     }
 
-    /// The number of chains that takes the least time for each.
+    /// The number of chains that takes the least time for each chain.
     pub(super) fn capacity(&self) -> usize {
         let each = |&count: &usize| u64::from(self.best[count].0) * SCALE / count as u64;
         (1..self.best.len()).min_by_key(each).unwrap_or(0)
     }
 
-    /// What an iteration of `count` chains takes, at the speed that the kernels' times were measured at.
+    /// Nanoseconds for an iteration of `count` chains, on the machine where the kernels were
+    /// measured.
     pub(super) fn nanos(&self, count: usize) -> u32 {
         self.best[count].0
     }
@@ -91,7 +92,7 @@ impl<C> Tiling<C> {
         SLICE_NANOS / self.nanos(count).max(1)
     }
 
-    /// Carries all `chains` on, of which there are no more than fit.
+    /// Continues `chains`, which must fit the tiling.
     pub(super) fn run(&self, mut chains: &mut [C], iterations: u32) {
         while !chains.is_empty() {
             let kernel = &self.kernels[self.best[chains.len()].1];
@@ -103,29 +104,30 @@ impl<C> Tiling<C> {
     }
 }
 
-/// Overwrites the stack where kernels worked that were called from the same place: the compiler keeps
-/// there what does not fit the registers.
+/// Overwrites the stack of kernels that were called from the same place. The compiler spills values
+/// there that do not fit the registers.
 #[inline(never)]
 pub(super) fn scrub() {
-    // Larger than the frame of any kernel. Not zeros: see `xts/frame.rs`.
+    // Larger than the frame of any kernel. For the nonzero value see `xts/frame.rs`.
     std::hint::black_box(&mut [1_u8; 8192]);
 }
 
-/// For quotients of small numbers
+/// Precision of quotients of small numbers
 const SCALE: u64 = 1000;
 
-/// What a slice takes at that speed
+/// Nominal duration of a slice
 const SLICE_NANOS: u32 = 2_000_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// One, two or eight at a time, as by the SHA extensions, and up to sixteen, as by vectors.
+    /// Kernels for one, two or eight chains, like the SHA extensions, and for up to sixteen, like
+    /// vectors.
     #[allow(unsafe_code)]
     fn tiling() -> Tiling<usize> {
         let kernel = |chains, nanos| {
-            // SAFETY: it needs nothing.
+            // SAFETY: it has no requirements.
             unsafe { Kernel::new(write_count, chains, nanos) }
         };
         Tiling::new(vec![
@@ -136,7 +138,7 @@ mod tests {
         ])
     }
 
-    /// How many chains there were is what becomes of each.
+    /// Overwrites each chain with the number of chains in its call.
     fn write_count(chains: &mut [usize], iterations: u32) {
         assert_eq!(iterations, 5);
         let count = chains.len();

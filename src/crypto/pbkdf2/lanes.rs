@@ -1,4 +1,4 @@
-//! Jobs that are carried on together.
+//! Lanes: jobs that one thread runs together.
 
 use std::fmt;
 
@@ -12,18 +12,18 @@ use super::sha::{Sha1, Sha256, Sha384, Sha512};
 use crate::crypto::HashAlg;
 use crate::crypto::hash::with_digest;
 
-/// Jobs of one hash that one thread carries on together. `Id` is whatever the caller knows a job by.
+/// Jobs of one hash that one thread runs together. `Id` identifies a job for the caller.
 ///
-/// All that is kept of a job is wiped when it is finished, or when the lanes are dropped.
+/// The state of a job is wiped when it finishes or the lanes are dropped.
 pub struct Lanes<Id> {
     hash: HashAlg,
-    /// Of the jobs in `chains`, in their order
+    /// Ids of the jobs in `chains`, in the same order
     ids: Vec<Id>,
     chains: Box<dyn Chains + Send>,
 }
 
 impl<Id> Lanes<Id> {
-    /// Lanes without jobs, with the kernels that are the fastest on this CPU.
+    /// Creates empty lanes with the fastest kernels on this CPU.
     pub fn new(hash: HashAlg) -> Self {
         match hash {
             HashAlg::Sha1 => Self::with_kernels::<Sha1>(hash, Sha1::kernels()),
@@ -43,51 +43,50 @@ impl<Id> Lanes<Id> {
         Self { hash, ids: Vec::new(), chains }
     }
 
-    /// Jobs in work.
+    /// Number of jobs.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
 
-    /// Whether there is no job in work.
+    /// Whether there are no jobs.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
 
-    /// Jobs that there is room for: with as many at a time, each takes the least time of this thread.
-    /// Between 1 and 16.
+    /// Number of jobs at which each takes the least time of this thread. Between 1 and 16.
     pub fn capacity(&self) -> usize {
         self.chains.capacity()
     }
 
-    /// What an iteration of so many jobs takes, relative to that of another number of them. More than
-    /// there is room for come one after the other.
+    /// Time of an iteration of `jobs` jobs, in a unit that allows comparisons. Jobs beyond the
+    /// capacity run after the others.
     pub(in crate::crypto) fn relative_time(&self, jobs: usize) -> u128 {
         let (full, rest) = (jobs / self.capacity(), jobs % self.capacity());
         let nanos = |jobs| u128::from(self.chains.nanos(jobs));
         nanos(self.capacity()) * full as u128 + nanos(rest)
     }
 
-    /// Whether another job has room.
+    /// Whether another job fits.
     pub fn has_room(&self) -> bool {
         self.len() < self.capacity()
     }
 
-    /// Takes a job in, and the caller's name for it. Nothing of what it borrows is needed any more.
+    /// Adds a job; `id` comes back with its result. The job's borrows end here.
     ///
     /// # Panics
     ///
-    /// If there is [no room](Self::has_room).
+    /// Panics if there is [no room](Self::has_room).
     pub fn push(&mut self, job: Job<'_>, id: Id) {
-        assert!(self.has_room(), "{} jobs are all there is room for", self.len());
+        assert!(self.has_room(), "no room for more than {} jobs", self.len());
         self.chains.push(&job);
         self.ids.push(id);
     }
 
-    /// Carries all jobs on until one is finished, but no longer than a few milliseconds. Those that
-    /// are finished go to `done`, by name and with their output block, and make room for others.
+    /// Runs all jobs until one finishes, but for a few milliseconds at most. Passes finished jobs
+    /// to `done`, with their ids and output blocks, and removes them.
     pub fn step(&mut self, mut done: impl FnMut(Id, &[u8])) {
         self.chains.step();
-        // Backwards: the last one takes the place of one that goes.
+        // Backwards, because the last job takes the place of a removed one.
         for index in (0..self.ids.len()).rev() {
             if let Some(output) = self.chains.take_finished(index) {
                 done(self.ids.swap_remove(index), &output);
@@ -103,27 +102,27 @@ impl<Id> fmt::Debug for Lanes<Id> {
     }
 }
 
-/// The chains of jobs, whatever their hash.
+/// The chains of jobs, independent of the hash.
 trait Chains {
     fn capacity(&self) -> usize;
 
-    /// What an iteration of so many chains takes on some machine.
+    /// Nanoseconds for an iteration of `count` chains on the reference machine.
     fn nanos(&self, count: usize) -> u32;
 
     fn push(&mut self, job: &Job<'_>);
 
-    /// Carries all on, until one is finished or a slice is over.
+    /// Continues all chains until one finishes or a time slice ends.
     fn step(&mut self);
 
-    /// The output of a chain, if it is finished. It is gone then, and the last one in its place.
+    /// Removes a chain if it is finished and returns its output. The last chain takes its place.
     fn take_finished(&mut self, index: usize) -> Option<Zeroizing<Vec<u8>>>;
 }
 
 struct Active<P: Prf> {
     tiling: Tiling<P::Chain>,
-    /// Never more than the capacity, so that no growing leaves copies behind
+    /// Limited to the capacity, so that it never reallocates and leaves copies behind
     chains: Vec<P::Chain>,
-    /// Iterations that each still has to go
+    /// Iterations left for each chain
     left: Vec<u32>,
 }
 
@@ -145,7 +144,7 @@ impl<P: Prf> Chains for Active<P> {
 
     fn push(&mut self, job: &Job<'_>) {
         self.begin(job);
-        // The chain was made on the stack, in a frame that is below this one now.
+        // The chain was made on the stack, in a frame below this one.
         scrub();
         self.left.push(job.iterations.saturating_sub(1));
     }
@@ -168,7 +167,7 @@ impl<P: Prf> Chains for Active<P> {
         self.left.swap_remove(index);
         let last = self.chains.len() - 1;
         self.chains.swap(index, last);
-        // Where it is: moving it would leave a copy.
+        // Wiped in place: a move would leave a copy.
         self.chains[last].zeroize();
         self.chains.truncate(last);
         Some(output)

@@ -1,19 +1,19 @@
-//! PBKDF2-HMAC (RFC 8018, section 5.2), as many output blocks at a time as a core has room for.
+//! PBKDF2-HMAC (RFC 8018, section 5.2), with as many output blocks at a time as a core can run.
 //!
-//! An iteration waits for the one before it, and leaves most of a core idle. But output blocks do
-//! not depend on each other: those of one key, the keys of other keyslots, the check of a digest
-//! after them. So each is a [`Job`], and [`Lanes`] carries many of them on together.
+//! Each iteration depends on the one before it, which leaves most of a core idle. But output blocks
+//! do not depend on each other: those of one key, keys of other keyslots, and the digest checks
+//! that follow. So each is a [`Job`], and [`Lanes`] runs many of them together.
 //!
-//! For SHA-1 and SHA-2 there are kernels of instructions that a CPU may have or not (`x86`), which
-//! is found out when the program runs; `kernel` knows which of them is the fastest for a number
-//! of jobs. All other hashes run one job after the other (`portable`).
+//! SHA-1 and SHA-2 have kernels for instruction set extensions (`x86`), which are detected at run
+//! time. `kernel` selects the fastest of them for a number of jobs. All other hashes run one job
+//! after the other (`portable`).
 //!
 //! # Many keyslots
 //!
-//! One password is tried on eight keyslots with keys of two blocks each; a key that is complete has its
-//! digest compared, which is a job more; the first that is right ends it all. With threads, each has
-//! lanes of its own and takes jobs from wherever the program keeps them: so does
-//! [`search`](crate::unlock::search).
+//! This example tries one password on eight keyslots with keys of two blocks each. When a key is
+//! complete, its digest is checked, which is another job. The first match ends the search. A
+//! program with threads gives each of them its own lanes and a shared queue of jobs, as
+//! [`search`](crate::unlock::search) does.
 //!
 //! ```
 //! use std::collections::VecDeque;
@@ -38,7 +38,7 @@
 //! let blocks = u32::try_from(key_size / size).unwrap();
 //! let tasks = (0..8).flat_map(|slot| (1..=blocks).map(move |block| Task::Key { slot, block }));
 //! let mut tasks: VecDeque<Task> = tasks.collect();
-//! // Of each keyslot: its key, and how many blocks of it are still to come.
+//! For each keyslot, its key and the number of missing blocks.
 //! let mut keys = vec![(vec![0; key_size], blocks); 8];
 //! let mut found = None;
 //!
@@ -47,7 +47,7 @@
 //!     while lanes.has_room()
 //!         && let Some(task) = tasks.pop_front()
 //!     {
-//!         // What it is known by: the digest is block 0.
+//! The id of a job: block 0 stands for the digest.
 //!         let (job, name) = match &task {
 //!             Task::Key { slot, block } => (
 //!                 Job { password, salt: &salts[*slot], iterations: 2000, block: *block },
@@ -62,7 +62,7 @@
 //!     if lanes.is_empty() {
 //!         break;
 //!     }
-//!     // A few milliseconds at most.
+//! Takes a few milliseconds at most.
 //!     lanes.step(|(slot, block), output| {
 //!         if block == 0 {
 //!             found = found.or((output == digest).then_some(slot));

@@ -1,7 +1,8 @@
-//! Any hash on any CPU, one chain after the other, by way of the `digest` crate.
+//! Portable PBKDF2 for any hash, one chain after the other, with the `digest` crate.
 //!
-//! The HMAC (RFC 2104) is made here: that of the `hmac` crate for hashes that show nothing of their
-//! blocks keeps the padded password without wiping it. All hashes here wipe themselves when dropped.
+//! HMAC (RFC 2104) is implemented here because `SimpleHmac` of the `hmac` crate, for hashes without
+//! block-level access, keeps the padded password without wiping it. All hashes here wipe themselves
+//! when dropped.
 
 use std::marker::PhantomData;
 
@@ -14,10 +15,10 @@ use super::Job;
 use super::chain::Prf;
 use super::kernel::Kernel;
 
-/// Chains of the HMAC with the hash `D`.
+/// Chains of HMAC with the hash `D`.
 pub(super) struct Portable<D>(PhantomData<D>);
 
-/// The chain of an HMAC. Wiped when dropped, the hashes by themselves.
+/// The chain of an HMAC. Wiped on drop; the hashes wipe themselves.
 pub(super) struct HmacChain<D: Digest> {
     /// The hash after HMAC's inner block of the key
     inner: D,
@@ -53,7 +54,7 @@ where
     }
 }
 
-/// HMAC's two hashes after the key.
+/// HMAC's two hash states after the key.
 fn keys<D: Digest + BlockSizeUser>(password: &[u8]) -> [D; 2] {
     let mut key = Zeroizing::new(vec![0; D::BlockSize::USIZE]);
     if password.len() > key.len() {
@@ -70,7 +71,7 @@ fn keys<D: Digest + BlockSizeUser>(password: &[u8]) -> [D; 2] {
 }
 
 impl<D: Digest + Clone> HmacChain<D> {
-    /// Makes `last` the HMAC of `message`.
+    /// Sets `last` to the HMAC of `message`.
     fn digest(&mut self, message: &[&[u8]]) {
         let mut inner = self.inner.clone();
         for part in message {
@@ -80,7 +81,7 @@ impl<D: Digest + Clone> HmacChain<D> {
         self.finish();
     }
 
-    /// Makes `last` the HMAC of itself.
+    /// Sets `last` to the HMAC of `last`.
     fn iterate(&mut self) {
         let mut inner = self.inner.clone();
         inner.update(&self.last);
@@ -119,7 +120,7 @@ impl<D: Digest> Drop for HmacChain<D> {
     }
 }
 
-/// Of an iteration with the slowest hash, Whirlpool
+/// Time of an iteration with the slowest hash, Whirlpool
 const NANOS: u32 = 1500;
 
 #[cfg(test)]
@@ -129,7 +130,7 @@ mod tests {
 
     fn is_wiped<T: ZeroizeOnDrop>() {}
 
-    /// The state of a hash after a key is as good as the key.
+    /// The state of a hash after a key is as sensitive as the key.
     #[test]
     fn every_hash_wipes_itself() {
         is_wiped::<md5::Md5>();
@@ -147,7 +148,7 @@ mod tests {
         is_wiped::<sha3::Sha3_512>();
         is_wiped::<sm3::Sm3>();
         is_wiped::<whirlpool::Whirlpool>();
-        // These do not say so as a whole, but their two parts do.
+        // These types do not implement the trait, but both of their parts do.
         is_wiped::<blake2::Blake2bVarCore>();
         is_wiped::<Buffer<blake2::Blake2bVarCore>>();
         is_wiped::<blake2::Blake2sVarCore>();

@@ -1,7 +1,8 @@
-//! SHA-1 and SHA-2: how their chains begin, and how they go on without kernels.
+//! SHA-1 and SHA-2: the start of their chains, and a fallback for CPUs without a kernel.
 //!
-//! After the key each half of an HMAC (RFC 2104) is one block in all iterations but the first, for a
-//! digest and its padding fit it: a chain has the two hashes after the key, and goes on from there.
+//! After the key, each half of an HMAC (RFC 2104) is a single block in all iterations but the
+//! first, because a digest and its padding fit one block. A chain stores the two hash states after
+//! the key and continues from there.
 
 use zeroize::{Zeroize, Zeroizing};
 
@@ -28,8 +29,8 @@ fn no_kernels<C>() -> Vec<Kernel<C>> {
     Vec::new()
 }
 
-/// A hash of `$words` words, of which the first `$size` bytes are the digest, over blocks of
-/// `$block` bytes. `$nanos` is what an iteration takes without special instructions.
+/// Implements a hash of `$words` words, whose first `$size` bytes are the digest, over blocks of
+/// `$block` bytes. `$nanos` is the time of an iteration without special instructions.
 macro_rules! sha {
     (
         $(#[$doc:meta])* $name:ident: [$word:ident; $words:literal], $block:literal byte blocks,
@@ -39,7 +40,7 @@ macro_rules! sha {
         pub(super) struct $name;
 
         impl $name {
-            /// The hash of `message`, after the block that led to `state`.
+            /// Hashes `message`, continuing from `state` after one block.
             fn after_key(mut state: [$word; $words], message: &[&[u8]]) -> [$word; $words] {
                 let len: usize = message.iter().map(|part| part.len()).sum();
                 let padded = (len + 1 + size_of::<[$word; 2]>()).next_multiple_of($block);
@@ -54,7 +55,7 @@ macro_rules! sha {
                 state
             }
 
-            /// HMAC's two hashes after the key.
+            /// HMAC's two hash states after the key.
             fn keys(password: &[u8]) -> [[$word; $words]; 2] {
                 let mut key = Zeroizing::new([0; $block]);
                 if password.len() > $block {

@@ -1,4 +1,4 @@
-//! Every kernel, and lanes of them, beside the `pbkdf2` crate.
+//! Tests of every kernel, and of lanes of kernels, against the `pbkdf2` crate.
 
 use hex_literal::hex;
 
@@ -8,7 +8,7 @@ use super::{Job, Lanes};
 use crate::crypto::hash::with_digest;
 use crate::crypto::{HashAlg, kdf};
 
-/// RFC 6070, section 2, and RFC 7914, section 11, by every kernel and in all of its lanes.
+/// RFC 6070, section 2, and RFC 7914, section 11, with every kernel and in each of its lanes.
 #[test]
 fn vectors_of_the_rfcs() {
     for (iterations, expected) in [
@@ -51,7 +51,8 @@ fn kernels_do_what_the_pbkdf2_crate_does() {
     kernels_of::<Sha512>(HashAlg::Sha512, &mut random);
 }
 
-/// Random batches: by each kernel, with the portable one where there are fewer chains than it takes.
+/// Runs random batches with each kernel, and with the portable one for chains that the kernel
+/// cannot take.
 fn kernels_of<P: Prf>(hash: HashAlg, random: &mut Random) {
     let kernels = P::kernels();
     let [.., portable] = kernels.as_slice() else { panic!("there is a portable kernel") };
@@ -71,7 +72,7 @@ fn lanes_of_every_hash() {
     }
 }
 
-/// Up to 40 jobs, of which each takes a lane as soon as there is one.
+/// Runs up to 40 jobs, each of which gets a lane as soon as one is free.
 fn check(mut lanes: Lanes<usize>, hash: HashAlg, random: &mut Random) {
     let jobs: Vec<_> = (0..=random.below(40)).map(|_| OwnJob::random(random)).collect();
     let mut outputs = vec![None; jobs.len()];
@@ -112,7 +113,7 @@ fn keys_of_any_length() {
     }
 }
 
-/// A short job beside one that never ends makes room for the next, which may be made of its output.
+/// A short job next to an endless one makes room for another, which may use its output.
 #[test]
 fn finished_lanes_take_jobs_that_come_later() {
     for &hash in HashAlg::ALL {
@@ -139,7 +140,7 @@ fn finished_lanes_take_jobs_that_come_later() {
     }
 }
 
-/// Whoever looks at a flag between steps does so every few thousand iterations.
+/// A step is short enough for callers that check a flag between steps.
 #[test]
 fn steps_are_short() {
     for &hash in HashAlg::ALL {
@@ -162,7 +163,7 @@ fn steps_without_jobs_do_nothing() {
 }
 
 #[test]
-#[should_panic(expected = "all there is room for")]
+#[should_panic(expected = "no room for more")]
 fn there_is_no_more_room_than_that() {
     let mut lanes = Lanes::new(HashAlg::Md5);
     for _ in 0..=lanes.capacity() {
@@ -170,7 +171,7 @@ fn there_is_no_more_room_than_that() {
     }
 }
 
-/// Nobody's secrets are shown.
+/// `Debug` shows no secrets.
 #[test]
 fn passwords_are_not_printed() {
     let mut lanes = Lanes::new(HashAlg::Sha1);
@@ -189,7 +190,8 @@ struct OwnJob {
 }
 
 impl OwnJob {
-    /// Passwords and salts around the lengths of blocks, and empty ones; few iterations and many.
+    /// Passwords and salts with lengths around those of blocks, empty ones, few iterations and
+    /// many.
     fn random(random: &mut Random) -> Self {
         let mut bytes = || {
             let len = [0, 1, 32, 55, 56, 63, 64, 65, 111, 112, 127, 128, 129, 300];
@@ -237,7 +239,7 @@ fn by_the_crate(
     key
 }
 
-/// Numbers that are the same every time (splitmix64).
+/// Deterministic pseudorandom numbers (splitmix64).
 struct Random(u64);
 
 impl Random {

@@ -1,4 +1,4 @@
-//! The mode of operation over one of the kernels.
+//! The XTS mode of operation with an accelerated kernel.
 
 use std::time::Instant;
 
@@ -17,14 +17,15 @@ use super::engine::{DEPTH, Lanes};
 use super::schedule::{Block, Keys, Schedule, rounds};
 use super::sectors::{SectorIvs, Sectors};
 
-/// AES-XTS by a kernel that this CPU has, with keys of a size of AES. `None` for the portable path.
+/// Creates AES-XTS with a kernel that this CPU supports and a key of a valid size. `None` for the
+/// portable kernel.
 pub(super) fn accelerated(kernel: AesKernel, key: &[u8]) -> Option<Box<dyn Mode>> {
     let mut mode = KernelXts::new(kernel, key.len() / 2)?;
     mode.expand(key);
     Some(mode)
 }
 
-/// [`AesKernel::limit`], for a kernel that this CPU has and a key of a size of AES.
+/// Measures [`AesKernel::limit`] for a kernel that this CPU supports and a valid AES key size.
 #[allow(unsafe_code)]
 #[allow(clippy::cast_precision_loss, reason = "a rate")]
 pub(super) fn limit(kernel: AesKernel, key_size: usize) -> Option<f64> {
@@ -32,22 +33,22 @@ pub(super) fn limit(kernel: AesKernel, key_size: usize) -> Option<f64> {
     let mut best = f64::INFINITY;
     for _ in 0..LIMIT_TRIES {
         let start = Instant::now();
-        // SAFETY: the CPU has what the kernel needs.
+        // SAFETY: the CPU supports the kernel.
         unsafe { (mode.entries.rounds_only)(&mode.keys.encrypt, rounds(key_size), LIMIT_TIMES) };
         best = best.min(start.elapsed().as_secs_f64());
     }
     Some((LIMIT_TIMES * mode.entries.bytes) as f64 / best)
 }
 
-/// AES-XTS by a kernel.
+/// AES-XTS with an accelerated kernel.
 struct KernelXts {
     keys: Keys,
-    /// Those of a kernel that this CPU has
+    /// Entry points of a kernel that this CPU supports
     entries: Entries,
 }
 
 impl KernelXts {
-    /// Without its keys.
+    /// Creates the mode with empty key schedules.
     fn new(kernel: AesKernel, key_size: usize) -> Option<Box<Self>> {
         let entries = entries(kernel, rounds(key_size))?;
         Some(Box::new(Self { keys: Keys::ZERO, entries }))
@@ -55,7 +56,7 @@ impl KernelXts {
 
     #[allow(unsafe_code)]
     fn expand(&mut self, key: &[u8]) {
-        // SAFETY: a kernel needs AES, and this CPU has one.
+        // SAFETY: every kernel needs AES, and this CPU supports the kernel.
         let unit = unsafe { AesKeyUnit::new() };
         self.keys.expand(key, &unit);
     }
@@ -63,7 +64,7 @@ impl KernelXts {
     #[allow(unsafe_code)]
     fn work<const ENCRYPT: bool>(&self, ivs: SectorIvs<'_>, sectors: &Sectors<'_>) {
         let entry = if ENCRYPT { self.entries.encrypt } else { self.entries.decrypt };
-        // SAFETY: the CPU has what the kernel needs.
+        // SAFETY: the CPU supports the kernel.
         unsafe {
             entry(&self.keys, ivs, sectors);
             if sectors.count() * sectors.size() >= SCRUB {
@@ -72,7 +73,7 @@ impl KernelXts {
         }
     }
 
-    /// One data unit of any number of blocks.
+    /// Processes one data unit of any number of blocks.
     fn unit<const ENCRYPT: bool>(&self, iv: &Iv, unit: &mut [u8]) {
         let iv = [Block::from(*iv)];
         let ivs = SectorIvs::Listed(iv.iter());
@@ -83,7 +84,7 @@ impl KernelXts {
             let len = unit.len();
             return self.work::<ENCRYPT>(ivs, &Sectors::new(unit.into(), len));
         }
-        // Blocks do not depend on those after them.
+        // Padding does not affect the blocks before it.
         let mut padded = Zeroizing::new(vec![0; unit.len().next_multiple_of(UNIT)]);
         padded[..unit.len()].copy_from_slice(unit);
         let len = padded.len();
@@ -150,7 +151,7 @@ macro_rules! entry_points {
     };
 }
 
-/// The kernel's entry points; `None` for the portable path.
+/// Entry points of the kernel; `None` for the portable kernel.
 #[cfg(target_arch = "x86_64")]
 fn entries(kernel: AesKernel, rounds: usize) -> Option<Entries> {
     match kernel {
@@ -161,34 +162,34 @@ fn entries(kernel: AesKernel, rounds: usize) -> Option<Entries> {
     }
 }
 
-/// The kernel's entry points; `None` for the portable path.
+/// Entry points of the kernel; `None` for the portable kernel.
 #[cfg(target_arch = "aarch64")]
 fn entries(kernel: AesKernel, rounds: usize) -> Option<Entries> {
     if kernel == AesKernel::ArmAes { entry_points!(Neon, rounds) } else { None }
 }
 
-/// The entry points of a kernel for a number of rounds.
+/// Entry points of a kernel for a number of rounds.
 #[derive(Clone, Copy)]
 struct Entries {
     encrypt: unsafe fn(&Keys, SectorIvs<'_>, &Sectors<'_>),
     decrypt: unsafe fn(&Keys, SectorIvs<'_>, &Sectors<'_>),
-    /// Overwrites the stack where the kernel worked
+    /// Overwrites the stack that the kernel used
     scrub: unsafe fn(),
     rounds_only: unsafe fn(&Schedule, usize, usize) -> Block,
-    /// What is encrypted each time by `rounds_only`
+    /// Bytes that `rounds_only` encrypts each time
     bytes: usize,
 }
 
-/// From how many bytes on the stack is overwritten afterwards: what that takes is no matter then.
+/// Smallest run, in bytes, after which the stack is scrubbed; the cost is negligible there
 const SCRUB: usize = 8192;
 
-/// What every kernel's groups divide: the smallest sector
+/// Bytes that the groups of every kernel divide: the smallest sector
 const UNIT: usize = 512;
 
-/// Initialisation vectors that are made at once where numbers alone do not do
+/// Initialisation vectors computed at once, for generators that [`Ivs`] cannot express as masks
 const LISTED: usize = 64;
 
-/// How often the limit is measured; the fastest counts
+/// Measurements of the limit; the fastest counts
 const LIMIT_TRIES: usize = 9;
-/// How many times [`DEPTH`] vectors are encrypted each time
+/// Encryptions of [`DEPTH`] vectors in each measurement
 const LIMIT_TIMES: usize = 20_000;

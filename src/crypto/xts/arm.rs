@@ -1,10 +1,10 @@
-//! The kernel of `ARMv8` with its cryptographic extension: one block in a vector.
+//! The kernel for `ARMv8` with its cryptographic extension: one block in a vector.
 //!
-//! An ARM round adds its key first (AESE, AESD) and mixes the columns after (AESMC, AESIMC), so
-//! round n has the key of round n - 1 of FIPS 197, and nothing is left to be added before the first.
+//! An ARM round adds its key first (AESE, AESD) and mixes the columns afterwards (AESMC, AESIMC).
+//! So round n uses the key of round n - 1 of FIPS 197, and no key is added before the first round.
 
-// SAFETY: the functions of `Lanes` are `unsafe` because they need CPU features: those that
-// the kernel's entry points enable, and that `AesKernel` has seen to be there.
+// SAFETY: the functions of `Lanes` are `unsafe` because they need CPU features: those that the
+// kernel's entry points enable, and that `AesKernel` has detected.
 #![allow(unsafe_code)]
 #![allow(clippy::inline_always, reason = "see engine")]
 #![allow(clippy::many_single_char_names, reason = "eight vectors")]
@@ -32,7 +32,7 @@ impl Neon {
     ///
     /// # Safety
     ///
-    /// The CPU has the features.
+    /// The CPU must support the features.
     #[target_feature(enable = "neon,aes")]
     pub(super) unsafe fn encrypt_sectors<const ROUNDS: usize>(
         keys: &Keys,
@@ -47,7 +47,7 @@ impl Neon {
     ///
     /// # Safety
     ///
-    /// The CPU has the features.
+    /// The CPU must support the features.
     #[target_feature(enable = "neon,aes")]
     pub(super) unsafe fn decrypt_sectors<const ROUNDS: usize>(
         keys: &Keys,
@@ -58,11 +58,11 @@ impl Neon {
         unsafe { engine::run::<Self, ROUNDS, false>(keys, ivs, sectors) }
     }
 
-    /// Overwrites the stack where the kernel worked.
+    /// Overwrites the stack that the kernel used.
     ///
     /// # Safety
     ///
-    /// The CPU has the features.
+    /// The CPU must support the features.
     #[inline(never)]
     #[target_feature(enable = "neon,aes")]
     pub(super) unsafe fn scrub() {
@@ -70,11 +70,11 @@ impl Neon {
         unsafe { frame::scrub::<Self>() }
     }
 
-    /// Rounds and nothing else.
+    /// Performs only rounds, to measure the limit.
     ///
     /// # Safety
     ///
-    /// The CPU has the features.
+    /// The CPU must support the features.
     #[target_feature(enable = "neon,aes")]
     pub(super) unsafe fn rounds_only(keys: &Schedule, rounds: usize, times: usize) -> Block {
         // SAFETY: the features are those of the vector.
@@ -100,14 +100,14 @@ impl Neon {
     }
 }
 
-/// What falls out of the upper half, times x^7 + x^2 + x + 1.
+/// Multiplies the bits shifted out of the upper half by x^7 + x^2 + x + 1.
 #[inline]
 #[target_feature(enable = "neon,aes")]
 fn around(carry: uint64x2_t) -> uint8x16_t {
     vreinterpretq_u8_p128(vmull_p64(vgetq_lane_u64::<1>(carry), 0x87))
 }
 
-// The intrinsics are inlined only where the features are named.
+// The intrinsics are inlined only into functions that enable the features.
 
 #[inline]
 #[target_feature(enable = "neon,aes")]
@@ -206,7 +206,7 @@ impl Lanes for Neon {
 
     #[inline(always)]
     unsafe fn together([a, b, c, d, e, f, g, h]: &mut [Self; DEPTH]) {
-        // SAFETY: this is no instruction; it only needs all blocks in registers.
+        // SAFETY: emits no instruction; it only forces all blocks into registers.
         unsafe {
             core::arch::asm!(
                 "/* {0:v} {1:v} {2:v} {3:v} {4:v} {5:v} {6:v} {7:v} */",
@@ -218,13 +218,13 @@ impl Lanes for Neon {
     }
 }
 
-/// The AES of `ARMv8` for key schedules. There is one only where the CPU has it.
+/// `ARMv8`'s AES for key schedules. A value exists only if the CPU supports it.
 pub(super) struct NeonKeyUnit(());
 
 impl NeonKeyUnit {
     /// # Safety
     ///
-    /// The CPU has AES.
+    /// The CPU must support AES.
     pub(super) unsafe fn new() -> Self {
         Self(())
     }
@@ -234,12 +234,12 @@ impl KeyUnit for NeonKeyUnit {
     fn sub_word(&self, word: u32) -> u32 {
         #[target_feature(enable = "neon,aes")]
         fn sub_word(word: u32) -> u32 {
-            // With the same word in all columns there is nothing for ShiftRows to move.
+            // With the same word in all columns, ShiftRows has no effect.
             let columns = vreinterpretq_u8_u32(vdupq_n_u32(word));
             let substituted = vaeseq_u8(columns, vdupq_n_u8(0));
             vgetq_lane_u32::<0>(vreinterpretq_u32_u8(substituted))
         }
-        // SAFETY: whoever made `self` promised it.
+        // SAFETY: the creator of `self` promised it.
         unsafe { sub_word(word) }
     }
 
@@ -248,7 +248,8 @@ impl KeyUnit for NeonKeyUnit {
         fn inv_mix_columns(key: uint8x16_t) -> uint8x16_t {
             vaesimcq_u8(key)
         }
-        // SAFETY: whoever made `self` promised it; both types are 16 bytes, whatever their value.
+        // SAFETY: the creator of `self` promised it; both types are 16 bytes, and valid for any
+        // value.
         unsafe {
             let key = transmute::<Block, uint8x16_t>(key);
             transmute::<uint8x16_t, Block>(inv_mix_columns(key))

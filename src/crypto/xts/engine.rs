@@ -1,21 +1,22 @@
-//! The loop that all kernels share: XTS over runs of sectors, eight vectors of blocks in flight.
+//! The loop shared by all kernels: XTS over runs of sectors, with eight vectors of blocks in
+//! flight.
 //!
-//! IEEE 1619 has the initialisation vector of a sector encrypted once, T = E(K2, iv), and T x^j in
-//! GF(2^128) added to block j before and after it is encrypted. What makes that fast is that nothing
-//! waits:
+//! IEEE 1619 encrypts the initialisation vector of a sector once, T = E(K2, iv), and adds T x^j in
+//! GF(2^128) to block j before and after its encryption. The loop is fast because it avoids
+//! dependencies:
 //!
-//! - the initialisation vectors of four sectors are encrypted together, and ahead of the sectors
-//!   before them, so that their rounds run beside those of the data;
-//! - no tweak is made of the one before it. The eight vectors of a sector's first group come from T
-//!   by one multiplication each, and each further vector from the one eight vectors before;
-//! - a group's tweaks are made during the rounds of the group before it, and lie in memory: registers
-//!   are for the data;
-//! - a tweak is kept with the last round key added. So it takes the place of that key in the last
-//!   round, and comes off again in the first with a constant.
+//! - the initialisation vectors of four sectors are encrypted together, ahead of those sectors, so
+//! that their rounds overlap with those of the data;
+//! - no tweak depends on the one before it. The eight vectors of a sector's first group come from T
+//! by one multiplication each, and each further vector from the one eight vectors before;
+//! - a group's tweaks are computed during the rounds of the group before it and stored in memory,
+//! because registers are needed for the data;
+//! - a tweak is stored with the last round key added. It takes the place of that key in the last
+//! round, and a constant removes the key again in the first.
 
-// SAFETY: in this file everything is `unsafe` for the same two reasons, which the comments below
-// mean by "as the caller promises": the CPU has what the vector needs, and `Sectors` points
-// to memory that is there.
+// SAFETY: everything in this file is `unsafe` for the same two reasons, abbreviated below to "as
+// the caller promises": the CPU supports the vector's instructions, and `Sectors` points to valid
+// memory.
 #![allow(unsafe_code)]
 #![allow(
     clippy::inline_always,
@@ -27,7 +28,8 @@ use core::mem::swap;
 use super::schedule::{Block, Keys, Schedule};
 use super::sectors::{SectorIvs, Sectors};
 
-/// Does something for each vector of a group: spelled out, for the compiler may leave it a loop.
+/// Repeats a statement for each vector of a group. Unrolled, because the compiler may not unroll a
+/// loop.
 macro_rules! each_vector {
     ($index:ident => $what:expr) => {{
         each_vector!($index 0 $what); each_vector!($index 1 $what);
@@ -41,41 +43,43 @@ macro_rules! each_vector {
     }};
 }
 
-/// A vector of AES blocks: what a CPU works on at a time.
+/// A vector of AES blocks, the unit that a CPU processes at a time.
 ///
-/// All functions need the CPU features of their kernel, and are inlined into one that enables these.
+/// All functions need the CPU features of their kernel, and are inlined into one that enables
+/// these.
 pub(super) trait Lanes: Copy {
     /// Blocks in a vector: 1, 2 or 4
     const LANES: usize;
 
-    /// Whether a group's tweaks are better made all at once than one vector each round (measured)
+    /// Whether computing all tweaks of a group at once is faster than one vector each round
+    /// (measured)
     const TWEAKS_AT_ONCE: bool;
 
-    /// Loads a vector, wherever it is aligned.
+    /// Loads a vector from an unaligned address.
     unsafe fn load(from: *const u8) -> Self;
 
-    /// Stores a vector, wherever it is aligned.
+    /// Stores a vector to an unaligned address.
     unsafe fn store(self, to: *mut u8);
 
-    /// The same block in all lanes.
+    /// Copies the block to all lanes.
     unsafe fn splat(block: &Block) -> Self;
 
     /// The sum of two vectors in GF(2^128).
     unsafe fn xor(self, other: Self) -> Self;
 
-    /// Times x^n in the first lane, x^(n + 1) in the second, ...; n is below 32.
+    /// Multiplies by x^n in the first lane, x^(n + 1) in the second, and so on; n is below 32.
     unsafe fn times(self, n: usize) -> Self;
 
-    /// Times x^(`DEPTH` * `LANES`): as many blocks further on.
+    /// Multiplies by x^(`DEPTH` * `LANES`), which advances by one group of blocks.
     unsafe fn further(self) -> Self;
 
-    /// What is added to a block before its first round.
+    /// The key added to a block before its first round.
     unsafe fn whitening(keys: &Schedule) -> Self;
 
-    /// A round, but not the last: `round` is 1 for the first.
+    /// Performs a round other than the last; `round` is 1 for the first.
     unsafe fn round<const ENCRYPT: bool>(self, keys: &Schedule, round: usize) -> Self;
 
-    /// The last round, `rounds`, with `last` in place of its key.
+    /// Performs the last round, `rounds`, with `last` in place of its key.
     unsafe fn last_round<const ENCRYPT: bool>(
         self,
         keys: &Schedule,
@@ -83,23 +87,23 @@ pub(super) trait Lanes: Copy {
         last: Self,
     ) -> Self;
 
-    /// Keeps the compiler from working through one block after the other, as it likes to where
-    /// registers are few: that would leave nothing to do while a round takes its time.
+    /// Prevents the compiler from processing one block after the other to save registers, which
+    /// would leave the AES unit idle while a round completes.
     unsafe fn together(blocks: &mut [Self; DEPTH]);
 }
 
-/// Vectors in flight: a round takes four cycles, and two can begin in each.
+/// Vectors in flight: a round takes four cycles, and two can start in each cycle.
 pub(super) const DEPTH: usize = 8;
 
-/// Encrypts or decrypts sectors. Their size is a multiple of `DEPTH` * `LANES` blocks.
+/// Encrypts or decrypts sectors, whose size must be a multiple of `DEPTH` * `LANES` blocks.
 ///
 /// # Panics
 ///
-/// If it is not.
+/// Panics if the size is not such a multiple.
 ///
 /// # Safety
 ///
-/// The CPU has what `V` needs.
+/// The CPU must support `V`.
 #[inline(always)]
 pub(super) unsafe fn run<V: Lanes, const ROUNDS: usize, const ENCRYPT: bool>(
     keys: &Keys,
@@ -118,7 +122,7 @@ pub(super) unsafe fn run<V: Lanes, const ROUNDS: usize, const ENCRYPT: bool>(
     }
 }
 
-/// A single sector, without what pays only for several.
+/// Processes a single sector, without the optimisations that pay only for several.
 #[inline(always)]
 unsafe fn one<V: Lanes, const ROUNDS: usize, const ENCRYPT: bool>(
     keys: &Keys,
@@ -192,12 +196,11 @@ unsafe fn many<V: Lanes, const ROUNDS: usize, const ENCRYPT: bool>(
 /// Sectors whose initialisation vectors are encrypted together
 const BATCH: usize = 4;
 
-/// The tweaks of the sectors in work, and of those after them.
+/// Tweaks of the sectors being processed and of those after them.
 #[repr(C, align(64))]
 struct Ring([Block; 2 * BATCH]);
 
-/// Makes the tweaks of the next sectors, `left` of which there are; what is past the end means
-/// nothing.
+/// Computes the tweaks of the next sectors, `left` of which remain. Tweaks past the end are unused.
 #[inline(always)]
 unsafe fn encrypt_ivs<V: Lanes, const ROUNDS: usize>(
     keys: &Schedule,
@@ -229,13 +232,13 @@ unsafe fn encrypted<V: Lanes, const ROUNDS: usize>(keys: &Schedule, blocks: V) -
     }
 }
 
-/// The keys of the data, and what is made of them.
+/// The data keys and constants derived from them.
 struct Data<'a, V> {
     keys: &'a Schedule,
     last_key: V,
-    /// What takes the last round key off a tweak, and adds the first
+    /// Removes the last round key from a tweak and adds the first
     first_and_last_key: V,
-    /// What makes up for the last round key's having been multiplied
+    /// Compensates for the multiplication of the last round key
     further_key: V,
 }
 
@@ -253,7 +256,7 @@ impl<'a, V: Lanes> Data<'a, V> {
     }
 }
 
-/// Encrypts or decrypts [`DEPTH`] vectors, and does something `aside`.
+/// Encrypts or decrypts [`DEPTH`] vectors, running `aside` in between.
 #[inline(always)]
 unsafe fn group<V: Lanes, const ROUNDS: usize, const ENCRYPT: bool>(
     data: &Data<'_, V>,
@@ -284,7 +287,8 @@ unsafe fn group<V: Lanes, const ROUNDS: usize, const ENCRYPT: bool>(
                 }
             )*};
         }
-        // Spelled out, for the compiler leaves it a loop: AES-256 has 14, the last among them.
+        // Unrolled, because the compiler would leave a loop. AES-256 has 14 rounds including the
+        // last.
         rounds!(1 2 3 4 5 6 7 8 9 10 11 12 13);
         each_vector!(index => {
             let block = blocks[index].last_round::<ENCRYPT>(data.keys, ROUNDS, tweaks[index]);
@@ -293,7 +297,7 @@ unsafe fn group<V: Lanes, const ROUNDS: usize, const ENCRYPT: bool>(
     }
 }
 
-/// What is done while rounds take their time, a [`DEPTH`]th at a time.
+/// Work done while rounds complete, in [`DEPTH`] parts.
 trait Aside {
     unsafe fn vector(&self, index: usize);
 
@@ -311,7 +315,7 @@ impl Aside for Nothing {
     unsafe fn vector(&self, _index: usize) {}
 }
 
-/// The tweaks of a sector's first group.
+/// Computes the tweaks of a sector's first group.
 struct First<V> {
     tweak: *const Block,
     to: *mut [V; DEPTH],
@@ -321,7 +325,7 @@ struct First<V> {
 impl<V: Lanes> Aside for First<V> {
     #[inline(always)]
     unsafe fn vector(&self, index: usize) {
-        // SAFETY: as whoever made it promises.
+        // SAFETY: as the creator of `self` promised.
         unsafe {
             let tweak = V::splat(&*self.tweak).times(index * V::LANES);
             (*self.to)[index] = tweak.xor(self.last_key);
@@ -329,7 +333,7 @@ impl<V: Lanes> Aside for First<V> {
     }
 }
 
-/// The tweaks of the next group of the same sector.
+/// Computes the tweaks of the next group of the same sector.
 struct Further<V> {
     from: *const [V; DEPTH],
     to: *mut [V; DEPTH],
@@ -339,7 +343,7 @@ struct Further<V> {
 impl<V: Lanes> Aside for Further<V> {
     #[inline(always)]
     unsafe fn vector(&self, index: usize) {
-        // SAFETY: as whoever made it promises.
+        // SAFETY: as the creator of `self` promised.
         unsafe { (*self.to)[index] = (*self.from)[index].further().xor(self.key) }
     }
 }

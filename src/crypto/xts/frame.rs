@@ -1,4 +1,4 @@
-//! What a kernel leaves on the stack.
+//! Scrubs the stack after a kernel.
 
 // SAFETY: `Lanes` are `unsafe` because they need CPU features, which the caller has.
 #![allow(unsafe_code)]
@@ -10,17 +10,17 @@ use core::mem::MaybeUninit;
 use super::engine::Lanes;
 use super::schedule::Block;
 
-/// Overwrites the stack where a kernel worked that was called from the same place: the compiler keeps
-/// round keys there that do not fit the registers.
+/// Overwrites the stack of a kernel that was called from the same place. The compiler spills round
+/// keys there that do not fit the registers.
 ///
 /// # Safety
 ///
-/// The CPU has what `V` needs.
+/// The CPU must support `V`.
 #[inline(always)]
 pub(super) unsafe fn scrub<V: Lanes>() {
     // SAFETY: as the caller promises. `LANES` is 4 at most, and 64 divides the frame.
     unsafe {
-        // Not zeros: those would be a call of memset, which is slow to begin.
+        // Not zeros: the compiler would call memset, which is slow to start.
         let nothing = V::splat(&Block([1; 2]));
         let mut frame = MaybeUninit::<[u8; FRAME]>::uninit();
         for at in (0..FRAME).step_by(16 * V::LANES) {
@@ -30,5 +30,5 @@ pub(super) unsafe fn scrub<V: Lanes>() {
     }
 }
 
-/// More than the frame of any kernel
+/// Larger than the frame of any kernel, in bytes
 const FRAME: usize = 3072;

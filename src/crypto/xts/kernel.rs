@@ -1,15 +1,15 @@
-//! Which kernels there are, and which of them this CPU has.
+//! The kernels, and detection of those that this CPU supports.
 
 use std::fmt;
 
 use super::super::mode::Mode;
 use super::portable::portable;
 
-/// What encrypts AES-XTS: instructions that this CPU may have or not.
+/// A kernel for AES-XTS, defined by the instructions it needs.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum AesKernel {
-    /// Any CPU, by way of the `aes` crate
+    /// Any CPU, with the `aes` crate
     Portable,
     /// x86-64 with AES, PCLMULQDQ and AVX: 128 bits at a time
     AesNi,
@@ -25,17 +25,17 @@ impl AesKernel {
     const ALL: [Self; 5] =
         [Self::Portable, Self::AesNi, Self::Vaes256, Self::Vaes512, Self::ArmAes];
 
-    /// Those that work on this CPU, the fastest last.
+    /// The kernels supported by this CPU, the fastest last.
     pub fn available() -> impl Iterator<Item = Self> {
         Self::ALL.into_iter().filter(|kernel| kernel.is_available())
     }
 
-    /// The fastest on this CPU.
+    /// The fastest kernel on this CPU.
     pub fn best() -> Self {
         Self::available().last().unwrap_or(Self::Portable)
     }
 
-    /// Its name: `VAES-512`.
+    /// The kernel's name, for example `VAES-512`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
@@ -46,10 +46,10 @@ impl AesKernel {
         }
     }
 
-    /// How many bytes per second pass the AES unit at most, with the instructions of this kernel and a
-    /// key of `key_size` bytes (16, 24 or 32, of the two that XTS has): rounds in registers,
-    /// no data, no tweaks, one thread, measured for a few milliseconds. `None` for the portable path
-    /// and for keys of another size.
+    /// Throughput of the AES unit in bytes per second, with this kernel's instructions and a key of
+    /// `key_size` bytes (16, 24 or 32, half of an XTS key). Measures rounds in registers without
+    /// data or tweaks, on one thread, for a few milliseconds. `None` for the portable kernel and
+    /// for other key sizes.
     pub fn limit(self, key_size: usize) -> Option<f64> {
         if !self.is_available() || !matches!(key_size, 16 | 24 | 32) {
             return None;
@@ -96,8 +96,8 @@ impl fmt::Display for AesKernel {
     }
 }
 
-/// AES-XTS with the keys that `key` is made of. `None` if their size is not one of AES, or this CPU
-/// does not have the kernel.
+/// Creates AES-XTS from a `key` of two AES keys. `None` if AES has no such key size, or if the CPU
+/// does not support the kernel.
 pub(in super::super) fn aes_xts(kernel: AesKernel, key: &[u8]) -> Option<Box<dyn Mode>> {
     if !matches!(key.len(), 32 | 48 | 64) || !kernel.is_available() {
         return None;

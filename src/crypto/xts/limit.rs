@@ -1,4 +1,4 @@
-//! What the AES unit of the CPU can do at most: rounds in registers, without data or tweaks.
+//! Measures the throughput of the CPU's AES unit: rounds in registers, without data or tweaks.
 
 // SAFETY: `Lanes` are `unsafe` because they need CPU features, which the caller has.
 #![allow(unsafe_code)]
@@ -9,11 +9,11 @@ use core::hint::black_box;
 use super::engine::{DEPTH, Lanes};
 use super::schedule::{Block, Schedule};
 
-/// Has [`DEPTH`] vectors pass `times` times `ROUNDS` rounds.
+/// Runs [`DEPTH`] vectors through `ROUNDS` rounds, `times` times.
 ///
 /// # Safety
 ///
-/// The CPU has what `V` needs.
+/// The CPU must support `V`.
 #[inline(always)]
 pub(super) unsafe fn rounds_only<V: Lanes>(keys: &Schedule, rounds: usize, times: usize) -> Block {
     // SAFETY: as the caller promises.

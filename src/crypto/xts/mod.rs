@@ -1,8 +1,8 @@
-//! AES-XTS (IEEE 1619) at the speed of the CPU: what almost every LUKS volume is encrypted with.
+//! AES-XTS (IEEE 1619), the cipher of almost every LUKS volume, at the speed of the CPU.
 //!
-//! There is one loop (`engine`) over vectors of blocks, and for each kind of vector that a CPU has a
-//! kernel; which of them are there is found out when the program runs. `portable` is the path
-//! without them, over the `aes` crate, many blocks at a time.
+//! `engine` is one loop over vectors of blocks. Each kind of vector has a kernel, and the kernels
+//! that the CPU supports are detected at run time. `portable` is the fallback over the `aes` crate,
+//! with many blocks at a time.
 
 mod kernel;
 mod portable;

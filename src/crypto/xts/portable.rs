@@ -1,4 +1,4 @@
-//! AES-XTS over the block ciphers of the `aes` crate, in batches that run across sectors.
+//! AES-XTS over the block ciphers of the `aes` crate, in batches that span sectors.
 
 use aes::{Aes128, Aes192, Aes256};
 use cipher::consts::U16;
@@ -8,7 +8,7 @@ use cipher::{Array, Block, BlockSizeUser};
 use super::super::ivgen::Iv;
 use super::super::mode::{BlockCipher, Mode, Run};
 
-/// XTS with the keys that `key` is made of: 16, 24 or 32 bytes each. `None` if it is not.
+/// Creates XTS from a `key` of two AES keys, 16, 24 or 32 bytes each. `None` for other lengths.
 pub(super) fn portable(key: &[u8]) -> Option<Box<dyn Mode>> {
     match key.len() {
         32 => Some(Box::new(FlatXts::<Aes128>::new(key)?)),
@@ -18,7 +18,7 @@ pub(super) fn portable(key: &[u8]) -> Option<Box<dyn Mode>> {
     }
 }
 
-/// XTS that sees a run of sectors as one row of blocks.
+/// XTS that treats a run of sectors as one sequence of blocks.
 struct FlatXts<C> {
     data: C,
     tweak: C,
@@ -30,7 +30,7 @@ impl<C: BlockCipher + BlockSizeUser<BlockSize = U16>> FlatXts<C> {
         Some(Self { data: C::new_from_slice(data).ok()?, tweak: C::new_from_slice(tweak).ok()? })
     }
 
-    /// Has `cipher` work on all blocks of `data`, with their tweaks added before and after.
+    /// Runs `cipher` over all blocks of `data`, adding their tweaks before and after.
     fn work(
         &self,
         cipher: impl Fn(&mut [Block<C>]),
@@ -62,17 +62,17 @@ impl<C: BlockCipher + BlockSizeUser<BlockSize = U16>> FlatXts<C> {
     }
 }
 
-/// The tweaks of block after block, and sector after sector.
+/// Iterates over the tweaks of consecutive blocks and sectors.
 struct Tweaks<'a, C, I> {
     cipher: &'a C,
     ivs: I,
     /// Encrypted initialisation vectors
     batch: [Array<u8, U16>; IVS],
-    /// Which of the batch the next sector's is
+    /// Index of the next sector's vector in the batch
     next: usize,
-    /// That of the next block
+    /// Tweak of the next block
     tweak: u128,
-    /// Blocks to come of this sector
+    /// Blocks remaining in this sector
     left: usize,
     blocks_per_sector: usize,
 }
@@ -133,8 +133,8 @@ fn add(block: &mut Array<u8, U16>, tweak: u128) {
     block.0 = (u128::from_le_bytes(block.0) ^ tweak).to_le_bytes();
 }
 
-/// Blocks that are encrypted at once: as many as the widest back end of the `aes` crate takes
+/// Blocks encrypted at once: the widest batch of the `aes` crate
 const BATCH: usize = 64;
 
-/// Initialisation vectors that are encrypted at once
+/// Initialisation vectors encrypted at once
 const IVS: usize = 16;

@@ -1,5 +1,5 @@
-//! Round keys (FIPS 197, section 5.2), with the S-box of the CPU: no table, no address that
-//! depends on a key.
+//! Round keys (FIPS 197, section 5.2), computed with the CPU's S-box, so that no table and no
+//! address depends on a key.
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -15,7 +15,7 @@ impl From<[u8; 16]> for Block {
     }
 }
 
-/// The keys of XTS.
+/// Key schedules of XTS.
 pub(super) struct Keys {
     /// Encrypts the data
     pub(super) encrypt: Schedule,
@@ -30,9 +30,9 @@ pub(super) struct Schedule(pub(super) [Block; MAX_ROUNDS + 1]);
 
 const MAX_ROUNDS: usize = 14;
 
-/// What the CPU does for a key schedule.
+/// CPU instructions needed for a key schedule.
 pub(super) trait KeyUnit {
-    /// Puts each byte of a word through the S-box.
+    /// Substitutes each byte of a word with the S-box.
     fn sub_word(&self, word: u32) -> u32;
 
     /// `InvMixColumns` (FIPS 197, section 5.3.3).
@@ -40,12 +40,12 @@ pub(super) trait KeyUnit {
 }
 
 impl Keys {
-    /// No keys yet. They are [expanded](Self::expand) where they stay: a move leaves a copy behind.
+    /// Empty schedules. They are [expanded](Self::expand) in place, because a move would leave a
+    /// copy.
     pub(super) const ZERO: Self =
         Self { encrypt: Schedule::ZERO, decrypt: Schedule::ZERO, tweak: Schedule::ZERO };
 
-    /// The schedules of a key of XTS: that of the data, then that of the initialisation vectors, 16,
-    /// 24 or 32 bytes each.
+    /// Expands an XTS key: the data key, then the tweak key, 16, 24 or 32 bytes each.
     pub(super) fn expand(&mut self, key: &[u8], unit: &impl KeyUnit) {
         let (data, tweak) = key.split_at(key.len() / 2);
         self.encrypt.expand(data, unit);
@@ -83,7 +83,7 @@ impl Schedule {
         words.zeroize();
     }
 
-    /// The round keys of the equivalent inverse cipher (FIPS 197, section 5.3.5).
+    /// Computes the round keys of the equivalent inverse cipher (FIPS 197, section 5.3.5).
     fn invert(&mut self, encrypt: &Self, rounds: usize, unit: &impl KeyUnit) {
         for round in 0..=rounds {
             let key = encrypt.0[rounds - round];
@@ -93,7 +93,7 @@ impl Schedule {
     }
 }
 
-/// How many rounds a key of 16, 24 or 32 bytes makes.
+/// Number of rounds for a key of 16, 24 or 32 bytes.
 pub(super) fn rounds(key_size: usize) -> usize {
     key_size / 4 + 6
 }

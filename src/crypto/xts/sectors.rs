@@ -1,4 +1,4 @@
-//! What a kernel works on: sectors, and their initialisation vectors.
+//! A kernel's input: sectors and their initialisation vectors.
 
 use std::marker::PhantomData;
 use std::slice;
@@ -17,50 +17,50 @@ pub(super) struct Sectors<'a> {
 }
 
 impl<'a> Sectors<'a> {
-    /// All of `data`, in sectors of `size` bytes; a part of one at the end is left out.
+    /// Divides `data` into sectors of `size` bytes, ignoring an incomplete one at the end.
     pub(super) fn new(data: InOutBuf<'a, 'a, u8>, size: usize) -> Self {
         let count = data.len() / size;
         let (from, to) = data.into_raw();
         Self { from, to, count, size, buffers: PhantomData }
     }
 
-    /// Where they are read and where they are written: the same, or apart. Each is good for
-    /// [`count`](Self::count) times [`size`](Self::size) bytes.
+    /// Source and destination, which may be the same. Each is valid for [`count`](Self::count)
+    /// times [`size`](Self::size) bytes.
     pub(super) fn pointers(&self) -> (*const u8, *mut u8) {
         (self.from, self.to)
     }
 
-    /// How many there are.
+    /// Number of sectors.
     pub(super) fn count(&self) -> usize {
         self.count
     }
 
-    /// Length of each in bytes.
+    /// Size of a sector in bytes.
     pub(super) fn size(&self) -> usize {
         self.size
     }
 }
 
-/// Initialisation vectors, one sector after another.
+/// Initialisation vectors of consecutive sectors.
 #[derive(Clone)]
 pub(super) enum SectorIvs<'a> {
-    /// Made of the sector's number
+    /// Computed from sector numbers
     Numbered {
         /// Number of the next sector
         number: u64,
-        /// From one to the next
+        /// Difference between consecutive numbers
         step: u64,
-        /// Which of the number's bits are in the first 8 bytes, little-endian, and which, their
-        /// bytes swapped, in the last 8. (By reference: what has just been written in two halves
-        /// cannot be read as a whole without waiting for it.)
+        /// Masks for the bits of the number in the first 8 bytes, little-endian, and in the last 8
+        /// bytes, byte-swapped. A reference, which avoids a store-forwarding stall: two 8-byte
+        /// stores, one 16-byte load.
         masks: &'a [u64; 2],
     },
-    /// Made before
+    /// Computed in advance
     Listed(slice::Iter<'a, Block>),
 }
 
 impl SectorIvs<'_> {
-    /// That of the next sector; after the last, anything.
+    /// The next sector's vector; unspecified after the last sector.
     #[allow(clippy::inline_always, reason = "see engine")]
     #[inline(always)]
     pub(super) fn next(&mut self) -> Block {

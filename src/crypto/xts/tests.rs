@@ -1,4 +1,4 @@
-//! Every kernel against NIST's vectors, and against xts-mode.
+//! Tests of every kernel against NIST's vectors and xts-mode.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -12,7 +12,7 @@ use super::super::{CipherSpec, SectorCipher};
 use super::AesKernel;
 use super::kernel::aes_xts;
 
-/// testdata/xts/README.md.
+/// Vectors described in testdata/xts/README.md.
 #[test]
 fn vectors_of_nist() {
     eprintln!("kernels: {:?}", AesKernel::available().collect::<Vec<_>>());
@@ -56,8 +56,8 @@ fn bytes(hex: &str) -> Vec<u8> {
     digits.chunks(2).map(|pair| u8::try_from(16 * pair[0] + pair[1]).unwrap()).collect()
 }
 
-/// All sector sizes, numbers that carry and wrap around, one sector to many, buffers that start
-/// anywhere, in place and from one to another.
+/// All sector sizes, sector numbers that carry and wrap around, one to many sectors, unaligned
+/// buffers, in place and between buffers.
 #[test]
 fn kernels_do_what_xts_mode_does() {
     let mut random = Random(0x6b65_7973_6c6f_7421);
@@ -85,7 +85,7 @@ fn kernels_do_what_xts_mode_does() {
     }
 }
 
-/// Every number of sectors, whatever is left over of a batch.
+/// Every number of sectors, so that batches have every possible remainder.
 #[test]
 fn any_number_of_sectors() {
     let mut random = Random(0x7365_6374_6f72_7321);
@@ -127,7 +127,7 @@ impl Case<'_> {
             let cipher = cipher.unwrap().with_sector_size(self.sector_size).unwrap();
             let what = format!("{kernel} {:?} {}x{}", self.spec, self.count, self.sector_size);
 
-            // What is around the buffers stays as it is.
+            // The bytes around the buffers must not change.
             let mut one = vec![0xa5; len + 128];
             let mut other = one.clone();
             one[offset..][..len].copy_from_slice(&plain);
@@ -179,7 +179,7 @@ fn the_limit_is_a_rate() {
     }
 }
 
-/// Numbers that are the same every time (splitmix64).
+/// Deterministic pseudorandom numbers (splitmix64).
 struct Random(u64);
 
 impl Random {

@@ -1,11 +1,11 @@
-//! The kernels of x86-64, and how fast they are.
+//! The kernels for x86-64 and their speeds.
 //!
-//! The times are nanoseconds for an iteration of all chains that a kernel has, on a Zen 5 core. How they
-//! compare is much the same on others: more chains by the SHA extensions cost little until their
-//! unit is busy, at six or eight; AVX-512 takes the same time for one chain as for all.
+//! Times are nanoseconds for an iteration of all chains of a kernel, on a Zen 5 core. The ratios
+//! are similar on other cores: with the SHA extensions, more chains cost little until the unit is
+//! busy, at six or eight; AVX-512 takes the same time for one chain as for all.
 
-// SAFETY: making a kernel is `unsafe` because it needs CPU features, which are looked for
-// right before.
+// SAFETY: creating a kernel is `unsafe` because it needs CPU features, which are checked just
+// before.
 #![allow(unsafe_code)]
 
 mod rows;
@@ -20,11 +20,11 @@ use std::arch::is_x86_feature_detected as has;
 use super::chain::Words;
 use super::kernel::Kernel;
 
-/// A kernel of the SHA extensions for each number of chains.
+/// Adds a kernel of the SHA extensions for each number of chains.
 macro_rules! sha_extensions {
     ($kernels:ident, $module:ident: $($chains:literal in $nanos:literal ns)+) => {
         if has!("sha") && has!("sse4.1") && has!("ssse3") {
-            // SAFETY: the CPU has them.
+            // SAFETY: the CPU supports them.
             $($kernels.push(unsafe {
                 Kernel::new($module::run::<$chains>, $chains..=$chains, $nanos)
             });)+
@@ -32,11 +32,11 @@ macro_rules! sha_extensions {
     };
 }
 
-/// A kernel of vectors, if the CPU has `$feature`.
+/// Adds a kernel of vectors, if the CPU supports `$feature`.
 macro_rules! vectors {
     ($kernels:ident, $feature:tt, $run:expr, up to $chains:literal in $nanos:literal ns) => {
         if has!($feature) {
-            // SAFETY: the CPU has it.
+            // SAFETY: the CPU supports it.
             $kernels.push(unsafe { Kernel::new($run, 1..=$chains, $nanos) });
         }
     };
@@ -68,7 +68,7 @@ pub(super) fn sha512_kernels() -> Vec<Kernel<Words<u64, 8>>> {
     sha512_kernels_of::<8>()
 }
 
-/// For a digest of so many words.
+/// Kernels for a digest of `DIGEST` words.
 fn sha512_kernels_of<const DIGEST: usize>() -> Vec<Kernel<Words<u64, 8>>> {
     let mut kernels = Vec::new();
     vectors!(kernels, "avx2", sha2_lanes::sha512_avx2::<DIGEST>, up to 4 in 750 ns);

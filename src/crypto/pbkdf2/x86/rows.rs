@@ -1,4 +1,4 @@
-//! From chains of words to vectors that hold a word of each, and back.
+//! Converts between chains of words and vectors that hold one word from each chain.
 
 // SAFETY: everything is `unsafe` because the vectors need CPU features, which the caller has.
 #![allow(unsafe_code)]
@@ -10,8 +10,8 @@
 use super::super::chain::Words;
 use super::vector::Vector;
 
-/// Does something for each number: spelled out, for the compiler may leave a loop, and the words in
-/// memory.
+/// Repeats a statement for each number. Unrolled, because the compiler may leave a loop and keep
+/// the words in memory.
 macro_rules! spelled_out {
     ($at:ident in $($number:literal)+ => $what:expr) => {
         $({
@@ -22,16 +22,16 @@ macro_rules! spelled_out {
 }
 pub(super) use spelled_out;
 
-/// The words of `part` of all chains, those in the same place in one vector. Lanes that are too many
-/// have zeros.
+/// Transposes the words of `part` of all chains into vectors, one for each position. Unused lanes
+/// are zero.
 ///
 /// # Panics
 ///
-/// If there are more chains than lanes.
+/// Panics if there are more chains than lanes.
 ///
 /// # Safety
 ///
-/// The CPU has what the vector needs.
+/// The CPU must support the vector's instructions.
 #[inline(always)]
 pub(super) unsafe fn load_rows<V: Vector, const N: usize>(
     chains: &[Words<V::Word, N>],
@@ -43,16 +43,17 @@ pub(super) unsafe fn load_rows<V: Vector, const N: usize>(
         for (word, chain) in row.iter_mut().zip(chains) {
             *word = part(chain)[at];
         }
-        // SAFETY: the row is long enough for any vector, and the CPU as the caller promises.
+        // SAFETY: the row is long enough for any vector, and the CPU supports `V` as the caller
+        // promises.
         unsafe { V::load(row.as_ptr()) }
     })
 }
 
-/// The other way.
+/// Transposes vectors back into the words of `part` of all chains.
 ///
 /// # Safety
 ///
-/// The CPU has what the vector needs.
+/// The CPU must support the vector's instructions.
 #[inline(always)]
 pub(super) unsafe fn store_rows<V: Vector, const N: usize>(
     chains: &mut [Words<V::Word, N>],
@@ -61,7 +62,8 @@ pub(super) unsafe fn store_rows<V: Vector, const N: usize>(
 ) {
     for (at, vector) in rows.iter().enumerate() {
         let mut row = [V::Word::default(); MOST_LANES];
-        // SAFETY: the row is long enough for any vector, and the CPU as the caller promises.
+        // SAFETY: the row is long enough for any vector, and the CPU supports `V` as the caller
+        // promises.
         unsafe { vector.store(row.as_mut_ptr()) };
         for (word, chain) in row.iter().zip(&mut *chains) {
             part(chain)[at] = *word;

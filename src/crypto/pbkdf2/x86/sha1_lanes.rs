@@ -1,7 +1,7 @@
 //! SHA-1 in lanes: a vector holds the same word of many chains.
 
-// SAFETY: in this file everything is `unsafe` for the same reason, which the comments below mean by
-// "as the caller promises": the CPU has what the vector needs.
+// SAFETY: everything in this file is `unsafe` for the same reason, abbreviated below to "as the
+// caller promises": the CPU supports the vector's instructions.
 #![allow(unsafe_code)]
 #![allow(
     clippy::inline_always,
@@ -14,22 +14,22 @@ use super::super::constants::SHA1_ROUNDS;
 use super::rows::{load_rows, spelled_out, store_rows};
 use super::vector::{Avx2U32, Avx512U32, Vector};
 
-/// Carries on up to eight chains.
+/// Continues up to eight chains.
 ///
 /// # Safety
 ///
-/// The CPU has AVX2.
+/// The CPU must support AVX2.
 #[target_feature(enable = "avx2")]
 pub(in super::super) unsafe fn avx2(chains: &mut [Words<u32, 5>], iterations: u32) {
     // SAFETY: the features are those of the vector.
     unsafe { run::<Avx2U32>(chains, iterations) }
 }
 
-/// Carries on up to sixteen chains.
+/// Continues up to sixteen chains.
 ///
 /// # Safety
 ///
-/// The CPU has AVX-512F.
+/// The CPU must support AVX-512F.
 #[target_feature(enable = "avx512f")]
 pub(in super::super) unsafe fn avx512(chains: &mut [Words<u32, 5>], iterations: u32) {
     // SAFETY: the features are those of the vector.
@@ -57,7 +57,7 @@ unsafe fn run<V: Vector<Word = u32>>(chains: &mut [Words<u32, 5>], iterations: u
     }
 }
 
-/// HMAC's half of each chain: a block of the digest `last`, after the block of the key.
+/// One half of HMAC for each chain: a block with the digest `last`, after the block of the key.
 #[inline(always)]
 unsafe fn compress<V: Vector<Word = u32>>(key: &[V; 5], last: &[V; 5]) -> [V; 5] {
     // SAFETY: as the caller promises.
@@ -76,7 +76,7 @@ unsafe fn compress<V: Vector<Word = u32>>(key: &[V; 5], last: &[V; 5]) -> [V; 5]
     }
 }
 
-/// The rounds that have the same function, and the words for them.
+/// Performs the rounds that share a function, and computes the words for them.
 #[inline(always)]
 unsafe fn twenty_rounds<V: Vector<Word = u32>, const FUNCTION: usize>(
     state: &mut [V; 5],

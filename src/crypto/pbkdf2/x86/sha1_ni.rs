@@ -1,4 +1,5 @@
-//! SHA-1 with the SHA extensions: several chains, each a few instructions ahead of the next.
+//! SHA-1 with the SHA extensions: several chains interleaved, each a few instructions ahead of the
+//! next.
 
 // SAFETY: all intrinsics here need only the CPU features that the entry points enable.
 #![allow(unsafe_code)]
@@ -15,15 +16,15 @@ use core::arch::x86_64::{
 
 use super::super::chain::Words;
 
-/// Carries on `N` chains.
+/// Continues `N` chains.
 ///
 /// # Panics
 ///
-/// If there are fewer or more.
+/// Panics if there are not exactly `N` chains.
 ///
 /// # Safety
 ///
-/// The CPU has SHA and SSE4.1.
+/// The CPU must support SHA and SSE4.1.
 #[target_feature(enable = "sha,sse4.1")]
 pub(in super::super) unsafe fn run<const N: usize>(chains: &mut [Words<u32, 5>], iterations: u32) {
     // SAFETY: the features are those of this function.
@@ -54,7 +55,7 @@ pub(in super::super) unsafe fn run<const N: usize>(chains: &mut [Words<u32, 5>],
 #[derive(Clone, Copy)]
 struct State {
     abcd: __m128i,
-    /// Below it there are zeros
+    /// The lower words are zero
     e: __m128i,
 }
 
@@ -90,7 +91,7 @@ impl State {
 
 const REVERSE: i32 = 0b00_01_10_11;
 
-/// HMAC's half of each chain: a block of the digest `last`, after the block of the key.
+/// One half of HMAC for each chain: a block with the digest `last`, after the block of the key.
 #[inline(always)]
 unsafe fn compress<const N: usize>(keys: &[State; N], last: [State; N]) -> [State; N] {
     // SAFETY: as the caller promises.
@@ -118,9 +119,10 @@ unsafe fn compress<const N: usize>(keys: &[State; N], last: [State; N]) -> [Stat
     }
 }
 
-/// Rounds 4 `GROUP` and the three after it, and the message words for those 16 rounds later.
+/// Performs rounds 4 `GROUP` to 4 `GROUP` + 3, and computes the message words for those 16 rounds
+/// later.
 ///
-/// After the first group `e` holds the `abcd` that the next `e` is made of.
+/// After the first group, `e` holds the `abcd` from which the next `e` is computed.
 #[inline(always)]
 unsafe fn four_rounds<const N: usize, const GROUP: usize, const FUNCTION: i32>(
     states: &mut [State; N],
@@ -143,7 +145,7 @@ unsafe fn four_rounds<const N: usize, const GROUP: usize, const FUNCTION: i32>(
         for words in words {
             let [first, second, third, fourth] = [0, 1, 2, 3].map(|at| words[(GROUP + at) % 4]);
             let sum = match GROUP {
-                // The words 8 to 14 are zeros.
+                // The words 8 to 14 are zero.
                 2 => third,
                 _ => _mm_xor_si128(_mm_sha1msg1_epu32(first, second), third),
             };

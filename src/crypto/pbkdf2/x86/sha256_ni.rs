@@ -1,7 +1,8 @@
-//! SHA-256 with the SHA extensions: several chains, each a few instructions ahead of the next.
+//! SHA-256 with the SHA extensions: several chains interleaved, each a few instructions ahead of
+//! the next.
 //!
-//! `sha256rnds2` does two rounds in four cycles, and another can begin every second cycle. What one
-//! chain leaves idle is there for others.
+//! `sha256rnds2` performs two rounds in four cycles, and another can start every second cycle.
+//! Other chains use the cycles that one leaves idle.
 
 // SAFETY: all intrinsics here need only the CPU features that the entry points enable.
 #![allow(unsafe_code)]
@@ -20,15 +21,15 @@ use core::arch::x86_64::{
 use super::super::chain::Words;
 use super::super::constants::SHA256_ROUNDS;
 
-/// Carries on `N` chains.
+/// Continues `N` chains.
 ///
 /// # Panics
 ///
-/// If there are fewer or more.
+/// Panics if there are not exactly `N` chains.
 ///
 /// # Safety
 ///
-/// The CPU has SHA, SSE4.1 and SSSE3.
+/// The CPU must support SHA, SSE4.1 and SSSE3.
 #[target_feature(enable = "sha,sse4.1,ssse3")]
 pub(in super::super) unsafe fn run<const N: usize>(chains: &mut [Words<u32, 8>], iterations: u32) {
     // SAFETY: the features are those of this function.
@@ -55,7 +56,7 @@ pub(in super::super) unsafe fn run<const N: usize>(chains: &mut [Words<u32, 8>],
     }
 }
 
-/// The eight words of a hash, in the order that the instructions want them in.
+/// The eight words of a hash, in the order that the instructions require.
 #[derive(Clone, Copy)]
 struct State {
     /// From the upper to the lower word
@@ -92,7 +93,7 @@ impl State {
     unsafe fn message(self) -> [__m128i; 2] {
         // SAFETY: as the caller promises.
         unsafe {
-            // Two words from either, which are no floating point numbers.
+            // Two words from each. The casts to floating point only change the type.
             let (abef, cdgh) = (_mm_castsi128_ps(self.abef), _mm_castsi128_ps(self.cdgh));
             [
                 _mm_castps_si128(_mm_shuffle_ps::<0b10_11_10_11>(abef, cdgh)),
@@ -124,10 +125,10 @@ impl State {
     }
 }
 
-/// Neighbours change places.
+/// Swaps neighbouring words.
 const SWAP: i32 = 0b10_11_00_01;
 
-/// HMAC's half of each chain: a block of the digest `last`, after the block of the key.
+/// One half of HMAC for each chain: a block with the digest `last`, after the block of the key.
 #[inline(always)]
 unsafe fn compress<const N: usize>(keys: &[State; N], last: [State; N]) -> [State; N] {
     // SAFETY: as the caller promises.
@@ -149,8 +150,8 @@ unsafe fn compress<const N: usize>(keys: &[State; N], last: [State; N]) -> [Stat
     }
 }
 
-/// Rounds 4 `GROUP` and the three after it, and message words for those 12 rounds later: not for those
-/// after them, which could be made as well, but would keep the unit from rounds that wait.
+/// Performs rounds 4 `GROUP` to 4 `GROUP` + 3, and computes the message words for those 12 rounds
+/// later. The words after those could be computed as well, but would delay rounds that are ready.
 #[inline(always)]
 unsafe fn four_rounds<const N: usize, const GROUP: usize>(
     states: &mut [State; N],
@@ -168,12 +169,12 @@ unsafe fn four_rounds<const N: usize, const GROUP: usize>(
         if !(1..=12).contains(&GROUP) {
             return;
         }
-        // Those of 16 rounds before, which are replaced.
+        // The words of 16 rounds before, which are replaced.
         let old = GROUP - 1;
         for words in words {
             let [first, second, third, fourth] = [0, 1, 2, 3].map(|at| words[(old + at) % 4]);
             let sum = match old {
-                // The words 9 to 14 are zeros.
+                // The words 9 to 14 are zero.
                 0 => _mm_sha256msg1_epu32(first, second),
                 2 => _mm_add_epi32(first, _mm_alignr_epi8::<4>(fourth, third)),
                 _ => _mm_add_epi32(

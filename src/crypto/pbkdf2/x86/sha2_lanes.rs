@@ -1,7 +1,7 @@
 //! SHA-256, SHA-384 and SHA-512 in lanes: a vector holds the same word of many chains.
 
-// SAFETY: in this file everything is `unsafe` for the same reason, which the comments below mean by
-// "as the caller promises": the CPU has what the vector needs.
+// SAFETY: everything in this file is `unsafe` for the same reason, abbreviated below to "as the
+// caller promises": the CPU supports the vector's instructions.
 #![allow(unsafe_code)]
 #![allow(
     clippy::inline_always,
@@ -14,33 +14,33 @@ use super::super::constants::{SHA256_ROUNDS, SHA512_ROUNDS};
 use super::rows::{load_rows, spelled_out, store_rows};
 use super::vector::{Avx2U32, Avx2U64, Avx512U32, Avx512U64, Vector};
 
-/// Carries on up to eight chains of SHA-256.
+/// Continues up to eight chains of SHA-256.
 ///
 /// # Safety
 ///
-/// The CPU has AVX2.
+/// The CPU must support AVX2.
 #[target_feature(enable = "avx2")]
 pub(in super::super) unsafe fn sha256_avx2(chains: &mut [Words<u32, 8>], iterations: u32) {
     // SAFETY: the features are those of the vector.
     unsafe { run::<Avx2U32, 8>(chains, iterations) }
 }
 
-/// Carries on up to sixteen chains of SHA-256.
+/// Continues up to sixteen chains of SHA-256.
 ///
 /// # Safety
 ///
-/// The CPU has AVX-512F.
+/// The CPU must support AVX-512F.
 #[target_feature(enable = "avx512f")]
 pub(in super::super) unsafe fn sha256_avx512(chains: &mut [Words<u32, 8>], iterations: u32) {
     // SAFETY: the features are those of the vector.
     unsafe { run::<Avx512U32, 8>(chains, iterations) }
 }
 
-/// Carries on up to four chains of SHA-512, or of SHA-384 with a `DIGEST` of 6 words.
+/// Continues up to four chains of SHA-512, or of SHA-384 with a `DIGEST` of 6 words.
 ///
 /// # Safety
 ///
-/// The CPU has AVX2.
+/// The CPU must support AVX2.
 #[target_feature(enable = "avx2")]
 pub(in super::super) unsafe fn sha512_avx2<const DIGEST: usize>(
     chains: &mut [Words<u64, 8>],
@@ -50,11 +50,11 @@ pub(in super::super) unsafe fn sha512_avx2<const DIGEST: usize>(
     unsafe { run::<Avx2U64, DIGEST>(chains, iterations) }
 }
 
-/// Carries on up to eight chains of SHA-512, or of SHA-384 with a `DIGEST` of 6 words.
+/// Continues up to eight chains of SHA-512, or of SHA-384 with a `DIGEST` of 6 words.
 ///
 /// # Safety
 ///
-/// The CPU has AVX-512F.
+/// The CPU must support AVX-512F.
 #[target_feature(enable = "avx512f")]
 pub(in super::super) unsafe fn sha512_avx512<const DIGEST: usize>(
     chains: &mut [Words<u64, 8>],
@@ -64,18 +64,18 @@ pub(in super::super) unsafe fn sha512_avx512<const DIGEST: usize>(
     unsafe { run::<Avx512U64, DIGEST>(chains, iterations) }
 }
 
-/// What SHA-256 (of 32-bit words) and SHA-512 (of 64-bit words) differ in.
+/// Differences between SHA-256 (32-bit words) and SHA-512 (64-bit words).
 trait Sha2: Vector {
-    /// What is added in each round
+    /// Constant added in each round
     const ROUNDS: &'static [Self::Word];
 
-    /// The bit after the message
+    /// The bit that ends the message
     const END: Self::Word;
 
-    /// The length of so many words.
+    /// Length of a message of `words` words, in bits.
     fn bits(words: usize) -> Self::Word;
 
-    /// The upper case sigmas of FIPS 180-4, and its lower case ones.
+    /// Upper-case and lower-case sigmas of FIPS 180-4.
     unsafe fn big0(self) -> Self;
     unsafe fn big1(self) -> Self;
     unsafe fn small0(self) -> Self;
@@ -137,7 +137,7 @@ unsafe fn run<V: Sha2, const DIGEST: usize>(chains: &mut [Words<V::Word, 8>], it
     }
 }
 
-/// HMAC's half of each chain: a block of the digest `last`, after the block of the key.
+/// One half of HMAC for each chain: a block with the digest `last`, after the block of the key.
 #[inline(always)]
 unsafe fn compress<V: Sha2, const DIGEST: usize>(key: &[V; 8], last: &[V; 8]) -> [V; 8] {
     // SAFETY: as the caller promises.
@@ -148,8 +148,8 @@ unsafe fn compress<V: Sha2, const DIGEST: usize>(key: &[V; 8], last: &[V; 8]) ->
         words[15] = V::splat(V::bits(16 + DIGEST));
 
         let mut state = *key;
-        // With the first and the second sixteen rounds spelled out the compiler leaves out
-        // what comes of the words that are always the same.
+        // The first and second sixteen rounds are unrolled, so that the compiler precomputes the
+        // effects of the constant words.
         sixteen_rounds(&mut state, &words, 0);
         extend(&mut words);
         sixteen_rounds(&mut state, &words, 16);
@@ -161,7 +161,7 @@ unsafe fn compress<V: Sha2, const DIGEST: usize>(key: &[V; 8], last: &[V; 8]) ->
     }
 }
 
-/// Words for the next sixteen rounds.
+/// Computes the words for the next sixteen rounds.
 #[inline(always)]
 unsafe fn extend<V: Sha2>(words: &mut [V; 16]) {
     let from = |words: &[V; 16], at: usize, back: usize| words[(at + 16 - back) % 16];
@@ -184,7 +184,7 @@ unsafe fn sixteen_rounds<V: Sha2>(state: &mut [V; 8], words: &[V; 16], first: us
         spelled_out!(at in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 => {
             let [a, b, c, d, e, f, g, h] = *state;
             let added = words[at].add(V::splat(constants[at]));
-            // The sigmas take the longest, so what can be added up without them is.
+            // The sigmas take longest, so the terms without them are added first.
             let early = h.add(added);
             let mixed = e.choose(f, g);
             let late = e.big1();

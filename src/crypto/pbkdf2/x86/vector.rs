@@ -1,4 +1,4 @@
-//! Vectors of words, one of each chain: AVX2 and AVX-512.
+//! Vectors of words, one word from each chain: AVX2 and AVX-512.
 
 // SAFETY: the functions of `Vector` are `unsafe` because they need CPU features: those that
 // the kernels' entry points enable.
@@ -17,14 +17,14 @@ use core::arch::x86_64::{
     _mm512_srl_epi64, _mm512_storeu_si512, _mm512_ternarylogic_epi64, _mm512_xor_si512,
 };
 
-/// A word of each chain.
+/// A vector with one word from each chain.
 ///
 /// All functions need the CPU features of their kernel, and are inlined into one that enables these.
 pub(super) trait Vector: Copy {
     /// `u32` or `u64`
     type Word: Copy + Default + zeroize::Zeroize + 'static;
 
-    /// Chains there is room for
+    /// Number of chains
     const LANES: usize;
 
     /// Loads `LANES` words.
@@ -33,20 +33,20 @@ pub(super) trait Vector: Copy {
     /// Stores `LANES` words.
     unsafe fn store(self, to: *mut Self::Word);
 
-    /// The same word in all lanes.
+    /// Copies the word to all lanes.
     unsafe fn splat(word: Self::Word) -> Self;
 
     unsafe fn add(self, other: Self) -> Self;
 
     unsafe fn xor(self, other: Self) -> Self;
 
-    /// Of three.
+    /// XORs three vectors.
     unsafe fn xor3(self, second: Self, third: Self) -> Self;
 
-    /// Bits of `one` where there are ones in `self`, and of `zero` where there are none.
+    /// Selects bits of `one` where `self` is 1, and of `zero` where it is 0.
     unsafe fn choose(self, one: Self, zero: Self) -> Self;
 
-    /// Bits that most of the three have.
+    /// The majority of each bit.
     unsafe fn majority(self, second: Self, third: Self) -> Self;
 
     unsafe fn rotate_right<const BITS: i32>(self) -> Self;
@@ -117,7 +117,7 @@ macro_rules! avx2 {
             unsafe fn majority(self, second: Self, third: Self) -> Self {
                 // SAFETY: as the caller promises.
                 unsafe {
-                    // The third decides where the two differ.
+                    // Where the first two differ, the third decides.
                     self.xor(second).choose(third, second)
                 }
             }
@@ -185,7 +185,7 @@ macro_rules! avx512 {
                 unsafe { Self(_mm512_xor_si512(self.0, other.0)) }
             }
 
-            // The numbers say what comes of each of the eight combinations of three bits.
+            // The immediates are truth tables for three bits.
 
             #[inline(always)]
             unsafe fn xor3(self, second: Self, third: Self) -> Self {

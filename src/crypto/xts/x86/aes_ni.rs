@@ -1,4 +1,4 @@
-//! AES-NI: one block in a vector. AVX is there for its encoding, with three operands.
+//! AES-NI: one block in a vector. AVX is required for its three-operand encoding.
 
 use core::arch::x86_64::{
     __m128i, _mm_aesdec_si128, _mm_aesdeclast_si128, _mm_aesenc_si128, _mm_aesenclast_si128,

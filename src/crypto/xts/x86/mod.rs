@@ -1,10 +1,10 @@
-//! The kernels of x86-64: AES-NI, and VAES with vectors of 256 and 512 bits.
+//! The kernels for x86-64: AES-NI, and VAES with vectors of 256 and 512 bits.
 //!
-//! They differ in the width of their vectors. What is the same for all is written once, in `lanes`,
-//! in terms of Intel's names for it.
+//! They differ in the width of their vectors. The macro `lanes` contains their shared code, in
+//! terms of Intel's intrinsics.
 
-// SAFETY: the functions of `Lanes` are `unsafe` because they need CPU features: those that
-// the kernel's entry points enable, and that `AesKernel` has seen to be there.
+// SAFETY: the functions of `Lanes` are `unsafe` because they need CPU features: those that the
+// kernel's entry points enable, and that `AesKernel` has detected.
 #![allow(unsafe_code)]
 #![allow(clippy::inline_always, reason = "see engine")]
 
@@ -24,13 +24,13 @@ use core::mem::transmute;
 
 use super::schedule::{Block, KeyUnit};
 
-/// AES-NI for key schedules. There is one only where the CPU has it.
+/// AES-NI for key schedules. A value exists only if the CPU supports it.
 pub(super) struct AesNiKeyUnit(());
 
 impl AesNiKeyUnit {
     /// # Safety
     ///
-    /// The CPU has AES-NI.
+    /// The CPU must support AES-NI.
     pub(super) unsafe fn new() -> Self {
         Self(())
     }
@@ -40,12 +40,12 @@ impl KeyUnit for AesNiKeyUnit {
     fn sub_word(&self, word: u32) -> u32 {
         #[target_feature(enable = "aes")]
         fn sub_word(word: u32) -> u32 {
-            // With the same word in all columns there is nothing for ShiftRows to move.
+            // With the same word in all columns, ShiftRows has no effect.
             let columns = _mm_set1_epi32(word.cast_signed());
             let substituted = _mm_aesenclast_si128(columns, _mm_setzero_si128());
             _mm_cvtsi128_si32(substituted).cast_unsigned()
         }
-        // SAFETY: whoever made `self` promised it.
+        // SAFETY: the creator of `self` promised it.
         unsafe { sub_word(word) }
     }
 
@@ -54,7 +54,8 @@ impl KeyUnit for AesNiKeyUnit {
         fn inv_mix_columns(key: __m128i) -> __m128i {
             _mm_aesimc_si128(key)
         }
-        // SAFETY: whoever made `self` promised it; both types are 16 bytes, whatever their value.
+        // SAFETY: the creator of `self` promised it; both types are 16 bytes, and valid for any
+        // value.
         unsafe {
             let key = transmute::<Block, __m128i>(key);
             transmute::<__m128i, Block>(inv_mix_columns(key))
@@ -62,10 +63,10 @@ impl KeyUnit for AesNiKeyUnit {
     }
 }
 
-/// [`Lanes`](super::engine::Lanes) of `$name`, a vector of the type `$vector`, but for `times`, which
-/// is `$name::times_each`; and the entry points of the kernel.
+/// Implements [`Lanes`](super::engine::Lanes) for `$name`, a vector of type `$vector`, and the
+/// entry points of the kernel. `times` calls `$name::times_each`.
 ///
-/// A multiplication by x^n moves 128-bit blocks to the left and adds what falls out of them,
+/// A multiplication by x^n shifts 128-bit blocks to the left and adds the bits shifted out,
 /// `carry`, times x^7 + x^2 + x + 1 (0x87): one carry-less multiplication.
 macro_rules! lanes {
     (
@@ -76,7 +77,7 @@ macro_rules! lanes {
         further: $further:literal bytes
     ) => {
         impl $name {
-            /// Adds up `shifted` and what fell out of its 64-bit halves.
+            /// Adds `shifted` and the bits shifted out of its 64-bit halves.
             #[inline(always)]
             unsafe fn carried(shifted: $vector, carry: $vector) -> Self {
                 // SAFETY: as the caller promises.
@@ -90,7 +91,7 @@ macro_rules! lanes {
             #[inline]
             #[target_feature(enable = $features)]
             fn barrier([a, b, c, d, e, f, g, h]: &mut [Self; DEPTH]) {
-                // SAFETY: this is no instruction; it only needs all blocks in registers.
+                // SAFETY: emits no instruction; it only forces all blocks into registers.
                 unsafe {
                     core::arch::asm!(
                         "/* {} {} {} {} {} {} {} {} */",
@@ -107,7 +108,7 @@ macro_rules! lanes {
             ///
             /// # Safety
             ///
-            /// The CPU has the features.
+            /// The CPU must support the features.
             #[target_feature(enable = $features)]
             pub(in super::super) unsafe fn encrypt_sectors<const ROUNDS: usize>(
                 keys: &Keys,
@@ -122,7 +123,7 @@ macro_rules! lanes {
             ///
             /// # Safety
             ///
-            /// The CPU has the features.
+            /// The CPU must support the features.
             #[target_feature(enable = $features)]
             pub(in super::super) unsafe fn decrypt_sectors<const ROUNDS: usize>(
                 keys: &Keys,
@@ -133,11 +134,11 @@ macro_rules! lanes {
                 unsafe { engine::run::<Self, ROUNDS, false>(keys, ivs, sectors) }
             }
 
-            /// Overwrites the stack where the kernel worked.
+            /// Overwrites the stack that the kernel used.
             ///
             /// # Safety
             ///
-            /// The CPU has the features.
+            /// The CPU must support the features.
             #[inline(never)]
             #[target_feature(enable = $features)]
             pub(in super::super) unsafe fn scrub() {
@@ -145,11 +146,11 @@ macro_rules! lanes {
                 unsafe { frame::scrub::<Self>() }
             }
 
-            /// Rounds and nothing else.
+            /// Performs only rounds, to measure the limit.
             ///
             /// # Safety
             ///
-            /// The CPU has the features.
+            /// The CPU must support the features.
             #[target_feature(enable = $features)]
             pub(in super::super) unsafe fn rounds_only(
                 keys: &Schedule,
@@ -179,7 +180,7 @@ macro_rules! lanes {
 
             #[inline(always)]
             unsafe fn splat(block: &Block) -> Self {
-                // SAFETY: a block is 16 bytes, aligned to as many.
+                // SAFETY: a block is 16 bytes, with the same alignment.
                 unsafe { Self($splat(_mm_load_si128(core::ptr::from_ref(block).cast()))) }
             }
 
