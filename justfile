@@ -1,36 +1,36 @@
-# `just` lists these.
+# `just` lists these recipes.
 
 default:
     @just --list
 
-# Everything that has to hold before a change lands
+# Run everything that must pass before a change lands
 ci:
     .ci/run
 
-# The tests; those against a peer that is not installed say that they are skipped
+# Run the tests; those that need a missing peer say that they skip
 test:
     cargo test
 
-# Formatting, lints and documentation
+# Check formatting, lints and documentation
 check:
     cargo fmt --check
     cargo clippy --all-targets -- -D warnings
     cargo clippy --lib --no-default-features -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
-# The tables of the README, and AES-XTS by kernel, size and sector
+# Measure the README's tables, and AES-XTS by kernel, size and sector
 bench:
     cargo bench --bench amend
     cargo bench --bench xts
 
-# keyslot beside AWS-LC, OpenSSL, qemu-img and cp; benches/peers/src/main.rs says what it needs
+# Compare with AWS-LC, OpenSSL, qemu-img and cp; benches/peers/src/main.rs lists the requirements
 peers *arguments:
     cd benches/peers && cargo run --release -- {{arguments}} && cargo run --release --bin convert
 
-# One fuzz target, for ten minutes
+# Run one fuzz target, for ten minutes by default
 fuzz target seconds="600":
     cargo fuzz run -s none {{target}} -- -max_total_time={{seconds}}
 
-# Licences and sources of the dependencies
+# Check licences and sources of the dependencies
 deny:
     cargo deny check bans licenses sources

@@ -1,7 +1,7 @@
 //! Is a mapping worth it? The same reads and writes, out of and into the page cache, through
 //! `pread` and `pwrite` and through `mmap`; of the storage alone, and of a volume on it.
 //!
-//! `cargo bench --bench storage`. ARCHITECTURE.md draws the conclusion.
+//! `cargo bench --bench storage`. docs/performance.md draws the conclusion.
 
 #![allow(unsafe_code, reason = "a file is mapped")]
 
