@@ -6,13 +6,13 @@
 //! dependencies:
 //!
 //! - the initialisation vectors of four sectors are encrypted together, ahead of those sectors, so
-//! that their rounds overlap with those of the data;
+//!   that their rounds overlap with those of the data;
 //! - no tweak depends on the one before it. The eight vectors of a sector's first group come from T
-//! by one multiplication each, and each further vector from the one eight vectors before;
+//!   by one multiplication each, and each further vector from the one eight vectors before;
 //! - a group's tweaks are computed during the rounds of the group before it and stored in memory,
-//! because registers are needed for the data;
+//!   because registers are needed for the data;
 //! - a tweak is stored with the last round key added. It takes the place of that key in the last
-//! round, and a constant removes the key again in the first.
+//!   round, and a constant removes the key again in the first.
 
 // SAFETY: everything in this file is `unsafe` for the same two reasons, abbreviated below to "as
 // the caller promises": the CPU supports the vector's instructions, and `Sectors` points to valid
