@@ -1,32 +1,32 @@
-//! Refusals that a caller may override, each by itself.
+//! Safety checks that a caller can override one by one.
 
 use std::fmt;
 
 use crate::error::{Error, ErrorKind};
 
-/// Something that is refused unless the caller asks for it.
+/// A safety check that the caller can override.
 ///
-/// An error that an override lifts has it as its [reason](Error::reason):
+/// An error that an override lifts carries that override as its [reason](Error::reason):
 /// `error.reason::<Override>()`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Override {
-    /// Adds a secret to an active keyslot, which loses its old one.
+    /// Adds a secret to an active keyslot, whose old secret is lost.
     OverwriteKeyslot,
-    /// Overwrites the area of a keyslot that is inactive already.
+    /// Overwrites the area of a keyslot that is already inactive.
     EraseInactive,
-    /// Erases the last keyslot with a key, and with it all data under that key.
+    /// Erases the last keyslot that holds a key. All data under that key is lost.
     LoseKey,
-    /// Writes over what is in use if there is no room beside it. An interruption then loses
-    /// secrets.
+    /// Overwrites key material in place if there is no room for a second copy. An interruption
+    /// then loses secrets.
     InPlace,
-    /// Restores a backup that was not made of this image.
+    /// Restores a backup of another image.
     ForeignHeader,
-    /// Writes a header over data that may belong to something else now.
+    /// Writes a header over data that may now belong to something else.
     ForeignData,
-    /// Replaces a copy of a LUKS2 header that may be newer than the one that can be read.
+    /// Replaces an unreadable copy of a LUKS2 header that may be newer than the readable one.
     NewerCopy,
-    /// Puts a token in the place of another one.
+    /// Replaces an existing token.
     ReplaceToken,
 }
 
@@ -43,7 +43,7 @@ impl Override {
         Self::ReplaceToken,
     ];
 
-    /// The error of what this lifts.
+    /// Creates an error that this override lifts.
     pub(crate) fn refused(self, text: impl Into<String>) -> Error {
         Error::new(ErrorKind::Refused, text).with_reason(self)
     }
@@ -56,7 +56,7 @@ impl fmt::Display for Override {
             Self::EraseInactive => "the keyslot is inactive",
             Self::LoseKey => "a key would be lost",
             Self::InPlace => "an interruption would lose secrets",
-            Self::ForeignHeader => "the header is of another image",
+            Self::ForeignHeader => "the header belongs to another image",
             Self::ForeignData => "the data may belong to something else",
             Self::NewerCopy => "the other copy of the header may be newer",
             Self::ReplaceToken => "another token would be replaced",
@@ -76,18 +76,18 @@ impl Overrides {
     /// Every override.
     pub const ALL: Self = Self(u16::MAX);
 
-    /// Every override if the caller insists on all of it, or else none.
+    /// Every override if `is_forced`, otherwise none.
     pub const fn all_if(is_forced: bool) -> Self {
         if is_forced { Self::ALL } else { Self::NONE }
     }
 
-    /// The set with `more` in it.
+    /// Adds an override to the set.
     #[must_use]
     pub const fn with(self, more: Override) -> Self {
         Self(self.0 | bit(more))
     }
 
-    /// Whether the set has this override.
+    /// Whether the set contains this override.
     pub const fn has(self, one: Override) -> bool {
         self.0 & bit(one) != 0
     }

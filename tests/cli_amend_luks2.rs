@@ -85,7 +85,7 @@ fn lists_of_changes() {
     let add = |action: &str, keyslot: usize| json!({ "action": action, "keyslot": keyslot, "kdf": "pbkdf2", "iterations": 1000 });
     let changes = json!([add("add", 1), { "action": "erase", "keyslot": 7 }, add("replace", 5)]);
     assert_eq!(planned["changes"], changes);
-    let warnings = json!(["token 0 (luks2-keyring) is for no other keyslot and is removed"]);
+    let warnings = json!(["token 0 (luks2-keyring) refers to no other keyslot and is removed"]);
     assert_eq!((&planned["dry-run"], &planned["warnings"]), (&json!(true), &warnings));
     assert_eq!(desk.keyslots(), [0, 3, 5, 7]);
 
@@ -124,7 +124,7 @@ fn the_last_one_stays() {
     let before = desk.state();
     let output = desk.output("erase --keyslot 3 --force image");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "keyslot 3 erased\n");
-    let warning = "warning: image: no keyslot with the volume key is left, nothing opens the image: keyslot 7 holds another key\n";
+    let warning = "warning: image: no keyslot with the volume key is left, so nothing opens the image: keyslot 7 holds another key\n";
     assert_eq!(String::from_utf8_lossy(&output.stderr), warning);
     desk.state().assert_erased_from(&before, 3);
     assert_eq!(desk.keyslots(), [7]);
@@ -147,24 +147,24 @@ fn kdfs_and_their_bounds() {
         ("--pbkdf argon2id --iterations 3", "3 passes are below the 4 that are the least"),
         ("--iterations 3", "3 passes are below the 4 that are the least"),
         ("--pbkdf pbkdf2 --iterations 999", "999 iterations are below the 1000 that are the least"),
-        ("--pbkdf-memory 31", "31 KiB of memory: it must be 32 to 4194304"),
-        ("--pbkdf-memory 4194305", "4194305 KiB of memory: it must be 32 to 4194304"),
-        ("--pbkdf-parallel 0", "0 lanes of Argon2: it must be 1 to 4"),
-        ("--pbkdf-parallel 5", "5 lanes of Argon2: it must be 1 to 4"),
+        ("--pbkdf-memory 31", "31 KiB of memory: must be 32 to 4194304"),
+        ("--pbkdf-memory 4194305", "4194305 KiB of memory: must be 32 to 4194304"),
+        ("--pbkdf-parallel 0", "0 Argon2 lanes: must be 1 to 4"),
+        ("--pbkdf-parallel 5", "5 Argon2 lanes: must be 1 to 4"),
         (
             "--pbkdf pbkdf2 --pbkdf-memory 64",
-            "pbkdf2 has no memory and no lanes: those are of Argon2",
+            "memory and lanes apply only to Argon2, not to pbkdf2",
         ),
         (
             "--pbkdf pbkdf2 --pbkdf-parallel 1",
-            "pbkdf2 has no memory and no lanes: those are of Argon2",
+            "memory and lanes apply only to Argon2, not to pbkdf2",
         ),
     ] {
         desk.refused(&add(kdf), 1, text);
     }
     // More than an opening may cost: refused before it is paid.
     let kdf = "--iterations 65 --pbkdf-memory 4194304 --pbkdf-parallel 1";
-    let text = "the new secret of keyslot 1 asks for 3 minutes of work (65 passes over 4194304 KiB), the limit is 2 minutes\nhint: use --ignore-limits to make it all the same";
+    let text = "the new secret of keyslot 1 asks for 3 minutes of work (65 passes over 4194304 KiB), the limit is 2 minutes\nhint: use --ignore-limits to create it anyway";
     desk.refused(&add(kdf), 1, text);
     for kdf in ["--pbkdf scrypt", "--iterations 4294967296", "--iterations 9 --iter-time 9"] {
         let output = desk.output(&add(kdf));
@@ -207,7 +207,7 @@ fn kdfs_and_their_bounds() {
 #[test]
 fn an_image_that_is_full() {
     let desk = Desk::full();
-    let no_room = "no room for a new keyslot: no gap between areas has 65536 bytes\nhint: erase a keyslot first, in an amendment of its own";
+    let no_room = "no room for a new keyslot: no gap between areas has 65536 bytes\nhint: erase a keyslot first, in a separate amendment";
     let add = format!("add --secret env:S0 --new-secret env:S9 {PBKDF2} image");
     desk.refused(&add, 1, no_room);
     desk.refused(&format!("{add} --force"), 1, no_room);
@@ -215,7 +215,7 @@ fn an_image_that_is_full() {
     desk.refused(&format!("{} {PBKDF2}", amend(list)), 1, no_room);
 
     let replace = "replace --old-secret env:S5 --new-secret env:S9 --iterations 1000 image";
-    let in_place = "no gap between the areas of keyslots is large enough, so keyslot 5 can only be overwritten in place\nhint: erase another first, or use --in-place: a crash meanwhile then loses this one";
+    let in_place = "no gap between the areas of keyslots is large enough, so keyslot 5 can only be overwritten in place\nhint: erase another keyslot first, or use --in-place: a crash then loses this keyslot";
     desk.refused(replace, 1, in_place);
     let before = desk.state();
     let output = desk.output(&format!("{replace} --force"));
@@ -277,7 +277,7 @@ fn thirty_two_keyslots() {
 #[test]
 fn what_must_not_be_changed() {
     let base = roomy();
-    let resume = "\nhint: it is being reencrypted: cryptsetup reencrypt --resume-only goes on";
+    let resume = "\nhint: use 'cryptsetup reencrypt --resume-only' to finish the reencryption";
     for (requirement, hint) in [("nobody-knows", ""), ("offline-reencrypt", resume)] {
         let members = json!({ "mandatory": [requirement] });
         let desk = Desk::new(&base.with(&Change::Set(vec![("/config/requirements", members)])));

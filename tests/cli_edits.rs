@@ -119,7 +119,7 @@ fn tokens_that_are_refused() {
         (r#"{"type":"a"}"#, "the token has no keyslots: it must be an array, which may be empty"),
         (
             r#"{"type":"a","keyslots":["1"]}"#,
-            "the token is for keyslot \"1\", and there is none such",
+            "the token refers to keyslot \"1\", which does not exist",
         ),
         (
             r#"{"type":"a","keyslots":[0]}"#,
@@ -131,7 +131,7 @@ fn tokens_that_are_refused() {
         ),
         (
             r#"{"type":"luks2-b","keyslots":[]}"#,
-            "the token has the type \"luks2-b\": nobody knows it, and luks2- is cryptsetup's",
+            "unknown token type \"luks2-b\": the prefix luks2- is reserved for cryptsetup",
         ),
     ] {
         fs::write(desk.directory.path().join("token"), token).unwrap();
@@ -148,14 +148,11 @@ fn tokens_that_are_refused() {
         ),
         (
             "token import --token 0 --json-file token image",
-            "image: there is a token 0\nhint: use --replace-token to do it anyway\n",
+            "image: token 0 already exists\nhint: use --replace-token to do it anyway\n",
         ),
-        (
-            "token import --token 32 --json-file token image",
-            "image: token 32: it must be 0 to 31\n",
-        ),
-        ("token remove --token 2 image", "image: there is no token 2\n"),
-        ("token export --token 2 image", "image: there is no token 2\n"),
+        ("token import --token 32 --json-file token image", "image: token 32: must be 0 to 31\n"),
+        ("token remove --token 2 image", "image: token 2 does not exist\n"),
+        ("token export --token 2 image", "image: token 2 does not exist\n"),
     ] {
         desk.refused(words, 1, &format!("keyslot: {text}"));
     }
@@ -165,7 +162,7 @@ fn tokens_that_are_refused() {
     let output = desk.output("token import --json-file token image");
     assert_eq!(output.status.code(), Some(1));
     let text = support::stderr(&output);
-    assert!(text.contains("does not fit the 12288 bytes it has"), "{text}");
+    assert!(text.contains("does not fit its area of 12288 bytes"), "{text}");
     for number in 0..30 {
         let path = desk.directory.path().join("token");
         fs::write(path, json!({ "type": "a", "keyslots": [], "n": number }).to_string()).unwrap();
@@ -174,7 +171,7 @@ fn tokens_that_are_refused() {
     desk.refused(
         "token import --json-file token image",
         1,
-        "keyslot: image: there are 32 tokens, and no more can be\n",
+        "keyslot: image: all 32 tokens are in use\n",
     );
 }
 
@@ -204,10 +201,13 @@ fn names_and_priorities() {
     );
 
     for (words, text) in [
-        ("config --keyslot 1 --priority ignore image", "image: there is no keyslot 1\n".to_owned()),
+        (
+            "config --keyslot 1 --priority ignore image",
+            "image: keyslot 1 does not exist\n".to_owned(),
+        ),
         (
             &format!("config --label {}x image", "é".repeat(24)),
-            "image: label of 49 bytes: it must be 47 at most\n".to_owned(),
+            "image: label of 49 bytes: must have at most 47\n".to_owned(),
         ),
     ] {
         desk.refused(words, 1, &format!("keyslot: {text}"));
@@ -322,13 +322,13 @@ fn repair_mends_either_copy() {
     desk.refused(
         "repair image",
         1,
-        "keyslot: image: the image begins with something else than a LUKS header, which would be overwritten\nhint: use --foreign-data to do it anyway\n",
+        "keyslot: image: the image does not begin with a LUKS header; its first bytes would be overwritten\nhint: use --foreign-data to do it anyway\n",
     );
     for words in ["erase --keyslot 3 image", "config --label a image"] {
         desk.refused(
             words,
             1,
-            "keyslot: image: the image does not begin with a LUKS header: there is only a secondary copy\nhint: 'keyslot repair --foreign-data' writes the primary copy again\n",
+            "keyslot: image: the image does not begin with a LUKS header: only the secondary copy is left\nhint: use 'keyslot repair --foreign-data' to restore the primary copy\n",
         );
     }
     let result = json_of(&desk.done("repair --force --output json image"));

@@ -99,7 +99,8 @@ fn what_is_left_is_warned_of() {
     desk.done("token remove --token 4 image");
     let output = desk.output("erase --dry-run --keyslot 0 image");
     assert_eq!(output.status.code(), Some(0));
-    let rest = "warning: image: no keyslot is left that a secret opens without naming it: keyslot 3 is ignored\n";
+    let rest =
+        "warning: image: no remaining keyslot opens with a secret alone: keyslot 3 is ignored\n";
     assert_eq!(stderr(&output), rest);
     // A keyslot that a secret opens is left: nothing to say.
     let output = desk.output("erase --dry-run --keyslot 3 image");
@@ -107,7 +108,7 @@ fn what_is_left_is_warned_of() {
     let output = desk.output("erase --force --keyslot 0 image");
     assert_eq!(stderr(&output), rest);
     let output = desk.output("erase --force --keep-tokens --keyslot 3 image");
-    let none = "warning: image: no keyslot is left, nothing opens the image\n";
+    let none = "warning: image: no keyslot is left, so nothing opens the image\n";
     assert_eq!(
         stderr(&output),
         format!("{none}warning: image: token 0 (test) is left without a keyslot\n")
@@ -160,7 +161,7 @@ fn all_keyslots_are_erased_only_by_who_insists() {
         }
         let output = scene.command(&["erase", "--all", "--force", "IMG"]).output().unwrap();
         assert!(output.status.success(), "{output:?}");
-        assert!(stderr(&output).contains("no keyslot is left, nothing opens the image"));
+        assert!(stderr(&output).contains("no keyslot is left, so nothing opens the image"));
         assert_eq!(scene.opened_by("OLD"), [0; 0]);
     }
 }
@@ -200,7 +201,7 @@ fn the_secret_of_an_ignored_keyslot_is_not_wrong() {
     let add = ["add", "-q", "--secret", "env:OLD", "--new-secret", "env:OTHER", "IMG"];
     scene.done(&[&add[..], &PBKDF2].concat());
     scene.done(&["config", "-q", "--keyslot", "1", "--priority", "ignore", "IMG"]);
-    let text = "the secret opens keyslot 1, which is ignored unless it is named\n\
+    let text = "the secret opens keyslot 1, whose priority is 'ignore'\n\
         hint: use 'keyslot config --keyslot 1 --priority normal', or 'keyslot add' with --keyslot 1 --new-keyslot N\n";
     let add = ["add", "--secret", "env:OTHER", "--new-secret", "env:NEW", "IMG"];
     scene.refused(&add, 2, &[text]);

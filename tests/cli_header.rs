@@ -36,7 +36,7 @@ fn a_backup_is_the_start_of_the_image_and_its_owners() {
         let refused = |name: &str, parts: &[&str]| {
             scene.command_refused(&mut scene.command(&["header", "backup", "IMG", name]), 1, parts)
         };
-        refused(name, &[name, "the file exists", "hint: no file is replaced"]);
+        refused(name, &[name, "the file exists", "hint: choose another name"]);
         assert!(fs::read(&file).unwrap() == before[..len]);
         refused(scene.image.to_str().unwrap(), &["the file exists"]);
         let link = scene.dir.path().join("link");
@@ -77,7 +77,7 @@ fn what_json_says() {
     let mut present = header.clone();
     present["seqid"] = json!(13);
     present["keyslots"] = json!([0, 3, 7]);
-    let warning = "back as in the backup: keyslot 5; what opened the image then opens it again, even if it was erased since";
+    let warning = "restored: keyslot 5; secrets erased since the backup will open the image again";
     let mut expected = json!({
         "filename": image, "backup": name, "dry-run": true,
         "present": present, "restored": header,
@@ -127,7 +127,7 @@ fn a_terminal_or_yes() {
     scene.done(&["erase", "-q", "--keyslot", "3", "IMG"]);
     let warnings = scene.restore(&file);
     assert_eq!(warnings.lines().count(), 1, "{warnings}");
-    assert!(warnings.contains("back as in the backup: keyslot 3; what opened"), "{warnings}");
+    assert!(warnings.contains("restored: keyslot 3; secrets erased"), "{warnings}");
     assert_eq!(scene.opened_by("OTHER"), [3]);
     assert_eq!(scene.opened_by("OLD"), [0]);
     assert_eq!(scene.opened_by("NEW"), [0; 0]);

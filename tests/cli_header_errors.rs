@@ -47,7 +47,7 @@ fn a_backup_that_is_none() {
         let before = fs::read(&file).unwrap();
         let swapped = ["header", "restore", "IMG", &file];
         let output = scene.command(&swapped).output().unwrap();
-        assert_refusal(&output, 1, &[&file, "hint: the backup is named first"], "swapped");
+        assert_refusal(&output, 1, &[&file, "hint: give the backup first"], "swapped");
         assert!(fs::read(&file).unwrap() == before);
     }
 }
@@ -62,7 +62,7 @@ fn a_backup_with_absurd_numbers() {
     bytes[208 + 7 * 48 + 40..][..4].copy_from_slice(&0xfff0_0000_u32.to_be_bytes());
     fs::write(&file, bytes).unwrap();
     let mut command = scene.command(&["header", "restore", "--force", &file, "IMG"]);
-    scene.command_refused(&mut command, 4, &[&file, "end at byte", "142606336 is the limit"]);
+    scene.command_refused(&mut command, 4, &[&file, "end at byte", "the limit is 142606336"]);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn the_backup_of_another_image() {
     // Of another format, and what does not fit.
     let luks2 = Scene::of(&roomy(1).bytes);
     let two = luks2.backup("two.hdr");
-    let parts = ["the image has a LUKS1 header, the backup one of LUKS2"];
+    let parts = ["the image has a LUKS1 header, the backup a LUKS2 header"];
     scene.refused(&["header", "restore", &two, "IMG"], 1, &parts);
     scene.restore(&two);
     assert_eq!(scene.json(&["check", "IMG"])["format"], "luks2");
@@ -115,7 +115,7 @@ fn other_places_and_other_data() {
         (smaller, "config.keyslots_size is 524288, in the backup 458752"),
         (
             Change::Set(vec![("/segments/0/iv_tweak", json!("8"))]),
-            "the segments are others than in the backup",
+            "the segments differ from those in the backup",
         ),
     ] {
         let scene = Scene::of(&base.bytes);

@@ -86,7 +86,7 @@ fn repair_puts_a_damaged_unused_entry_back() {
         let scene = damaged(&bytes);
         assert_eq!(scene.opened_by("OTHER"), [1], "{name}");
         if needs_force {
-            let hint = "'keyslot repair --lose-key' makes it inactive";
+            let hint = "use 'keyslot repair --lose-key' to make it inactive";
             scene.refused(&["repair", "IMG"], 1, &["may have been active", hint]);
         }
         let repair: &[&str] = if needs_force { &["repair", "--force"] } else { &["repair"] };
@@ -198,7 +198,7 @@ fn a_header_backup_is_checked_like_an_image() {
     assert_eq!(backup.done(&["uuid", "IMG"]), scene.done(&["uuid", "IMG"]));
     let target = backup.dir.path().join("raw");
     let convert = ["convert", "--secret", "env:OLD", "IMG", target.to_str().unwrap()];
-    backup.refused(&convert, 4, &["no payload from byte 2097152 on", "the image is truncated"]);
+    backup.refused(&convert, 4, &["the payload begins at byte 2097152", "the image is truncated"]);
 
     // With key material missing it is truncated all the same.
     let bytes = backup.bytes();

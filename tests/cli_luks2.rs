@@ -47,7 +47,7 @@ fn a_damaged_copy_is_told_and_stays() {
     for (change, text) in [
         (
             Change::Bytes(0, vec![0; 512]),
-            "the primary copy of the header is damaged: there are zeros where it begins",
+            "the primary copy of the header is damaged: it begins with zeros",
         ),
         (
             Change::Bytes(0, vec![1]),
@@ -78,7 +78,7 @@ fn a_damaged_copy_is_told_and_stays() {
         ),
         (
             Change::Only(1, Box::new(Change::Text("a description", "another"))),
-            "both copies of the header have seqid 11 and differ: the primary counts",
+            "both copies of the header have seqid 11 and differ: the primary is used",
         ),
     ] {
         let desk = Desk::new(&base.with(&change));
@@ -100,7 +100,7 @@ fn both_copies_damaged() {
     let desk = Desk::new(
         &base.with(&both(Change::Bytes(5000, vec![1]), Change::Bytes(16384, vec![0; 6]))),
     );
-    let text = "keyslot: image: LUKS2 header: the checksum is wrong\nhint: its secondary copy: there is none\n";
+    let text = "keyslot: image: LUKS2 header: the checksum is wrong\nhint: its secondary copy: not found\n";
     for words in ["check image", "info image", "erase --keyslot 0 image"] {
         desk.refused(words, 4, text);
     }

@@ -76,7 +76,7 @@ fn what_wipefs_erases_opens_again() {
 
 #[test]
 fn each_place_of_a_secondary_copy_says_why_it_does_not_count() {
-    let hint = "at byte 16384: the checksum is wrong; at the 8 other places: there is none";
+    let hint = "at byte 16384: the checksum is wrong; at the 8 other offsets: not found";
     let scene = with(&[(5000, b"#"), (16384 + 5000, b"#")]);
     scene.refused(&["check", "IMG"], 4, &["LUKS2 header: the checksum is wrong", hint]);
     // The magic of the secondary copy is enough.
@@ -85,7 +85,7 @@ fn each_place_of_a_secondary_copy_says_why_it_does_not_count() {
     // More than one: it may have been made with several sizes.
     let copy = luks2().bytes[16384..16384 + 512].to_vec();
     let scene = with(&[(0, &[0; 6]), (16384 + 5000, b"#"), (32768, &copy)]);
-    let hint = "at byte 16384: the checksum is wrong; at byte 32768: hdr_offset is 16384, and the copy at byte 32768; at the 7 other places";
+    let hint = "at byte 16384: the checksum is wrong; at byte 32768: hdr_offset is 16384, but the copy is at byte 32768; at the 7 other offsets";
     scene.refused(&["check", "IMG"], 4, &[hint]);
 }
 

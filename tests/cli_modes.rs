@@ -139,7 +139,7 @@ fn a_failed_create_speaks_of_no_image() {
             failures += 1;
             let text = stderr(&output);
             assert!(text.contains("Input/output error"), "{text}");
-            assert!(text.contains("no image was made"), "{text}");
+            assert!(text.contains("no image was created"), "{text}");
             for word in ["nothing has changed", "opens", "keyslot 0", "still"] {
                 assert!(!text.contains(word), "{text}");
             }

@@ -78,7 +78,7 @@ fn one_that_is_unbound_keeps_its_key() {
     desk.refused(
         &replace("--secret env:S0 --old-secret env:S7"),
         1,
-        "the old secret opens keyslot 7, which is unbound\nhint: --keyslot names it",
+        "the old secret opens keyslot 7, which is unbound\nhint: use --keyslot to select it",
     );
     let text = desk.done(&replace("--keyslot 7 --secret env:S7"));
     assert_eq!(text, "keyslot 7 replaced (1000 iterations)\n");
@@ -117,7 +117,7 @@ fn one_that_is_unbound_keeps_its_key() {
     desk.refused(
         &replace("--secret env:S5 --old-secret env:S0"),
         1,
-        "the old secret opens keyslot 1, which is unbound\nhint: --keyslot names it",
+        "the old secret opens keyslot 1, which is unbound\nhint: use --keyslot to select it",
     );
 }
 
@@ -126,7 +126,7 @@ fn one_that_is_unbound_keeps_its_key() {
 fn one_that_is_to_be_ignored() {
     let desk = Desk::roomy();
     let replace = |how: &str| format!("replace {how} --new-secret env:S9 {PBKDF2} image");
-    let wrong = "the secret opens keyslot 3, which is ignored unless it is named\nhint: use 'keyslot config --keyslot 3 --priority normal', or 'keyslot add' with --keyslot 3 --new-keyslot N";
+    let wrong = "the secret opens keyslot 3, whose priority is 'ignore'\nhint: use 'keyslot config --keyslot 3 --priority normal', or 'keyslot add' with --keyslot 3 --new-keyslot N";
     desk.refused(&replace("--old-secret env:S0 --secret env:S3"), 2, wrong);
     desk.refused(&replace("--keyslot 5 --secret env:S3"), 2, wrong);
     let before = desk.state();
@@ -151,12 +151,12 @@ fn one_that_is_to_be_ignored() {
 fn the_volume_key_goes_where_no_other_key_is() {
     let set = |pointer, value: &str| Change::Set(vec![(pointer, json!(value))]);
     let base = roomy();
-    let hint = "\nhint: erase it first, in an amendment of its own";
+    let hint = "\nhint: erase the keyslot first, in a separate amendment";
     for (change, keyslot, why) in [
         (set("/keyslots/0/type", "luks3"), 0, "keyslots of type \"luks3\" are not supported"),
         (set("/keyslots/0/kdf/type", "scrypt"), 0, "the KDF \"scrypt\" is not supported"),
         (set("/keyslots/7/kdf/type", "scrypt"), 7, "the KDF \"scrypt\" is not supported"),
-        (Change::Binary(24, vec![b'l']), 7, "it holds another key than the volume key"),
+        (Change::Binary(24, vec![b'l']), 7, "it does not hold the volume key"),
     ] {
         let desk = Desk::new(&base.with(&change));
         let text = format!("keyslot {keyslot} cannot be overwritten: {why}{hint}");
@@ -188,7 +188,7 @@ fn metadata_that_is_full() {
         let output = desk.output(&format!("{words} --force"));
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{text}");
-        let hint = "does not fit the 12288 bytes it has\nhint: a keyslot or a token less makes room, --force does not\n";
+        let hint = "does not fit its area of 12288 bytes\nhint: remove a keyslot or a token to make room; --force does not help\n";
         assert!(text.starts_with("keyslot: image: metadata of ") && text.ends_with(hint), "{text}");
         assert!(desk.image() == before);
     }

@@ -45,7 +45,7 @@ fn a_replaced_secret_is_no_token_s_any_more() {
             text.contains("token 0 (systemd-tpm2) holds the old secret of keyslot 1"),
             "{text}"
         );
-        assert!(text.contains("is for no other keyslot and is removed") != keep, "{text}");
+        assert!(text.contains("refers to no other keyslot and is removed") != keep, "{text}");
         assert_eq!(tokens(&scene).contains("token 0: systemd-tpm2, for no keyslot\n"), keep);
         // A recovery key is a person's, and is theirs to replace.
         assert!(tokens(&scene).contains("token 1: systemd-recovery, for keyslot 1\n"));
@@ -69,7 +69,7 @@ fn a_token_goes_with_its_last_keyslot() {
             let end = if keep {
                 "is left without a keyslot"
             } else {
-                "is for no other keyslot and is removed"
+                "refers to no other keyslot and is removed"
             };
             ["0 (systemd-tpm2)", "1 (systemd-recovery)"]
                 .iter()

@@ -85,13 +85,13 @@ impl Scene {
             | "the header may or may not be restored, and nothing else has changed" => {
                 opened == before || opened == after
             }
-            "it has taken effect, and the secondary copy of the header is to be repaired"
-            | "the header is restored, and the secondary copy of the header is to be repaired"
+            "it has taken effect, and the secondary copy of the header needs repair"
+            | "the header is restored, and the secondary copy of the header needs repair"
             | "the header is restored"
             | "the keyslots are restored, the uuid may or may not be" => opened == after,
             "old key material may be left on the medium"
             | "old key material is overwritten, only a mark is left to clear" => all_done,
-            "old key material is overwritten, and the secondary copy of the header is to be repaired" => {
+            "old key material is overwritten, and the secondary copy of the header needs repair" => {
                 header.leftovers().is_empty()
             }
             _ if clause.starts_with("all secrets of the backup open the image") => {
@@ -112,7 +112,7 @@ impl Scene {
                         })
                     }
                     "changed as asked"
-                    | "changed as asked, and the secondary copy of the header is to be repaired"
+                    | "changed as asked, and the secondary copy of the header needs repair"
                     | "is replaced" => is_done(&these),
                     "is unchanged" | "are unchanged" => {
                         these.iter().all(|&it| of(&opened, it) == of(&before, it))

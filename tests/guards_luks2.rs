@@ -106,7 +106,7 @@ fn a_second_digest_that_claims_the_segment_is_not_that_of_the_volume_key() {
 fn a_search_names_what_it_could_not_try() {
     let image = roomy(1).with(&set(vec![("/keyslots/5/kdf/hash", json!("streebog256"))]));
     let warnings = plan(&image, vec![Change::erase_secret(&secret("hunter3"))]).unwrap();
-    let text = "keyslot 5 was not tried, the secret may open it: Hash algorithm 'streebog256' not supported";
+    let text = "keyslot 5 was not tried, but the secret may open it: Hash algorithm 'streebog256' not supported";
     assert_eq!(warnings, [text]);
     assert!(plan(&image, vec![erase(3)]).unwrap().is_empty());
 }
@@ -207,7 +207,7 @@ fn a_keyslot_of_an_unknown_type_does_not_size_the_volume_key() {
 fn what_is_left_beside_an_erase_is_judged_with_replaced_keyslots() {
     let image = roomy(2);
     let new = secret("new");
-    let rest = "no keyslot is left that a secret opens without naming it: keyslot 3 is ignored";
+    let rest = "no remaining keyslot opens with a secret alone: keyslot 3 is ignored";
     let warnings = plan(&image, vec![erase(0), erase(5), replace(3, &new)]).unwrap();
     assert!(warnings.iter().any(|it| it == rest), "{warnings:?}");
     for changes in [vec![erase(0), replace(5, &new)], vec![add(9), erase(0), erase(5), erase(3)]] {
@@ -272,6 +272,7 @@ fn a_backup_warns_of_keyslots_that_cannot_be_tried() {
     let restoration =
         Restoration::on_storage(Memory::new(now.bytes.clone(), None), backup, Overrides::NONE)
             .unwrap();
-    let warned = |it: &String| it.starts_with("in the backup keyslot 0 cannot be tried here: ");
+    let warned =
+        |it: &String| it.starts_with("keyslot 0 of the backup cannot be opened by this program: ");
     assert!(restoration.warnings().iter().any(warned), "{:?}", restoration.warnings());
 }

@@ -129,7 +129,7 @@ fn the_header_of_another_image() {
         fs::write(&image, bytes).unwrap();
         fs::write(&file, header).unwrap();
         let error = restore(&file, &image, false).unwrap_err();
-        assert!(error.message().contains("the backup one of LUKS"), "{error}");
+        assert!(error.message().contains("the backup a LUKS"), "{error}");
         restore(&file, &image, true).unwrap();
         is_as_then(&cryptsetup, &image);
     }

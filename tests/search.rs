@@ -332,8 +332,7 @@ fn the_limit_on_time_is_for_all_keyslots_of_an_image_together() {
         assert_eq!(over(&open(millis)), expected, "{millis} ms");
     }
     let error = open(45).unlock(&secret("wrong")).unwrap_err();
-    let text =
-        "keyslot 11 asks for 14 ms of work, cheaper ones for 43 ms: the limit is 45 ms for all";
+    let text = "keyslot 11 asks for 14 ms of work after 43 ms for cheaper keyslots, the limit is 45 ms in total";
     assert_eq!((error.kind(), error.message()), (ErrorKind::Limit, text));
     let images = [open(60), open(60)];
     let outcomes = Image::try_images(&images.each_ref(), &secret("wrong"));

@@ -287,15 +287,15 @@ fn segments_that_cannot_be_are_refused() {
     for (segment, text) in [
         (
             Segment { len: 4608, ..good.clone() },
-            "segment 1 has 4608 bytes, which are not sectors of 4096",
+            "segment 1 has 4608 bytes, which is not a multiple of the sector size 4096",
         ),
         (
             Segment { offset: 100, ..good.clone() },
-            "segment 1 begins at byte 100, which is no multiple of 512",
+            "segment 1 begins at byte 100, which is not a multiple of 512",
         ),
         (
             Segment { offset: u64::MAX - 511, len: 8192, ..good.clone() },
-            "segment 1 has 8192 bytes from byte 18446744073709551104 on, beyond 2^64",
+            "segment 1 has 8192 bytes from byte 18446744073709551104, which exceeds 2^64",
         ),
         (
             Segment { len: u64::MAX - 12287, offset: 0, ..good.clone() },

@@ -76,7 +76,7 @@ fn the_key_of_another_image_is_refused() {
     let other = image("luks1_old_layout").unlock(&passphrase("hunter0")).unwrap();
     let error = image("luks1_qemu").volume(&other).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
-    assert_eq!(error.message(), "the volume key is that of another image");
+    assert_eq!(error.message(), "the volume key belongs to another image");
 }
 
 /// As with QEMU, a last sector that the file only begins is there, and its rest is zeros until it

@@ -228,7 +228,7 @@ fn what_a_volume_refuses_by_name() {
         (
             with("offset", json!("164352")),
             ErrorKind::Corrupt,
-            "segment 0 has 48640 bytes, which are no sectors of 4096",
+            "segment 0 has 48640 bytes, which is not a multiple of the sector size 4096",
         ),
     ] {
         image_with(path, std::slice::from_ref(&segment));

@@ -1,4 +1,4 @@
-//! The only code that writes keyslots: it runs the steps that a header lowered a plan to.
+//! Runs the steps of an amendment. All writes to keyslots of an existing image go through this module.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -9,8 +9,8 @@ use crate::header::{Fill, Stage, Step};
 use crate::storage::transfer::{fetch, fetch_back, put, reserve, sync};
 use crate::storage::{Storage, zeroed};
 
-/// Runs the steps of `stages` in their order. The first failure ends the commit, with an error that
-/// says in which state the image is. No error of a write, a sync or a read is ignored.
+/// Runs the steps of `stages` in order. The first failure ends the commit with an error that describes
+/// the state of the image. No write, sync or read error is ignored.
 pub(crate) fn commit(
     storage: &dyn Storage,
     stages: impl IntoIterator<Item = Result<Stage>>,
@@ -33,7 +33,7 @@ fn run(storage: &dyn Storage, step: &Step) -> Result<()> {
             if fetch(storage, *offset, bytes.len())? == **bytes {
                 return Ok(());
             }
-            let text = "another program wrote the header meanwhile";
+            let text = "another program changed the header during the amendment";
             Err(differs(text, *offset))
         }
         Step::VerifyCopy { from, to, len } => {
@@ -49,8 +49,8 @@ fn run(storage: &dyn Storage, step: &Step) -> Result<()> {
     }
 }
 
-/// Fills an area, and reads it back. The area may have 128 MiB, so it is handled in pieces: the noise is
-/// generated twice from one random seed.
+/// Fills an area and verifies it. An area can have 128 MiB, so it is processed in pieces, and the noise
+/// is generated twice from one random seed.
 fn wipe(storage: &dyn Storage, offset: u64, len: u64, fill: Fill) -> Result<()> {
     let mut seed = [0; 32];
     random::fill(&mut seed)?;
@@ -75,7 +75,7 @@ fn wipe(storage: &dyn Storage, offset: u64, len: u64, fill: Fill) -> Result<()> 
     each(&|bytes, at| compare(storage, at, bytes))
 }
 
-/// Reads back what was written.
+/// Reads bytes back and compares them with those written.
 fn compare(storage: &dyn Storage, offset: u64, written: &[u8]) -> Result<()> {
     let len = written.len();
     if fetch_back(storage, offset, len)? == written {
@@ -89,5 +89,5 @@ fn differs(text: impl Into<String>, offset: u64) -> Error {
     Error::new(ErrorKind::Differs, text).with_offset(offset)
 }
 
-/// Bytes of a wipe that are in memory at once: the key material of a 512-bit key fits.
+/// Bytes of a wipe held in memory at once. The key material of a 512-bit key fits.
 const PIECE: usize = 256 << 10;

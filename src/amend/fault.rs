@@ -1,67 +1,67 @@
-//! Why a change of keyslots is refused.
+//! Reasons for refusing a change of keyslots.
 
 use std::fmt;
 
 use crate::Override;
 use crate::error::{Error, ErrorKind};
 
-/// Why a change of keyslots is refused: the [`reason`](Error::reason) of the error.
+/// Reason for refusing a change of keyslots, the [`reason`](Error::reason) of the error.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum AmendFault {
-    /// A secret is to be added to a keyslot that is active.
+    /// The keyslot for a new secret is already active.
     Active {
         /// Index of the keyslot
         keyslot: usize,
     },
-    /// A secret is to be added, and no keyslot is free.
+    /// No keyslot is free for a new secret.
     AllInUse,
-    /// The keyslot to be erased is inactive, and has nothing left to overwrite.
+    /// The keyslot to erase is inactive, and nothing of it is left to overwrite.
     AlreadyErased {
         /// Index of the keyslot
         keyslot: usize,
     },
-    /// The keyslot whose secret is to be replaced is inactive.
+    /// The keyslot whose secret should be replaced is inactive.
     Inactive {
         /// Index of the keyslot
         keyslot: usize,
     },
-    /// No other keyslot holds the key of the one to be erased.
+    /// No other keyslot holds the key of the keyslot to erase.
     LastHolder {
         /// Index of the keyslot
         keyslot: usize,
     },
-    /// No other keyslot holds the key of those that the old secret opens.
+    /// No keyslot other than those that the old secret opens holds the key.
     LastHolders,
     /// The old secret opens no keyslot.
     NoMatch {
-        /// What was to be done with the keyslot
+        /// Kind of the change
         change: ChangeKind,
     },
-    /// Neither a keyslot nor an old secret says which one it is.
+    /// The change names neither a keyslot nor an old secret.
     NoTarget {
-        /// What was to be done with the keyslot
+        /// Kind of the change
         change: ChangeKind,
     },
-    /// The header has no keyslot of this number.
+    /// The format has no keyslot with this number.
     OutOfRange {
         /// The number asked for
         number: i64,
-        /// How many keyslots the header can have
+        /// Number of keyslots that the format has
         keyslots: usize,
-        /// What was to be done with the keyslot
+        /// Kind of the change
         change: ChangeKind,
     },
-    /// The old secret opens only a keyslot that holds another key than the volume key.
+    /// The old secret opens only a keyslot that does not hold the volume key.
     Unbound {
         /// Index of the keyslot
         keyslot: usize,
     },
-    /// The old secret does not open the keyslot that was named with it.
+    /// The old secret does not open the named keyslot.
     WrongSecret {
         /// Index of the keyslot
         keyslot: usize,
-        /// What was to be done with the keyslot
+        /// Kind of the change
         change: ChangeKind,
     },
 }
@@ -70,16 +70,16 @@ pub enum AmendFault {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ChangeKind {
-    /// A new secret in a free keyslot
+    /// Adds a secret in a free keyslot
     Add,
-    /// A keyslot that becomes inactive
+    /// Erases a keyslot
     Erase,
-    /// Another secret for a keyslot
+    /// Replaces the secret of a keyslot
     Replace,
 }
 
 impl AmendFault {
-    /// The kind of its error.
+    /// Kind of the error that reports this fault.
     pub fn kind(self) -> ErrorKind {
         match self {
             Self::Active { .. }
@@ -95,7 +95,7 @@ impl AmendFault {
         }
     }
 
-    /// Index of the keyslot that it is about.
+    /// Index of the keyslot at fault, if the fault concerns a single one.
     pub fn keyslot(self) -> Option<usize> {
         match self {
             Self::Active { keyslot }
@@ -112,7 +112,7 @@ impl AmendFault {
         }
     }
 
-    /// The override that admits the change all the same.
+    /// Override that permits the change.
     pub fn lifted_by(self) -> Option<Override> {
         match self {
             Self::Active { .. } => Some(Override::OverwriteKeyslot),
@@ -122,7 +122,7 @@ impl AmendFault {
         }
     }
 
-    /// The error with this as its reason.
+    /// Attaches this fault to an error as its reason.
     pub(super) fn mark(self, error: Error) -> Error {
         let error = match self.lifted_by() {
             Some(lifted_by) => error.with_reason(lifted_by),

@@ -1,8 +1,8 @@
-//! Changing keyslots: what to change ([`request`](Request)), which slots that is ([`Plan`]), and
-//! writing it so that a crash at any instant leaves an image that opens (`commit`).
+//! Amending keyslots. A [`Request`] lists the changes, a [`Plan`] resolves them to keyslots, and
+//! `commit` writes them so that a crash at any instant leaves an image that opens.
 //!
-//! The semantics and the order of checks are those of `qemu-img amend`; `replace`, several changes
-//! at once, and erasing by index without a secret are ours. A check that fails is an [`AmendFault`].
+//! The semantics and the order of checks are those of `qemu-img amend`. Extensions are `replace`, several
+//! changes at once, and erasing by index without a secret. A failed check is an [`AmendFault`].
 
 mod commit;
 mod fault;

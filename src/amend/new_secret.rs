@@ -1,4 +1,4 @@
-//! A new secret, and all that decides how its keyslot is made.
+//! A new secret with the parameters of its keyslot.
 
 use crate::crypto::KdfAlg;
 use crate::header::{Scheme, Template};
@@ -11,16 +11,16 @@ use crate::secret::Passphrase;
 pub struct NewSecret {
     /// The secret
     pub secret: Passphrase,
-    /// KDF of the keyslot, and its cost: a time is calibrated when the plan is carried out
+    /// KDF of the keyslot and its cost. A target time is calibrated when the plan is carried out
     pub pbkdf: Pbkdf,
-    /// Cipher, hash and key of the keyslot, as they were found when the plan was made
+    /// Cipher, hash and key size of the keyslot, as found when the plan was made
     pub(crate) template: Template,
-    /// The KDF with its numbers, unless they are to be calibrated
+    /// KDF with its parameters, unless they are still to be calibrated
     pub(crate) kdf: Option<KdfAlg>,
 }
 
 impl NewSecret {
-    /// How the key is put into the keyslot, by this KDF.
+    /// Returns the scheme that seals the key with this KDF.
     pub(crate) fn scheme(&self, kdf: KdfAlg) -> Scheme {
         let af_hash = self.pbkdf.hash.unwrap_or(self.template.af_hash);
         Scheme { kdf, encryption: self.template.encryption.clone(), af_hash }

@@ -1,5 +1,5 @@
-//! The picture of the keyslots that a plan is made on. Each change is judged on what the ones
-//! before it leave, with QEMU's checks in QEMU's order (`qcrypto_block_luks_amend_options` and the
+//! Model of the keyslots that a plan is computed on. Each change is judged on the result of the changes
+//! before it, with QEMU's checks in QEMU's order (`qcrypto_block_luks_amend_options` and the
 //! two functions below it).
 
 use super::{AmendFault, Change, ChangeKind};
@@ -10,21 +10,21 @@ use crate::overrides::{Override, Overrides};
 use crate::secret::Passphrase;
 use crate::unlock::{INTERRUPTED, wrong_secret};
 
-/// Which of these keyslots open with a secret
+/// Callback that returns those of the given keyslots that a secret opens
 pub(super) type Opens<'a> = dyn FnMut(&[usize], &Passphrase) -> Result<Vec<usize>> + 'a;
 
-/// The keyslots as they will be after the changes so far.
+/// State of the keyslots after the changes so far.
 pub(super) struct Picture<'a> {
     pub slots: Vec<Slot>,
-    /// Keyslots that cannot be changed because their entries are damaged, and their faults
+    /// Keyslots that cannot be changed because their entries are damaged, with the faults
     pub damaged: &'a [(usize, &'a str)],
-    /// What is in them
+    /// Occupants of the keyslots
     pub occupants: Vec<Option<Occupant>>,
-    /// Inactive keyslots to overwrite all the same
+    /// Inactive keyslots to overwrite again
     pub rewipe: Vec<usize>,
     /// Leftovers of interrupted amendments
     pub leftovers: Vec<Leftover>,
-    /// Whether a secret was looked for in all keyslots
+    /// Whether a secret was tried on all keyslots
     pub has_searched: bool,
     pub overrides: Overrides,
     pub opens: &'a mut Opens<'a>,
@@ -32,12 +32,12 @@ pub(super) struct Picture<'a> {
 
 pub(super) enum Slot {
     Free,
-    /// As it is on disk
+    /// Unchanged, as on disk
     Old,
     New {
         secret: Passphrase,
         pbkdf: Pbkdf,
-        /// Whether nothing stays of what was in the keyslot before
+        /// Whether the new keyslot inherits nothing from an old one
         is_new: bool,
     },
 }
@@ -140,13 +140,13 @@ impl Picture<'_> {
                 vec![keyslot]
             }
             (None, Some(old_secret)) => {
-                // Another key than the volume key is replaced where it is named.
+                // The secret of any other key is replaced only in a keyslot that is named.
                 let mut keyslots = self.matching(&old_secret)?;
                 let others: Vec<_> =
                     keyslots.extract_if(.., |it| !self.holds_volume_key(*it)).collect();
                 if let (true, Some(keyslot)) = (keyslots.is_empty(), others.first()) {
                     let error = Error::from(AmendFault::Unbound { keyslot: *keyslot });
-                    return Err(error.with_hint("--keyslot names it"));
+                    return Err(error.with_hint("use --keyslot to select it"));
                 }
                 if keyslots.is_empty() {
                     return Err(self.no_match(ChangeKind::Replace, &old_secret));
@@ -165,8 +165,8 @@ impl Picture<'_> {
         Ok(())
     }
 
-    /// Whether an erase of this inactive keyslot has something left to overwrite. LUKS2 remembers
-    /// areas, not whose they were.
+    /// Whether an erase of this inactive keyslot finds material left to overwrite. LUKS2 does not
+    /// record which keyslot a leftover area belonged to, so any such area counts.
     fn is_unfinished(&self, keyslot: usize) -> bool {
         self.leftovers.iter().any(|leftover| match *leftover {
             Leftover::Wipe { keyslot: of } | Leftover::Replace { keyslot: of, .. } => of == keyslot,
@@ -192,7 +192,7 @@ impl Picture<'_> {
                 let text = format!("the entry of keyslot {keyslot} is damaged: {why}");
                 Err(Error::new(ErrorKind::Corrupt, text)
                     .with_keyslot(keyslot)
-                    .with_hint("'keyslot repair' puts the entry right"))
+                    .with_hint("use 'keyslot repair' to fix the entry"))
             }
             None => Ok(keyslot),
         }
@@ -211,8 +211,8 @@ impl Picture<'_> {
         self.occupants[keyslot].is_some_and(|it| it.is_volume_key())
     }
 
-    /// Whether without these keyslots a key is gone that something is encrypted with, or can only be
-    /// had by somebody who can open what this crate cannot.
+    /// Whether erasing these keyslots loses a key that data is encrypted with. A key counts as lost
+    /// too if this crate could open it before and cannot open any keyslot that still holds it.
     fn loses_a_key(&self, erased: &[usize]) -> bool {
         let left = || {
             let left = (0..self.slots.len()).filter(|keyslot| !erased.contains(keyslot));
@@ -226,7 +226,7 @@ impl Picture<'_> {
         })
     }
 
-    /// The keyslots of these that open with a secret.
+    /// Returns those of `keyslots` that a secret opens.
     fn opened(&mut self, keyslots: &[usize], secret: &Passphrase) -> Result<Vec<usize>> {
         let on_disk = |&&keyslot: &&usize| matches!(self.slots[keyslot], Slot::Old);
         let on_disk: Vec<_> = keyslots.iter().filter(on_disk).copied().collect();
@@ -253,7 +253,7 @@ impl Picture<'_> {
     }
 }
 
-/// The error of a fault that the secret itself may explain.
+/// Error for a fault that the secret itself may explain, such as by a trailing newline.
 fn does_not_open(fault: AmendFault, secret: &Passphrase) -> Error {
     fault.mark(wrong_secret(fault.to_string(), secret))
 }

@@ -1,6 +1,6 @@
-//! Which keyslots a request is about, and what becomes of each.
+//! Resolves a request to the keyslots that it changes.
 //!
-//! What differs between the first state and the last of a picture of the keyslots is the plan.
+//! The plan is the difference between the keyslots before and after all changes.
 
 use super::picture::{Opens, Picture, Slot};
 use super::warnings::{kept_token, removed_token};
@@ -9,18 +9,18 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, Leftover, Occupant, Staging};
 use crate::overrides::{Override, Overrides};
 
-/// An amendment that passed all checks: what becomes of which keyslot.
+/// An amendment that passed all checks.
 #[derive(Debug)]
 pub struct Plan {
-    /// The header it was made for; the commit refuses another
+    /// Header that the plan was made for. The commit refuses any other
     pub(crate) header: Header,
     pub(crate) changes: Vec<PlannedChange>,
     pub(crate) warnings: Vec<String>,
-    /// Whether tokens stay that lose their last keyslot
+    /// Whether to keep tokens that lose their last keyslot
     pub(crate) keep_tokens: bool,
 }
 
-/// What becomes of one keyslot.
+/// Planned change of one keyslot.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum PlannedChange {
@@ -28,10 +28,10 @@ pub enum PlannedChange {
     Add {
         /// Index of the keyslot
         keyslot: usize,
-        /// What it will open with
+        /// New secret of the keyslot
         new: NewSecret,
     },
-    /// A keyslot becomes inactive (or is so) and its key material is overwritten.
+    /// A keyslot becomes inactive, or already is, and its key material is overwritten.
     Erase {
         /// Index of the keyslot
         keyslot: usize,
@@ -40,27 +40,27 @@ pub enum PlannedChange {
     Replace {
         /// Index of the keyslot
         keyslot: usize,
-        /// What it will open with
+        /// New secret of the keyslot
         new: NewSecret,
-        /// What keeps the image openable meanwhile
+        /// Method that keeps the image openable during the replacement
         staging: Staging,
-        /// Whether the keyslot was erased first and has nothing of the old one but its index
+        /// Whether the old keyslot is erased first, so that the new one inherits only its index
         is_new: bool,
     },
 }
 
 impl Plan {
-    /// The changes, in the order in which they are written.
+    /// Planned changes, in the order of their writes.
     pub fn changes(&self) -> &[PlannedChange] {
         &self.changes
     }
 
-    /// What somebody should know before it is done.
+    /// Warnings to show before the plan is carried out.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// Keeps the tokens of LUKS2 that lose their last keyslot. Otherwise they are removed.
+    /// Keeps LUKS2 tokens that lose their last keyslot. By default they are removed.
     #[must_use]
     pub fn keep_tokens(mut self) -> Self {
         self.keep_tokens = true;
@@ -71,13 +71,13 @@ impl Plan {
         self
     }
 
-    /// Whether the volume key is needed: not for an erase.
+    /// Whether the plan needs the volume key. Erasing does not.
     pub fn needs_volume_key(&self) -> bool {
         self.changes.iter().any(|change| !matches!(change, PlannedChange::Erase { .. }))
     }
 
-    /// The plan for `request` on an image with this header. `opens` says which of some keyslots that
-    /// are active there open with a secret.
+    /// Plans `request` on an image with this header. `opens` returns those of the given active keyslots
+    /// that a secret opens.
     pub(crate) fn new(header: &Header, request: Request, opens: &mut Opens<'_>) -> Result<Self> {
         let before = header.occupants();
         let damaged = header.damaged();
@@ -104,13 +104,13 @@ impl Plan {
         if has_searched {
             let untried = header.unusable().into_iter().chain(damaged);
             plan.warnings.extend(untried.map(|(keyslot, why)| {
-                format!("keyslot {keyslot} was not tried, the secret may open it: {why}")
+                format!("keyslot {keyslot} was not tried, but the secret may open it: {why}")
             }));
         }
         Ok(plan)
     }
 
-    /// What has to be written to get from `before` to `after`.
+    /// Computes the changes that lead from `before` to `after`.
     fn between(
         header: &Header,
         before: &[bool],
@@ -142,9 +142,9 @@ impl Plan {
                             "{what}, so keyslot {keyslot} can only be overwritten in place"
                         );
                         let hint = if before.iter().filter(|&&is_active| is_active).count() > 1 {
-                            "erase another first, or use --in-place: a crash meanwhile then loses this one"
+                            "erase another keyslot first, or use --in-place: a crash then loses this keyslot"
                         } else {
-                            "with --in-place, a crash meanwhile loses this one, which is the only one"
+                            "use --in-place: a crash then loses this keyslot, which is the only one"
                         };
                         return Err(Error::new(ErrorKind::NoFreeKeyslot, text)
                             .with_reason(Override::InPlace)
@@ -165,8 +165,8 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Erases the staging keyslot that an earlier, interrupted replacement of the same keyslot left:
-    /// its secret would stay valid unnoticed.
+    /// Erases the staging keyslot that an interrupted replacement of the same keyslot left, because
+    /// its secret would otherwise stay valid unnoticed.
     fn take_back(&mut self, after: &mut [After]) {
         for leftover in self.header.leftovers() {
             if let Leftover::Staging { keyslot, staging } = leftover
@@ -181,7 +181,7 @@ impl Plan {
         }
     }
 
-    /// What keeps each replaced keyslot's key at hand, in the order of their indices.
+    /// Chooses the staging of each replaced keyslot, in the order of their indices.
     fn arrange(header: &Header, before: &[bool], after: &[After]) -> Result<Vec<Staging>> {
         let find = |was: bool, is: fn(&After) -> bool| -> Vec<usize> {
             (0..after.len()).filter(|&it| before[it] == was && is(&after[it])).collect()
@@ -189,15 +189,15 @@ impl Plan {
         let is_new: fn(&After) -> bool = |slot| matches!(slot, After::New { .. });
         let is_free: fn(&After) -> bool = |slot| matches!(slot, After::Free);
         let (erased, free) = (find(true, is_free), find(false, is_free));
-        // One that is free already can be reserved before anything changes.
-        // The last, because cryptsetup, which takes no lock on LUKS1, adds to the first.
+        // A keyslot that is already free can be reserved before anything changes. Take the last one,
+        // because cryptsetup takes no lock on LUKS1 and adds to the first.
         let spare = free.last().or(erased.first()).copied();
         header.arrange(find(false, is_new).len(), &erased, &find(true, is_new), spare)
     }
 }
 
-/// Refuses to write the volume key to where another key is, or anything to where nobody knows what is:
-/// the keyslot would keep what says so, and would not open.
+/// Refuses to overwrite a keyslot that holds another key, or whose contents this crate does not
+/// understand. The keyslot would keep its old digest or type, and would not open.
 fn check_occupants(
     header: &Header,
     before: &[Option<Occupant>],
@@ -210,14 +210,14 @@ fn check_occupants(
         let why = match unusable.iter().find(|(other, _)| *other == keyslot) {
             Some((_, why)) => why,
             None if occupants[keyslot].is_some_and(|it| it.key != occupant.key) => {
-                "it holds another key than the volume key"
+                "it does not hold the volume key"
             }
             None => continue,
         };
         let text = format!("keyslot {keyslot} cannot be overwritten: {why}");
         return Err(Error::new(ErrorKind::InvalidInput, text)
             .with_keyslot(keyslot)
-            .with_hint("erase it first, in an amendment of its own"));
+            .with_hint("erase the keyslot first, in a separate amendment"));
     }
     Ok(())
 }
@@ -229,8 +229,8 @@ enum After {
     New { new: NewSecret, is_new: bool },
 }
 
-/// Settles how each new secret's keyslot is made. Refuses a KDF that the header cannot have, and
-/// numbers that no keyslot can have.
+/// Determines the parameters of each new secret's keyslot. Refuses a KDF or hash that the format does
+/// not support, and KDF parameters out of range.
 fn settle(header: &Header, slots: Vec<Slot>) -> Result<Vec<After>> {
     let settled = slots.into_iter().enumerate().map(|(keyslot, slot)| match slot {
         Slot::Free => Ok(After::Free),
@@ -248,7 +248,7 @@ fn settle(header: &Header, slots: Vec<Slot>) -> Result<Vec<After>> {
                 && only != asked
             {
                 let (only, asked) = (only.name(), asked.name());
-                let text = format!("hash {asked}: this LUKS1 header has {only} for all keyslots");
+                let text = format!("hash {asked}: this LUKS1 header uses {only} for all keyslots");
                 return Err(Error::new(ErrorKind::InvalidInput, text));
             }
             pbkdf.check(template.kdf)?;

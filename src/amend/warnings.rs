@@ -1,5 +1,5 @@
-//! Warnings of a plan: secrets that QEMU cannot use, keyslots that a secret alone does not open, and
-//! tokens whose secret goes.
+//! Warnings of a plan: secrets that QEMU cannot use, images that no secret alone opens any more, and
+//! tokens that lose their keyslot or hold an outdated secret.
 
 use super::{Plan, PlannedChange};
 use crate::header::luks2::Token;
@@ -18,7 +18,7 @@ impl Plan {
             };
             if is_luks1 && !new.secret.is_qemu_compatible() {
                 self.warnings.push(format!(
-                    "QEMU cannot use the new secret of keyslot {keyslot}: it is not UTF-8 text without NUL"
+                    "QEMU cannot use the new secret of keyslot {keyslot}: it contains NUL or is not valid UTF-8"
                 ));
             }
             if let PlannedChange::Replace { staging: Staging::InPlace, .. } = change {
@@ -31,14 +31,14 @@ impl Plan {
         self.warn_of_tokens();
     }
 
-    /// Warns if an erase leaves no keyslot that a typed secret opens without naming it.
+    /// Warns if an erase leaves no keyslot that opens with a typed secret and without `--keyslot`.
     fn warn_of_rest(&mut self) {
         let erases = |it: &PlannedChange| matches!(it, PlannedChange::Erase { .. });
         let is_tried = |keyslot: usize| {
             let keyslot = self.header.keyslot(keyslot);
             keyslot.is_some_and(|it| it.is_bound && it.priority != Priority::Ignore)
         };
-        // A new secret is one to be typed.
+        // New secrets count as typed ones.
         let opens = |it: &PlannedChange| match *it {
             PlannedChange::Erase { .. } => false,
             PlannedChange::Replace { keyslot, is_new: false, .. } => is_tried(keyslot),
@@ -57,7 +57,7 @@ impl Plan {
         self.warnings.extend(warning_of_rest(&self.header, &occupants, &left));
     }
 
-    /// Warns of tokens whose keyslot is replaced, and of those that are left without one.
+    /// Warns of tokens whose keyslot gets another secret, and of tokens that lose their last keyslot.
     fn warn_of_tokens(&mut self) {
         let Some(header) = self.header.luks2() else { return };
         let mut warnings = Vec::new();
@@ -66,7 +66,7 @@ impl Plan {
             let number = u32::try_from(*keyslot).unwrap_or(u32::MAX);
             if let Some(token) = header.metadata().opener_of(number) {
                 warnings.push(format!(
-                    "token {} ({}) holds the old secret of keyslot {keyslot}, and is for it no longer",
+                    "token {} ({}) holds the old secret of keyslot {keyslot} and is detached from it",
                     token.number, token.kind
                 ));
             }
@@ -96,18 +96,18 @@ impl Plan {
     }
 }
 
-/// The warning of a token that goes with its last keyslot.
+/// Warning for a token that is removed with its last keyslot.
 pub(super) fn removed_token(token: &Token) -> String {
-    format!("token {} ({}) is for no other keyslot and is removed", token.number, token.kind)
+    format!("token {} ({}) refers to no other keyslot and is removed", token.number, token.kind)
 }
 
-/// The warning of a token that stays without a keyslot.
+/// Warning for a token that stays without a keyslot.
 pub(super) fn kept_token(token: &Token) -> String {
     format!("token {} ({}) is left without a keyslot", token.number, token.kind)
 }
 
-/// The warning if none of the keyslots that are `left` opens the image with a typed secret unless it
-/// is named.
+/// Warning if none of the keyslots that are `left` opens the image with a typed secret and without
+/// `--keyslot`.
 fn warning_of_rest(
     header: &Header,
     occupants: &[Option<Occupant>],
@@ -118,25 +118,25 @@ fn warning_of_rest(
     let Some(first) = holders.first() else {
         return Some(match others.first() {
             Some(keyslot) => format!(
-                "no keyslot with the volume key is left, nothing opens the image: keyslot {keyslot} holds another key"
+                "no keyslot with the volume key is left, so nothing opens the image: keyslot {keyslot} holds another key"
             ),
-            None => "no keyslot is left, nothing opens the image".to_owned(),
+            None => "no keyslot is left, so nothing opens the image".to_owned(),
         });
     };
     let tokens: Option<Vec<_>> = holders.iter().map(|&it| header.token_only(it)).collect();
     if let Some(tokens) = tokens {
         return Some(format!(
-            "what is left to open the image is a token's: keyslot {first} is opened by {}",
+            "only token-protected keyslots remain: keyslot {first} is opened by {}",
             tokens[0]
         ));
     }
     let limits: Option<Vec<_>> =
         holders.iter().map(|&it| Some(format!("keyslot {it} {}", limit(header, it)?))).collect();
     let text = limits?.join(", ");
-    Some(format!("no keyslot is left that a secret opens without naming it: {text}"))
+    Some(format!("no remaining keyslot opens with a secret alone: {text}"))
 }
 
-/// The reason why a keyslot is not opened by a secret alone, if there is one.
+/// Reason why a keyslot does not open with a secret alone, if there is one.
 fn limit(header: &Header, keyslot: usize) -> Option<String> {
     if let Some(token) = header.token_only(keyslot) {
         return Some(format!("is opened by {token}"));

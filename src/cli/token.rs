@@ -258,7 +258,7 @@ fn export(args: &ExportArgs) -> Outcome {
     let image = args.image.open()?;
     let tokens = metadata(&image, args.image.path())?.value().get("tokens");
     let Some(token) = tokens.and_then(|tokens| tokens.get(&args.token.to_string())) else {
-        let text = format!("there is no token {}", args.token);
+        let text = format!("token {} does not exist", args.token);
         return Err(invalid(text).with_path(args.image.path()).into());
     };
     let text = output::json_text(&format!("{token}\n"));

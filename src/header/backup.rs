@@ -1,9 +1,9 @@
-//! A header and the areas of its keyslots as bytes: what a backup has in it.
+//! The bytes of a header and of the areas of its keyslots, as a backup contains them.
 //!
-//! It is the start of an image, as cryptsetup's `luksHeaderBackup` writes it:
+//! They are the start of an image, in the format of cryptsetup's `luksHeaderBackup`:
 //!
 //! - LUKS1: to the end of the last area, rounded up to 4096 bytes, but not into the payload;
-//! - LUKS2: both copies of the header and all that areas of keyslots can be in.
+//! - LUKS2: both copies of the header and the whole region for the areas of keyslots.
 
 use std::fmt;
 use std::io;
@@ -16,7 +16,7 @@ use super::{Header, STEADY_READS, read_steady};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::storage::{ReadOnlyBytes, SharedBytes, Storage, read, zeroed};
 
-/// A header and the areas of its keyslots, all of one moment.
+/// A consistent snapshot of a header and the areas of its keyslots.
 pub struct Backup {
     header: Header,
     bytes: SharedBytes,
@@ -24,10 +24,10 @@ pub struct Backup {
 }
 
 impl Backup {
-    /// Reads it from the start of an image, or from a file that has no more than that.
+    /// Reads a backup from the start of an image, or from a backup file.
     ///
-    /// Whoever writes meanwhile: it is read until two reads agree, and its header is that of the
-    /// bytes that were read last.
+    /// Other programs may be writing. The bytes are therefore read until two reads agree, and the header
+    /// is parsed from the bytes of the last read.
     pub fn read(storage: &dyn Storage) -> Result<Self> {
         for _ in 0..STEADY_READS {
             let found = Header::read_start(storage, None)?;
@@ -44,12 +44,12 @@ impl Backup {
         Err(failed(io::Error::new(io::ErrorKind::ResourceBusy, "it keeps changing")))
     }
 
-    /// The header in it.
+    /// Header in the backup.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// All of it, from the first byte of the image on.
+    /// Bytes of the backup, from the first byte of the image.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -58,7 +58,7 @@ impl Backup {
         Content::Backup(&self.bytes)
     }
 
-    /// The file that it is from, if it is from one.
+    /// Path of the file that the backup was read from, if any.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
@@ -68,13 +68,13 @@ impl Backup {
         Self { path: Some(path.to_owned()), ..self }
     }
 
-    /// The same error with the name of its file.
+    /// Adds the name of the backup's file to an error.
     pub(super) fn named(&self, error: Error) -> Error {
         error.with_name(self.path())
     }
 }
 
-/// The header alone: of the areas there may be 128 MiB.
+/// Shows the header alone, because the areas may have 128 MiB.
 impl fmt::Debug for Backup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Backup")
@@ -86,14 +86,14 @@ impl fmt::Debug for Backup {
 }
 
 impl Header {
-    /// Whether a storage of this length is a backup of the header: it has all areas of keyslots and
-    /// ends before the payload.
+    /// Whether a storage of this length is a backup of the header. A backup contains all areas of
+    /// keyslots and ends before the payload.
     pub fn is_backup(&self, storage_len: u64) -> bool {
         let areas = self.end().is_ok_and(|end| end <= storage_len);
         areas && !self.is_detached() && storage_len <= self.payload_offset()
     }
 
-    /// Where what a backup has in it ends, in bytes from the start.
+    /// Length in bytes of a backup of this header.
     fn end(&self) -> Result<u64> {
         let end = match self {
             Self::Luks1(header) => header.end(),
@@ -102,11 +102,11 @@ impl Header {
         if end <= LONGEST {
             return Ok(end);
         }
-        let text = format!("the areas of keyslots end at byte {end}, {LONGEST} is the limit");
+        let text = format!("the areas of keyslots end at byte {end}, the limit is {LONGEST}");
         Err(Error::new(ErrorKind::Unsupported, text))
     }
 
-    /// The same, of an image that is as long.
+    /// Length in bytes of a backup of this header. Fails if the image is shorter.
     fn end_within(&self, storage: &dyn Storage) -> Result<u64> {
         let (end, len) = (self.end()?, storage.len().map_err(failed)?);
         if end <= len {
@@ -117,7 +117,7 @@ impl Header {
     }
 }
 
-/// An image's header as it was read, and a digest of all that a backup of it would have.
+/// An image's header as it was read, with a digest of the bytes that a backup would contain.
 #[derive(Debug)]
 pub(crate) struct Present {
     header: Header,
@@ -189,7 +189,7 @@ pub(super) enum Content<'a> {
 }
 
 impl<H> Snapshot<'_, H> {
-    /// The bytes of an area. Those of a backup are empty if it does not have them.
+    /// Bytes of an area. Empty for an area outside a backup.
     pub fn range(&self, range: &Range<u64>) -> Result<SharedBytes> {
         let at = |byte| usize::try_from(byte).unwrap_or(usize::MAX);
         let (start, end) = (at(range.start), at(range.end));
@@ -205,9 +205,9 @@ impl<H> Snapshot<'_, H> {
     }
 }
 
-/// Bytes of an image that are hashed at once
+/// Bytes that are hashed at once
 const PIECE: usize = 1 << 20;
 
-/// The end of the longest LUKS2 header: two copies of 4 MiB and 128 MiB of areas. That of LUKS1 is
-/// shorter by far, unless somebody moved its areas out of reach.
+/// Length of the longest LUKS2 header: two copies of 4 MiB and 128 MiB of areas. LUKS1 headers are far
+/// shorter, unless their area offsets are malicious.
 const LONGEST: u64 = (2 * 4 + 128) << 20;

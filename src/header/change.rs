@@ -1,4 +1,4 @@
-//! What a change has to know of a header, and the writes that make it, whatever the format.
+//! Format-independent facts that a change needs about a header, and the writes that make the change.
 
 use super::{Edit, Header, HeldKey, Occupant, SlotChange, Stage, Staging, Template, luks1};
 use crate::crypto::{KdfKind, random};
@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::overrides::Overrides;
 
 impl Header {
-    /// Whether its keyslots can be changed.
+    /// Checks that the keyslots can be changed.
     pub fn check_amendable(&self) -> Result<()> {
         match self {
             Self::Luks1(_) => Ok(()),
@@ -14,7 +14,7 @@ impl Header {
         }
     }
 
-    /// What is in each keyslot that there can be: 8 of LUKS1, 32 of LUKS2.
+    /// Occupants of all keyslots that the format has: 8 in LUKS1, 32 in LUKS2.
     pub fn occupants(&self) -> Vec<Option<Occupant>> {
         match self {
             Self::Luks1(header) => {
@@ -26,7 +26,7 @@ impl Header {
         }
     }
 
-    /// What a new key in this keyslot is made by: the keyslot's own parameters where it has some.
+    /// Parameters for a new key in this keyslot. An active keyslot keeps its own.
     pub fn template(&self, keyslot: usize) -> Result<Template> {
         match self {
             Self::Luks1(header) => header.template(),
@@ -34,7 +34,7 @@ impl Header {
         }
     }
 
-    /// What a new key in a keyslot that is not in use is made by.
+    /// Parameters for a new key in an inactive keyslot.
     pub fn new_template(&self) -> Result<Template> {
         match self {
             Self::Luks1(header) => header.template(),
@@ -42,8 +42,8 @@ impl Header {
         }
     }
 
-    /// A salt for new key material of a keyslot. In LUKS1 it says which keyslot it is for, if that is
-    /// active: so the staging keyslot of an interrupted replacement is recognised.
+    /// Generates a salt for new key material of a keyslot. In LUKS1, if the keyslot is active, the salt
+    /// encodes its index, which identifies the staging keyslot of an interrupted replacement.
     pub fn salt(&self, keyslot: usize) -> Result<[u8; 32]> {
         match self {
             Self::Luks1(header) => header.salt(keyslot),
@@ -55,9 +55,9 @@ impl Header {
         }
     }
 
-    /// Makes sure that a keyslot holds the volume key, whether or not this crate can open it.
+    /// Checks that some keyslot holds the volume key, whether or not this crate can open it.
     ///
-    /// [`ErrorKind::Unsupported`] if nothing opens the image any more.
+    /// Fails with [`ErrorKind::Unsupported`] if no keyslot is left that opens the image.
     pub fn check_openable(&self) -> Result<()> {
         let holds_it = |it: &Occupant| it.key == HeldKey::Volume;
         // An entry whose state is damaged may have been active.
@@ -68,15 +68,15 @@ impl Header {
         Err(no_volume_key())
     }
 
-    /// The type of the token that alone can open a keyslot: its secret was never anybody's to type.
+    /// Type of the token that alone can open a keyslot, because the keyslot's secret is random.
     pub(crate) fn token_only(&self, keyslot: usize) -> Option<&str> {
         let token = self.luks2()?.metadata().opener_of(u32::try_from(keyslot).ok()?)?;
         Some(&token.kind)
     }
 
-    /// How each of the keyslots that are `replaced` is staged, while as many are `added` and others
-    /// `erased`. `spare` is a keyslot that is inactive before and after. Refused if there is no
-    /// room for the added ones.
+    /// Chooses the staging of each `replaced` keyslot in an amendment that also adds `added` keyslots and
+    /// erases others. `spare` is a keyslot that is inactive before and after. Fails if the added
+    /// keyslots do not fit.
     pub(crate) fn arrange(
         &self,
         added: usize,
@@ -93,15 +93,16 @@ impl Header {
         }
     }
 
-    /// The writes that make `changes`, in stages, and the header as it is after them.
+    /// Lowers `changes` to writes, in stages. Also returns the header after them.
     ///
     /// Every keyslot may occur once, and must be in the state that its change starts from.
-    /// LUKS2: tokens that lose their last keyslot are removed.
+    /// LUKS2 tokens that lose their last keyslot are removed.
     pub fn lower(&self, changes: &[SlotChange]) -> Result<(Vec<Stage>, Self)> {
         self.lower_with(changes, false)
     }
 
-    /// The same, and tokens that lose their last keyslot may be kept.
+    /// Lowers `changes` like [`lower`](Self::lower), optionally keeping tokens that lose their last
+    /// keyslot.
     pub(crate) fn lower_with(
         &self,
         changes: &[SlotChange],
@@ -119,9 +120,10 @@ impl Header {
         }
     }
 
-    /// The writes that make changes which touch no key, in stages, and the header after them.
+    /// Lowers changes that touch no key to writes, in stages. Also returns the header after them.
     ///
-    /// [`ErrorKind::InvalidInput`] for what LUKS1 does not have, and for what is not there.
+    /// Fails with [`ErrorKind::InvalidInput`] if the format does not support an edit, or if the token or
+    /// keyslot does not exist.
     pub fn lower_edits(&self, edits: &[Edit]) -> Result<(Vec<Stage>, Self)> {
         match self {
             Self::Luks1(header) => {
@@ -135,11 +137,11 @@ impl Header {
         }
     }
 
-    /// The writes that bring a header into order, and overwrite what an interruption left, where
-    /// there is something to do; and the header after them.
+    /// Writes that repair the header and overwrite key material that an interruption left, and the
+    /// header after them. `None` if nothing needs repair.
     ///
-    /// [`ErrorKind::Refused`] if the image begins with something else, or if a damaged keyslot may
-    /// have been active, and it is not forced.
+    /// Fails with [`ErrorKind::Refused`] if the repair may destroy something, such as foreign data at
+    /// the start of the image or a damaged keyslot that may have been active, and no override permits it.
     pub fn lower_repair(&self, overrides: Overrides) -> Result<Option<(Vec<Stage>, Self)>> {
         let wraps = |(stages, after)| (stages, Self::Luks2(after));
         match self {
@@ -156,12 +158,12 @@ impl Header {
         }
     }
 
-    /// Whether a keyslot can have this KDF.
+    /// Whether the format supports this KDF.
     pub(crate) fn has_kdf(&self, kdf: KdfKind) -> bool {
         matches!(self, Self::Luks2(_)) || kdf == KdfKind::Pbkdf2
     }
 
-    /// What is missing when a keyslot can only be replaced in place.
+    /// Reason why a keyslot can only be replaced in place.
     pub(crate) fn no_room(&self) -> &'static str {
         match self {
             Self::Luks1(_) => "no keyslot is left free",
@@ -170,7 +172,7 @@ impl Header {
     }
 }
 
-/// The error of an image that nothing opens any more.
+/// Error for an image without a keyslot that opens it.
 pub(super) fn no_volume_key() -> Error {
     let text = "no keyslot holds the volume key any more";
     Error::new(ErrorKind::Unsupported, text)

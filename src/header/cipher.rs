@@ -1,10 +1,10 @@
-//! Ciphers of the payload as a header names them, and those that keep nothing secret.
+//! Names of the payload's ciphers, and warnings about weak ones.
 
 use super::{Header, luks2};
 
 impl Header {
-    /// Cipher of the payload as the header names it, whether or not it is supported; of LUKS2 that
-    /// of its first encrypted segment.
+    /// Cipher of the payload as the header names it, supported or not. In LUKS2, the cipher of the
+    /// first encrypted segment.
     pub fn cipher_text(&self) -> Option<String> {
         match self {
             Self::Luks1(header) => Some(header.cipher_text()),
@@ -12,7 +12,7 @@ impl Header {
         }
     }
 
-    /// Length of the volume key in bytes, if it is known.
+    /// Length of the volume key in bytes, if known.
     pub fn key_size(&self) -> Option<usize> {
         match self {
             Self::Luks1(header) => Some(header.key_size()),
@@ -20,7 +20,7 @@ impl Header {
         }
     }
 
-    /// Ciphers of the payload that do not keep it secret, with the place that names each.
+    /// Warnings about ciphers that do not keep the payload secret, each with its place.
     pub fn weaknesses(&self) -> Vec<String> {
         let named: Vec<_> = match self {
             Self::Luks1(header) => vec![("the payload".to_owned(), header.cipher_text())],
@@ -36,7 +36,7 @@ impl Header {
     }
 }
 
-/// Why a cipher does not keep data secret.
+/// Reason why a cipher does not keep data secret.
 fn weakness(cipher: &str) -> Option<&'static str> {
     let cipher = cipher.to_ascii_lowercase();
     if cipher.contains("null-") || cipher.contains("cipher_null") || cipher == "null" {
@@ -47,7 +47,7 @@ fn weakness(cipher: &str) -> Option<&'static str> {
     is_ecb.then_some("equal blocks of data stay equal when they are encrypted")
 }
 
-/// The ciphers of all encrypted segments, by number.
+/// Ciphers of all encrypted segments, by number.
 fn ciphers(header: &luks2::Luks2Header) -> impl Iterator<Item = (u32, &str)> {
     let segments = header.metadata().segments().iter();
     segments.filter_map(|it| Some((it.number, it.crypt.as_ref()?.encryption.as_str())))

@@ -1,10 +1,10 @@
-//! A digest that does not borrow from a header.
+//! An owned digest of a volume key.
 
 use super::Digest;
 use crate::crypto::HashAlg;
 
-/// Digest of a volume key: a new one, from which a [LUKS1](super::luks1::Luks1Header::build) or a
-/// [LUKS2](super::luks2::Luks2Header::build) header is built, or a copy of one in a header.
+/// Owned digest of a volume key, either copied from a header or new, to build a
+/// [LUKS1](super::luks1::Luks1Header::build) or [LUKS2](super::luks2::Luks2Header::build) header.
 #[derive(Clone, Debug)]
 pub struct OwnedDigest {
     /// Hash of the HMAC
@@ -18,7 +18,7 @@ pub struct OwnedDigest {
 }
 
 impl OwnedDigest {
-    /// View of the digest, to check a candidate for the key against.
+    /// Borrows the digest.
     pub fn view(&self) -> Digest<'_> {
         let Self { hash, iterations, salt, value } = self;
         Digest { hash: *hash, iterations: *iterations, salt, value }

@@ -1,44 +1,45 @@
-//! Changes of a header that touch no key.
+//! Changes to a header that touch no key.
 
 use std::fmt;
 
 use super::Priority;
 use crate::json::Object;
 
-/// A change of a header that touches no key. All but the UUID are of LUKS2.
+/// A change to a header that touches no key. LUKS1 supports only a new UUID.
 #[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Edit {
-    /// A token: how somebody comes by a passphrase (LUKS2 specification, section 3.3).
+    /// Adds or replaces a token, which describes a source of a passphrase (LUKS2 specification,
+    /// section 3.3).
     PutToken {
-        /// Its number, 0 to 31; without it the first that is free
+        /// Number of the token, 0 to 31. The default is the first free number
         number: Option<usize>,
-        /// Its members, `type` and `keyslots` among them
+        /// Members of the token, including `type` and `keyslots`
         token: Object,
-        /// Whether it may take another's place
+        /// Whether an existing token may be replaced
         replace: bool,
     },
-    /// No such token any more. The keyslots that it was for stay.
+    /// Removes a token. Its keyslots stay.
     RemoveToken {
-        /// Its number
+        /// Number of the token
         number: usize,
     },
-    /// Whether a keyslot is tried where none is named.
+    /// Sets the priority of a keyslot.
     SetPriority {
         /// Index of the keyslot
         keyslot: usize,
-        /// Its priority from now on
+        /// New priority
         priority: Priority,
     },
-    /// The label, at most 47 bytes; none, if it is empty.
+    /// Sets the label, at most 47 bytes. An empty one removes it.
     SetLabel(String),
-    /// The subsystem, at most 47 bytes; none, if it is empty.
+    /// Sets the subsystem, at most 47 bytes. An empty one removes it.
     SetSubsystem(String),
-    /// The UUID, in its hyphenated form.
+    /// Sets the UUID, in its hyphenated form.
     SetUuid(uuid::Uuid),
 }
 
-/// A token may hold what opens a keyslot.
+/// Hides the members of a token, which may contain a secret.
 impl fmt::Debug for Edit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,6 +1,6 @@
-//! LUKS headers: one view of keyslots and ciphers, whatever the format.
+//! LUKS headers, with a view of keyslots and ciphers that does not depend on the format.
 //!
-//! Code that is particular to a format stays in its module; nothing above asks which one it is.
+//! Code for one format stays in that format's module. Callers do not match on the format.
 
 mod backup;
 mod change;
@@ -46,16 +46,16 @@ pub enum Header {
     Luks2(luks2::Luks2Header),
 }
 
-/// What an interrupted amendment left in a header. The image opens all the same.
+/// Trace of an interrupted amendment in a header. The image still opens.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Leftover {
-    /// The keyslot is inactive, but its key material was not overwritten to the end.
+    /// The keyslot is inactive, but its key material is not fully overwritten.
     Wipe {
         /// Index of the keyslot
         keyslot: usize,
     },
-    /// The keyslot was about to get the secret that the staging keyslot holds.
+    /// The keyslot is inactive and waits for the secret that the staging keyslot holds.
     Replace {
         /// Index of the keyslot
         keyslot: usize,
@@ -64,38 +64,38 @@ pub enum Leftover {
     },
     /// LUKS1: two active keyslots hold the same key material.
     Twins {
-        /// Index of the keyslot that stays
+        /// Index of the keyslot to keep
         keyslot: usize,
         /// Index of the staging copy
         staging: usize,
     },
-    /// LUKS1: a replacement was interrupted before the old secret was taken out of its keyslot, so
+    /// LUKS1: a replacement was interrupted before the old secret was removed from its keyslot, so
     /// both secrets open the image.
     Staging {
-        /// Index of the keyslot that was to be replaced
+        /// Index of the keyslot with the old secret
         keyslot: usize,
         /// Index of the keyslot that holds the new secret
         staging: usize,
     },
-    /// LUKS2: an area that no keyslot has any more was not overwritten to the end.
+    /// LUKS2: an area that no keyslot uses any more is not fully overwritten.
     Area(Area),
 }
 
 impl Header {
-    /// Reads and checks the header of an image that is to be repaired: one whose magic is erased, too.
+    /// Reads and checks the header of an image to repair. Accepts a header with an erased magic.
     pub fn read_to_repair(storage: &dyn Storage) -> Result<Self> {
         Self::read(storage).or_else(|error| {
             luks2::Luks2Header::read_erased(storage)?.map(Self::Luks2).ok_or(error)
         })
     }
 
-    /// Reads and checks the header of an image, whether or not its payload is in the storage.
+    /// Reads and checks the header of an image. The payload need not be in the storage.
     pub fn read(storage: &dyn Storage) -> Result<Self> {
         Self::read_start(storage, Some(length(storage)?))
     }
 
-    /// The same, where the areas of LUKS1 keyslots must end by byte `areas_end`. A header backup need not
-    /// have those of inactive keyslots, so it has no such end.
+    /// Reads and checks a header. The areas of LUKS1 keyslots must end by byte `areas_end`, if given. A
+    /// header backup may lack the areas of inactive keyslots, so no end is given for it.
     fn read_start(storage: &dyn Storage, areas_end: Option<u64>) -> Result<Self> {
         let len = length(storage)?;
         let mut bytes = [0; HEADER_READ];
@@ -104,7 +104,7 @@ impl Header {
             _ => &mut bytes[..],
         };
         read_steady(storage, bytes).map_err(|e| Error::failed(Operation::Read, "the header", e))?;
-        // A LUKS2 header that was there before must not count.
+        // Checked first, so that the remains of a LUKS2 header behind a qcow2 header do not count.
         if bytes.starts_with(b"QFI\xfb") {
             return Err(Error::new(ErrorKind::Unsupported, "a qcow2 image is not supported yet"));
         }
@@ -112,7 +112,7 @@ impl Header {
             return luks2::Luks2Header::read(storage).map(Self::Luks2);
         }
         match luks1::Luks1Header::parse(bytes, areas_end) {
-            // Where there was a primary copy, there is still a secondary one.
+            // The secondary copy may have survived the primary one.
             Err(error) if !is_luks1(bytes) => {
                 if luks2::Luks2Header::is_behind(storage, error.kind() != ErrorKind::NotLuks)? {
                     return luks2::Luks2Header::read(storage).map(Self::Luks2);
@@ -131,8 +131,8 @@ impl Header {
         }
     }
 
-    /// The keyslots, by index: all eight of LUKS1, and of LUKS2 those that there are. Without
-    /// those that cannot be [used](Self::unusable) and those that are [damaged](Self::damaged).
+    /// Keyslots, by index: all eight of LUKS1, or the existing ones of LUKS2. Leaves out keyslots that
+    /// are [unusable](Self::unusable) or [damaged](Self::damaged).
     pub fn keyslots(&self) -> impl ExactSizeIterator<Item = Keyslot<'_>> {
         let keyslots: Vec<_> = match self {
             Self::Luks1(header) => header.keyslots().collect(),
@@ -141,12 +141,12 @@ impl Header {
         keyslots.into_iter()
     }
 
-    /// The keyslot of this index, if there is one.
+    /// Keyslot with this index, if it exists.
     pub fn keyslot(&self, index: usize) -> Option<Keyslot<'_>> {
         self.keyslots().find(|keyslot| keyslot.index == index)
     }
 
-    /// Index of the keyslot whose area holds this byte.
+    /// Index of the keyslot whose area contains this byte.
     pub(crate) fn keyslot_at(&self, offset: u64) -> Option<usize> {
         let holds = |area: &Area| {
             offset.checked_sub(area.offset).is_some_and(|within| within < area.len as u64)
@@ -154,7 +154,7 @@ impl Header {
         self.keyslots().find(|keyslot| holds(&keyslot.area)).map(|keyslot| keyslot.index)
     }
 
-    /// The keyslots that this crate cannot open, by index, and why.
+    /// Keyslots that this crate cannot open, by index, with the reasons.
     pub fn unusable(&self) -> Vec<(usize, &str)> {
         match self {
             Self::Luks1(header) => header.unusable(),
@@ -162,7 +162,7 @@ impl Header {
         }
     }
 
-    /// LUKS1: keyslots whose entries are damaged, by index, and their faults. They are not active.
+    /// LUKS1: inactive keyslots whose entries are damaged, by index, with the faults.
     pub fn damaged(&self) -> Vec<(usize, &str)> {
         match self {
             Self::Luks1(header) => header.damaged().collect(),
@@ -170,10 +170,9 @@ impl Header {
         }
     }
 
-    /// Refuses a header whose keyslots this crate cannot open for their cipher or hash, which a
-    /// LUKS1 header has one of.
+    /// Checks the cipher and hash of a LUKS1 header, which apply to all of its keyslots.
     ///
-    /// [`ErrorKind::Unsupported`]
+    /// Fails with [`ErrorKind::Unsupported`] if this crate does not support them.
     pub fn check_supported(&self) -> Result<()> {
         match self {
             Self::Luks1(header) => header.check_supported(),
@@ -181,7 +180,7 @@ impl Header {
         }
     }
 
-    /// What a candidate for the volume key is checked against, if that is anything known.
+    /// Digest of the volume key, if it is of a supported type.
     pub fn digest(&self) -> Option<Digest<'_>> {
         match self {
             Self::Luks1(header) => header.digest(),
@@ -189,7 +188,7 @@ impl Header {
         }
     }
 
-    /// The digests of keys that this crate can check, by number. LUKS1 has one, with the number 0.
+    /// Digests that this crate supports, by number. The only digest of LUKS1 has the number 0.
     pub fn digests(&self) -> Vec<(u32, Digest<'_>)> {
         match self {
             Self::Luks1(header) => header.digest().map(|digest| (0, digest)).into_iter().collect(),
@@ -200,7 +199,7 @@ impl Header {
         }
     }
 
-    /// The image's UUID, as it is written.
+    /// UUID as stored in the header.
     pub fn uuid(&self) -> String {
         match self {
             Self::Luks1(header) => header.uuid(),
@@ -208,7 +207,7 @@ impl Header {
         }
     }
 
-    /// Cipher of the payload; of LUKS2 that of its first segment, if it is any known.
+    /// Cipher of the payload, if supported. In LUKS2, the cipher of the first segment.
     pub fn cipher(&self) -> Option<&CipherSpec> {
         match self {
             Self::Luks1(header) => header.cipher(),
@@ -224,14 +223,14 @@ impl Header {
         }
     }
 
-    /// Whether the header is detached: the encrypted data begins at byte 0, so it is in another
-    /// storage than the header.
+    /// Whether the header is detached. The encrypted data of a detached header begins at byte 0 of
+    /// another storage.
     pub fn is_detached(&self) -> bool {
         self.payload_offset() == 0
     }
 
-    /// Where the encrypted data is in a storage of `storage_len` bytes, in the volume's order. If the
-    /// header is [detached](Self::is_detached), that is not the storage of the header.
+    /// Ranges of the encrypted data in a storage of `storage_len` bytes, in the volume's order. If the
+    /// header is [detached](Self::is_detached), this is the storage of the payload.
     pub fn segments(&self, storage_len: u64) -> Result<Vec<Segment>> {
         match self {
             Self::Luks1(header) => Ok(vec![header.segment(storage_len)?]),
@@ -239,8 +238,8 @@ impl Header {
         }
     }
 
-    /// How many bytes the volume in a storage of `storage_len` bytes has, whether or not it can be
-    /// opened; `None` if the storage does not have them.
+    /// Length in bytes of the volume in a storage of `storage_len` bytes, whether or not it can be
+    /// opened. `None` if the storage is too short.
     pub fn volume_len(&self, storage_len: u64) -> Option<u64> {
         match self {
             Self::Luks1(header) => header.payload_len(storage_len).ok(),
@@ -248,7 +247,7 @@ impl Header {
         }
     }
 
-    /// What an interrupted amendment left behind.
+    /// Traces of interrupted amendments.
     pub fn leftovers(&self) -> Vec<Leftover> {
         match self {
             Self::Luks1(header) => header.leftovers(),
@@ -256,7 +255,7 @@ impl Header {
         }
     }
 
-    /// What is wrong with the header although it can be used: a damaged copy.
+    /// Warning about a header that is usable but has a damaged or older copy.
     pub fn warning(&self) -> Option<&str> {
         match self {
             Self::Luks1(_) => None,
@@ -264,7 +263,7 @@ impl Header {
         }
     }
 
-    /// What is particular to LUKS1, to show it.
+    /// LUKS1 header, for details of that format.
     pub fn luks1(&self) -> Option<&luks1::Luks1Header> {
         match self {
             Self::Luks1(header) => Some(header),
@@ -272,7 +271,7 @@ impl Header {
         }
     }
 
-    /// What is particular to LUKS2, to show it.
+    /// LUKS2 header, for details of that format.
     pub fn luks2(&self) -> Option<&luks2::Luks2Header> {
         match self {
             Self::Luks1(_) => None,
@@ -280,7 +279,7 @@ impl Header {
         }
     }
 
-    /// Whether the keyslot's area is as an erase leaves it.
+    /// Whether the keyslot's area is in the state that an erase leaves.
     pub fn is_blank(&self, index: usize, storage: &dyn Storage) -> Result<bool> {
         match self {
             Self::Luks1(header) => header.is_blank(index, storage),
@@ -288,11 +287,11 @@ impl Header {
         }
     }
 
-    /// Whether two readings found the same: every copy byte for byte, which of them counts, and what
-    /// is wrong with the other. A judgement of one holds for the other.
+    /// Whether two reads found the same header: the same bytes in every copy, the same valid copy, and
+    /// the same fault in the other. Decisions made on one header then hold for the other.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
-            // Whether an area is in the file is part of the judgement.
+            // An area outside the file is damage, although the header's bytes are the same.
             (Self::Luks1(one), Self::Luks1(other)) => {
                 one.as_bytes() == other.as_bytes() && one.damaged().eq(other.damaged())
             }
@@ -302,15 +301,15 @@ impl Header {
     }
 }
 
-/// The characters of a NUL padded field. What would not print on one line is replaced.
+/// Text of a NUL padded field, with control characters replaced.
 fn text(field: &[u8]) -> String {
     let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
     let printable = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
     String::from_utf8_lossy(&field[..end]).chars().map(printable).collect()
 }
 
-/// Length of one keyslot's key material in bytes: `key_size` times 4000 stripes, to the end of the
-/// last sector.
+/// Length of one keyslot's key material in bytes: `key_size` times 4000 stripes, rounded up to a
+/// sector.
 pub(crate) fn material_len(key_size: u32) -> u64 {
     let sector = SectorCipher::SECTOR_SIZE as u64;
     (u64::from(key_size) * u64::from(af::STRIPES)).next_multiple_of(sector)
@@ -320,8 +319,8 @@ fn is_luks1(bytes: &[u8]) -> bool {
     bytes.starts_with(b"LUKS\xba\xbe\0\x01")
 }
 
-/// Reads the start of the image until two reads agree: an opening that takes no lock may meet a
-/// writer half way.
+/// Reads the start of the image until two reads agree, because a reader without a lock may run during
+/// a write.
 fn read_steady(storage: &dyn Storage, bytes: &mut [u8]) -> io::Result<()> {
     storage.read_exact_at(bytes, 0)?;
     let mut again = zeroed(bytes.len().min(PIECE))?;
@@ -343,9 +342,9 @@ fn read_steady(storage: &dyn Storage, bytes: &mut [u8]) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::ResourceBusy, "it keeps changing"))
 }
 
-/// As much as any probe or LUKS1 header needs.
+/// Bytes to read, enough for every probe and for a LUKS1 header.
 const HEADER_READ: usize = 1024;
-/// As much as is compared at once.
+/// Bytes that are compared at once.
 const PIECE: usize = 1 << 16;
-/// How often a header may change under us before we give up.
+/// Reads after which a header that keeps changing is an error.
 const STEADY_READS: usize = 16;

@@ -1,8 +1,8 @@
-//! Putting a backup back: whether it fits the image, what becomes of each keyslot, and the writes.
+//! Plans the restoration of a backup: the checks, the fate of each keyslot, and the writes.
 //!
-//! Where both are headers of the same volume, that is an amendment, and keeps its promise. Where
-//! there is no header left, nothing can be lost. In between somebody has to insist, and is told
-//! what an interruption would cost.
+//! If both headers belong to the same volume, the restoration is an amendment and keeps its promise. If
+//! the image has no header left, nothing can be lost. Anything else needs an override, and a warning says
+//! what an interruption would lose.
 
 use std::ops::Range;
 
@@ -14,31 +14,31 @@ use crate::overrides::{Override, Overrides};
 use crate::storage::Storage;
 use crate::storage::transfer::length;
 
-/// What becomes of a keyslot when a backup is restored.
+/// Fate of a keyslot when a backup is restored.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fate {
-    /// It is the same in the backup.
+    /// The keyslot is the same in the backup and stays.
     Kept,
-    /// It is only in the backup, and comes back.
+    /// The keyslot is only in the backup and is added.
     Added,
-    /// It is another in the backup.
+    /// The keyslot differs in the backup and is replaced.
     Replaced,
-    /// It is not in the backup, and goes.
+    /// The keyslot is not in the backup and is erased.
     Erased,
 }
 
-/// A restoration, as writes.
+/// A restoration, lowered to writes.
 #[derive(Debug)]
 pub(crate) struct Lowered {
     pub stages: Vec<Stage>,
     /// Keyslots that are or will be active, by index
     pub fates: Vec<(usize, Fate)>,
-    /// What somebody should know before it is done
+    /// Warnings to show before the restoration is carried out
     pub warnings: Vec<String>,
 }
 
-/// The writes that restore a backup to the image in `storage`, whose header is `present`; `None` if it has
-/// no valid header. It may still have an `erased` one, which lacks nothing but its magic.
+/// Lowers the restoration of a backup to the image in `storage`. `present` is the image's valid header,
+/// if it has one. Otherwise `erased` may be a header that is valid except for an erased magic.
 pub(crate) fn lower_restore(
     storage: &dyn Storage,
     present: Option<&Present>,
@@ -75,19 +75,19 @@ pub(crate) fn lower_restore(
     Ok(Lowered { stages, fates, warnings })
 }
 
-/// Refuses an image that has no place for the header, or none for data behind it.
+/// Refuses an image too small for the header and some data behind it.
 fn check_room(backup: &Backup, image_len: u64, is_foreign: bool) -> Result<()> {
     let (end, payload) = (backup.as_bytes().len() as u64, backup.header().payload_offset());
     if end > image_len {
         let text = format!("the image has {image_len} bytes, the backup {end}");
         return Err(Error::new(ErrorKind::InvalidInput, text));
     }
-    // LUKS2 with a detached header says 0.
+    // A detached LUKS2 header has the offset 0.
     if payload == 0 || payload < image_len {
         return Ok(());
     }
     let text = format!("the image has {image_len} bytes, its data would begin at byte {payload}");
-    let hint = "the backup is named first, the image after it";
+    let hint = "give the backup first, then the image";
     match backup.header() {
         Header::Luks1(_) if payload > image_len => {
             Err(Error::new(ErrorKind::InvalidInput, text).with_hint(hint))
@@ -107,11 +107,11 @@ fn check_requirements(header: &Header) -> Result<()> {
     }
 }
 
-/// In what an image is not the one that the backup was made of.
+/// Differences that show that the backup was made of another image.
 fn differences(now: &Header, then: &Header) -> Vec<String> {
     let (format, other) = (now.format(), then.format());
     if format != other {
-        return vec![format!("the image has a {format} header, the backup one of {other}")];
+        return vec![format!("the image has a {format} header, the backup a {other} header")];
     }
     let mut found = Vec::new();
     let same = |(one, other): (Digest<'_>, Digest<'_>)| {
@@ -137,7 +137,7 @@ fn differences(now: &Header, then: &Header) -> Vec<String> {
     found
 }
 
-/// One valid header by another: as an amendment, if that can be.
+/// Lowers the replacement of one valid header by another, as an amendment if possible.
 fn replace(
     (present, content): (&Header, Content<'_>),
     backup: &Backup,
@@ -152,7 +152,7 @@ fn replace(
             let (now, then) =
                 (Snapshot { header: now, content }, Snapshot { header: then, content: other });
             match now.lower_restore(&then, overrides) {
-                // Without the cipher no keyslot can be written, but the whole header can.
+                // An unsupported cipher rules out writing single keyslots, but not the whole header.
                 Err(error) if error.kind() == ErrorKind::Unsupported => {
                     if !in_place {
                         let error = error.with_reason(Override::InPlace);
@@ -184,8 +184,8 @@ fn replace(
     overwrite(Some(present), backup)
 }
 
-/// The bytes of the backup where they belong: first all areas, then the header. Key material of
-/// `present` that is elsewhere is overwritten.
+/// Writes that put the bytes of the backup in place, first the areas, then the header. Key material of
+/// `present` outside these areas is overwritten.
 fn overwrite(present: Option<&Header>, backup: &Backup) -> Result<Vec<Stage>> {
     let content = backup.content();
     let (head_len, head) = match backup.header() {
@@ -226,7 +226,7 @@ fn overwrite(present: Option<&Header>, backup: &Backup) -> Result<Vec<Stage>> {
     Ok(stages)
 }
 
-/// Where key material is.
+/// Ranges that hold key material.
 fn used(header: &Header) -> Vec<Range<u64>> {
     match header {
         Header::Luks1(header) => header.used(),
@@ -274,7 +274,7 @@ fn has_same_keyslot(
     }
 }
 
-/// What holds of every restoration.
+/// Adds the warnings that apply to every restoration.
 fn warn(
     present: Option<&Header>,
     backup: &Backup,
@@ -283,25 +283,27 @@ fn warn(
 ) {
     if present.and_then(Header::luks2).is_some_and(super::luks2::Luks2Header::is_foreign) {
         warnings.push(
-            "the image begins with something else than a LUKS header, which is overwritten"
+            "the image does not begin with a LUKS header; its first bytes are overwritten"
                 .to_owned(),
         );
     }
     if let Some(warning) = backup.header().warning() {
-        warnings.push(format!("in the backup {warning}"));
+        warnings.push(format!("in the backup, {warning}"));
     }
     for (keyslot, why) in backup.header().unusable() {
-        warnings.push(format!("in the backup keyslot {keyslot} cannot be tried here: {why}"));
+        warnings.push(format!(
+            "keyslot {keyslot} of the backup cannot be opened by this program: {why}"
+        ));
     }
     let comes = |fate: &Fate| matches!(fate, Fate::Added | Fate::Replaced);
     let back: Vec<_> = fates.iter().filter(|it| comes(&it.1)).map(|it| it.0).collect();
     if !back.is_empty() {
         let back = list(&back);
         warnings.push(format!(
-            "back as in the backup: {back}; what opened the image then opens it again, even if it was erased since"
+            "restored: {back}; secrets erased since the backup will open the image again"
         ));
     }
 }
 
-/// As much as is written at once
+/// Bytes that are written at once
 const PIECE: u64 = 1 << 20;

@@ -1,20 +1,19 @@
-//! What a change of keyslots is made of: the slots' net changes going in, and the writes coming
-//! out.
+//! Types of the lowering: the net changes of keyslots that go in, and the write steps that come out.
 //!
-//! The format says which steps and in which order ([`Header::lower`](super::Header::lower)), the
-//! executor in `amend` runs them, and the crash tests enumerate over the same list.
+//! Each format chooses the steps and their order ([`Header::lower`](super::Header::lower)). The
+//! executor in `amend` runs them, and the crash tests enumerate the same list.
 
 use std::fmt;
 
 use crate::crypto::{CipherSpec, HashAlg, KdfAlg};
 use crate::storage::SharedBytes;
 
-/// How a key is put into a keyslot.
+/// Parameters that seal a key into a keyslot.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Scheme {
-    /// How the key of its cipher is derived from a passphrase
+    /// KDF that derives the key of the area's cipher from a passphrase
     pub kdf: KdfAlg,
-    /// How its key material is encrypted
+    /// Cipher of the key material
     pub encryption: CipherSpec,
     /// Hash of the anti-forensic split
     pub af_hash: HashAlg,
@@ -23,29 +22,29 @@ pub struct Scheme {
 /// Key material of a keyslot, ready to be written.
 #[derive(Clone)]
 pub struct Sealed {
-    /// How it was made
+    /// Parameters that it was sealed with
     pub scheme: Scheme,
     /// Salt of the KDF
     pub salt: [u8; 32],
-    /// Length in bytes of the key in it
+    /// Length in bytes of the sealed key
     pub key_size: usize,
-    /// The key, split and encrypted, to the end of the last sector
+    /// Split and encrypted key, padded to a whole sector
     pub material: SharedBytes,
 }
 
-/// What keeps a key at hand while the key material of its keyslot is replaced.
+/// Method that keeps a key available while the key material of its keyslot is replaced.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Staging {
     /// LUKS1: an inactive keyslot holds the new secret while the old one is overwritten.
     Keyslot(usize),
-    /// LUKS2: the new key material goes to an area of its own, the old one stays where it is.
+    /// LUKS2: the new key material goes to a new area, while the old material stays in its own.
     Area,
-    /// Nothing: a crash in the wrong moment loses both secrets.
+    /// None. A crash at the wrong moment loses both secrets.
     InPlace,
 }
 
-/// What becomes of one keyslot in an amendment.
+/// Net change of one keyslot in an amendment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum SlotChange {
@@ -53,7 +52,7 @@ pub enum SlotChange {
     Activate {
         /// Index of the keyslot
         keyslot: usize,
-        /// What it will hold
+        /// New key material
         sealed: Sealed,
     },
     /// A keyslot becomes inactive and its key material is overwritten. An inactive one is
@@ -66,12 +65,12 @@ pub enum SlotChange {
     Replace {
         /// Index of the keyslot
         keyslot: usize,
-        /// What it will hold
+        /// New key material
         sealed: Sealed,
-        /// What keeps the image openable meanwhile
+        /// Method that keeps the image openable during the replacement
         staging: Staging,
-        /// LUKS2: the old keyslot was erased first, so the new one has none of its tokens, nor its
-        /// priority. LUKS1 keyslots have neither.
+        /// LUKS2: whether the old keyslot is erased first, so that the new one inherits neither tokens
+        /// nor priority. LUKS1 keyslots have neither.
         is_new: bool,
     },
 }
@@ -80,14 +79,14 @@ pub enum SlotChange {
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum Step {
-    /// Write these bytes at this offset.
+    /// Writes bytes at an offset.
     Write {
         /// Bytes from the start of the header
         offset: u64,
-        /// What to write
+        /// Bytes to write
         bytes: SharedBytes,
     },
-    /// Write the bytes of one range to another that does not overlap it.
+    /// Copies the bytes of one range to another that does not overlap it.
     Copy {
         /// Start of the source, in bytes from the start of the header
         from: u64,
@@ -96,16 +95,16 @@ pub enum Step {
         /// Length in bytes
         len: usize,
     },
-    /// Make all writes so far durable.
+    /// Makes all writes so far durable.
     Sync,
-    /// Read these bytes back, past the caches, and compare.
+    /// Reads bytes back, bypassing the caches, and compares them.
     Verify {
         /// Bytes from the start of the header
         offset: u64,
-        /// What must be there
+        /// Expected bytes
         bytes: SharedBytes,
     },
-    /// Read two ranges back, past the caches, and compare.
+    /// Reads two ranges back, bypassing the caches, and compares them.
     VerifyCopy {
         /// Start of the source, in bytes from the start of the header
         from: u64,
@@ -114,23 +113,24 @@ pub enum Step {
         /// Length in bytes
         len: usize,
     },
-    /// Compare with what the plan assumes: other programs that take no lock may have written it since.
+    /// Compares bytes with those that the plan assumes, because programs that take no lock may have
+    /// changed them.
     Expect {
         /// Bytes from the start of the header
         offset: u64,
-        /// What must be there
+        /// Expected bytes
         bytes: SharedBytes,
     },
-    /// Fill an area, make that durable, read it back past the caches, and compare.
+    /// Fills an area, makes that durable, and verifies it, bypassing the caches.
     Wipe {
         /// Bytes from the start of the header
         offset: u64,
         /// Length in bytes
         len: u64,
-        /// What to fill it with
+        /// Bytes to fill it with
         fill: Fill,
     },
-    /// Make sure that this range can be overwritten later without the disk running full.
+    /// Reserves space for a range, so that overwriting it later cannot fail on a full disk.
     Reserve {
         /// Bytes from the start of the header
         offset: u64,
@@ -140,7 +140,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// Bytes written, durable, and read back.
+    /// Steps that write bytes, make them durable, and verify them.
     pub(super) fn overwrite(offset: u64, bytes: &SharedBytes) -> [Self; 3] {
         let (written, expected) = (bytes.clone(), bytes.clone());
         [
@@ -150,32 +150,32 @@ impl Step {
         ]
     }
 
-    /// An area of which nothing stays: random bytes over it, because zeros may be stored as a hole and
-    /// leave the old bytes on the medium; then zeros, so that the area is blank.
+    /// Steps that destroy the contents of an area. Random bytes come first, because zeros may be stored as
+    /// a hole and leave the old bytes on the medium. Zeros follow, so that the area ends blank.
     pub(super) fn wipe(offset: u64, len: u64) -> [Self; 2] {
         [Fill::Noise, Fill::Zeros].map(|fill| Self::Wipe { offset, len, fill })
     }
 }
 
-/// The bytes that an area is wiped with.
+/// Bytes that an area is wiped with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fill {
-    /// Random bytes, chosen when the step runs
+    /// Random bytes, generated when the step runs
     Noise,
     /// Zeros
     Zeros,
 }
 
-/// Steps with one answer to "what if it fails here".
+/// Steps that leave the image in the same state if one of them fails.
 #[derive(Clone, Debug)]
 pub struct Stage {
-    /// The steps in their order
+    /// Steps, in order
     pub steps: Vec<Step>,
-    /// The state of the image when one of them fails, as a clause for an error text
+    /// State of the image after a failure, as a clause for an error text
     pub on_failure: String,
 }
 
-/// Key material is a quarter of a megabyte: its length will do.
+/// Shows only the length of the key material, which is a quarter of a megabyte.
 impl fmt::Debug for Sealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sealed")
@@ -202,7 +202,7 @@ impl fmt::Debug for Step {
     }
 }
 
-/// What waits for later stages, as a clause after others: `; keyslot 3 is unchanged`. Nothing for none.
+/// Clause for the keyslots that wait for later stages: `; keyslot 3 is unchanged`. Empty for none.
 pub(super) fn unchanged(keyslots: &[usize]) -> String {
     match keyslots {
         [] => String::new(),
@@ -211,7 +211,7 @@ pub(super) fn unchanged(keyslots: &[usize]) -> String {
     }
 }
 
-/// `keyslot 3`, `keyslots 1, 4`
+/// Lists keyslots: `keyslot 3`, `keyslots 1, 4`.
 pub(super) fn list(keyslots: &[usize]) -> String {
     let numbers: Vec<_> = keyslots.iter().map(ToString::to_string).collect();
     let plural = if numbers.len() == 1 { "" } else { "s" };

@@ -1,9 +1,9 @@
-//! What all formats say of a keyslot.
+//! Views of a keyslot that do not depend on the format.
 
 use super::OwnedDigest;
 use crate::crypto::{CipherSpec, HashAlg, KdfAlg, KdfKind};
 
-/// One keyslot: active, or in LUKS1 maybe not. LUKS2 has none that are not.
+/// One keyslot. LUKS2 keyslots are always active.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Keyslot<'a> {
@@ -11,39 +11,39 @@ pub struct Keyslot<'a> {
     pub index: usize,
     /// Whether it holds a key
     pub active: bool,
-    /// Whether it is tried where none is named
+    /// Whether and when the keyslot is tried if none is named
     pub priority: Priority,
-    /// How its key is derived from a passphrase
+    /// KDF of the keyslot
     pub kdf: Kdf<'a>,
-    /// Length in bytes of the key in it, which is not that of its own cipher
+    /// Length in bytes of the key that it holds, not of the area's encryption key
     pub key_size: usize,
-    /// Where its key material is
+    /// Area of its key material
     pub area: Area,
-    /// How its key material is encrypted
+    /// Cipher of its key material
     pub encryption: &'a CipherSpec,
     /// Hash of the anti-forensic split
     pub af_hash: HashAlg,
     /// Stripes of the anti-forensic split
     pub stripes: u32,
-    /// What a candidate for the key in it is checked against
+    /// Digest that confirms its key
     pub digest: Digest<'a>,
-    /// Whether the key in it is the volume key, and not one that nothing is encrypted with
+    /// Whether it holds the volume key
     pub is_bound: bool,
 }
 
-/// Whether a keyslot is tried where none is named.
+/// Whether and when a keyslot is tried if none is named.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Priority {
-    /// Before all others
+    /// Tried before all others
     Prefer,
-    /// As always in LUKS1
+    /// Tried. All LUKS1 keyslots have this priority
     Normal,
-    /// Only where it is named
+    /// Tried only if named
     Ignore,
 }
 
 impl Priority {
-    /// `prefer`, `normal`, `ignore`
+    /// Name of the priority: `prefer`, `normal` or `ignore`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Prefer => "prefer",
@@ -53,7 +53,7 @@ impl Priority {
     }
 }
 
-/// How a key is derived from a passphrase.
+/// Key derivation from a passphrase.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Kdf<'a> {
@@ -63,47 +63,47 @@ pub struct Kdf<'a> {
     pub salt: &'a [u8],
 }
 
-/// What is in a keyslot, for whoever is about to change it.
+/// Occupant of a keyslot, as an amendment sees it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Occupant {
-    /// The key in it
+    /// Key in the keyslot
     pub key: HeldKey,
     /// Whether this crate can open it
     pub is_usable: bool,
 }
 
-/// What the key in a keyslot is for.
+/// Purpose of the key in a keyslot.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum HeldKey {
-    /// The volume key: that of the first segment
+    /// Volume key, which decrypts the first segment
     Volume,
-    /// Other segments, by the number of its digest
+    /// Key of other segments, by the number of its digest
     Segments(u32),
-    /// Nothing is encrypted with it
+    /// Key that decrypts nothing
     Unbound,
 }
 
 impl Occupant {
-    /// Whether it is the volume key, and can be had.
+    /// Whether the keyslot holds the volume key and this crate can open it.
     pub fn is_volume_key(&self) -> bool {
         self.key == HeldKey::Volume && self.is_usable
     }
 }
 
-/// What a new key in a keyslot is made by, but for its KDF's cost.
+/// Parameters for a new key in a keyslot, except for the cost of its KDF.
 #[derive(Clone, Debug)]
 pub struct Template {
-    /// How its key material is encrypted
+    /// Cipher of the key material
     pub encryption: CipherSpec,
     /// Hash of the anti-forensic split
     pub af_hash: HashAlg,
     /// Length in bytes of the key
     pub key_size: usize,
-    /// The KDF, unless another one is asked for
+    /// Default KDF
     pub kdf: KdfKind,
-    /// Hash of PBKDF2, if it is that
+    /// Default hash of PBKDF2
     pub hash: HashAlg,
-    /// What the key is checked against, if that is known yet
+    /// Digest of the key, if known yet
     pub digest: Option<OwnedDigest>,
 }
 
@@ -116,7 +116,7 @@ pub struct Area {
     pub len: usize,
 }
 
-/// What a candidate for the volume key is checked against: its PBKDF2.
+/// PBKDF2 digest that confirms a volume key.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Digest<'a> {

@@ -1,4 +1,4 @@
-//! A header saved in a file of its own.
+//! Header backups in files.
 
 use std::path::Path;
 
@@ -9,11 +9,11 @@ use crate::header::Backup;
 use crate::storage::{Access, FileStorage, Place, Preallocation, Storage};
 
 impl Image {
-    /// Saves the header and the areas of its keyslots in a new file, durably.
+    /// Saves the header and the areas of its keyslots durably in a new file.
     ///
-    /// The file has mode 0600, is one that cryptsetup's `luksHeaderRestore` takes, and keeps every
-    /// secret of today alive: with it an erased one opens the image again. [`ErrorKind::Exists`]
-    /// if there is a file of this name.
+    /// The file has mode 0600, and cryptsetup's `luksHeaderRestore` accepts it. It keeps every present
+    /// secret valid: after a restore, a secret erased since opens the image again. Fails with
+    /// [`ErrorKind::Exists`] if the file exists.
     pub fn backup_header(&self, path: impl AsRef<Path>) -> Result<Backup> {
         let place = Place::new(path, false).map_err(not_replaced)?.private();
         let backup = self.named(Backup::read(self.storage()))?;
@@ -23,8 +23,8 @@ impl Image {
 }
 
 impl Backup {
-    /// Reads the backup in a file, one of [`Image::backup_header`] or of cryptsetup's
-    /// `luksHeaderBackup`. An image is as good: only its start is read.
+    /// Reads a backup file made by [`Image::backup_header`] or by cryptsetup's `luksHeaderBackup`. The file
+    /// can also be a whole image, of which only the start is read.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let file = FileStorage::open(path, Access::ReadOnly)?;
@@ -46,7 +46,9 @@ impl Backup {
 
 fn not_replaced(error: Error) -> Error {
     match error.kind() {
-        ErrorKind::Exists => error.with_hint("no file is replaced by a backup: give it a new name"),
+        ErrorKind::Exists => {
+            error.with_hint("choose another name, a backup never overwrites a file")
+        }
         _ => error,
     }
 }

@@ -1,4 +1,4 @@
-//! Changing an image: under its lock, and only if the header is still the one that was looked at.
+//! Changes to an image, made under its lock and only if the header is unchanged since it was read.
 
 use super::session::Session;
 use super::{Image, lock};
@@ -10,23 +10,23 @@ use crate::overrides::Overrides;
 use crate::storage::Sharing;
 use crate::unlock::Unlocked;
 
-/// What an amendment did to one keyslot.
+/// Completed change of one keyslot.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Done {
-    /// The keyslot is active now.
+    /// An inactive keyslot became active.
     Added {
         /// Index of the keyslot
         keyslot: usize,
         /// Its KDF
         kdf: KdfAlg,
     },
-    /// The keyslot is inactive and overwritten now.
+    /// The keyslot became inactive and its key material was overwritten.
     Erased {
         /// Index of the keyslot
         keyslot: usize,
     },
-    /// The keyslot has another secret now.
+    /// The keyslot got another secret.
     Replaced {
         /// Index of the keyslot
         keyslot: usize,
@@ -36,18 +36,18 @@ pub enum Done {
 }
 
 impl Image {
-    /// Whether the keyslots of this format can be changed: [`ErrorKind::Unsupported`], if not.
+    /// Checks that the keyslots can be changed. Fails with [`ErrorKind::Unsupported`] if not.
     pub fn check_amendable(&self) -> Result<()> {
         self.named(self.header.check_amendable())
     }
 
-    /// Carries out a plan, durably, in an order that keeps the image openable at every instant.
+    /// Carries out a plan durably, in an order that keeps the image openable at every instant.
     ///
-    /// New keys are derived, and their cost is calibrated, before the image is locked against all
-    /// other users ([`ErrorKind::InUse`] if there are any). Then its header must still be the one
-    /// that was planned for, and its path must still lead to it ([`ErrorKind::Changed`]): both are
-    /// looked at again immediately before the first write. All but erasing needs the volume key. After
-    /// an error the text says in which state the image is.
+    /// Keys are derived and costs calibrated first. Then the image is locked against all other users,
+    /// with [`ErrorKind::InUse`] if there are any. Immediately before the first write, the header must
+    /// still be the one that the plan was made for, and the path must still lead to the image; otherwise
+    /// the error is [`ErrorKind::Changed`]. Every change except an erase needs the volume key. The text
+    /// of an error describes the state of the image.
     pub fn amend(&mut self, plan: &Plan, unlocked: Option<&Unlocked>) -> Result<Vec<Done>> {
         let result = self.try_amend(plan, unlocked);
         self.named(result)
@@ -64,8 +64,8 @@ impl Image {
         Ok(done)
     }
 
-    /// Makes changes that touch no key, all of them or none, durably and crash-safe as
-    /// [`amend`](Self::amend) does, with the same lock. The header must still be as it was read.
+    /// Makes changes that touch no key. They are atomic and durable, and made under the same lock as by
+    /// [`amend`](Self::amend). The header must be unchanged since it was read.
     pub fn edit(&mut self, edits: &[Edit]) -> Result<()> {
         let result = self.try_edit(edits);
         self.named(result)
@@ -81,12 +81,12 @@ impl Image {
         self.commit(&header, header.lower_edits(edits)?)
     }
 
-    /// Writes damaged or older copies of the header again, and overwrites what an interrupted
-    /// amendment left. Says whether there was anything to do.
+    /// Rewrites damaged or older copies of the header, and overwrites key material that an interrupted
+    /// amendment left. Returns whether anything needed repair.
     ///
-    /// [`ErrorKind::Refused`] if that would lose something, unless
+    /// Fails with [`ErrorKind::Refused`] if the repair would lose data, unless
     /// [`ForeignData`](crate::Override::ForeignData), [`NewerCopy`](crate::Override::NewerCopy) or
-    /// [`LoseKey`](crate::Override::LoseKey) admits it.
+    /// [`LoseKey`](crate::Override::LoseKey) permits it.
     pub fn repair(&mut self, overrides: Overrides) -> Result<bool> {
         let result = self.try_repair(overrides);
         self.named(result)
@@ -100,9 +100,9 @@ impl Image {
         Ok(true)
     }
 
-    /// Makes sure that an amendment of this image would find it free, without keeping it so.
+    /// Checks that an amendment could lock this image now. The lock is released again.
     ///
-    /// [`ErrorKind::InUse`] names who has it open.
+    /// Fails with [`ErrorKind::InUse`], naming the program that has the image open.
     pub fn check_free(&self) -> Result<()> {
         self.must_be_writable()?;
         self.container.lease(Sharing::Amend, self.options.wait).map(drop)
@@ -115,23 +115,23 @@ impl Image {
         self.named(Err(Error::new(ErrorKind::InvalidInput, "the image is open for reading only")))
     }
 
-    /// Locks the image, makes sure that its header is still the one `expected`, and writes.
+    /// Locks the image, checks that its header is still `expected`, and runs the stages.
     fn commit(&mut self, expected: &Header, (stages, after): (Vec<Stage>, Header)) -> Result<()> {
         let container = self.container.clone();
         let session = Session::open(&container, self.options.wait)?;
         let header = self.options.read_header(&self.container)?;
         if !header.is_same(&self.header) {
-            // The keyslots were tried on the old header.
+            // The results belong to the old header.
             lock(&self.tried).clear();
         }
         self.header = header;
         if !self.header.is_same(expected) {
-            let text = "the header changed since it was looked at";
+            let text = "the header changed since it was read";
             return Err(Error::new(ErrorKind::Changed, text));
         }
         lock(&self.tried).clear();
         if let Err(error) = session.commit(stages.into_iter().map(Ok)) {
-            // Later calls go by what the disk has now.
+            // Later calls must see the header that is on disk now.
             if let Ok(header) = self.options.read_header(&self.container) {
                 self.header = header;
             }

@@ -1,4 +1,4 @@
-//! An opened image: its container and its header, the paved path of this crate.
+//! An opened image: its container and its header. This is the main entry point of the crate.
 
 #[cfg(feature = "file")]
 mod backup;
@@ -65,39 +65,39 @@ impl Image {
         OpenOptions::new().sharing(Sharing::Amend).limits(limits).open_container(container)
     }
 
-    /// The header as it was read, or as the last amendment left it.
+    /// Header as it was read, or as the last amendment left it.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// The keyslots, by index.
+    /// Keyslots, by index.
     pub fn keyslots(&self) -> impl ExactSizeIterator<Item = Keyslot<'_>> {
         self.header.keyslots()
     }
 
-    /// The storage that the header is in.
+    /// Storage that holds the header.
     pub fn storage(&self) -> &dyn Storage {
         self.container.header().as_ref()
     }
 
-    /// Offset and length in bytes of the part of the file or storage that the image is. `None` if
-    /// it is all of it; a length of `None` is to the end.
+    /// Offset and length in bytes of the image within its file or storage. `None` if the image is all
+    /// of it. A length of `None` extends to the end.
     pub fn part(&self) -> Option<(u64, Option<u64>)> {
         self.container.part()
     }
 
-    /// Whether the header is in another file than the payload.
+    /// Whether the header and the payload are in different files.
     pub fn is_detached(&self) -> bool {
         self.container.is_detached()
     }
 
-    /// Length of the payload's storage in bytes: of the file, or of the part of it that the image is.
+    /// Length in bytes of the payload's file or storage, or of the part of it that holds the image.
     pub fn payload_storage_len(&self) -> Result<u64> {
         self.named(length(self.container.payload()))
     }
 
-    /// Length of the volume in bytes, whether or not it can be opened. `None` if the payload was not
-    /// given, or is shorter than the header says.
+    /// Length of the volume in bytes, whether or not it can be opened. `None` if the payload is missing
+    /// or shorter than the header says.
     pub fn volume_len(&self) -> Result<Option<u64>> {
         if self.header.is_detached() && !self.container.is_detached() {
             return Ok(None);
@@ -105,11 +105,12 @@ impl Image {
         Ok(self.header.volume_len(self.payload_storage_len()?))
     }
 
-    /// The volume key, out of the keyslot that opens first: many are tried at a time, so it need not
-    /// be the one with the lowest index.
+    /// Recovers the volume key from the first keyslot that opens. Keyslots are tried in parallel, so it
+    /// need not be the one with the lowest index.
     ///
-    /// [`ErrorKind::WrongSecret`] if none does; [`ErrorKind::Limit`] if one was left out because
-    /// its header asks for more work than the [limits](OpenOptions::limits) allow.
+    /// Fails with [`ErrorKind::WrongSecret`] if no keyslot opens. If additionally one was left out because
+    /// it asks for more work than the [limits](OpenOptions::limits) allow, the error is
+    /// [`ErrorKind::Limit`].
     pub fn unlock(&self, passphrase: &Passphrase) -> Result<Unlocked> {
         let limits = self.options.limits;
         let unlocked = self.named(unlock(self.storage(), &self.header, passphrase, limits))?;
@@ -119,10 +120,10 @@ impl Image {
         Ok(unlocked)
     }
 
-    /// Takes the volume key itself: one that was kept, or comes from a key store. It is checked
-    /// against the digest in the header.
+    /// Accepts the volume key itself, such as one from a key store, and checks it against the digest in
+    /// the header.
     ///
-    /// [`ErrorKind::WrongSecret`] if it is the key of another image.
+    /// Fails with [`ErrorKind::WrongSecret`] if the key belongs to another image.
     ///
     /// ```
     /// use keyslot::{Image, Passphrase, VolumeKey};
@@ -141,10 +142,10 @@ impl Image {
         self.named(confirm(&self.header, key, self.options.limits))
     }
 
-    /// The key in this keyslot, whatever its priority, and also if it is not the volume key.
+    /// Recovers the key in this keyslot, regardless of its priority, even if it is not the volume key.
     ///
-    /// [`ErrorKind::WrongSecret`] if the keyslot does not open, [`ErrorKind::InvalidInput`] if
-    /// there is none such.
+    /// Fails with [`ErrorKind::WrongSecret`] if the keyslot does not open, and with
+    /// [`ErrorKind::InvalidInput`] if it is inactive or does not exist.
     pub fn unlock_keyslot(&self, keyslot: usize, passphrase: &Passphrase) -> Result<Unlocked> {
         let limits = self.options.limits;
         let storage = self.storage();
@@ -154,8 +155,8 @@ impl Image {
         Ok(unlocked)
     }
 
-    /// Remembers the result of an attempt where an amendment may follow, which needs it again. An
-    /// image whose data is written may be open for long, and remembers nothing.
+    /// Remembers the result of an attempt if an amendment may follow, which needs it again. Images
+    /// opened to write data remember nothing, because they may be open for a long time.
     fn remember(&self, keyslot: usize, secret: &Passphrase, opens: bool) {
         let has_volume = matches!(self.options.sharing, Sharing::WriteData | Sharing::WriteAlone);
         if has_volume || !self.options.write {
@@ -167,17 +168,17 @@ impl Image {
         }
     }
 
-    /// What is in the image, decrypted.
+    /// Returns the decrypted contents of the image.
     ///
-    /// It can be written if the image was opened for that, with [`Sharing::WriteAlone`],
-    /// [`Sharing::WriteData`] or [`Sharing::Amend`] (or is a storage of your own), and read whatever
-    /// it was opened for. With [`Sharing::None`] nothing keeps others from changing what is being
-    /// read.
+    /// The volume is writable if the image was opened with [`Sharing::WriteAlone`],
+    /// [`Sharing::WriteData`] or [`Sharing::Amend`], or on caller-supplied storage; otherwise it is
+    /// read-only. With [`Sharing::None`], other programs may change the data while it is read.
     pub fn volume(&self, unlocked: &Unlocked) -> Result<Volume> {
         self.volume_with(&[unlocked])
     }
 
-    /// The same of an image whose segments have several keys, each out of a keyslot of its own.
+    /// Returns the decrypted contents of an image whose segments have several keys, each recovered from
+    /// its own keyslot.
     pub fn volume_with(&self, unlocked: &[&Unlocked]) -> Result<Volume> {
         self.named(self.try_volume(unlocked))
     }
@@ -186,7 +187,7 @@ impl Image {
         if self.header.is_detached() && !self.container.is_detached() {
             let text = "the header is detached: its payload is in another file";
             let error = Error::new(ErrorKind::Unsupported, text);
-            return Err(error.with_hint("name that file, and give this one with --header"));
+            return Err(error.with_hint("open the payload's file, and pass this one with --header"));
         }
         let payload = self.container.payload();
         let len = length(payload)?;
@@ -207,17 +208,17 @@ impl Image {
         Ok(if writable { volume } else { volume.read_only() })
     }
 
-    /// Whether this keyslot opens with the passphrase; never, if it is inactive.
+    /// Whether the passphrase opens this keyslot. An inactive keyslot never opens.
     pub fn opens(&self, keyslot: usize, passphrase: &Passphrase) -> Result<bool> {
         let outcomes = self.try_keyslots(&[keyslot], passphrase, Until::All);
         outcomes.into_iter().next().flatten().unwrap_or(Ok(false))
     }
 
-    /// Tries the passphrase on these keyslots, many at a time, and says whether each opens; `None` for
-    /// one that was not tried, because another one opened and that was enough.
+    /// Tries the passphrase on these keyslots in parallel and returns whether each opens. `None` marks a
+    /// keyslot that was not tried because another one opened first.
     ///
-    /// Those that are inactive, or cannot be opened by this crate, do not. One that asks for more work
-    /// than the [limits](OpenOptions::limits) allow is an error.
+    /// Keyslots that are inactive or that this crate cannot open count as not opening. A keyslot that
+    /// asks for more work than the [limits](OpenOptions::limits) allow is an error.
     pub fn try_keyslots(
         &self,
         keyslots: &[usize],
@@ -257,9 +258,9 @@ impl Image {
         outcomes
     }
 
-    /// Tries the passphrase on all active keyslots of many images at once, and says of each image which
-    /// of its keyslots open, by index. It is what [`try_keyslots`](Self::try_keyslots) says of each
-    /// image alone, and takes less time than one after the other. The limits are those of each image.
+    /// Tries the passphrase on all active keyslots of many images at once. For each image it returns the
+    /// index of every active keyslot and whether it opens, as [`try_keyslots`](Self::try_keyslots) does,
+    /// in less time than one image after the other. Each image's own limits apply.
     pub fn try_images(
         images: &[&Self],
         passphrase: &Passphrase,
@@ -282,7 +283,8 @@ impl Image {
         all
     }
 
-    /// Whether the keyslot's area is all zeros: never used, or erased by keyslot.
+    /// Whether the keyslot's area is all zeros, either because it was never used or because this crate
+    /// erased it.
     pub fn is_blank(&self, keyslot: usize) -> Result<bool> {
         self.named(self.header.is_blank(keyslot, self.storage()))
     }
@@ -294,14 +296,14 @@ impl Image {
         Err(another_image())
     }
 
-    /// The result, with the file's name if it is an error.
+    /// Adds the file's name to an error.
     fn named<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|error| self.container.named(error))
     }
 }
 
 fn another_image() -> Error {
-    Error::new(ErrorKind::InvalidInput, "the volume key is that of another image")
+    Error::new(ErrorKind::InvalidInput, "the volume key belongs to another image")
 }
 
 /// A poisoned lock still guards valid data: no critical section leaves it half updated.

@@ -1,4 +1,4 @@
-//! How an image is opened: where it is, what for, and what others may do with it meanwhile.
+//! Options for opening an image: its place, the access to it, and the sharing with other programs.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use crate::header::Header;
 use crate::storage::{Sharing, Storage};
 use crate::unlock::Limits;
 
-/// How an image is opened. The default reads the header and keeps nobody from anything.
+/// Options for opening an image. The default reads the header and takes no lock.
 #[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
     pub(super) sharing: Sharing,
@@ -21,7 +21,7 @@ pub struct OpenOptions {
     pub(super) busy_device: bool,
     pub(super) erased: bool,
     pub(super) limits: Limits,
-    /// The name for errors, in place of the storage's own
+    /// Name for errors, instead of the storage's own
     name: Option<PathBuf>,
     #[cfg(feature = "file")]
     pub(super) header: Option<PathBuf>,
@@ -31,74 +31,75 @@ pub struct OpenOptions {
 }
 
 impl OpenOptions {
-    /// Reads the header, takes no lock.
+    /// Creates options that read the header and take no lock.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What the image is opened for, and what others may do with it meanwhile.
+    /// Sets the use of the image, and the uses that other programs may make of it at the same time.
     #[must_use]
     pub fn sharing(mut self, sharing: Sharing) -> Self {
         self.sharing = sharing;
         self
     }
 
-    /// Opens for writing as well, to amend an image that is shared for reading until then.
+    /// Also opens the image for writing, so that it can be amended. Until then it is shared for reading.
     #[must_use]
     pub fn write(mut self, write: bool) -> Self {
         self.write = write;
         self
     }
 
-    /// How long to wait for others to be gone, in opening and in every amendment.
+    /// Sets how long opening and every amendment wait for other programs to close the image.
     #[must_use]
     pub fn wait(mut self, wait: Option<Duration>) -> Self {
         self.wait = wait;
         self
     }
 
-    /// Opens an image whose LUKS2 header lacks nothing but its magic, to [repair](Image::repair)
-    /// it. Without it, that is an error ([`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt)).
+    /// Accepts a LUKS2 header that is valid except for its erased magic, so that it can be
+    /// [repaired](Image::repair). By default it is an error
+    /// ([`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt)).
     #[must_use]
     pub fn erased(mut self, erased: bool) -> Self {
         self.erased = erased;
         self
     }
 
-    /// How much work the header may ask for.
+    /// Sets limits on the work that the header may ask for.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// The image is a range of the file: from byte `offset` on, `len` bytes or to the end. The locks
-    /// are on the whole file.
+    /// Selects a range of the file as the image: from byte `offset`, `len` bytes or to the end. Locks
+    /// apply to the whole file.
     #[must_use]
     pub fn range(mut self, offset: u64, len: Option<u64>) -> Self {
         self.part = Part::Range { offset, len };
         self
     }
 
-    /// The image is a partition of the file, by its number in the partition table (GPT or MBR).
-    /// The locks are on the whole file.
+    /// Selects a partition of the file as the image, by its number in the partition table (GPT or
+    /// MBR). Locks apply to the whole file.
     #[must_use]
     pub fn partition(mut self, number: u32) -> Self {
         self.part = Part::Partition(number);
         self
     }
 
-    /// The name for errors, in place of the one that the storage has. A file is named by its path.
+    /// Sets the name for errors, instead of the storage's own. A file's own name is its path.
     #[must_use]
     pub fn name(mut self, name: impl Into<PathBuf>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Opens an image on a storage of the caller's, who must exclude other users of it: no lock is
-    /// taken before an amendment, which [leases](Storage::lease) the storage.
+    /// Opens an image on caller-supplied storage. The caller must exclude other users of it, because no
+    /// lock is taken before an amendment [leases](Storage::lease) the storage.
     ///
-    /// As a file, it is opened for reading unless the [sharing](Self::sharing) or
+    /// As with a file, the image is read-only unless [`sharing`](Self::sharing) or
     /// [`write`](Self::write) says otherwise.
     ///
     /// ```
@@ -122,9 +123,9 @@ impl OpenOptions {
         self.open_container(container.map_err(|error| error.with_name(self.name.as_deref()))?)
     }
 
-    /// Opens an image whose header is detached, on two storages of the caller's: `open_storage` says
-    /// with which rights. The [range](Self::range) or [partition](Self::partition) is one of the
-    /// payload.
+    /// Opens an image with a detached header on two caller-supplied storages, as
+    /// [`open_storage`](Self::open_storage) does on one. A [range](Self::range) or
+    /// [partition](Self::partition) applies to the payload.
     pub fn open_storages(
         &self,
         header: Arc<dyn Storage>,
@@ -137,7 +138,7 @@ impl OpenOptions {
 }
 
 impl OpenOptions {
-    /// Reads the header of an image whose storages are open.
+    /// Reads the header from an open container.
     pub(super) fn open_container(&self, container: Container) -> Result<Image> {
         let options = Self { write: self.write || self.sharing.writes(), ..self.clone() };
         let container = container.with_name(self.name.clone());
@@ -145,7 +146,7 @@ impl OpenOptions {
         Ok(Image { container, header, options, tried: Mutex::default() })
     }
 
-    /// Reads the header, one whose magic is erased if that is admitted.
+    /// Reads the header. Accepts an erased magic if [`erased`](Self::erased) is set.
     pub(super) fn read_header(&self, container: &Container) -> Result<Header> {
         if self.erased { container.read_header_to_repair() } else { container.read_header() }
     }

@@ -1,5 +1,4 @@
-//! Planning an amendment, and deriving the key material that it writes: all that is slow, and needs no
-//! lock.
+//! Plans an amendment and derives its key material. These steps are slow, so they run without a lock.
 
 use super::{Done, Image};
 use crate::amend::{NewSecret, Plan, PlannedChange, Request};
@@ -12,7 +11,7 @@ use crate::storage::check_room;
 use crate::unlock::{Unlocked, Until, seal_with_salt};
 
 impl Image {
-    /// Judges a request and says what it comes to. Nothing is written.
+    /// Checks a request and computes the changes that it makes. Nothing is written.
     ///
     /// If a secret must be tried on every keyslot, a keyslot over the
     /// [limits](super::OpenOptions::limits) is an error, because it cannot be ruled out.
@@ -33,8 +32,9 @@ impl Image {
         self.named(plan.and_then(|plan| self.settled(plan)))
     }
 
-    /// The plan with the KDFs that take no calibration. Refuses a plan that cannot be written: it is
-    /// lowered with key material of the same size, and metadata of the same length to a few digits.
+    /// Settles the KDFs that need no calibration, and refuses a plan that cannot be written. For that, the
+    /// plan is lowered with placeholder key material of the same size; the metadata's length differs from
+    /// the final one by a few digits at most.
     fn settled(&self, mut plan: Plan) -> Result<Plan> {
         for change in &mut plan.changes {
             if let PlannedChange::Add { keyslot, new } | PlannedChange::Replace { keyslot, new, .. } =
@@ -60,7 +60,7 @@ impl Image {
         Ok(plan)
     }
 
-    /// The changes of a plan with their key material, and what is to be said of them.
+    /// Derives the key material of a plan's changes. Also returns the report of the changes.
     pub(super) fn seal(
         &self,
         plan: &Plan,
@@ -94,7 +94,7 @@ impl Image {
         Ok((changes, done))
     }
 
-    /// The KDF of a new secret, calibrated if a time is asked for.
+    /// Settles the KDF of a new secret, calibrating it for a target time.
     fn kdf(&self, keyslot: usize, new: &NewSecret) -> Result<KdfAlg> {
         let kdf = new.pbkdf.settle(&new.template);
         let kdf = kdf.map_err(|e| e.with_operation(Operation::Derive).with_keyslot(keyslot))?;
@@ -106,7 +106,7 @@ impl Image {
     }
 }
 
-/// The changes of a plan, with the key material that `sealed` makes for each new secret.
+/// Converts a plan's changes, with the key material that `sealed` makes for each new secret.
 fn slot_changes(
     plan: &Plan,
     mut sealed: impl FnMut(usize, &NewSecret) -> Result<Sealed>,
@@ -123,7 +123,7 @@ fn slot_changes(
     changes.collect()
 }
 
-/// About what calibration comes to, for the length of its numbers.
+/// A typical result of calibration, whose numbers have a realistic length.
 fn usual(pbkdf: &Pbkdf, template: &Template) -> KdfAlg {
     let argon2 = |variant| KdfAlg::Argon2 {
         variant,

@@ -1,4 +1,4 @@
-//! A saved header put back into its image, whose own may be damaged or gone.
+//! Restores a header backup to an image, whose own header may be damaged or missing.
 
 #[cfg(feature = "file")]
 use std::path::Path;
@@ -15,8 +15,8 @@ use crate::storage::Storage;
 #[cfg(feature = "file")]
 use crate::storage::{Access, Sharing};
 
-/// A restoration that passed all checks, of an image that is locked against everybody else until
-/// it is [carried out](Restoration::run) or dropped.
+/// A restoration that passed all checks. The image is locked against all other users until the
+/// restoration is [carried out](Restoration::run) or dropped.
 #[derive(Debug)]
 pub struct Restoration {
     container: Container,
@@ -25,22 +25,23 @@ pub struct Restoration {
     lowered: Lowered,
 }
 
-/// What an image has for a header.
+/// Present header of the image.
 #[derive(Debug)]
 enum Present {
     Valid(Box<header::Present>),
-    /// None that is valid, and why
+    /// No valid header, and the reason
     Gone(Error),
 }
 
 impl Restoration {
-    /// Locks an image as an amendment does, and says what the backup would do to it. Nothing is
-    /// written. Of `options`, the wait for others and whether a block device may be busy count.
+    /// Locks an image as an amendment does, and plans the restoration. Nothing is written.
     ///
-    /// [`ErrorKind::Refused`] if it is not the image that the backup was made of, and
-    /// [`ErrorKind::NoFreeKeyslot`] if it can only be done in a way that an interruption would make
-    /// a loss; unless [`Override::ForeignHeader`] and [`Override::InPlace`] lift them. An image without a valid header takes any backup that
-    /// fits it, but with a header that lacks nothing but its magic only one of the same volume.
+    /// Fails with [`ErrorKind::Refused`] if the backup was made of another image, unless
+    /// [`Override::ForeignHeader`] is set. Fails with [`ErrorKind::NoFreeKeyslot`] if an interruption of
+    /// the restoration would lose secrets, unless [`Override::InPlace`] is set.
+    ///
+    /// An image without a valid header accepts any backup that fits. If its header is valid except for
+    /// an erased magic, the backup must be of the same volume.
     #[cfg(feature = "file")]
     pub fn open(
         path: impl AsRef<Path>,
@@ -60,7 +61,7 @@ impl Restoration {
         Self::new(container, backup, overrides).map_err(|error| error.with_path(path))
     }
 
-    /// The same on a storage of your own. Keeping others from it meanwhile is yours too.
+    /// Plans a restoration on caller-supplied storage. The caller must exclude other users of it.
     pub fn on_storage(
         storage: impl Storage + 'static,
         backup: Backup,
@@ -80,7 +81,7 @@ impl Restoration {
         Ok(Self { container, present, backup, lowered })
     }
 
-    /// The header that the image has now, or why it has none.
+    /// Present header of the image, or the reason why it has no valid one.
     pub fn present(&self) -> std::result::Result<&Header, &Error> {
         match &self.present {
             Present::Valid(present) => Ok(present.header()),
@@ -88,27 +89,27 @@ impl Restoration {
         }
     }
 
-    /// What is restored.
+    /// Backup to restore.
     pub fn backup(&self) -> &Backup {
         &self.backup
     }
 
-    /// What becomes of the keyslots that are or will be active, by index.
+    /// Fates of the keyslots that are or will be active, by index.
     pub fn fates(&self) -> &[(usize, Fate)] {
         &self.lowered.fates
     }
 
-    /// What somebody should know before it is done.
+    /// Warnings to show before the restoration is carried out.
     pub fn warnings(&self) -> &[String] {
         &self.lowered.warnings
     }
 
-    /// Restores the header, durably.
+    /// Restores the header durably.
     ///
-    /// What the image has for a header must still be what was looked at
-    /// ([`ErrorKind::Changed`]). If it is one of the same volume, this is an amendment: at every
-    /// instant the image opens with all secrets that are in both, and with all of the old
-    /// or all of the new ones. After an error the text says in which state the image is.
+    /// Fails with [`ErrorKind::Changed`] if the present header changed since the plan was made. If it is
+    /// a header of the same volume, the restoration is an amendment: at every instant the image opens
+    /// with every secret common to both headers, and with all secrets of one of them. The text of an
+    /// error describes the state of the image.
     pub fn run(self) -> Result<()> {
         let Self { container, present, lowered, .. } = self;
         Self::try_run(&container, &present, lowered).map_err(|error| container.named(error))
@@ -116,7 +117,7 @@ impl Restoration {
 
     fn try_run(container: &Container, present: &Present, lowered: Lowered) -> Result<()> {
         let session = Session::open(container, None)?;
-        // Programs that know of no lock may have been here while somebody was asked.
+        // Programs that take no lock may have changed the header while the user confirmed.
         if !present.is_still(container)? {
             let text = "the header changed since the restoration was planned";
             return Err(Error::new(ErrorKind::Changed, text));
@@ -134,7 +135,7 @@ impl Present {
         };
         match error.kind() {
             ErrorKind::Corrupt | ErrorKind::NotLuks => Ok(Self::Gone(error)),
-            // Of another version or with another hash: valid, for all we know.
+            // A header of another version or with another hash may be valid.
             ErrorKind::Unsupported
                 if overrides.has(Override::ForeignHeader)
                     && image_format(storage) != Some("qcow2") =>

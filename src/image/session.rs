@@ -1,4 +1,4 @@
-//! The locked image that every change goes through.
+//! Lock that every change of an image is made under.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::header::Stage;
 use crate::storage::Lease;
 use crate::storage::Sharing;
 
-/// An image that nobody else has open, and whose path leads to it, until this is dropped.
+/// Exclusive lock on an image whose path still leads to it. Released on drop.
 #[derive(Debug)]
 pub(super) struct Session<'a> {
     container: &'a Container,
@@ -17,20 +17,20 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Locks all files of the image. The caller must read the header again and compare it with the
-    /// one that the change was planned for: `cryptsetup` takes no lock on LUKS1.
+    /// Locks all files of the image. The caller must then read the header again and compare it with the
+    /// one that the change was planned for, because `cryptsetup` takes no lock on LUKS1.
     pub fn open(container: &'a Container, wait: Option<Duration>) -> Result<Self> {
         let lease = container.lease(Sharing::Amend, wait)?;
         lease.check_in_place("since it was opened")?;
         Ok(Self { container, lease })
     }
 
-    /// Writes the stages, durably.
+    /// Runs the stages durably.
     pub fn commit(&self, stages: impl IntoIterator<Item = Result<Stage>>) -> Result<()> {
         commit(self.container.header().as_ref(), stages)
     }
 
-    /// Refuses to report success for a file that is not at its path any more.
+    /// Releases the lock. Fails if the file is no longer at its path.
     pub fn finish(self) -> Result<()> {
         self.lease.check_in_place("while it was changed: the file that was opened has the change")
     }

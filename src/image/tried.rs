@@ -1,8 +1,8 @@
 //! Results of earlier unlock attempts, so that no KDF runs twice.
 //!
-//! No passphrase is kept, right or wrong: an attempt is known by a keyed digest of it. The key is in
-//! secret memory and goes when the header changes; a digest alone, in a core dump or in swap, says
-//! nothing about a passphrase.
+//! No passphrase is kept, right or wrong. An attempt is identified by a keyed digest of its passphrase.
+//! The key is in secret memory and is dropped when the header changes. Without it, a digest in a core
+//! dump or in swap reveals nothing about the passphrase.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -11,15 +11,15 @@ use crate::crypto::{HashAlg, kdf, random};
 use crate::error::Result;
 use crate::secret::{Passphrase, SecretBytes};
 
-/// Attempts on the keyslots of one header. The oldest go where there are too many.
+/// Attempts on the keyslots of one header. The oldest are dropped when there are too many.
 #[derive(Default)]
 pub(super) struct Tried {
-    /// What digests are keyed with. None before the first.
+    /// Key of the digests. `None` before the first attempt.
     key: Option<SecretBytes>,
     attempts: VecDeque<Attempt>,
 }
 
-/// A passphrase, as one set of attempts knows it.
+/// Keyed digest that identifies a passphrase within one set of attempts.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub(super) struct Tag([u8; 32]);
 
@@ -30,8 +30,8 @@ struct Attempt {
 }
 
 impl Tried {
-    /// The tag of a passphrase. None if there is no memory or no randomness for a key: then nothing is
-    /// remembered.
+    /// Computes the tag of a passphrase. `None` if memory or randomness for a key is not available; the
+    /// attempt is then not remembered.
     pub(super) fn tag(&mut self, secret: &Passphrase) -> Option<Tag> {
         if self.key.is_none() {
             self.key = new_key().ok();
@@ -79,9 +79,10 @@ fn new_key() -> Result<SecretBytes> {
     Ok(key)
 }
 
-/// Attempts that are remembered at most: of four passphrases on each of the 32 keyslots of LUKS2.
+/// Maximum of remembered attempts: four passphrases on each of the 32 keyslots of LUKS2.
 const MOST_ATTEMPTS: usize = 128;
-/// PBKDF2 iterations of a digest: a tenth of a millisecond, should the key ever be found.
+/// PBKDF2 iterations of a digest. They take a tenth of a millisecond and slow a search for the
+/// passphrase if the key ever leaks.
 const ITERATIONS: u32 = 1000;
 
 #[cfg(test)]

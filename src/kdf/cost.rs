@@ -1,4 +1,4 @@
-//! What opening a new keyslot shall cost: which KDF, and how much of it.
+//! Choice of the KDF of a new keyslot, and of its cost.
 
 use std::time::{Duration, Instant};
 
@@ -8,13 +8,13 @@ use crate::crypto::{Argon2Variant, CipherSpec, HashAlg, KdfAlg, KdfKind, SectorC
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Digest, OwnedDigest, Template};
 
-/// How long an opening shall take.
+/// Target cost of opening a keyslot.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum Cost {
-    /// This many PBKDF2 iterations, or passes of Argon2, in the keyslot
+    /// Exact number of PBKDF2 iterations or Argon2 passes
     Iterations(u32),
-    /// As many as make an opening on this machine take this long
+    /// Time that an opening takes on this machine; iterations or passes are calibrated for it
     Time(Duration),
 }
 
@@ -24,20 +24,20 @@ impl Default for Cost {
     }
 }
 
-/// The KDF of a new keyslot. What is not said is as the header has it, and cryptsetup: a replaced
-/// keyslot keeps its KDF, a new one of LUKS2 has Argon2id, one of LUKS1 PBKDF2.
+/// KDF of a new keyslot. Unset fields take the header's or cryptsetup's defaults: a replaced keyslot
+/// keeps its KDF, a new LUKS2 keyslot uses Argon2id, a new LUKS1 keyslot PBKDF2.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Pbkdf {
-    /// Which KDF
+    /// Kind of KDF
     pub kind: Option<KdfKind>,
-    /// Hash of PBKDF2 and of the anti-forensic split. LUKS1 has that of its header.
+    /// Hash of PBKDF2 and of the anti-forensic split. In LUKS1 it must be the header's hash.
     pub hash: Option<HashAlg>,
-    /// How much of it
+    /// Target cost
     pub cost: Cost,
-    /// The most memory of Argon2 in KiB, or with a count of passes its memory. The default is
-    /// 1 GiB, or half of what there is.
+    /// Argon2 memory in KiB: an upper limit, or exact with [`Cost::Iterations`]. The default is
+    /// 1 GiB or half of the machine's memory, whichever is less.
     pub memory: Option<u32>,
-    /// Lanes of Argon2. The default is as many as there are CPUs, up to 4.
+    /// Argon2 lanes. The default is the number of CPUs, up to 4.
     pub parallelism: Option<u32>,
 }
 
@@ -48,37 +48,37 @@ impl From<Cost> for Pbkdf {
 }
 
 impl Pbkdf {
-    /// Which KDF it is where `default` is what is usual.
+    /// Kind of KDF, or `default` if none is set.
     pub fn kind_or(&self, default: KdfKind) -> KdfKind {
         self.kind.unwrap_or(default)
     }
 
-    /// Refuses numbers that no keyslot can have, whatever this machine is.
+    /// Refuses numbers outside cryptsetup's bounds, regardless of this machine.
     pub fn check(&self, default: KdfKind) -> Result<()> {
         let kind = self.kind_or(default);
         if kind == KdfKind::Pbkdf2 {
             return match (self.memory, self.parallelism) {
                 (None, None) => Ok(()),
-                _ => Err(invalid("pbkdf2 has no memory and no lanes: those are of Argon2")),
+                _ => Err(invalid("memory and lanes apply only to Argon2, not to pbkdf2")),
             };
         }
         let lanes = self.parallelism.unwrap_or(1);
         if !(1..=MAX_LANES).contains(&lanes) {
-            let text = format!("{lanes} lanes of Argon2: it must be 1 to {MAX_LANES}");
+            let text = format!("{lanes} Argon2 lanes: must be 1 to {MAX_LANES}");
             return Err(invalid(text));
         }
         let least = MIN_MEMORY.max(8 * lanes);
         match self.memory {
             Some(memory) if !(least..=MAX_MEMORY).contains(&memory) => {
-                let text = format!("{memory} KiB of memory: it must be {least} to {MAX_MEMORY}");
+                let text = format!("{memory} KiB of memory: must be {least} to {MAX_MEMORY}");
                 Err(invalid(text))
             }
             _ => Ok(()),
         }
     }
 
-    /// The KDF of a keyslot that is made by `template`, calibrated on this machine if a time is
-    /// asked for.
+    /// Chooses the KDF of a keyslot made by `template`. A target time is calibrated on this
+    /// machine.
     pub(crate) fn settle(&self, template: &Template) -> Result<KdfAlg> {
         self.check(template.kdf)?;
         let template = &Template { hash: self.hash.unwrap_or(template.hash), ..template.clone() };
@@ -103,7 +103,7 @@ impl Pbkdf {
 }
 
 impl Cost {
-    /// PBKDF2 iterations of a keyslot. Never below [`MIN_ITERATIONS`], unless asked for by number.
+    /// PBKDF2 iterations of a keyslot. A calibrated number is at least [`MIN_ITERATIONS`].
     fn iterations(self, template: &Template) -> Result<u32> {
         match self {
             Self::Iterations(iterations) => Ok(iterations),
@@ -116,7 +116,7 @@ impl Cost {
     }
 
     /// PBKDF2 iterations of a new LUKS1 header's first keyslot and of its digest. The digest gets an
-    /// eighth of the keyslot's time, as in QEMU; together they take the time asked for.
+    /// eighth of the keyslot's time, as in QEMU; together they take the target time.
     pub fn split(self, cipher: &CipherSpec, hash: HashAlg) -> Result<(u32, u32)> {
         match self {
             Self::Iterations(iterations) => Ok((iterations, (iterations / 8).max(MIN_ITERATIONS))),
@@ -131,8 +131,9 @@ impl Cost {
     }
 }
 
-/// PBKDF2 iterations of a LUKS2 header's digest: an eighth of a second, as in cryptsetup. Where
-/// the keyslot's cost is not a time, the least there can be: then the count is somebody's choice.
+/// PBKDF2 iterations of a LUKS2 header's digest: an eighth of a second, as in cryptsetup, but at most
+/// 1/16 of the keyslot's target time. If the cost is a count, the minimum, because nothing is
+/// calibrated then.
 pub(crate) fn digest_iterations(cost: Cost, hash: HashAlg, len: usize) -> Result<u32> {
     match cost {
         Cost::Iterations(_) => Ok(MIN_ITERATIONS),
@@ -143,24 +144,25 @@ pub(crate) fn digest_iterations(cost: Cost, hash: HashAlg, len: usize) -> Result
     }
 }
 
-/// What is left for the KDF of the time of an opening, when the key is merged and checked against
-/// its digest. `rate` is that of the template's hash, if it is known.
+/// Share of an opening's time that is left for the KDF after merging the key and checking its digest.
+/// `rate` is the measured rate of the template's hash, if known.
 fn time_left(time: Duration, template: &Template, rate: Option<Rate>) -> Result<Duration> {
     let merge = merge_time(&template.encryption, template.af_hash, template.key_size)?;
     let digest = template.digest.as_ref().map(OwnedDigest::view);
     let known = |digest: &Digest<'_>| rate.filter(|_| digest.hash == template.hash);
     let check = digest.map_or(Duration::ZERO, |digest| check_time(&digest, known(&digest)));
-    // A rest that takes more than half was calibrated for another time.
+    // If merging and the digest check exceed half the target, ignore them: the digest was
+    // calibrated for a longer target.
     Ok(time.saturating_sub(merge + check).max(time / 2))
 }
 
-/// What it takes to compare a key with its digest. `rate` is that of the digest's hash, if it is known.
+/// Time to check a key against its digest. `rate` is the measured rate of the digest's hash, if known.
 pub(super) fn check_time(digest: &Digest<'_>, rate: Option<Rate>) -> Duration {
     let rate = rate.unwrap_or_else(|| measure(digest.hash, SHORTEST_MEASURE));
     rate.time(digest.value.len(), digest.iterations.into())
 }
 
-/// What an opening takes besides the KDF: decrypting the key material and merging it.
+/// Time to decrypt and merge key material, measured by doing it once.
 pub(super) fn merge_time(
     encryption: &CipherSpec,
     hash: HashAlg,
@@ -175,12 +177,12 @@ pub(super) fn merge_time(
     Ok(start.elapsed())
 }
 
-/// Measures for a quarter of the time it is about, and no longer than gives a steady figure.
+/// Measures PBKDF2 for a quarter of the target time, within the bounds that give a steady figure.
 pub(super) fn measure(hash: HashAlg, time: Duration) -> Rate {
     Rate::measure(hash, (time / 4).clamp(SHORTEST_MEASURE, LONGEST_MEASURE))
 }
 
-/// Iterations that take `time` for a key of `key_size` bytes, with QEMU's bounds and texts.
+/// Iterations that take `time` for a key of `key_size` bytes, with QEMU's bounds and error texts.
 fn scale(rate: &Rate, key_size: usize, time: Duration) -> Result<u32> {
     let out_of_range = |text| invalid(format!("{text}: Numerical result out of range"));
     let second = rate.iterations(key_size, Duration::from_secs(1));
@@ -199,7 +201,7 @@ fn invalid(text: impl Into<String>) -> Error {
 
 /// Bytes of a LUKS1 digest
 pub(crate) const LUKS1_DIGEST_SIZE: usize = 20;
-/// What cryptsetup gives to a LUKS2 digest
+/// Time that cryptsetup allots to a LUKS2 digest
 const DIGEST_TIME: Duration = Duration::from_millis(125);
 pub(super) const SHORTEST_MEASURE: Duration = Duration::from_millis(5);
 const LONGEST_MEASURE: Duration = Duration::from_millis(100);

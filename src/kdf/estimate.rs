@@ -1,4 +1,4 @@
-//! How long an opening takes on this machine, without doing it.
+//! Estimate of how long an opening takes on this machine.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,11 @@ use crate::crypto::kdf::argon2;
 use crate::error::Result;
 use crate::header::Keyslot;
 
-/// About how long it takes to open a keyslot with the right secret: its KDF, the merging, and the check
-/// of its digest, by one thread, or by as many as Argon2 has lanes.
+/// Estimates how long it takes to open a keyslot with the right secret: KDF, merging, and the check of
+/// the digest, on one thread or on one thread per Argon2 lane.
 ///
-/// PBKDF2 is measured for some milliseconds, Argon2 by one pass over 64 MiB at most. Fails if there is
-/// no memory for that, or the keyslot's cipher does not work.
+/// PBKDF2 is measured for a few milliseconds, Argon2 by one pass over at most 64 MiB. Fails if that
+/// memory cannot be allocated or the keyslot's cipher does not work.
 pub fn estimate(keyslot: &Keyslot<'_>) -> Result<Duration> {
     let merge = merge_time(keyslot.encryption, keyslot.af_hash, keyslot.key_size)?;
     let kdf = match keyslot.kdf.alg {
@@ -21,11 +21,11 @@ pub fn estimate(keyslot: &Keyslot<'_>) -> Result<Duration> {
             rate.time(keyslot.encryption.key_size(), iterations.into())
         }
         KdfAlg::Argon2 { variant, time, memory, parallelism } => {
-            // No more of either than costs little, whatever a header asks for.
+            // Bound the probe, so that a hostile header cannot make the estimate expensive.
             let (lanes, probe) = (parallelism.min(LANES), memory.min(PROBE));
             let start = Instant::now();
             argon2(variant, b"passphrase", &[0; 32], [1, probe, lanes], &mut [0; 64])?;
-            // In KiB and passes it is linear, nearly.
+            // The time is nearly linear in KiB and passes.
             let work = u128::from(time) * u128::from(memory);
             let nanos = start.elapsed().as_nanos().saturating_mul(work) / u128::from(probe.max(1));
             Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
@@ -34,7 +34,7 @@ pub fn estimate(keyslot: &Keyslot<'_>) -> Result<Duration> {
     Ok(kdf.saturating_add(merge).saturating_add(check_time(&keyslot.digest, None)))
 }
 
-/// KiB of memory that are a measurement
+/// KiB of memory that a measurement uses
 const PROBE: u32 = 64 << 10;
-/// As many lanes as cryptsetup has at most
+/// Lanes of a measurement: cryptsetup's maximum
 const LANES: u32 = 4;

@@ -1,53 +1,53 @@
-//! What this machine has for Argon2, where nobody said how much it shall take.
+//! Defaults for Argon2 memory and lanes, from the machine's memory and CPUs.
 
 use std::fs;
 use std::thread;
 
-/// KiB of memory: 1 GiB, or half of what there is. In a container that is half of its limit.
+/// Default memory in KiB: half of the machine's memory or of the container's limit, at most 1 GiB.
 pub(crate) fn default_argon2_memory() -> u32 {
     let limit = fs::read_to_string(CGROUP_LIMIT).ok();
     half(physical_memory(), limit.as_deref().and_then(cgroup_limit))
 }
 
-/// Lanes: as many as threads can run, but at most 4.
+/// Default lanes: one per thread that can run in parallel, at most 4.
 pub(crate) fn default_argon2_parallelism() -> u32 {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     u32::try_from(threads).map_or(MOST_LANES, |threads| threads.min(MOST_LANES))
 }
 
-/// Half of the smaller one, in KiB, within bounds.
+/// Half of the smaller figure, in KiB, within bounds.
 fn half(physical: Option<u64>, limit: Option<u64>) -> u32 {
     let bytes = physical.into_iter().chain(limit).min().unwrap_or(u64::MAX);
     let kib = u32::try_from(bytes / 2 / 1024).unwrap_or(u32::MAX);
     kib.clamp(LEAST_MEMORY, MOST_MEMORY)
 }
 
-/// Bytes of memory in this machine. `None` on systems without `/proc/meminfo`, which only Linux has.
+/// Bytes of memory in this machine. `None` on systems without `/proc/meminfo`.
 fn physical_memory() -> Option<u64> {
     total(&fs::read_to_string("/proc/meminfo").ok()?)
 }
 
-/// The bytes of `MemTotal`: `proc_meminfo(5)`.
+/// Value of `MemTotal` in bytes; see `proc_meminfo(5)`.
 fn total(meminfo: &str) -> Option<u64> {
     let value = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     value.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Bytes that processes of this control group may have; none for `max`.
+/// Memory limit of a control group in bytes. `None` for `max`.
 fn cgroup_limit(text: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
 
-/// Of the topmost control group that can be seen: in a container, its own (cgroup v2).
+/// Limit of the topmost visible control group (cgroup v2). In a container that is its own.
 const CGROUP_LIMIT: &str = "/sys/fs/cgroup/memory.max";
 
-/// As in cryptsetup: more would open nowhere else.
+/// Maximum in KiB, as in cryptsetup, so that machines with less memory can open the keyslot.
 const MOST_MEMORY: u32 = 1 << 20;
 
-/// What so many lanes take, and what cryptsetup takes at least.
+/// Minimum in KiB: 8 per lane, which is also cryptsetup's minimum.
 const LEAST_MEMORY: u32 = 8 * MOST_LANES;
 
-/// As in cryptsetup.
+/// Maximum of lanes, as in cryptsetup.
 const MOST_LANES: u32 = 4;
 
 #[cfg(test)]

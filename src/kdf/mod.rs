@@ -1,4 +1,4 @@
-//! The KDF of a new keyslot: which one, and the cost that makes it take a given time on this machine.
+//! The KDF of a new keyslot: its kind, and its cost, calibrated for a target time on this machine.
 
 mod cost;
 mod estimate;
@@ -10,7 +10,7 @@ pub use cost::{Cost, Pbkdf};
 pub(crate) use cost::{LUKS1_DIGEST_SIZE, digest_iterations};
 pub use estimate::estimate;
 
-/// Target time of a new keyslot where none is given: 2 seconds, as in QEMU and cryptsetup.
+/// Default target time of a new keyslot: 2 seconds, as in QEMU and cryptsetup.
 pub const DEFAULT_ITER_TIME: Duration = Duration::from_secs(2);
 /// Fewest PBKDF2 iterations that QEMU and cryptsetup use or accept.
 pub const MIN_ITERATIONS: u32 = 1000;

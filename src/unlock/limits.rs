@@ -1,7 +1,7 @@
-//! How much work a header may ask for.
+//! Limits on the work that a header may ask for.
 //!
-//! The limit on time is one on computed time: what the work would take on a PC of 2025, by the figures
-//! below. So it is the same everywhere, and nothing has to be measured before it is judged.
+//! The time limit applies to computed time: the time that the work would take on a PC of 2025, by the
+//! figures below. The verdict is therefore the same on every machine and needs no measurement.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -11,47 +11,47 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::header::Keyslot;
 use crate::kdf::MIN_ITERATIONS;
 
-/// How much work a header may ask for. What asks for more is refused, not clamped.
+/// Limits on the work that a header may ask for. A header that asks for more is refused, not clamped.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Time of all keyslots together that one passphrase is tried on, as it would be on a PC of 2025:
+    /// Total time of all keyslots that one passphrase is tried on, computed for a PC of 2025:
     /// 70 ns for an iteration of PBKDF2 with SHA-256, up to 1.4 µs with other hashes; 0.7 µs for each
-    /// pass of Argon2 over a KiB, shared by up to four lanes
+    /// pass of Argon2 over a KiB, divided among up to four lanes
     pub time: Duration,
     /// PBKDF2 iterations of a keyslot or a digest
     pub iterations: u32,
-    /// Memory of Argon2 in KiB
+    /// Argon2 memory in KiB
     pub memory: u32,
-    /// Lanes of Argon2, each a thread
+    /// Argon2 lanes, each of which is a thread
     pub parallelism: u32,
 }
 
 impl Limits {
-    /// No limit, even if it takes a year.
+    /// No limits: an attempt may take years.
     pub const NONE: Self =
         Self { time: Duration::MAX, iterations: u32::MAX, memory: u32::MAX, parallelism: u32::MAX };
 
-    /// The same limits with another one on time.
+    /// Sets the limit on time.
     #[must_use]
     pub fn with_time(self, time: Duration) -> Self {
         Self { time, ..self }
     }
 
-    /// The same limits with another one on PBKDF2 iterations.
+    /// Sets the limit on PBKDF2 iterations.
     #[must_use]
     pub fn with_iterations(self, iterations: u32) -> Self {
         Self { iterations, ..self }
     }
 
-    /// The same limits with another one on the memory of Argon2, in KiB.
+    /// Sets the limit on Argon2 memory, in KiB.
     #[must_use]
     pub fn with_memory(self, memory: u32) -> Self {
         Self { memory, ..self }
     }
 
-    /// Judges the keyslots that a passphrase is tried on, before anything is done for it. The cheapest
-    /// are admitted first, so that an absurd one keeps back no other.
+    /// Judges the keyslots that a passphrase will be tried on, before any work is done. The cheapest
+    /// are admitted first, so that one absurd keyslot does not exclude the others.
     pub(crate) fn admit(&self, keyslots: &[Keyslot<'_>]) -> Vec<Result<()>> {
         let mut judged: Vec<_> = keyslots
             .iter()
@@ -69,15 +69,15 @@ impl Limits {
             let index = keyslots[place].index;
             let [time, before, limit] = [time, spent, self.time].map(about);
             let text = format!(
-                "keyslot {index} asks for {time} of work, cheaper ones for {before}: \
-                 the limit is {limit} for all"
+                "keyslot {index} asks for {time} of work after {before} for cheaper keyslots, \
+                the limit is {limit} in total"
             );
             judged[place] = Err(Error::new(ErrorKind::Limit, text).with_keyslot(index));
         }
         judged.into_iter().map(|time| time.map(|_| ())).collect()
     }
 
-    /// The time of a keyslot and its digest, if it is admitted by itself.
+    /// Time of a keyslot and its digest, judged without regard to other keyslots.
     fn admit_alone(&self, keyslot: &Keyslot<'_>) -> Result<Duration> {
         let key_size = keyslot.encryption.key_size();
         let digest = &keyslot.digest;
@@ -88,7 +88,8 @@ impl Limits {
         Ok(of_keyslot.saturating_add(of_digest))
     }
 
-    /// Judges the cost of a new keyslot. It is refused, and the limits may be ignored.
+    /// Judges the cost of a new keyslot. The error is [`ErrorKind::Refused`], because the caller may
+    /// ignore the limits.
     pub(crate) fn admit_new(
         &self,
         what: impl Display + Copy,
@@ -97,16 +98,16 @@ impl Limits {
     ) -> Result<()> {
         let hint = match kdf {
             KdfAlg::Argon2 { time, .. } if time >= MIN_ITERATIONS => {
-                "use --pbkdf pbkdf2 for iterations; --ignore-limits takes that many passes of Argon2"
+                "use --pbkdf pbkdf2 for that many iterations, or --ignore-limits for that many Argon2 passes"
             }
-            _ => "use --ignore-limits to make it all the same",
+            _ => "use --ignore-limits to create it anyway",
         };
         let refused =
             |error: Error| Error::new(ErrorKind::Refused, error.message()).with_hint(hint);
         self.admit_kdf(what, kdf, key_size).map(|_| ()).map_err(refused)
     }
 
-    /// The time of a derivation, if it is admitted.
+    /// Time of a derivation within the limits.
     pub(super) fn admit_kdf(
         &self,
         what: impl Display + Copy,
@@ -137,9 +138,9 @@ impl Limits {
 }
 
 impl Default for Limits {
-    /// Two minutes on a PC of 2025, where the 32 keyslots of a LUKS2 header take one if each was
-    /// made there for the two seconds that are cryptsetup's default. Argon2: 4 GiB, the most that
-    /// cryptsetup uses; 16 lanes, where it has at most 4.
+    /// Two minutes on a PC of 2025. The 32 keyslots of a LUKS2 header, calibrated on that PC for
+    /// cryptsetup's default of two seconds, take about one minute. Argon2: 4 GiB, cryptsetup's
+    /// maximum, and 16 lanes, where cryptsetup's maximum is 4.
     fn default() -> Self {
         let time = Duration::from_secs(120);
         Self { time, iterations: u32::MAX, memory: 4 << 20, parallelism: 16 }
@@ -154,7 +155,7 @@ fn within(what: impl Display, asked: u32, unit: &str, limit: u32) -> Result<()> 
     Err(Error::new(ErrorKind::Limit, text))
 }
 
-/// The time of a derivation on a PC of 2025, by one thread, or with Argon2 by one for each lane.
+/// Time of a derivation on a PC of 2025, with one thread for PBKDF2 and one thread per Argon2 lane.
 fn time(kdf: KdfAlg, out_len: usize) -> Duration {
     let nanos = match kdf {
         KdfAlg::Pbkdf2 { hash, iterations } => {
@@ -169,8 +170,8 @@ fn time(kdf: KdfAlg, out_len: usize) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
-/// Nanoseconds that an iteration of one output block takes on a core of Zen 5, as
-/// [`Rate`](crate::crypto::calibrate::Rate) measures it.
+/// Nanoseconds per iteration of one output block on a Zen 5 core, as measured by
+/// [`Rate`](crate::crypto::calibrate::Rate).
 fn nanos(hash: HashAlg) -> u32 {
     match hash {
         HashAlg::Sha1 | HashAlg::Sha256 => 70,
@@ -189,7 +190,7 @@ fn nanos(hash: HashAlg) -> u32 {
     }
 }
 
-/// A duration in the largest unit of which there are two, rounded down.
+/// Formats a duration in the largest unit that fits at least twice, rounded down.
 fn about(time: Duration) -> String {
     const UNITS: [(u64, &str); 5] =
         [(31_557_600, "years"), (86_400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds")];
@@ -200,9 +201,9 @@ fn about(time: Duration) -> String {
     }
 }
 
-/// Nanoseconds that a lane of Argon2 takes for a pass over a KiB
+/// Nanoseconds per KiB and pass of one Argon2 lane
 const ARGON2_NANOS: u128 = 700;
-/// Lanes that run at once: as many as cryptsetup uses at most
+/// Lanes assumed to run in parallel: cryptsetup's maximum
 const MOST_CORES: u32 = 4;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Between a passphrase and the volume key: [`unlock`] takes the key out of a keyslot, `seal` makes the
-//! key material that goes into one.
+//! Conversion between a volume key and key material under a passphrase: [`unlock`] recovers the key
+//! from a keyslot, `seal` makes the key material of a new one.
 
 mod limits;
 mod seal;

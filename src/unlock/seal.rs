@@ -1,4 +1,4 @@
-//! Passphrase and volume key in, key material out (LUKS1 specification, "adding new passwords").
+//! Seals a volume key under a passphrase (LUKS1 specification, "adding new passwords").
 
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -10,14 +10,14 @@ use crate::kdf::LUKS1_DIGEST_SIZE;
 use crate::secret::{Passphrase, SecretBytes, VolumeKey};
 use crate::storage::check_room;
 
-/// Key material for a keyslot: the key, split and encrypted under the passphrase.
+/// Makes the key material of a keyslot: the key, split and encrypted under the passphrase.
 pub fn seal(scheme: &Scheme, key: &VolumeKey, passphrase: &Passphrase) -> Result<Sealed> {
     let mut salt = [0; 32];
     random::fill(&mut salt)?;
     seal_with_salt(scheme, salt, key, passphrase)
 }
 
-/// The same under a salt that was chosen for its keyslot.
+/// Makes key material like [`seal`], with a given salt.
 pub(crate) fn seal_with_salt(
     scheme: &Scheme,
     salt: [u8; 32],
@@ -29,7 +29,7 @@ pub(crate) fn seal_with_salt(
     let cipher = scheme.encryption.sector_cipher(derived.as_slice())?;
 
     let key = key.as_bytes();
-    // The split key, padded, encrypted, and encrypted once more to be shared.
+    // Room for four copies: the split key, the padded, the encrypted, and the shared bytes.
     let room = key.len().saturating_mul(4 * af::STRIPES as usize);
     check_room(room).map_err(|e| Error::io("make key material", e))?;
     let split = af::split(scheme.af_hash, key, af::STRIPES, &mut random::fill)?;
@@ -39,7 +39,7 @@ pub(crate) fn seal_with_salt(
     let mut material = plain.clone();
     cipher.encrypt(0, &mut material);
 
-    // Opened again before anything depends on it. What reaches the disk is read back and compared.
+    // Merge the new material before anything depends on it. The commit verifies the bytes on disk.
     cipher.decrypt_to(0, &material, &mut plain);
     let merged = af::merge(scheme.af_hash, &plain[..split.len()], key.len(), af::STRIPES);
     if !bool::from(merged.ct_eq(key)) {
@@ -50,8 +50,8 @@ pub(crate) fn seal_with_salt(
     Ok(Sealed { scheme: scheme.clone(), salt, key_size: key.len(), material })
 }
 
-/// Makes the digest of a new volume key: as long as the hash's output, as in cryptsetup, and at least
-/// the 20 bytes of LUKS1.
+/// Makes the digest of a new volume key. Its length is that of the hash's output, as in cryptsetup, but
+/// at least the 20 bytes that LUKS1 stores.
 pub fn new_digest(hash: HashAlg, volume_key: &VolumeKey, iterations: u32) -> Result<OwnedDigest> {
     let value = vec![0; hash.digest_size().max(LUKS1_DIGEST_SIZE)];
     let mut digest = OwnedDigest { hash, iterations, salt: vec![0; 32], value };

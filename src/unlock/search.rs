@@ -1,8 +1,8 @@
-//! A secret tried on many keyslots at once: PBKDF2 in lanes on all cores, then Argon2, which takes as
-//! many cores itself, one keyslot after the other.
+//! Tries a secret on many keyslots: those with PBKDF2 in SIMD lanes on all cores, then those with
+//! Argon2 one by one, since each uses several cores.
 //!
-//! The first keyslot has a core to itself until it is done, since it is the right one more often than
-//! any other: so however many there are, that one is not slower for it. The others share what is left.
+//! The first keyslot is the right one more often than any other, so it has a core to itself until it
+//! is done. More keyslots do not slow it down; they share the other cores.
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZero;
@@ -21,12 +21,12 @@ use crate::header::{Digest, Keyslot};
 use crate::secret::{Passphrase, SecretBytes, VolumeKey};
 use crate::storage::{Storage, zeroed};
 
-/// A keyslot to be tried, and where its key material is.
+/// A keyslot to try, with the image that holds its key material.
 #[derive(Clone, Debug)]
 pub struct Candidate<'a> {
     /// The image
     pub storage: &'a dyn Storage,
-    /// An active keyslot of it
+    /// An active keyslot of the image
     pub keyslot: Keyslot<'a>,
 }
 
@@ -35,18 +35,18 @@ pub struct Candidate<'a> {
 pub enum Until {
     /// As soon as one keyslot opens
     First,
-    /// When all have been tried
+    /// When all keyslots have been tried
     All,
 }
 
-/// What came of one candidate: the key in it, if it opens; `None`, if it was not tried because another
-/// one opened before.
+/// Outcome of one candidate: its key, `None` if it does not open, or an error. The outer `None` means
+/// that it was not tried because another candidate opened first.
 pub type Outcome = Option<Result<Option<VolumeKey>>>;
 
-/// Tries the passphrase on all candidates, in about this order, and says what came of each.
+/// Tries the passphrase on all candidates, roughly in order, and returns one outcome for each.
 ///
-/// Keyslots that together ask for more than `limits` are not tried, and so are an outcome of
-/// [`ErrorKind::Limit`](crate::ErrorKind::Limit): the most expensive first.
+/// If the candidates together exceed `limits`, the most expensive ones are not tried. Their outcome is
+/// [`ErrorKind::Limit`](crate::ErrorKind::Limit).
 pub fn search(
     candidates: &[Candidate<'_>],
     passphrase: &Passphrase,
@@ -57,7 +57,7 @@ pub fn search(
     search_admitted(candidates, passphrase, limits.admit(&keyslots), until)
 }
 
-/// The same where limits have judged each candidate.
+/// Searches like [`search`], for candidates that the limits have already judged.
 pub(crate) fn search_admitted(
     candidates: &[Candidate<'_>],
     passphrase: &Passphrase,
@@ -104,7 +104,7 @@ pub(crate) fn search_admitted(
     batch.outcomes.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The key in a keyslot, if it opens. What it costs has been judged.
+/// Tries one candidate whose cost has been judged.
 fn try_one(candidate: &Candidate<'_>, passphrase: &Passphrase) -> Result<Option<VolumeKey>> {
     let Keyslot { encryption, kdf, digest, .. } = &candidate.keyslot;
     let mut key = SecretBytes::zeroed(encryption.key_size())?;
@@ -141,12 +141,12 @@ impl Candidate<'_> {
     }
 }
 
-/// What the threads of a search share.
+/// State shared by the threads of a search.
 struct Batch<'a> {
     candidates: &'a [Candidate<'a>],
     passphrase: &'a Passphrase,
     until: Until,
-    /// Those with PBKDF2 that nobody has begun
+    /// PBKDF2 candidates that no thread has claimed
     queue: Mutex<VecDeque<usize>>,
     outcomes: Mutex<Vec<Outcome>>,
     stop: AtomicBool,
@@ -164,7 +164,7 @@ impl Batch<'_> {
                 let share = lock(&self.queue).len().div_ceil(threads);
                 for _ in 1..threads {
                     let builder = thread::Builder::new();
-                    // Where no more threads can be had, this one does it all.
+                    // If no thread can be spawned, this one does all the work.
                     if builder.spawn_scoped(scope, move || self.work(None, share)).is_err() {
                         break;
                     }
@@ -174,7 +174,7 @@ impl Batch<'_> {
         }
     }
 
-    /// The keyslot that has a thread to itself.
+    /// Claims the keyslot that gets a thread to itself.
     fn first(&self) -> Option<usize> {
         if self.until == Until::First { self.claim(None) } else { None }
     }
@@ -183,7 +183,7 @@ impl Batch<'_> {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// The next keyslot, or the next of this hash.
+    /// Claims the next keyslot, or the next one with this hash.
     fn claim(&self, hash: Option<HashAlg>) -> Option<usize> {
         let mut queue = lock(&self.queue);
         let fits =
@@ -192,7 +192,8 @@ impl Batch<'_> {
         queue.remove(place)
     }
 
-    /// Computes a digest of another hash than the lanes have, unless the search ends before.
+    /// Computes a digest whose hash differs from that of the lanes. Returns false if the search ends
+    /// first.
     fn digest(&self, digest: &Digest<'_>, key: &VolumeKey, value: &mut [u8]) -> bool {
         let mut lanes = Lanes::new(digest.hash);
         let (salt, iterations) = (digest.salt, digest.iterations);
@@ -218,8 +219,8 @@ impl Batch<'_> {
         lock(&self.outcomes)[index] = Some(outcome);
     }
 
-    /// Tries keyslots until there is none left, as many of a hash at a time as `share`, or as the
-    /// lanes take; but `alone` by itself, before all others.
+    /// Tries keyslots until none is left. Up to `share` keyslots of one hash run at a time, as far as
+    /// they fit the lanes. The keyslot `alone` runs first, by itself.
     fn work(&self, alone: Option<usize>, share: usize) {
         let mut next = alone;
         while !self.stops()
@@ -247,12 +248,12 @@ struct Run<'a> {
     batch: &'a Batch<'a>,
     hash: HashAlg,
     lanes: Lanes<Task>,
-    /// What has no room yet
+    /// Tasks that wait for a free lane
     waiting: VecDeque<Task>,
     trials: HashMap<usize, Trial>,
 }
 
-/// An output block, of a keyslot's key or of the digest of what was in it.
+/// One output block, either of a keyslot's derived key or of the digest of the merged key.
 #[derive(Clone, Copy)]
 struct Task {
     index: usize,
@@ -266,12 +267,12 @@ enum Phase {
     Check,
 }
 
-/// A keyslot in work.
+/// A keyslot that is being tried.
 struct Trial {
     key: SecretBytes,
     merged: Option<VolumeKey>,
     value: Zeroizing<Vec<u8>>,
-    /// Output blocks that are still to come in this phase
+    /// Output blocks of this phase that are not computed yet
     missing: u32,
 }
 
@@ -301,14 +302,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Queues as many output blocks as `len` bytes take, and says how many.
+    /// Queues the output blocks of `len` bytes and returns their number.
     fn wait_for(&mut self, index: usize, phase: Phase, len: usize) -> u32 {
         let blocks = u32::try_from(len.div_ceil(self.hash.digest_size())).unwrap_or(u32::MAX);
         self.waiting.extend((1..=blocks).map(|block| Task { index, block, phase }));
         blocks
     }
 
-    /// Carries the lanes on for a few milliseconds, and finishes what can be.
+    /// Runs the lanes for a few milliseconds and handles the keyslots whose phase is complete.
     fn step(&mut self) {
         while self.lanes.has_room()
             && let Some(task) = self.waiting.pop_front()
@@ -361,7 +362,7 @@ impl<'a> Run<'a> {
         self.lanes.push(job, task);
     }
 
-    /// The key of its cipher is there: what is in the keyslot is to be checked.
+    /// Merges the key material under the derived key and starts the digest check.
     fn check(&mut self, index: usize) {
         let candidate = &self.batch.candidates[index];
         let Some(trial) = self.trials.get_mut(&index) else { return };

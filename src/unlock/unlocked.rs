@@ -1,4 +1,4 @@
-//! Passphrase and keyslot in, volume key out (LUKS1 specification, "master key recovery").
+//! Recovers a volume key from a keyslot (LUKS1 specification, "master key recovery").
 
 use subtle::ConstantTimeEq;
 
@@ -11,22 +11,22 @@ use crate::header::{Digest, Header, Keyslot, Priority};
 use crate::secret::{Passphrase, VolumeKey};
 use crate::storage::Storage;
 
-/// A volume key that its image's digest confirms, and the keyslot it came out of.
+/// A volume key confirmed by its image's digest, and the keyslot that held it.
 #[derive(Debug)]
 pub struct Unlocked {
-    /// None if the key itself was given
+    /// `None` if the caller supplied the key
     keyslot: Option<usize>,
     volume_key: VolumeKey,
     digest: Vec<u8>,
 }
 
 impl Unlocked {
-    /// The key of a new image, which is in this keyslot.
+    /// Wraps the key of a new image, which is in this keyslot.
     pub(crate) fn new(keyslot: usize, volume_key: VolumeKey, digest: &Digest<'_>) -> Self {
         Self { keyslot: Some(keyslot), volume_key, digest: digest.value.to_vec() }
     }
 
-    /// Index of the keyslot that the key came out of. `None` if the key itself was given.
+    /// Index of the keyslot that held the key. `None` if the caller supplied the key.
     pub fn keyslot(&self) -> Option<usize> {
         self.keyslot
     }
@@ -41,16 +41,16 @@ impl Unlocked {
         header.digest().is_some_and(|digest| self.is_of(&digest))
     }
 
-    /// Whether this is the key that a digest confirms.
+    /// Whether a digest confirms this key.
     pub(crate) fn is_of(&self, digest: &Digest<'_>) -> bool {
         self.digest == digest.value
     }
 }
 
-/// Checks a volume key against the digest of the header. No keyslot is read.
+/// Checks a volume key against the digest of the header, without reading a keyslot.
 ///
-/// [`ErrorKind::WrongSecret`] if it is another key, [`ErrorKind::Limit`] if the digest asks for more
-/// work than `limits` allow.
+/// Fails with [`ErrorKind::WrongSecret`] if the digest does not match, and with [`ErrorKind::Limit`]
+/// if the digest asks for more work than `limits` allow.
 pub(crate) fn confirm(header: &Header, key: VolumeKey, limits: Limits) -> Result<Unlocked> {
     header.check_supported()?;
     let digest = header.digest().ok_or_else(|| {
@@ -62,15 +62,15 @@ pub(crate) fn confirm(header: &Header, key: VolumeKey, limits: Limits) -> Result
     let mut found = vec![0; value.len()];
     pbkdf2(hash, key.as_bytes(), salt, iterations, &mut found);
     if !bool::from(found.ct_eq(value)) {
-        return Err(Error::new(ErrorKind::WrongSecret, "the volume key is that of another image"));
+        return Err(Error::new(ErrorKind::WrongSecret, "the volume key belongs to another image"));
     }
     Ok(Unlocked { keyslot: None, volume_key: key, digest: value.to_vec() })
 }
 
-/// Tries one keyslot, whatever its priority, and whatever its key is for.
+/// Tries one keyslot, regardless of its priority and of the key it holds.
 ///
-/// [`ErrorKind::WrongSecret`] if it does not open, [`ErrorKind::InvalidInput`] if it is inactive
-/// or there is none such.
+/// Fails with [`ErrorKind::WrongSecret`] if the keyslot does not open, and with
+/// [`ErrorKind::InvalidInput`] if it is inactive or does not exist.
 pub fn unlock_keyslot(
     storage: &dyn Storage,
     header: &Header,
@@ -95,12 +95,12 @@ pub fn unlock_keyslot(
     Ok(Unlocked { keyslot: Some(index), volume_key, digest })
 }
 
-/// Tries the active keyslots, many at a time, those that are preferred before the others; the first
-/// that opens ends it. Those that are to be ignored are not tried, nor those that hold no volume key.
+/// Tries the active keyslots in parallel, preferred ones first, until one opens. Keyslots with
+/// priority [`Ignore`](Priority::Ignore) and keyslots without the volume key are not tried.
 ///
-/// [`ErrorKind::WrongSecret`] if none does, [`ErrorKind::Limit`] if none does and one was not
-/// tried because it asks for more than `limits`, [`ErrorKind::Io`] if it could not be read,
-/// [`ErrorKind::Unsupported`] if no keyslot holds the volume key.
+/// If no keyslot opens, the error is [`ErrorKind::Limit`] if one was left out because it exceeds
+/// `limits`, [`ErrorKind::Io`] if one could not be read, and otherwise [`ErrorKind::WrongSecret`].
+/// [`ErrorKind::Unsupported`] means that no keyslot holds the volume key.
 pub fn unlock(
     storage: &dyn Storage,
     header: &Header,
@@ -128,7 +128,7 @@ pub fn unlock(
                     return Ok(Unlocked { keyslot: Some(keyslot.index), volume_key, digest });
                 }
                 Some(Ok(None)) | None => {}
-                // Another keyslot may open all the same.
+                // Another keyslot may still open.
                 Some(Err(error)) => {
                     untried.get_or_insert(error);
                 }
@@ -146,7 +146,7 @@ fn nothing_opens(
 ) -> Error {
     if let Some(keyslot) = opened_if_named(storage, header, passphrase, limits) {
         let index = keyslot.index;
-        let text = format!("the secret opens keyslot {index}, which is ignored unless it is named");
+        let text = format!("the secret opens keyslot {index}, whose priority is 'ignore'");
         let hint = format!(
             "use 'keyslot config --keyslot {index} --priority normal', or 'keyslot add' with --keyslot {index} --new-keyslot N"
         );
@@ -168,7 +168,7 @@ fn nothing_opens(
     }
 }
 
-/// The keyslot with the volume key that a search ignores and the passphrase opens.
+/// Finds a keyslot with priority [`Ignore`](Priority::Ignore) that the passphrase opens.
 fn opened_if_named<'a>(
     storage: &dyn Storage,
     header: &'a Header,
@@ -185,14 +185,14 @@ fn opened_if_named<'a>(
     keyslots.into_iter().nth(opened)
 }
 
-/// The error of a keyslot that this crate cannot open.
+/// Error for a keyslot that this crate cannot open.
 pub fn cannot_open(index: usize, why: &str) -> Error {
     let text = format!("keyslot {index} cannot be opened: {why}");
     Error::new(ErrorKind::Unsupported, text).with_keyslot(index)
 }
 
-/// The error of a passphrase that does not open what it should: `text`, and a hint if there is
-/// something about the passphrase that may be the reason.
+/// Error for a passphrase that does not open a keyslot. Adds a hint if the passphrase itself suggests
+/// a reason, such as a trailing newline.
 pub fn wrong_secret(text: impl Into<String>, passphrase: &Passphrase) -> Error {
     let error = Error::new(ErrorKind::WrongSecret, text);
     let bytes = passphrase.as_bytes();
@@ -209,11 +209,11 @@ pub fn wrong_secret(text: impl Into<String>, passphrase: &Passphrase) -> Error {
     }
 }
 
-/// Hint of a failure that an interrupted amendment may explain: it may have erased the secret.
+/// Hint for a failure that an interrupted amendment may explain, because it may have erased the secret.
 pub(crate) const INTERRUPTED: &str =
     "an amendment was interrupted: use 'keyslot repair' to finish it, or try the new secret";
 
-/// The key in the keyslot, if it opens with the passphrase: the volume key, if it is bound.
+/// Returns the key in the keyslot if the passphrase opens it. For a bound keyslot that is the volume key.
 pub fn opens(
     storage: &dyn Storage,
     keyslot: &Keyslot<'_>,

@@ -185,7 +185,7 @@ pub fn differences() -> Vec<Case> {
     let corrupt = |text| Some((Corrupt, text));
     vec![
         // A LUKS2 header it is not
-        row("version 2", bytes(VERSION, &[0, 2]), corrupt("LUKS2 header: hdr_offset is 244834610708480, and the copy at byte 0"), Says("LUKS version 2 is not supported"), Refuses, ""),
+        row("version 2", bytes(VERSION, &[0, 2]), corrupt("LUKS2 header: hdr_offset is 244834610708480, but the copy is at byte 0"), Says("LUKS version 2 is not supported"), Refuses, ""),
 
         // QEMU counts in 32 bits, signed and unsigned
         row("material wraps to 0", number(slot(7) + OFFSET, 0xffff_fe08), corrupt("Keyslot 7 is overlapping with the encrypted payload"), Opens, Refuses, ""),

@@ -51,7 +51,7 @@ pub fn table() -> Vec<Case> {
         row("uuid without NUL", binary(168, &[b'u'; 40]), None, Accepts, ""),
         row("uuid empty", binary(168, &[0; 40]), None, Accepts, ""),
         row("subsystem without NUL", binary(208, &[b's'; 48]), None, Accepts, ""),
-        row("hdr_offset 1", Change::Binary(256, u64::to_be_bytes(1).into()), corrupt("LUKS2 header: hdr_offset is 1, and the copy at byte 0"), Refuses, ""),
+        row("hdr_offset 1", Change::Binary(256, u64::to_be_bytes(1).into()), corrupt("LUKS2 header: hdr_offset is 1, but the copy is at byte 0"), Refuses, ""),
         row("hdr_offset 16384 in both", Change::Binary(256, u64::to_be_bytes(16384).into()), None, Accepts, ""),
         row("hdr_offset 0 in both", Change::Binary(256, u64::to_be_bytes(0).into()), None, Accepts, ""),
         row("padding", binary(264, &[0xff; 184]), None, Accepts, ""),
@@ -73,7 +73,7 @@ pub fn table() -> Vec<Case> {
         row("cut at 360_959", Change::Cut(360_959), None, Accepts, ""),
 
         // JSON text
-        row("a NUL at its start", Change::Area(0, vec![0]), corrupt("LUKS2 header: byte 1 of the JSON area, behind its text, is not NUL"), Refuses, ""),
+        row("a NUL at its start", Change::Area(0, vec![0]), corrupt("LUKS2 header: byte 1 of the JSON area, after its text, is not NUL"), Refuses, ""),
         row("a space at its start", Change::Text(r#"{"keyslots""#, r#" {"keyslots""#), corrupt("LUKS2 header: the JSON text does not begin with '{'"), Refuses, ""),
         row("spaces in it", Change::Text(r#"{"keyslots":"#, r#"{ "keyslots" : "#), None, Accepts, ""),
         row("a newline behind it", behind("\n"), None, Accepts, ""),
@@ -81,8 +81,8 @@ pub fn table() -> Vec<Case> {
         row("a comment behind it", behind("/**/"), corrupt("LUKS2 header: the JSON text is malformed: text after the value at byte 2090"), Accepts, JSON),
         row("a brace behind it", behind("}"), corrupt("LUKS2 header: the JSON text is malformed: text after the value at byte 2090"), Refuses, ""),
         row("an object behind it", behind("{}"), corrupt("LUKS2 header: the JSON text is malformed: text after the value at byte 2090"), Refuses, ""),
-        row("a byte at the end of the area", Change::Area(12287, vec![b' ']), corrupt("LUKS2 header: byte 12287 of the JSON area, behind its text, is not NUL"), Refuses, ""),
-        row("a byte behind its NUL", Change::Area(6000, vec![1]), corrupt("LUKS2 header: byte 6000 of the JSON area, behind its text, is not NUL"), Refuses, ""),
+        row("a byte at the end of the area", Change::Area(12287, vec![b' ']), corrupt("LUKS2 header: byte 12287 of the JSON area, after its text, is not NUL"), Refuses, ""),
+        row("a byte behind its NUL", Change::Area(6000, vec![1]), corrupt("LUKS2 header: byte 6000 of the JSON area, after its text, is not NUL"), Refuses, ""),
         row("a comment", Change::Text(r#"{"keyslots""#, r#"{/**/"keyslots""#), corrupt("LUKS2 header: the JSON text is malformed: an unexpected character at byte 1"), Accepts, JSON),
         row("single quotes", Change::Text(r#""keyslots":{"#, "'keyslots':{"), corrupt("LUKS2 header: the JSON text is malformed: an unexpected character at byte 1"), Accepts, JSON),
         row("trailing comma", Change::Text(r#""stripes":4000,"hash":"sha512"}"#, r#""stripes":4000,"hash":"sha512",}"#), corrupt("LUKS2 header: the JSON text is malformed: a value is missing at byte 99"), Accepts, JSON),

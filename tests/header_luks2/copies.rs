@@ -70,14 +70,14 @@ fn the_higher_seqid_counts_in_both_orders() {
             11,
             true,
             Which::Primary,
-            "both copies of the header have seqid 11 and differ: the primary counts",
+            "both copies of the header have seqid 11 and differ: the primary is used",
         ),
         (
             1,
             11,
             false,
             Which::Primary,
-            "both copies of the header have seqid 11 and differ: the primary counts",
+            "both copies of the header have seqid 11 and differ: the primary is used",
         ),
         (
             1,

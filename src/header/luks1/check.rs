@@ -1,4 +1,4 @@
-//! Changes that do not fit a LUKS1 header are refused before anything is lowered.
+//! Checks that changes fit a LUKS1 header, before they are lowered.
 
 use super::Luks1Header;
 use super::raw::KEYSLOTS;
@@ -38,8 +38,8 @@ impl Luks1Header {
         Ok(())
     }
 
-    /// Refuses key material that nobody could open: a LUKS1 header has one cipher, one hash and
-    /// PBKDF2, and with an iteration count of 0 it would be refused as a whole.
+    /// Refuses key material that could not be opened. A LUKS1 header has one cipher, one hash and
+    /// PBKDF2, and a header with an iteration count of 0 is invalid as a whole.
     pub(super) fn check_scheme(&self, scheme: &Scheme) -> Result<()> {
         let Scheme { kdf, encryption, af_hash } = scheme;
         let (cipher, own) = self.scheme()?;
@@ -48,7 +48,7 @@ impl Luks1Header {
         if fits && encryption == cipher && *af_hash == own {
             return Ok(());
         }
-        let text = format!("a keyslot of this LUKS1 header cannot have {}", kdf.kind().name());
+        let text = format!("a keyslot of this LUKS1 header cannot use this {}", kdf.kind().name());
         Err(Error::new(ErrorKind::InvalidInput, text))
     }
 }

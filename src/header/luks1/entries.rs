@@ -1,8 +1,8 @@
-//! Entries of the header as they are written, the damaged ones included, and their repair.
+//! Raw entries of the header, including damaged ones, and their repair.
 //!
-//! A damaged entry is one that is not active and fails a check (`validate.rs`). Its keyslot is
-//! neither opened, nor written, nor wiped: its area may be anywhere. [`Luks1Header::mend`] puts the
-//! entry back where the other entries say that it belongs, inactive, as cryptsetup's repair does.
+//! A damaged entry is inactive and fails a check (`validate.rs`). Its keyslot is neither opened, nor
+//! written, nor wiped, because its area may be anywhere. Like cryptsetup's repair, [`Luks1Header::mend`]
+//! makes the entry inactive and infers its area from the other entries.
 
 use std::ops::Range;
 
@@ -16,13 +16,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Sealed, Step, material_len, text};
 use crate::overrides::{Override, Overrides};
 
-/// Entry of a keyslot, as it is written.
+/// Entry of a keyslot as stored in the header.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Entry {
     /// Index of the keyslot
     pub index: usize,
-    /// Whether it holds a key
+    /// Whether the keyslot holds a key
     pub active: bool,
     /// Iteration count of PBKDF2
     pub iterations: u32,
@@ -30,7 +30,7 @@ pub struct Entry {
     pub offset: u64,
     /// Anti-forensic stripes
     pub stripes: u32,
-    /// Fault of the entry; its other fields are not to be relied on then
+    /// Fault of the entry. If there is one, the other fields are unreliable
     pub damage: Option<String>,
 }
 
@@ -50,22 +50,22 @@ impl Luks1Header {
         })
     }
 
-    /// The header's `cipher-name`, as it is written.
+    /// `cipher-name` as stored in the header.
     pub fn cipher_name(&self) -> String {
         text(&self.raw.cipher_name)
     }
 
-    /// The header's `cipher-mode`, as it is written.
+    /// `cipher-mode` as stored in the header.
     pub fn cipher_mode(&self) -> String {
         text(&self.raw.cipher_mode)
     }
 
-    /// Both of them: `aes-xts-plain64`.
+    /// Cipher name and mode together: `aes-xts-plain64`.
     pub fn cipher_text(&self) -> String {
         format!("{}-{}", self.cipher_name(), self.cipher_mode())
     }
 
-    /// The header's `hash-spec`, as it is written.
+    /// `hash-spec` as stored in the header.
     pub fn hash_text(&self) -> String {
         text(&self.raw.hash_spec)
     }
@@ -80,19 +80,19 @@ impl Luks1Header {
         self.raw.mk_digest_iterations.get()
     }
 
-    /// Whether the payload is in another file: payload offset 0.
+    /// Whether the payload is in another file, which a payload offset of 0 indicates.
     pub fn is_detached(&self) -> bool {
         self.payload_offset() == 0
     }
 
-    /// Refuses a cipher or hash that this crate does not have.
+    /// Checks that this crate supports the header's cipher and hash.
     ///
-    /// [`ErrorKind::Unsupported`]
+    /// Fails with [`ErrorKind::Unsupported`] if not.
     pub fn check_supported(&self) -> Result<()> {
         self.scheme().map(|_| ())
     }
 
-    /// Refuses what QEMU refuses in its words: any fault, whether or not it matters here.
+    /// Refuses every header that QEMU refuses, with QEMU's texts, even if this crate could use it.
     pub fn check_strictly(&self) -> Result<()> {
         if self.is_detached() {
             return Err(Error::new(ErrorKind::Corrupt, OVERLAPPING_PAYLOAD));
@@ -100,7 +100,8 @@ impl Luks1Header {
         self.check_strictly_detached()
     }
 
-    /// The same of a header whose payload is in another file, as QEMU's `header` node has it.
+    /// Checks like [`check_strictly`](Self::check_strictly), but accepts a detached header, as QEMU's
+    /// `header` node does.
     pub fn check_strictly_detached(&self) -> Result<()> {
         match self.meaning.damage.iter().flatten().next() {
             Some(fault) => Err(fault.error()),
@@ -108,13 +109,13 @@ impl Luks1Header {
         }
     }
 
-    /// The keyslots whose entries are damaged, and their faults.
+    /// Keyslots whose entries are damaged, with the faults.
     pub fn damaged(&self) -> impl Iterator<Item = (usize, &str)> {
         let faults = self.meaning.damage.iter().enumerate();
         faults.filter_map(|(index, fault)| Some((index, fault.as_ref()?.text.as_str())))
     }
 
-    /// The active keyslots, if this crate cannot open them, and the reason.
+    /// Active keyslots that this crate cannot open, with the reason.
     pub(in crate::header) fn unusable(&self) -> Vec<(usize, &str)> {
         let fault = self.meaning.cipher.as_ref().err().or(self.meaning.hash.as_ref().err());
         let Some(fault) = fault else { return Vec::new() };
@@ -122,7 +123,7 @@ impl Luks1Header {
         active.map(|index| (index, fault.text.as_str())).collect()
     }
 
-    /// Whether the state of an entry is damaged: the keyslot may have been active.
+    /// Whether the state of an entry is damaged, so that its keyslot may have been active.
     pub(in crate::header) fn has_unknown_state(&self) -> bool {
         self.raw.keyslots.iter().any(|slot| ![ACTIVE, INACTIVE].contains(&slot.state.get()))
     }
@@ -131,12 +132,12 @@ impl Luks1Header {
         self.raw.keyslots[index].state.get() == ACTIVE
     }
 
-    /// Whether the keyslot's area can be relied on.
+    /// Whether the keyslot's entry is damaged, so that its area is unreliable.
     pub(super) fn is_damaged(&self, index: usize) -> bool {
         self.meaning.damage[index].is_some()
     }
 
-    /// Whether both headers have the same digest of the volume key, by the same hash.
+    /// Whether both headers have the same digest of the volume key, with the same hash.
     pub(in crate::header) fn has_same_digest(&self, other: &Self) -> bool {
         let digest = |raw: &RawHeader| {
             (raw.mk_digest, raw.mk_digest_salt, raw.mk_digest_iterations, raw.key_bytes)
@@ -145,13 +146,14 @@ impl Luks1Header {
         same_hash && digest(&self.raw) == digest(&other.raw)
     }
 
-    /// The header with its damaged entries inactive and in their places; `None`, if there are none.
+    /// Repairs damaged entries: makes them inactive and restores their offsets. `None` if no entry is
+    /// damaged.
     ///
-    /// [`ErrorKind::Refused`] for an entry whose state is neither active nor inactive, without
-    /// [`Override::LoseKey`]; [`ErrorKind::Corrupt`] if the place of one cannot be told.
+    /// Fails with [`ErrorKind::Refused`] if the state of an entry is neither active nor inactive, unless
+    /// [`Override::LoseKey`] is set, and with [`ErrorKind::Corrupt`] if an offset cannot be inferred.
     pub(super) fn mend(&self, overrides: Overrides) -> Result<Option<Self>> {
         let mut raw = self.raw.clone();
-        // That an area is not in the file is no damage of the entry.
+        // An area outside the file does not make its entry damaged, so no length is given.
         let damage = validate(&raw, None)?.damage;
         let damaged = damage.iter().enumerate().filter_map(|(i, it)| Some((i, &it.as_ref()?.text)));
         let damaged: Vec<_> = damaged.collect();
@@ -164,7 +166,7 @@ impl Luks1Header {
                 let text = format!("{why}: keyslot {index} may have been active");
                 return Err(Override::LoseKey
                     .refused(text)
-                    .with_hint("'keyslot repair --lose-key' makes it inactive"));
+                    .with_hint("use 'keyslot repair --lose-key' to make it inactive"));
             }
         }
         let places = self.places();
@@ -172,7 +174,10 @@ impl Luks1Header {
             let offset = places.map(|(first, step)| first + step * index as u64);
             let offset = offset.and_then(|offset| u32::try_from(offset).ok());
             let offset = offset.ok_or_else(|| {
-                Error::new(ErrorKind::Corrupt, format!("{why}: its place cannot be told"))
+                Error::new(
+                    ErrorKind::Corrupt,
+                    format!("{why}, and the offset of its area is unknown"),
+                )
             })?;
             raw.keyslots[index] = RawKeyslot {
                 state: INACTIVE.into(),
@@ -193,8 +198,8 @@ impl Luks1Header {
         Ok(Some(Self { raw, meaning }))
     }
 
-    /// First sector of keyslot 0, and sectors from one keyslot to the next, as all sound entries
-    /// have them: aligned as QEMU and cryptsetup do, or one area right behind the other.
+    /// First sector of keyslot 0 and distance in sectors between keyslots, if all sound entries agree
+    /// on them. The areas are either aligned, as by QEMU and cryptsetup, or contiguous.
     fn places(&self) -> Option<(u64, u64)> {
         let len = material_len(self.raw.key_bytes.get());
         let sound: Vec<_> = (0..KEYSLOTS).filter(|&index| !self.is_damaged(index)).collect();
@@ -209,7 +214,7 @@ impl Luks1Header {
 }
 
 impl Luks1Header {
-    /// The runs of bytes in which `to` differs, one per sector: where, and what `to` has there.
+    /// Byte runs in which `to` differs, one per sector: the offset, and the bytes of `to`.
     pub(super) fn changed_sectors(&self, to: &RawHeader) -> Vec<(usize, Vec<u8>)> {
         let (from, to) = (self.raw.as_bytes(), to.as_bytes());
         let sector = usize::try_from(SECTOR).unwrap_or(usize::MAX);
@@ -225,13 +230,13 @@ impl Luks1Header {
             .collect()
     }
 
-    /// Compares the header on the disk with this one.
+    /// Step that compares the header on disk with this one.
     pub(super) fn expected(&self) -> Step {
         Step::Expect { offset: 0, bytes: self.as_bytes().into() }
     }
 
-    /// Writes these bytes and reads the whole of each entry back that they touch; and the header
-    /// after that.
+    /// Steps that write these bytes and verify every entry that they touch as a whole, and the header
+    /// after them.
     pub(super) fn write(&self, offset: usize, bytes: &[u8]) -> ([Step; 3], Self) {
         let mut after = self.clone();
         let range = offset..offset + bytes.len();
@@ -243,13 +248,13 @@ impl Luks1Header {
         ([write, Step::Sync, verify], after)
     }
 
-    /// All keyslots but those with a damaged entry, by index; none with an unsupported cipher.
+    /// Keyslots whose entries are not damaged, by index. Empty if the cipher or hash is unsupported.
     pub fn keyslots(&self) -> impl Iterator<Item = Keyslot<'_>> {
         (0..KEYSLOTS).filter_map(|index| self.keyslot(index))
     }
 }
 
-/// A range of the header, with the whole of each keyslot's entry that it touches.
+/// Extends a range of the header to whole keyslot entries.
 fn whole_entries(range: Range<usize>) -> Range<usize> {
     let size = size_of::<RawKeyslot>();
     let entries = HEADER_SIZE - KEYSLOTS * size;
@@ -267,7 +272,7 @@ pub(super) fn activate(raw: &mut RawHeader, keyslot: usize, sealed: &Sealed) {
     slot.salt = sealed.salt;
 }
 
-/// Of a scheme that has been checked.
+/// Iteration count of a sealed keyslot whose scheme has been checked.
 fn iterations(sealed: &Sealed) -> u32 {
     match sealed.scheme.kdf {
         KdfAlg::Pbkdf2 { iterations, .. } => iterations,

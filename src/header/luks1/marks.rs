@@ -1,16 +1,16 @@
-//! Marks by which the leftovers of an interrupted amendment are found. QEMU and cryptsetup ignore the
-//! salt of an inactive entry, and a salt is random to them in an active one.
+//! Marks that identify the leftovers of an interrupted amendment. They are stored in salts: QEMU and
+//! cryptsetup ignore the salt of an inactive entry, and accept any salt in an active one.
 //!
 //! - **An inactive entry whose salt is [`UNWIPED`]**: the keyslot's area is not overwritten yet. The mark
-//!   is recognised by its first 8 bytes, those of keyslot 6's salt that are in the sector of its state.
+//!   is recognised by its first 8 bytes, because only these bytes of keyslot 6's salt share a sector with
+//!   its state.
 //! - **An inactive entry with the first 8 bytes of an active keyslot's salt**: the keyslot waits for the
-//!   secret of that one, its staging keyslot.
-//! - **Two active entries with the same salt**: one is a staging copy. No two keyslots get the same
-//!   random salt.
+//!   secret of that active keyslot, which is its staging keyslot.
+//! - **Two active entries with the same salt**: one is a staging copy, since random salts never repeat.
 //! - **An active entry whose salt names another keyslot**: a staging keyslot. Half of the salt of a
-//!   [replacement](Luks1Header::salt) is random; the other half are two digests, of the index and of
-//!   the old salt of the keyslot that it replaces. If that keyslot still has the old salt, the
-//!   replacement was interrupted before the old secret went; if not, it was reused since.
+//!   [replacement](Luks1Header::salt) is random. The other half consists of two digests, one of the index
+//!   and one of the old salt of the keyslot that is replaced. If that keyslot still has the old salt, the
+//!   replacement was interrupted before the old secret was erased. If not, the keyslot was reused since.
 
 use super::Luks1Header;
 use super::raw::{ACTIVE, INACTIVE, KEYSLOTS, RawHeader, RawKeyslot};
@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::header::Leftover;
 
 impl Luks1Header {
-    /// The leftovers of interrupted amendments.
+    /// Leftovers of interrupted amendments.
     pub fn leftovers(&self) -> Vec<Leftover> {
         let slots = &self.raw.keyslots;
         let is_active = |&i: &usize| slots[i].state.get() == ACTIVE;
@@ -54,8 +54,8 @@ impl Luks1Header {
         found
     }
 
-    /// A salt for new key material of a keyslot, by which its staging keyslot can be told if it is
-    /// active and so is replaced.
+    /// Generates a salt for new key material of a keyslot. If the keyslot is active, the salt marks its
+    /// staging keyslot.
     pub(in crate::header) fn salt(&self, keyslot: usize) -> Result<[u8; 32]> {
         let mut salt = [0; 32];
         random::fill(&mut salt)?;
@@ -69,14 +69,14 @@ impl Luks1Header {
         Ok(salt)
     }
 
-    /// Whether the salt of an entry was made for a replacement of this keyslot.
+    /// Whether the salt of an entry was generated to replace this keyslot.
     fn names(&self, slot: &RawKeyslot, keyslot: usize) -> bool {
         let index = [keyslot.to_le_bytes()[0]];
         slot.salt[16..24] == digest(b"index", &index, &self.raw.mk_digest_salt, &slot.salt)
     }
 }
 
-/// Whether the salt of an entry was made to replace what another one still has.
+/// Whether the salt of an entry was generated to replace the present contents of `old`.
 fn replaces(slot: &RawKeyslot, old: &RawKeyslot) -> bool {
     slot.salt[24..] == digest(b"old salt", &[], &old.salt, &slot.salt)
 }
@@ -88,7 +88,7 @@ fn digest(what: &[u8], index: &[u8], salt: &[u8; 32], new: &[u8; 32]) -> [u8; 8]
     short
 }
 
-/// Makes a keyslot inactive, with the mark that its area is not overwritten yet.
+/// Makes a keyslot inactive and marks its area as not yet overwritten.
 pub(super) fn mark(raw: &mut RawHeader, keyslot: usize) {
     let slot = &mut raw.keyslots[keyslot];
     slot.state = INACTIVE.into();
@@ -96,5 +96,5 @@ pub(super) fn mark(raw: &mut RawHeader, keyslot: usize) {
     slot.salt = UNWIPED;
 }
 
-/// The salt of an inactive entry whose area is not overwritten yet.
+/// Salt of an inactive entry whose area is not yet overwritten.
 const UNWIPED: [u8; 32] = *b"keyslot: area to be overwritten\0";

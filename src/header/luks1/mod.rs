@@ -1,8 +1,8 @@
-//! LUKS1: one header of 592 bytes, eight keyslots, no checksum and no second copy.
+//! LUKS1: one header of 592 bytes with eight keyslots, without a checksum or a second copy.
 //!
-//! A [`Luks1Header`] can only be made by [parsing](Luks1Header::parse) a valid one or by
-//! [building](Luks1Header::build) one. The bytes it was parsed from stay with it: what nobody
-//! understands (behind a string's NUL, in the UUID) is what a rewrite writes again.
+//! A [`Luks1Header`] is either [parsed](Luks1Header::parse) from a valid header or
+//! [built](Luks1Header::build). It keeps the bytes that it was parsed from, so a rewrite preserves bytes
+//! without a meaning, such as those after a string's NUL.
 
 mod check;
 mod entries;
@@ -34,10 +34,10 @@ pub struct Luks1Header {
 }
 
 impl Luks1Header {
-    /// Parses the first bytes of a storage of `storage_len` bytes, if its length is known.
+    /// Parses the first bytes of a storage. If `storage_len` is given, areas must end within it.
     ///
-    /// Fails with [`ErrorKind::NotLuks`], [`ErrorKind::Corrupt`] or [`ErrorKind::Unsupported`];
-    /// the text names the keyslot and the value.
+    /// Fails with [`ErrorKind::NotLuks`], [`ErrorKind::Corrupt`] or [`ErrorKind::Unsupported`]. The
+    /// text names the keyslot and the value.
     pub fn parse(bytes: &[u8], storage_len: Option<u64>) -> Result<Self> {
         let Ok((raw, _)) = RawHeader::read_from_prefix(bytes) else {
             let len = bytes.len();
@@ -53,8 +53,8 @@ impl Luks1Header {
         Ok(Self { raw, meaning })
     }
 
-    /// A header without an active keyslot, laid out as QEMU does: key material from byte 4096 on,
-    /// each area and the payload at a multiple of 4096 bytes.
+    /// Builds a header without an active keyslot, with QEMU's layout: key material starts at byte 4096,
+    /// and each area and the payload start at a multiple of 4096 bytes.
     pub fn build(
         cipher: CipherSpec,
         hash: HashAlg,
@@ -97,29 +97,29 @@ impl Luks1Header {
         Ok(header)
     }
 
-    /// The same header, detached: the payload begins at byte 0 of another storage.
+    /// Makes the header detached: the payload begins at byte 0 of another storage.
     #[must_use]
     pub fn detached(mut self) -> Self {
         self.raw.payload_offset = 0.into();
         self
     }
 
-    /// The header's 592 bytes as they are on disk.
+    /// Header as it is on disk, 592 bytes.
     pub fn as_bytes(&self) -> &[u8] {
         self.raw.as_bytes()
     }
 
-    /// Cipher, mode and IV generator, of key material and payload alike; `None` if unsupported.
+    /// Cipher, mode and IV generator of both key material and payload. `None` if unsupported.
     pub fn cipher(&self) -> Option<&CipherSpec> {
         self.meaning.cipher.as_ref().ok()
     }
 
-    /// Hash of PBKDF2, of the anti-forensic split and of the digest; `None` if unsupported.
+    /// Hash of PBKDF2, of the anti-forensic split and of the digest. `None` if unsupported.
     pub fn hash(&self) -> Option<HashAlg> {
         self.meaning.hash.as_ref().ok().copied()
     }
 
-    /// Both of them, or the error of the one that is unsupported.
+    /// Cipher and hash, or the error of the unsupported one.
     fn scheme(&self) -> Result<(&CipherSpec, HashAlg)> {
         let cipher = self.meaning.cipher.as_ref().map_err(Fault::error)?;
         Ok((cipher, *self.meaning.hash.as_ref().map_err(Fault::error)?))
@@ -130,9 +130,9 @@ impl Luks1Header {
         u64::from(self.raw.payload_offset.get()) * SECTOR
     }
 
-    /// Where the encrypted data is: from the payload offset to the end of the storage.
+    /// Range of the encrypted data, from the payload offset to the end of the storage.
     ///
-    /// As with QEMU the last sector counts even if the storage ends in the middle of it.
+    /// As in QEMU, a last sector that the storage contains only in part counts as whole.
     pub(super) fn segment(&self, storage_len: u64) -> Result<Segment> {
         let encryption = self.scheme()?.0.clone();
         let (offset, sector_size) = (self.payload_offset(), SectorCipher::SECTOR_SIZE);
@@ -146,18 +146,19 @@ impl Luks1Header {
         let end = storage_len.checked_next_multiple_of(SECTOR);
         let len = end.filter(|_| offset <= storage_len).map(|end| end - offset);
         len.ok_or_else(|| {
-            let text = format!("no payload from byte {offset} on in {storage_len} bytes");
+            let text = format!(
+                "the payload begins at byte {offset}, the image ends at byte {storage_len}"
+            );
             Error::new(ErrorKind::Corrupt, text).with_hint("the image is truncated")
         })
     }
 
-    /// The UUID as it is written, at most 40 characters.
+    /// UUID as stored in the header, at most 40 characters.
     pub fn uuid(&self) -> String {
         text(&self.raw.uuid)
     }
 
-    /// Digest that a candidate for the volume key is checked against; `None` with an unsupported
-    /// hash.
+    /// Digest of the volume key. `None` if the hash is unsupported.
     pub fn digest(&self) -> Option<Digest<'_>> {
         Some(Digest {
             hash: self.hash()?,
@@ -167,7 +168,7 @@ impl Luks1Header {
         })
     }
 
-    /// The keyslot of an index below 8, if it can be used.
+    /// Keyslot with an index below 8, unless it is damaged or unsupported.
     pub(super) fn keyslot(&self, index: usize) -> Option<Keyslot<'_>> {
         if self.is_damaged(index) {
             return None;
@@ -192,7 +193,7 @@ impl Luks1Header {
         })
     }
 
-    /// The area of a keyslot that is not damaged.
+    /// Area of a keyslot whose entry is not damaged.
     fn area(&self, index: usize) -> Area {
         Area {
             offset: u64::from(self.raw.keyslots[index].key_material_offset.get()) * SECTOR,
@@ -200,7 +201,7 @@ impl Luks1Header {
         }
     }
 
-    /// What a key in any of its keyslots is made by.
+    /// Parameters for a new key in any keyslot.
     pub(super) fn template(&self) -> Result<Template> {
         let (encryption, hash) = self.scheme()?;
         Ok(Template {
@@ -213,11 +214,11 @@ impl Luks1Header {
         })
     }
 
-    /// Whether the area of a keyslot is all zeros, as an erase leaves it and as it is before its
-    /// first use in an image that QEMU or keyslot made.
+    /// Whether the area of a keyslot is all zeros. It is after an erase, and before its first use in an
+    /// image made by QEMU or keyslot.
     pub(super) fn is_blank(&self, index: usize, storage: &dyn Storage) -> Result<bool> {
         if index >= KEYSLOTS || self.is_damaged(index) {
-            let text = format!("there is no keyslot {index}");
+            let text = format!("keyslot {index} does not exist");
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
         let Area { offset, len } = self.area(index);
@@ -264,11 +265,11 @@ fn too_long(what: &str) -> Error {
     Error::new(ErrorKind::InvalidInput, format!("{what} does not fit a LUKS1 header"))
 }
 
-/// Length in bytes of a new header with its areas: where the payload of [`Luks1Header::build`] begins.
+/// Length in bytes of a new header with its areas, which is its payload offset.
 pub(crate) fn header_len(cipher: &CipherSpec) -> u64 {
     let key_bytes = u32::try_from(cipher.key_size()).unwrap_or(u32::MAX);
     ALIGNMENT + KEYSLOTS as u64 * material_len(key_bytes).next_multiple_of(ALIGNMENT)
 }
 
-/// Alignment of key material and payload in bytes (QEMU, and cryptsetup since 1.1).
+/// Alignment in bytes of key material and payload, in QEMU and since cryptsetup 1.1.
 const ALIGNMENT: u64 = 4096;

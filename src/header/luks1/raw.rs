@@ -12,7 +12,7 @@
 //!   +------+----------+----------------------+-------------------+-------+
 //! ```
 //!
-//! Keyslot 6 lies on both sides of byte 512: it is the one whose entry two sectors share.
+//! The entry of keyslot 6 is the only one that spans two sectors.
 
 use zerocopy::byteorder::big_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -29,13 +29,13 @@ pub(super) struct RawHeader {
     pub cipher_name: [u8; 32],
     /// `xts-plain64`, NUL padded
     pub cipher_mode: [u8; 32],
-    /// `sha256`, NUL padded: the hash of PBKDF2 and of the anti-forensic split
+    /// Hash of PBKDF2 and of the anti-forensic split: `sha256`, NUL padded
     pub hash_spec: [u8; 32],
     /// Start of the encrypted data, in 512-byte sectors
     pub payload_offset: U32,
     /// Size of the volume key, in bytes
     pub key_bytes: U32,
-    /// PBKDF2 of the volume key: what a candidate is checked against
+    /// PBKDF2 digest that confirms the volume key
     pub mk_digest: [u8; 20],
     /// Salt of the digest
     pub mk_digest_salt: [u8; 32],

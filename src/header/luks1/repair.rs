@@ -1,4 +1,4 @@
-//! Repair: leftovers of interrupted amendments finished or taken back, damaged entries put right.
+//! Repair: finishes or reverts interrupted amendments, and fixes damaged entries.
 
 use super::Luks1Header;
 use super::raw::ACTIVE;
@@ -8,8 +8,8 @@ use crate::header::{Leftover, Stage, Step};
 use crate::overrides::Overrides;
 
 impl Luks1Header {
-    /// The writes that finish or take back what an interrupted amendment left, and put damaged
-    /// entries right.
+    /// Lowers the repair of the header to writes: finishes or reverts interrupted amendments, and fixes
+    /// damaged entries. `None` if nothing needs repair.
     pub(in crate::header) fn lower_repair(
         &self,
         overrides: Overrides,
@@ -24,8 +24,8 @@ impl Luks1Header {
             lowering.header.meaning = mended.meaning;
             lowering.done.push_str("damaged entries are repaired; ");
         }
-        // One at a time: marks that contradict each other mean something else once one is repaired.
-        // Each repair makes a keyslot inactive or takes a mark away, so this ends.
+        // Repair one leftover at a time, because contradictory marks change their meaning once one is
+        // repaired. The loop ends, because each repair makes a keyslot inactive or removes a mark.
         while let Some(&leftover) = lowering.header.leftovers().first() {
             lowering.repair(leftover);
         }
@@ -34,7 +34,7 @@ impl Luks1Header {
 }
 
 impl Lowering {
-    /// Finishes a replacement, or takes it back where the old secret is still in its keyslot.
+    /// Finishes a replacement, or reverts it if the old secret is still in its keyslot.
     fn repair(&mut self, leftover: Leftover) {
         match leftover {
             Leftover::Wipe { keyslot } => self.wipe(&[keyslot]),

@@ -1,5 +1,5 @@
-//! A backup put back, as changes of keyslots: those that are in both are left alone, and every
-//! secret of the backup opens the image before one of the present keyslots goes.
+//! Restores a backup as changes of keyslots. Keyslots that are the same in both headers are left alone,
+//! and every secret of the backup opens the image before any present keyslot is erased.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use crate::header::{Leftover, Scheme, Sealed, SlotChange, Stage, Staging, Step};
 use crate::overrides::{Override, Overrides};
 
 impl Luks1Header {
-    /// Where the last area ends, rounded up, but before the payload.
+    /// End of the last area, rounded up, but not into the payload.
     pub(in crate::header) fn end(&self) -> u64 {
         let sound = (0..KEYSLOTS).filter(|&index| !self.is_damaged(index));
         let ends = sound.map(|index| range(self.area(index)).end);
@@ -23,8 +23,8 @@ impl Luks1Header {
         if self.is_detached() { end } else { end.min(self.payload_offset()) }
     }
 
-    /// In what it is not the header of the same volume, with the same places for keyslots, beside
-    /// the volume key and the payload's offset.
+    /// Differences from `backup` that rule out a restore keyslot by keyslot. The caller compares the
+    /// digest and the payload offset.
     pub(in crate::header) fn differences(&self, backup: &Self) -> Vec<String> {
         let mut found = Vec::new();
         let cipher = |header: &Self| {
@@ -48,7 +48,7 @@ impl Luks1Header {
         found
     }
 
-    /// The areas of active keyslots.
+    /// Areas of active keyslots.
     pub(in crate::header) fn used(&self) -> Vec<Range<u64>> {
         let active = (0..KEYSLOTS).filter(|&index| self.is_active(index));
         active.map(|index| range(self.area(index))).collect()
@@ -56,7 +56,7 @@ impl Luks1Header {
 }
 
 impl Snapshot<'_, Luks1Header> {
-    /// Whether a keyslot that is active in both is the same in both.
+    /// Whether a keyslot that is active in both headers has the same entry and key material.
     pub fn has_same_keyslot(&self, backup: &Self, index: usize) -> Result<bool> {
         let (now, then) = (self.header.area(index), backup.header.area(index));
         let (entry, other) = (&self.header.raw.keyslots[index], &backup.header.raw.keyslots[index]);
@@ -64,7 +64,7 @@ impl Snapshot<'_, Luks1Header> {
             && self.range(&range(now))? == backup.range(&range(then))?)
     }
 
-    /// The header's sectors as they are, the one with the magic last.
+    /// Steps that write the header's sectors. The sector with the magic comes last.
     pub fn head(&self) -> Result<Vec<Step>> {
         let mut steps = Vec::new();
         for sector in [SECTOR..HEAD, 0..SECTOR] {
@@ -73,11 +73,10 @@ impl Snapshot<'_, Luks1Header> {
         Ok(steps)
     }
 
-    /// The writes that put a backup in its place, of the same volume and with the same areas, and
-    /// what is to be said of them.
+    /// Lowers the restoration of a backup of the same volume with the same areas. Also returns warnings.
     ///
-    /// [`ErrorKind::NoFreeKeyslot`] if there are not enough free keyslots for those that are to be
-    /// replaced, without [`Override::InPlace`].
+    /// Fails with [`ErrorKind::NoFreeKeyslot`] if there are fewer free keyslots than keyslots to
+    /// replace, unless [`Override::InPlace`] is set.
     pub fn lower_restore(
         &self,
         backup: &Self,
@@ -96,15 +95,15 @@ impl Snapshot<'_, Luks1Header> {
             let text = format!("{count} free keyslots are too few to replace {replaced} safely");
             let error = Error::new(ErrorKind::NoFreeKeyslot, text).with_reason(Override::InPlace);
             return Err(error.with_hint(
-                "erase others first, or use --in-place: a crash meanwhile then may lose secrets",
+                "erase other keyslots first, or use --in-place: a crash may then lose secrets",
             ));
         };
         stages.extend(after.rename(backup.header));
         Ok((stages, warnings))
     }
 
-    /// All that comes first, what is replaced in spare keyslots, and then all that goes goes; then
-    /// the same from the spare keyslots to where it belongs.
+    /// Activates added keyslots and stages replacements in spare ones, then erases the old keyslots,
+    /// then copies the staged keyslots to their own indices.
     fn lower_by_way_of_spares(
         &self,
         backup: &Self,
@@ -139,7 +138,7 @@ impl Snapshot<'_, Luks1Header> {
         Ok((stages, after))
     }
 
-    /// What is in an active keyslot, to be written to any.
+    /// Key material of an active keyslot, which can be written to any keyslot.
     fn sealed(&self, index: usize) -> Result<Sealed> {
         let (encryption, af_hash) = self.header.scheme()?;
         let slot = &self.header.raw.keyslots[index];
@@ -151,7 +150,7 @@ impl Snapshot<'_, Luks1Header> {
 }
 
 impl Luks1Header {
-    /// The UUID of the backup, and what else is before the keyslots: it is all in one sector.
+    /// Stage that restores the UUID and all other fields before the keyslots, which are in one sector.
     fn rename(&self, backup: &Self) -> Option<Stage> {
         let mut raw = backup.raw.clone();
         raw.keyslots.clone_from(&self.raw.keyslots);
@@ -168,14 +167,14 @@ impl Luks1Header {
     }
 }
 
-/// Keyslots by what becomes of them.
+/// Keyslots, sorted by their fate.
 struct Sorted {
     added: Vec<usize>,
     erased: Vec<usize>,
     replaced: Vec<usize>,
-    /// Inactive before and after
+    /// Keyslots that are inactive before and after
     spares: Vec<usize>,
-    /// Of these, those that an interrupted amendment did not overwrite
+    /// Spare keyslots that an interrupted amendment left without overwriting them
     unwiped: Vec<usize>,
 }
 
@@ -196,7 +195,7 @@ impl Sorted {
             }
         }
         let mut spares = all(false, false);
-        // The last first, because cryptsetup, which takes no lock, adds to the first.
+        // Start with the last one, because cryptsetup takes no lock and adds to the first.
         spares.reverse();
         let left = present.header.leftovers().into_iter().filter_map(|left| match left {
             Leftover::Wipe { keyslot } | Leftover::Replace { keyslot, .. } => Some(keyslot),
@@ -206,7 +205,8 @@ impl Sorted {
         Ok(Self { added: all(false, true), erased: all(true, false), replaced, spares, unwiped })
     }
 
-    /// Without enough spare keyslots: those that are replaced, each by way of the same one.
+    /// Changes for a restoration without enough spare keyslots. All replacements use the same staging
+    /// keyslot, one after the other.
     fn one_by_one(&self, backup: &Snapshot<'_, Luks1Header>) -> Result<Vec<SlotChange>> {
         let staging = self.staging().map_or(Staging::InPlace, Staging::Keyslot);
         let mut changes = Vec::new();
@@ -242,5 +242,5 @@ fn range(area: Area) -> Range<u64> {
     area.offset..area.offset + area.len as u64
 }
 
-/// Where key material can begin
+/// Length of the header in whole sectors, after which key material can begin
 pub(in crate::header) const HEAD: u64 = (HEADER_SIZE as u64).next_multiple_of(SECTOR);

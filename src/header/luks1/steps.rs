@@ -1,25 +1,25 @@
 //! The order of writes that keeps a LUKS1 image openable at every instant.
 //!
-//! The disk promises a sector of 512 bytes whole and nothing else: between two syncs any subset
-//! of the sectors written may arrive. Hence
+//! The only guarantee of the disk is that a sector of 512 bytes is written whole. Between two syncs, any
+//! subset of the written sectors may arrive. Hence:
 //!
-//! - what is in the header now is made durable and read back before anything changes: it may have come
-//!   from a program that did not sync, or whose sync failed. In each of its two sectors a few bytes that
-//!   no program changes are written: the system then writes all of the sector, with whatever
-//!   another program may have put there since it was read;
-//! - key material is durable and read back before the entry that activates it is written;
-//! - an entry is inactive, durably, before its key material is overwritten;
-//! - keyslots are activated from the back of the header to the front and deactivated from the
-//!   front to the back, one sector at a time with a sync between: the state word of keyslot 6 is
-//!   in the sector before the rest of its entry, so it is written last, and first;
-//! - changes that fit one sector are one write: they happen all or not at all;
-//! - `cryptsetup` takes no lock on LUKS1, so the header is compared with what the steps before it left
-//!   immediately before each write, and only bytes that change are written. Afterwards the whole entry
-//!   is read back, and the key material of a keyslot once more when it is active: another program
-//!   that took the same keyslot at the same moment shows there.
+//! - The present header is made durable and verified before anything changes, because it may come from a
+//!   program that did not sync, or whose sync failed. For that, a few bytes that no program changes are
+//!   written in each of its two sectors. The system then writes the whole sector, including any bytes
+//!   that another program put there since it was read.
+//! - Key material is durable and verified before the entry that activates it is written.
+//! - An entry is durably inactive before its key material is overwritten.
+//! - Keyslots are activated from the back of the header to the front and deactivated from the front to
+//!   the back, one sector at a time with a sync between. The state word of keyslot 6 is in the sector
+//!   before the rest of its entry, so it is written last in an activation and first in a deactivation.
+//! - Changes that fit one sector are one write, and therefore atomic.
+//! - `cryptsetup` takes no lock on LUKS1. Immediately before each write, the header is therefore compared
+//!   with the result of the steps before, and only bytes that change are written. Afterwards the whole
+//!   entry is verified, and the key material again once its keyslot is active. This detects another
+//!   program that took the same keyslot at the same moment.
 //!
-//! An interruption leaves one of these states, and so the argument begins again with the next
-//! amendment. `marks.rs` says how its leftovers are found.
+//! An interruption leaves one of these states, so the same argument holds for the next amendment.
+//! `marks.rs` describes how its leftovers are found.
 
 use std::ops::Range;
 
@@ -32,20 +32,20 @@ use crate::header::step::{list, unchanged};
 use crate::header::{Edit, Sealed, SlotChange, Stage, Staging, Step};
 
 impl Luks1Header {
-    /// The writes that make `changes`, and the header after them.
+    /// Lowers `changes` to writes. Also returns the header after them.
     pub(in crate::header) fn lower(&self, changes: &[SlotChange]) -> Result<(Vec<Stage>, Self)> {
         self.check_changes(changes)?;
         Lowering::new(self).lower(changes)
     }
 
-    /// The same with key material of a backup, whose salt is known.
+    /// Lowers changes whose key material comes from a backup, so that its salts may be known.
     pub(super) fn lower_known(&self, changes: &[SlotChange]) -> Result<(Vec<Stage>, Self)> {
         self.check_changes(changes)?;
         Lowering { is_known: true, ..Lowering::new(self) }.lower(changes)
     }
 
-    /// The same with changes that only add or erase. `done` is what earlier changes did, `sure` what
-    /// these will have done.
+    /// Lowers changes that only add or erase, with key material from a backup. `done` describes the
+    /// result of earlier changes, `sure` the result of these.
     pub(super) fn lower_known_after(
         &self,
         changes: &[SlotChange],
@@ -60,7 +60,7 @@ impl Luks1Header {
         Ok((lowering.stages, lowering.header))
     }
 
-    /// The writes that set the UUID, all that LUKS1 has beside its keyslots. It is in one sector.
+    /// Lowers edits to writes. LUKS1 supports only a new UUID, which is in one sector.
     pub(in crate::header) fn lower_edits(&self, edits: &[Edit]) -> Result<(Vec<Stage>, Self)> {
         let mut raw = self.raw.clone();
         for edit in edits {
@@ -77,19 +77,19 @@ impl Luks1Header {
 }
 
 pub(super) struct Lowering {
-    /// The header as it is when all stages so far are done
+    /// Header after all stages so far
     pub header: Luks1Header,
     pub stages: Vec<Stage>,
-    /// What is done by then, for the texts of later stages
+    /// Changes done by all stages so far, for the texts of later stages
     pub done: String,
-    /// What waits for a later stage, for the texts of stages that change something
+    /// Changes that wait for a later stage, for the texts of stages that change something
     rest: String,
-    /// Whether key material is from a backup: somebody may know its salt
+    /// Whether key material comes from a backup, so that its salt may be known
     is_known: bool,
 }
 
 impl Lowering {
-    /// Begins a change: with the header as it was read, durably. The caller has just compared it.
+    /// Begins a change by making the present header durable. The caller has just compared it.
     pub fn new(header: &Luks1Header) -> Self {
         let mut lowering = Self::after(header, "");
         let on_failure = "nothing has changed".to_owned();
@@ -102,7 +102,7 @@ impl Lowering {
         lowering
     }
 
-    /// Goes on after stages that have `done` what it says.
+    /// Continues after stages with the result `done`.
     fn after(header: &Luks1Header, done: &str) -> Self {
         let (done, rest) = (done.to_owned(), String::new());
         Self { header: header.clone(), stages: Vec::new(), done, rest, is_known: false }
@@ -131,12 +131,12 @@ impl Lowering {
         self.stages.push(Stage { steps, on_failure });
     }
 
-    /// The clause for a failure that leaves the image as the stages so far did.
+    /// Clause for a failure that changes nothing beyond the stages so far.
     pub fn nothing(&self) -> &'static str {
         if self.done.is_empty() { "nothing has changed" } else { "nothing else has changed" }
     }
 
-    /// All keyslots that only come or only go, in one commit.
+    /// Adds and erases keyslots in one commit.
     fn add_and_erase(&mut self, changes: &[SlotChange], sure: Option<&str>) -> Result<()> {
         let mut erased = Vec::new();
         let mut names = Vec::new();
@@ -194,7 +194,7 @@ impl Lowering {
         Ok(())
     }
 
-    /// So that a full disk shows before anything has changed, and not when an area is overwritten.
+    /// Reserves the areas of keyslots, so that a full disk is detected before anything changes.
     fn reserve_areas(&mut self, keyslots: &[usize]) {
         let reserve = |&keyslot: &usize| {
             let area = self.header.area(keyslot);
@@ -207,8 +207,8 @@ impl Lowering {
         }
     }
 
-    /// Writes to the staging areas of replacements while nothing has changed yet: in a sparse
-    /// file they may be holes, and this is where a full disk shows.
+    /// Writes to the staging areas of replacements before anything changes. In a sparse file they
+    /// may be holes, so this detects a full disk early.
     fn reserve(&mut self, changes: &[SlotChange]) -> Result<()> {
         for change in changes {
             if let SlotChange::Replace { sealed, staging: Staging::Keyslot(staging), .. } = change
@@ -221,7 +221,7 @@ impl Lowering {
         Ok(())
     }
 
-    /// Erases a staging keyslot whose secret opens another.
+    /// Erases a staging keyslot whose secret also opens another keyslot.
     pub fn unstage(&mut self, staging: usize) {
         let on_failure = format!("a copy of a secret may still be in keyslot {staging}");
         let mut unstaged = self.header.raw.clone();
@@ -230,8 +230,9 @@ impl Lowering {
         self.wipe(&[staging]);
     }
 
-    /// The new secret into the staging keyslot, the old one out of its keyslot, the new one into
-    /// it (the same key material, so one derivation serves both), and the staging keyslot wiped.
+    /// Replaces a secret: puts the new one into the staging keyslot, removes the old one from its
+    /// keyslot, puts the new one there, and wipes the staging keyslot. Both keyslots get the same key
+    /// material, so one derivation is enough.
     fn replace(&mut self, keyslot: usize, sealed: &Sealed, staging: Staging) -> Result<()> {
         let safe = match staging {
             Staging::Keyslot(staging) => {
@@ -268,8 +269,8 @@ impl Lowering {
         Ok(())
     }
 
-    /// Key material into a keyslot's area. An area that nothing else points at is marked before, if the
-    /// salt is known: an interruption must not leave a secret that was erased.
+    /// Writes key material to a keyslot's area. If the salt is known, the area is marked first, so that an
+    /// interruption cannot leave an erased secret in an area without a mark.
     fn material(&mut self, keyslot: usize, sealed: &Sealed, on_failure: &str) -> Result<()> {
         let area = self.header.area(keyslot);
         if self.is_known && self.header.raw.keyslots[keyslot].salt != sealed.salt {
@@ -287,7 +288,7 @@ impl Lowering {
         Ok(())
     }
 
-    /// The header's entries from what they are to what they are in `to`, a sector at a time.
+    /// Changes the header's entries to those of `to`, one sector at a time.
     pub fn entries(&mut self, to: &RawHeader, order: Order, on_failure: &str) {
         let mut sectors = self.header.changed_sectors(to);
         if order == Order::BackToFront {
@@ -300,13 +301,13 @@ impl Lowering {
         }
     }
 
-    /// Reads the key material of an active keyslot back once more.
+    /// Verifies the key material of an active keyslot again.
     fn verify(&mut self, keyslot: usize, sealed: &Sealed, on_failure: &str) {
         let (offset, bytes) = (self.header.area(keyslot).offset, sealed.material.clone());
         self.stage([Step::Verify { offset, bytes }], on_failure);
     }
 
-    /// Overwrites inactive keyslots; then the mark goes.
+    /// Overwrites inactive keyslots, then clears their marks.
     pub fn wipe(&mut self, keyslots: &[usize]) {
         if keyslots.is_empty() {
             return;
@@ -335,7 +336,7 @@ pub(super) enum Order {
     FrontToBack,
 }
 
-/// The keyslots that changes replace.
+/// Keyslots that `changes` replace.
 fn replaced(changes: &[SlotChange]) -> Vec<usize> {
     let replaced = changes.iter().filter_map(|change| match change {
         SlotChange::Replace { keyslot, .. } => Some(*keyslot),
@@ -344,6 +345,6 @@ fn replaced(changes: &[SlotChange]) -> Vec<usize> {
     replaced.collect()
 }
 
-/// Bytes that are the same in every LUKS1 header, or at least in every state of one: the magic in the first
-/// sector, and in the second where the key material of keyslot 7 begins.
+/// Bytes that no change of a LUKS1 header alters: the magic in the first sector, and the offset of keyslot
+/// 7's key material in the second.
 const CONSTANT: [Range<usize>; 2] = [0..6, 584..588];

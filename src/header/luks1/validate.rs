@@ -1,16 +1,16 @@
-//! The checks of a LUKS1 header, made before any of its numbers is used.
+//! Validation of a LUKS1 header, before any of its numbers is used.
 //!
 //! The checks are QEMU's, in its order and with its texts (`qcrypto_block_luks_check_header` and
-//! the functions called after it), in 64-bit arithmetic; then the end of the file, which QEMU leaves
-//! out. Two are cryptsetup's instead, so that images of its first versions open: key material may
-//! begin at sector 2, and areas are as long as their material, not rounded up to 4096 bytes.
+//! the functions called after it), in 64-bit arithmetic. A check against the end of the file, which QEMU
+//! omits, follows. Two checks are cryptsetup's, so that images of its first versions open: key material
+//! may begin at sector 2, and areas are as long as their material, not rounded up to 4096 bytes.
 //!
-//! Three faults do not refuse the header as a whole, because the rest of it is usable:
+//! Three faults do not invalidate the header as a whole, because the rest of it is usable:
 //!
-//! - an entry that is not active and not valid, which cryptsetup ignores until it needs the
-//!   keyslot: partition tools write a disk signature at bytes 440 and 510;
-//! - a cipher or hash that this crate does not have;
-//! - a payload that is not in the file: a header backup, or a detached header (payload offset 0).
+//! - an inactive entry that is invalid. cryptsetup ignores it until it needs the keyslot. Partition
+//!   tools cause such entries by writing a disk signature at bytes 440 and 510;
+//! - a cipher or hash that this crate does not support;
+//! - a payload outside the file, as in a header backup or a detached header (payload offset 0).
 
 use super::raw::{ACTIVE, HEADER_SIZE, INACTIVE, KEYSLOTS, MAGIC, RawHeader, SECTOR};
 use crate::crypto::{CipherSpec, HashAlg, af};
@@ -22,11 +22,11 @@ use crate::header::{material_len, text};
 pub(super) struct Meaning {
     pub cipher: std::result::Result<CipherSpec, Fault>,
     pub hash: std::result::Result<HashAlg, Fault>,
-    /// Faults of entries that are not active
+    /// Faults of inactive entries
     pub damage: [Option<Fault>; KEYSLOTS],
 }
 
-/// An error that concerns one item of the header and is reported when the item is needed.
+/// An error in one item of the header, reported when the item is needed.
 #[derive(Clone, Debug)]
 pub(super) struct Fault {
     kind: ErrorKind,
@@ -55,7 +55,7 @@ impl From<Error> for Fault {
     }
 }
 
-/// Checks `raw`, and that the areas of its keyslots are in a storage of `storage_len` bytes, if it is known.
+/// Checks `raw`. If `storage_len` is given, the areas of keyslots must end within it.
 pub(super) fn validate(raw: &RawHeader, storage_len: Option<u64>) -> Result<Meaning> {
     if raw.magic != MAGIC {
         return Err(Error::new(ErrorKind::NotLuks, "Volume is not in LUKS format"));
@@ -80,7 +80,8 @@ pub(super) fn validate(raw: &RawHeader, storage_len: Option<u64>) -> Result<Mean
     let damage = keyslots(raw, payload, storage_len)?;
 
     let cipher = cipher(raw);
-    // With a wrong key size all areas seem to overlap.
+    // An unsupported cipher with damaged entries suggests a wrong key size, with which all areas seem
+    // to overlap. The header is then invalid as a whole.
     if let (Err(_), Some(fault)) = (&cipher, damage.iter().flatten().next()) {
         return Err(fault.error());
     }
@@ -100,7 +101,7 @@ fn cipher(raw: &RawHeader) -> Result<CipherSpec> {
         .map_err(|e| e.with_hint(format!("it is {name}-{mode} with a key of {key_bytes} bytes")))
 }
 
-/// Keeps an unsupported item for later; any other error is the header's.
+/// Defers the error of an unsupported item. Any other error invalidates the header.
 fn tolerate<T>(result: Result<T>) -> Result<std::result::Result<T, Fault>> {
     match result {
         Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Err(error.into())),
@@ -108,7 +109,7 @@ fn tolerate<T>(result: Result<T>) -> Result<std::result::Result<T, Fault>> {
     }
 }
 
-/// Faults of the entries that are not active. A fault of an active one is the header's.
+/// Faults of inactive entries. A fault of an active entry invalidates the header.
 fn keyslots(
     raw: &RawHeader,
     payload: u64,
@@ -160,7 +161,7 @@ fn keyslots(
     Ok(damage)
 }
 
-/// The fault of an entry, other entries aside.
+/// Fault of an entry by itself, without regard to other entries.
 fn own_fault(raw: &RawHeader, i: usize, payload: u64) -> Option<Fault> {
     let slot = &raw.keyslots[i];
     let sectors = material_len(raw.key_bytes.get()) / SECTOR;
@@ -204,13 +205,15 @@ fn corrupt(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::Corrupt, text)
 }
 
-/// QEMU's text for a payload offset of 0, too, which is cryptsetup's mark of a detached header.
+/// QEMU's text for a payload within the header, and for a payload offset of 0, which in cryptsetup means a
+/// detached header.
 pub(super) const OVERLAPPING_PAYLOAD: &str = "LUKS payload is overlapping with the header";
-/// The payload offset of a detached header.
+/// Payload offset of a detached header.
 pub(super) const DETACHED: u64 = 0;
-/// The header and 8 sectors' alignment, as QEMU wants of the payload.
+/// First sector that QEMU permits for the payload.
 const FIRST_PAYLOAD_SECTOR: u64 = 8;
-/// The first sector behind the header's 592 bytes.
+/// First sector after the header's 592 bytes.
 pub(super) const FIRST_MATERIAL_SECTOR: u64 = (HEADER_SIZE as u64).div_ceil(SECTOR);
-/// Length in bytes of the volume key of an unsupported cipher (the end is cryptsetup's limit).
+/// Accepted lengths in bytes of the volume key of an unsupported cipher. The upper end is cryptsetup's
+/// limit.
 const KEY_BYTES: std::ops::RangeInclusive<u32> = 1..=512;

@@ -1,5 +1,5 @@
-//! What an amendment has to know: which keyslots there are, whether they may be changed, what a new
-//! one is like, and whether there is room for it.
+//! Facts for an amendment: the present keyslots, whether they may be changed, the parameters of new
+//! ones, and the room for them.
 
 use std::ops::Range;
 
@@ -12,12 +12,12 @@ use crate::header::change::no_volume_key;
 use crate::header::{HeldKey, Occupant, Staging, Template};
 
 impl Luks2Header {
-    /// The keyslot of this number, whether or not it can be opened.
+    /// Keyslot with this number, whether or not it can be opened.
     pub(super) fn slot(&self, number: usize) -> Option<&Slot> {
         self.metadata.keyslots().iter().find(|slot| slot.number as usize == number)
     }
 
-    /// What areas of keyslots are in, in bytes from the start of the header.
+    /// Region for the areas of keyslots, in bytes from the start of the header.
     pub(super) fn areas(&self) -> Range<u64> {
         let start = 2 * self.hdr_size();
         start..start + self.metadata.config().keyslots_size
@@ -31,7 +31,7 @@ impl Luks2Header {
         })
     }
 
-    /// What is in each of the keyslots that there can be.
+    /// Occupants of all keyslots that the format has.
     pub(in crate::header) fn occupants(&self) -> Vec<Option<Occupant>> {
         let mut occupants = vec![None; KEYSLOTS];
         let volume_key = self.volume_key_digest().ok();
@@ -47,26 +47,27 @@ impl Luks2Header {
         occupants
     }
 
-    /// Whether the metadata may be written: cryptsetup refuses the same.
+    /// Checks that the metadata may be written. cryptsetup refuses the same headers.
     pub(in crate::header) fn check_amendable(&self) -> Result<()> {
         self.check_requirements()?;
         if let Some(unread) = &self.unread {
-            let text = format!("{unread}; it may be newer than the other, which would replace it");
+            let text =
+                format!("{unread}; it may be newer than the other copy, which would replace it");
             let error = Error::new(ErrorKind::Refused, text);
-            return Err(error.with_hint("'keyslot repair --newer-copy' replaces it"));
+            return Err(error.with_hint("use 'keyslot repair --newer-copy' to replace it"));
         }
         if self.is_foreign {
             let text =
-                "the image does not begin with a LUKS header: there is only a secondary copy";
+                "the image does not begin with a LUKS header: only the secondary copy is left";
             let error = Error::new(ErrorKind::Refused, text);
             return Err(
-                error.with_hint("'keyslot repair --foreign-data' writes the primary copy again")
+                error.with_hint("use 'keyslot repair --foreign-data' to restore the primary copy")
             );
         }
         Ok(())
     }
 
-    /// What a new key in this keyslot is made by: as it is now, or as in cryptsetup.
+    /// Parameters for a new key in this keyslot: its present ones, or those of a new keyslot.
     pub(in crate::header) fn template(&self, number: usize) -> Result<Template> {
         let old = self.slot(number).and_then(|slot| self.view(slot).ok());
         if let Some(old) = old {
@@ -86,7 +87,7 @@ impl Luks2Header {
         self.new_template()
     }
 
-    /// What a new keyslot is made by: the cipher of the volume, and cryptsetup's defaults.
+    /// Parameters for a new keyslot: the cipher of the volume, and cryptsetup's defaults.
     pub(in crate::header) fn new_template(&self) -> Result<Template> {
         let key_size = self.volume_key_size()?;
         let digest = self.digest().map_err(unsupported)?;
@@ -105,8 +106,8 @@ impl Luks2Header {
         })
     }
 
-    /// How the key material of each replaced keyslot is staged; refused if there is no room for the
-    /// added ones.
+    /// Chooses the staging of each replaced keyslot. Fails if there is no room for the added
+    /// keyslots.
     pub(in crate::header) fn arrange(
         &self,
         added: usize,
@@ -126,7 +127,7 @@ impl Luks2Header {
         Ok(arranged.replaced.into_iter().map(staging).collect())
     }
 
-    /// Length in bytes of the volume key: only its keyslots say.
+    /// Length in bytes of the volume key, which only its keyslots record.
     pub(in crate::header) fn volume_key_size(&self) -> Result<usize> {
         match super::key_size(&self.metadata, self.first_segment()) {
             0 => Err(no_volume_key()),

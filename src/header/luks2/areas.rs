@@ -1,25 +1,24 @@
-//! Where the areas of keyslots are, and where new ones go: the first gap that is large enough, at a
-//! multiple of 4096 bytes, as cryptsetup does it.
+//! Allocation of areas for key material. As in cryptsetup, a new area goes into the first gap that is
+//! large enough, at a multiple of 4096 bytes.
 
 use std::ops::Range;
 
 use super::{Luks2Header, Slot};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The areas in use and the gaps between them.
+/// Areas in use, and the bounds of the region that they are in.
 #[derive(Clone, Debug)]
 pub(super) struct Areas {
     bounds: Range<u64>,
     used: Vec<Range<u64>>,
 }
 
-/// Where the areas of an amendment go, and in which of its rounds: an area that one round frees can
-/// be had in the next.
+/// Areas for an amendment, with their rounds. An area that one round frees is available in the next.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Arrangement {
-    /// Those of added keyslots, all in round 0
+    /// Areas of added keyslots, all in round 0
     pub added: Vec<Range<u64>>,
-    /// Those of replaced keyslots, with their rounds; `None`: there is no room for it
+    /// Areas of replaced keyslots, with their rounds. `None` if there is no room
     pub replaced: Vec<Option<(usize, Range<u64>)>>,
 }
 
@@ -29,19 +28,19 @@ impl Areas {
         Self { bounds: header.areas(), used }
     }
 
-    /// Whether nothing of this range is in use.
+    /// Whether the whole range is free.
     pub fn is_free(&self, range: &Range<u64>) -> bool {
         self.used.iter().all(|area| are_apart(area, range))
     }
 
-    /// From now on this range is in use.
+    /// Marks a range as in use.
     pub fn reserve(&mut self, range: Range<u64>) {
         self.used.push(range);
     }
 
-    /// Areas for `added` keys of these lengths, and for keyslots to be replaced of these numbers,
-    /// while those to be `erased` are still there. [`ErrorKind::NoFreeKeyslot`] if there is no
-    /// room for the added ones.
+    /// Allocates areas for `added` keys of these lengths and for `replaced` keyslots. The areas of
+    /// `erased` keyslots become free after round 0. Fails with [`ErrorKind::NoFreeKeyslot`] if there is
+    /// no room for the added keys.
     pub fn arrange(
         mut self,
         added: &[u32],
@@ -49,7 +48,7 @@ impl Areas {
         replaced: &[&Slot],
     ) -> Result<Arrangement> {
         let hint = if self.used.len() > 1 {
-            "erase a keyslot first, in an amendment of its own"
+            "erase a keyslot first, in a separate amendment"
         } else {
             "the areas of keyslots are too small for another one"
         };
@@ -82,12 +81,12 @@ impl Areas {
         Ok(Arrangement { added, replaced: places })
     }
 
-    /// The first gap for the key material of a key of so many bytes, which is in use from now on.
+    /// Allocates the first gap that fits the key material of a key of `key_size` bytes.
     fn take(&mut self, key_size: u32) -> Option<Range<u64>> {
         self.take_len(area_len(key_size))
     }
 
-    /// The first gap of so many bytes, which is in use from now on.
+    /// Allocates the first gap of at least `len` bytes.
     pub fn take_len(&mut self, len: u64) -> Option<Range<u64>> {
         self.used.sort_by_key(|area| area.start);
         let mut start = self.bounds.start;
@@ -105,7 +104,7 @@ impl Areas {
     }
 }
 
-/// What is left of `ranges` without what is in `others`.
+/// Subtracts `others` from `ranges`.
 pub(super) fn without(ranges: &[Range<u64>], others: &[Range<u64>]) -> Vec<Range<u64>> {
     let mut left: Vec<_> = ranges.to_vec();
     for other in others {
@@ -128,12 +127,12 @@ pub(super) fn are_apart(one: &Range<u64>, other: &Range<u64>) -> bool {
     one.end <= other.start || other.end <= one.start
 }
 
-/// Length in bytes of an area for a key of so many bytes.
+/// Length in bytes of an area for a key of `key_size` bytes.
 pub(super) fn area_len(key_size: u32) -> u64 {
     crate::header::material_len(key_size).next_multiple_of(ALIGNMENT)
 }
 
-/// cryptsetup's alignment of areas
+/// Alignment of areas in bytes, as in cryptsetup
 const ALIGNMENT: u64 = 4096;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A new header, without a keyslot.
+//! Builds a new header without keyslots.
 
 use std::ops::RangeInclusive;
 
@@ -15,26 +15,26 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::header::OwnedDigest;
 use crate::json::{Object, Value};
 
-/// What a new header says.
+/// Contents of a new header.
 #[derive(Clone, Debug)]
 pub struct NewHeader<'a> {
-    /// Where the parts of the image are
+    /// Layout of the image
     pub layout: Layout,
-    /// Cipher of the one segment, which goes to the end of the image
+    /// Cipher of the only segment, which extends to the end of the image
     pub cipher: &'a CipherSpec,
-    /// Length in bytes of what of it is encrypted as a unit
+    /// Sector size of the encryption in bytes
     pub sector_size: u32,
-    /// Digest of its key
+    /// Digest of the volume key
     pub digest: &'a OwnedDigest,
     /// UUID
     pub uuid: Uuid,
-    /// Label, up to 47 bytes; may be empty
+    /// Label, up to 47 bytes. May be empty
     pub label: &'a str,
-    /// Subsystem, up to 47 bytes; may be empty
+    /// Subsystem, up to 47 bytes. May be empty
     pub subsystem: &'a str,
 }
 
-/// Where the parts of a new image are.
+/// Layout of a new image.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Layout {
     hdr_size: u64,
@@ -44,12 +44,12 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// With copies of the header of `metadata_size` bytes, and `keyslots_size` bytes for the areas
-    /// of keyslots that hold keys of `key_size` bytes.
+    /// Computes a layout with header copies of `metadata_size` bytes and `keyslots_size` bytes for the
+    /// areas of keyslots, each of which holds a key of `key_size` bytes.
     ///
-    /// The defaults are those of `cryptsetup luksFormat`: 16 KiB, and what is left of 16 MiB. The
-    /// data begins at the next MiB. [`ErrorKind::InvalidInput`] if there cannot be such sizes, or
-    /// not even one keyslot.
+    /// The defaults are those of `cryptsetup luksFormat`: 16 KiB, and the rest of 16 MiB. The data
+    /// begins at the next MiB. Fails with [`ErrorKind::InvalidInput`] if a size is out of range or
+    /// leaves no room for a keyslot.
     pub fn new(
         metadata_size: Option<u64>,
         keyslots_size: Option<u64>,
@@ -75,13 +75,14 @@ impl Layout {
         Ok(Self { hdr_size, keyslots_size, data_offset, is_detached: false })
     }
 
-    /// The same for a detached header: the data begins at byte 0 of another storage.
+    /// Makes the header detached, if `is_detached`: the data begins at byte 0 of another storage.
     #[must_use]
     pub fn detached(self, is_detached: bool) -> Self {
         Self { is_detached, ..self }
     }
 
-    /// Length in bytes of the header with the areas of its keyslots, up to where data may begin.
+    /// Length in bytes of the header with the areas of its keyslots, rounded up to the next possible
+    /// start of data.
     pub fn header_len(self) -> u64 {
         self.data_offset
     }
@@ -93,8 +94,8 @@ impl Layout {
 }
 
 impl Luks2Header {
-    /// A header without a keyslot: what its metadata says has passed the same checks as what is
-    /// read from an image. There are no copies of it before a change is written.
+    /// Builds a header without keyslots. Its metadata passes the same checks as metadata read from an
+    /// image. No copy of it is on disk until a change is written.
     pub fn build(new: &NewHeader<'_>) -> Result<Self> {
         let NewHeader { layout, cipher, sector_size, digest, uuid, label, subsystem } = *new;
         check_cipher(cipher)?;
@@ -132,24 +133,24 @@ impl Luks2Header {
     }
 }
 
-/// Refuses a digest of so many bytes. With a shorter one, that of MD5, cryptsetup takes any secret
-/// for the right one.
+/// Checks the length of a digest in bytes. With a shorter digest, such as that of MD5, cryptsetup accepts
+/// any secret as the right one.
 pub(crate) fn check_digest_size(size: usize) -> Result<()> {
     if DIGEST_SIZES.contains(&size) {
         return Ok(());
     }
     let (least, most) = (DIGEST_SIZES.start(), DIGEST_SIZES.end());
-    Err(invalid(format!("a digest of {size} bytes: it must have {least} to {most}")))
+    Err(invalid(format!("a digest of {size} bytes: must have {least} to {most}")))
 }
 
-/// Refuses a hash that the IV generator has no use for. QEMU writes it behind any of them, but of
-/// LUKS2 it knows nothing, and to cryptsetup such a name is none.
+/// Refuses a hash for an IV generator that takes none. QEMU would write it after any IV generator, but
+/// does not support LUKS2, and cryptsetup does not accept such a name.
 pub(crate) fn check_cipher(cipher: &CipherSpec) -> Result<()> {
     match (cipher.ivgen(), cipher.ivgen_hash()) {
         (IvGen::Essiv(_), _) | (_, None) => Ok(()),
         (ivgen, Some(hash)) => {
             let (ivgen, hash) = (ivgen.name(), hash.name());
-            Err(invalid(format!("the IV generator {ivgen} has no use for the hash {hash}")))
+            Err(invalid(format!("the IV generator {ivgen} takes no hash, so {hash} has no effect")))
         }
     }
 }
@@ -158,9 +159,9 @@ fn invalid(text: String) -> Error {
     Error::new(ErrorKind::InvalidInput, text)
 }
 
-/// What cryptsetup checks a key against
+/// Lengths in bytes of a digest that cryptsetup verifies
 const DIGEST_SIZES: RangeInclusive<usize> = 20..=64;
-/// Where cryptsetup begins the data unless a size is chosen
+/// Default start of the data, as in cryptsetup
 const DEFAULT_DATA_OFFSET: u64 = 16 << 20;
-/// cryptsetup's alignment of the data in a file
+/// Alignment of the data in a file, as in cryptsetup
 const DATA_ALIGNMENT: u64 = 1 << 20;

@@ -1,4 +1,4 @@
-//! `config`: the sizes of the header, flags, and what a program must know to touch the image.
+//! `config`: sizes of the header, flags, and requirements on programs that access the image.
 
 use std::ops::Range;
 
@@ -8,22 +8,22 @@ use super::raw::{BINARY_SIZE, HDR_SIZES};
 use crate::error::{Error, Result};
 use crate::json::Object;
 
-/// The configuration in the metadata.
+/// Configuration in the metadata.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Length in bytes of what the areas of keyslots are in
+    /// Length in bytes of the region for the areas of keyslots
     pub keyslots_size: u64,
-    /// How the volume shall be activated
+    /// Flags for activating the volume
     pub flags: Vec<String>,
-    /// What a program must know to write the metadata or to activate the volume
+    /// Features that a program must support to write the metadata or to activate the volume
     pub requirements: Vec<String>,
-    /// Areas of erased keyslots that an interruption left as they were
+    /// Areas of erased keyslots that an interrupted amendment did not overwrite
     pub unwiped: Vec<Range<u64>>,
 }
 
 impl Config {
-    /// Of a header whose copies have `hdr_size` bytes.
+    /// Parses the configuration of a header whose copies have `hdr_size` bytes.
     pub(super) fn parse(metadata: &Object, hdr_size: u64) -> Result<Self> {
         let member = Member::top(metadata, "config")?;
         let json_size = member.member("json_size")?;
@@ -31,7 +31,7 @@ impl Config {
         let copy = json.checked_add(BINARY_SIZE as u64);
         if copy.is_none_or(|copy| !HDR_SIZES.contains(&copy) || copy != hdr_size) {
             let wanted = hdr_size - BINARY_SIZE as u64;
-            return Err(json_size.wrong(format_args!("the binary header says that it is {wanted}")));
+            return Err(json_size.wrong(format_args!("the binary header implies {wanted}")));
         }
         let size = member.member("keyslots_size")?;
         let keyslots_size = size.decimal()?;
@@ -53,7 +53,7 @@ impl Config {
         Ok(Self { keyslots_size, flags, requirements, unwiped })
     }
 
-    /// Whether a reencryption is on its way that leaves its state in the metadata.
+    /// Whether a reencryption that keeps its state in the metadata is in progress.
     pub(super) fn is_reencrypting(&self) -> bool {
         self.reencryptions() > 0
     }
@@ -63,7 +63,7 @@ impl Config {
     }
 }
 
-/// A mark of ours: whatever else it is, it is no more than a hint.
+/// Parses this crate's mark for unwiped areas. The mark is only a hint, so faults in it are ignored.
 fn unwiped(member: &Member<'_>, bounds: &Range<u64>) -> Vec<Range<u64>> {
     let area = |item: &Member<'_>| {
         let start = item.member("offset")?.decimal()?;
@@ -74,7 +74,7 @@ fn unwiped(member: &Member<'_>, bounds: &Range<u64>) -> Vec<Range<u64>> {
     let areas = items.iter().take(MAX_UNWIPED).filter_map(|item| area(item).ok());
     let mut areas: Vec<_> = areas.filter(|area| !area.is_empty()).collect();
     areas.sort_by_key(|area| area.start);
-    // No byte twice, or a mark of a few bytes could ask for any amount of work.
+    // Merge overlapping areas. Otherwise a small mark could ask for an unlimited amount of work.
     areas.dedup_by(|next, area| {
         let touches = next.start <= area.end;
         if touches {
@@ -85,10 +85,10 @@ fn unwiped(member: &Member<'_>, bounds: &Range<u64>) -> Vec<Range<u64>> {
     areas
 }
 
-/// Requirements of a reencryption that leaves its state in the metadata
+/// Requirements of a reencryption that keeps its state in the metadata
 const REENCRYPTIONS: [&str; 3] = ["online-reencrypt", "online-reencrypt-v2", "online-reencrypt-v3"];
-/// As many areas as keyslots and their replacements can leave
+/// Maximum number of areas that keyslots and their replacements can leave
 const MAX_UNWIPED: usize = 64;
-/// Of the size of what the areas of keyslots are in
+/// Granularity of `keyslots_size` in bytes
 pub(super) const ALIGNMENT: u64 = 4096;
 pub(super) const MAX_KEYSLOTS_SIZE: u64 = 128 << 20;

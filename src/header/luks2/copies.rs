@@ -1,10 +1,10 @@
-//! Which of the two copies counts.
+//! Choice between the two copies of the header.
 //!
-//! A copy counts if its checksum is right and its metadata valid, and of two such the one with the
-//! higher `seqid`, or the primary. Nothing is repaired: what is wrong with the other is only said.
+//! A copy is valid if its checksum and its metadata are. Of two valid copies, the one with the higher
+//! `seqid` is used, or else the primary. A fault of the other copy is reported, but not repaired.
 //!
-//! `wipefs`, `mkswap` and others erase the magic of each copy and nothing else. Then the magic is
-//! supplied, and the checksum says whether the rest is whole.
+//! `wipefs`, `mkswap` and similar tools erase only the magic of each copy. To recognise such a header, the
+//! magic is filled in, and the checksum shows whether the rest is intact.
 
 use std::cmp::Ordering;
 use std::io;
@@ -18,19 +18,19 @@ use super::raw::{BINARY_SIZE, HDR_SIZES, RawHeader, WRONG_MAGIC, Which};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::storage::{SharedBytes, Storage, zeroed};
 
-/// The copy that counts, and what is to be said of the other.
+/// The chosen copy, and the report on the other.
 pub(super) struct Chosen {
     pub which: Which,
     pub raw: Box<RawHeader>,
     pub metadata: Metadata,
     pub warning: Option<String>,
-    /// The copies whose checksums are right, byte for byte
+    /// Bytes of the copies whose checksums are right
     pub bytes: [Option<SharedBytes>; 2],
-    /// Whether the image begins with something else
+    /// Whether the image does not begin with a LUKS magic
     pub is_foreign: bool,
     /// Whether the magic of both copies is erased
     pub is_erased: bool,
-    /// What is said of a copy that may well be newer, but has what this crate does not take
+    /// Warning about a copy that may be newer, but that this crate cannot read
     pub unread: Option<String>,
 }
 
@@ -46,13 +46,13 @@ impl Whole {
     }
 }
 
-/// One whose metadata is valid, too
+/// A copy whose metadata is valid, too
 type Valid = (Box<RawHeader>, Arc<Metadata>);
 
-/// What is wrong with a copy.
+/// Fault of a copy.
 struct Bad {
     error: Error,
-    /// Its number, if it may be whole all the same
+    /// `seqid` of the copy, if the copy may be intact
     seqid: Option<u64>,
 }
 
@@ -64,10 +64,10 @@ impl From<Error> for Bad {
 
 type Checked<T> = std::result::Result<T, Bad>;
 
-/// Primary and secondary, or what is wrong with each
+/// Primary and secondary copy, or the fault of each
 type Copies = [Checked<Whole>; 2];
 
-/// Reads both copies, until two reads agree.
+/// Reads both copies until two reads agree.
 pub(super) fn read(storage: &dyn Storage, image_len: u64, attempts: usize) -> Result<Chosen> {
     let failed = |error| Error::failed(Operation::Read, "the header", error);
     let mut copies = read_once(storage, image_len).map_err(failed)?;
@@ -82,19 +82,19 @@ pub(super) fn read(storage: &dyn Storage, image_len: u64, attempts: usize) -> Re
     Err(failed(changing))
 }
 
-/// What is left of a header in an image whose start says nothing.
+/// Remains of a header in an image that does not begin with one.
 pub(super) enum Trace {
-    /// A whole secondary copy
+    /// An intact secondary copy
     Secondary,
-    /// The magic of a secondary copy that is not whole
+    /// The magic of a damaged secondary copy
     Damaged,
-    /// Both copies, whole but for the magic of one or both of them
+    /// Both copies, intact except for the magic of one or both
     Erased,
-    /// Nothing
+    /// No remains
     None,
 }
 
-/// Looks for what is left of a header.
+/// Searches for the remains of a header.
 pub(super) fn trace(storage: &dyn Storage, image_len: u64) -> Result<Trace> {
     let failed = |error| Error::failed(Operation::Read, "the header", error);
     let found = search(storage, image_len).map_err(failed)?;
@@ -108,7 +108,7 @@ pub(super) fn trace(storage: &dyn Storage, image_len: u64) -> Result<Trace> {
     Ok(if has_magic { Trace::Damaged } else { Trace::None })
 }
 
-/// Both copies, each with its magic supplied; `None` if a checksum is not right then.
+/// Reads both copies with their magics filled in. `None` if a checksum is still wrong.
 pub(super) fn erased(storage: &dyn Storage, image_len: u64) -> Result<Option<Chosen>> {
     let failed = |error| Error::failed(Operation::Read, "the header", error);
     let Some(copies) = read_erased(storage, image_len).map_err(failed)? else { return Ok(None) };
@@ -139,7 +139,7 @@ fn read_once(storage: &dyn Storage, image_len: u64) -> io::Result<Copies> {
     Ok([primary, secondary])
 }
 
-/// The first whole secondary copy, or why that at each of the nine offsets does not count.
+/// Finds the first intact secondary copy, or collects the faults at the nine possible offsets.
 fn search(storage: &dyn Storage, image_len: u64) -> io::Result<Checked<Whole>> {
     let mut reasons = Vec::new();
     let mut others = 0;
@@ -155,7 +155,7 @@ fn search(storage: &dyn Storage, image_len: u64) -> io::Result<Checked<Whole>> {
         }
     }
     let Some(Bad { error, seqid }) = found else { return Ok(Err(corrupt(NO_SECONDARY).into())) };
-    reasons.push(format!("at the {others} other places: there is none"));
+    reasons.push(format!("at the {others} other offsets: not found"));
     Ok(Err(Bad { error: Error::new(error.kind(), reasons.join("; ")), seqid }))
 }
 
@@ -169,7 +169,7 @@ fn has_magic(storage: &dyn Storage, image_len: u64, offset: u64) -> io::Result<b
     Ok(magic == *Which::Secondary.magic())
 }
 
-/// Whether the magic of a copy must be there.
+/// Treatment of a copy's magic: read from the storage, or filled in.
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Magic {
     Read,
@@ -195,21 +195,21 @@ fn read_copy(
     let raw = match RawHeader::parse(&head, which, offset) {
         Ok(raw) => Box::new(raw),
         Err(_) if head[..SECTOR].iter().all(|&byte| byte == 0) => {
-            return Ok(Err(corrupt("there are zeros where it begins").into()));
+            return Ok(Err(corrupt("it begins with zeros").into()));
         }
         Err(error) => return Ok(Err(error.into())),
     };
     if !fits(raw.hdr_size.get()) {
         return Ok(Err(corrupt("the image is truncated").into()));
     }
-    // One of nine sizes, at most 4 MiB.
+    // `hdr_size` is one of nine values, at most 4 MiB.
     let len = usize::try_from(raw.hdr_size.get()).unwrap_or(0).saturating_sub(BINARY_SIZE);
     let mut json_area = zeroed(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
     storage.read_exact_at(&mut json_area, offset + BINARY_SIZE as u64)?;
     Ok(match raw.verify(&json_area) {
         Ok(()) => Ok(Whole { raw, json_area }),
         Err(error) => {
-            // Of a checksum that nobody here knows, nobody here can say that it is wrong.
+            // An unknown checksum algorithm cannot be verified; the copy may still be valid.
             let may_be_whole = error.kind() == ErrorKind::Unsupported;
             let seqid = may_be_whole.then(|| raw.seqid.get());
             Err(Bad { error, seqid })
@@ -234,7 +234,7 @@ fn choose(copies: Copies) -> Result<Chosen> {
         [Ok(one), Ok(other)] => one.json_area == other.json_area,
         _ => false,
     };
-    // Of two equal texts one is parsed: it may have many values.
+    // Equal texts are parsed once, because they may have many values.
     let mut parsed: Option<Arc<Metadata>> = None;
     let mut valid = |copy: Whole| {
         let seqid = Some(copy.raw.seqid.get());
@@ -277,7 +277,7 @@ fn choose(copies: Copies) -> Result<Chosen> {
                 Ordering::Equal => {
                     let warning = (!agree(&primary, &secondary)).then(|| {
                         format!(
-                            "both copies of the header have seqid {one} and differ: the primary counts"
+                            "both copies of the header have seqid {one} and differ: the primary is used"
                         )
                     });
                     chosen(Which::Primary, primary, warning)
@@ -296,7 +296,7 @@ fn choose(copies: Copies) -> Result<Chosen> {
     }
 }
 
-/// Whether two copies with the same `seqid` say the same. Their salts never do.
+/// Whether two copies with the same `seqid` have the same contents, apart from their salts.
 fn agree((raw, metadata): &Valid, other: &Valid) -> bool {
     let (other_raw, other_metadata) = other;
     metadata.text() == other_metadata.text()
@@ -314,7 +314,7 @@ fn damaged(which: Which, error: &Error) -> String {
     format!("the {} copy of the header is damaged: {}", which.name(), full(error))
 }
 
-/// The error of an image without a copy that counts.
+/// Error for an image without a valid copy.
 fn neither(primary: &Error, secondary: &Error) -> Error {
     let (one, other) = (full(primary), full(secondary));
     let kind = match primary.kind() {
@@ -325,13 +325,14 @@ fn neither(primary: &Error, secondary: &Error) -> Error {
     if one == other { error } else { error.with_hint(format!("its secondary copy: {other}")) }
 }
 
-/// The error of a header whose magic is erased in both copies.
+/// Error for a header whose magic is erased in both copies.
 pub(super) fn erased_error() -> Error {
-    corrupt(format!("LUKS2 header: {ERASED}"))
-        .with_hint("'keyslot repair --foreign-data' puts it back: both copies are whole otherwise")
+    corrupt(format!("LUKS2 header: {ERASED}")).with_hint(
+        "use 'keyslot repair --foreign-data' to restore it; both copies are otherwise intact",
+    )
 }
 
-/// What a JSON parser says belongs to it.
+/// Message of an error together with that of its source, such as a JSON parser's.
 fn full(error: &Error) -> String {
     match std::error::Error::source(error) {
         Some(source) => format!("{}: {source}", error.message()),
@@ -339,6 +340,6 @@ fn full(error: &Error) -> String {
     }
 }
 
-const NO_SECONDARY: &str = "there is none";
+const NO_SECONDARY: &str = "not found";
 const ERASED: &str = "the magic is erased, the first six bytes of each copy";
 const SECTOR: usize = 512;

@@ -1,4 +1,4 @@
-//! `digests`: what the keys in keyslots are checked against, and which segments they decrypt.
+//! `digests`: they confirm the keys in keyslots, and name the segments that each key decrypts.
 
 use super::json::Member;
 use super::keyslot::{SALT, hash_of, quoted};
@@ -10,13 +10,13 @@ use crate::header::Digest;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct KeyDigest {
-    /// Its number
+    /// Number of the digest
     pub number: u32,
-    /// `pbkdf2`, or what nobody knows
+    /// Type: `pbkdf2`, or an unknown one
     pub kind: String,
-    /// The keyslots that hold its key
+    /// Keyslots that hold its key
     pub keyslots: Vec<u32>,
-    /// The segments that its key decrypts; none, if it is unbound
+    /// Segments that its key decrypts. Empty for an unbound key
     pub segments: Vec<u32>,
     check: std::result::Result<Check, String>,
 }
@@ -46,7 +46,7 @@ impl KeyDigest {
         Ok(Self { number, kind, keyslots, segments, check })
     }
 
-    /// What a candidate is checked against, or what that would need.
+    /// Parameters and value of the digest, or the reason why it is not supported.
     pub fn digest(&self) -> std::result::Result<Digest<'_>, &str> {
         let Check { hash, iterations, salt, value } =
             self.check.as_ref().map_err(String::as_str)?;
@@ -54,6 +54,6 @@ impl KeyDigest {
     }
 }
 
-/// Lengths that cryptsetup writes: that of MD5, of all other hashes
+/// Shortest and longest digest that cryptsetup writes, in bytes. The shortest is that of MD5
 const MIN_VALUE: usize = 16;
 const MAX_VALUE: usize = 64;

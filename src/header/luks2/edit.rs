@@ -1,5 +1,5 @@
-//! Changes of the metadata: the JSON value is changed in place, written as text, and parsed again.
-//! So whatever nobody knows stays, and what comes out has passed every check.
+//! Edits the metadata. The JSON value is changed in place, written as text, and parsed again. Unknown
+//! members therefore stay, and the result has passed every check.
 
 use std::ops::Range;
 
@@ -12,11 +12,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Scheme, Sealed};
 use crate::json::{Object, Value};
 
-/// The outermost object of the metadata, to be changed.
+/// The outermost object of the metadata while it is edited.
 pub(super) struct Draft(Object);
 
 impl Metadata {
-    /// The metadata after a change, for copies of `hdr_size` bytes.
+    /// Applies a change to the metadata of a header with copies of `hdr_size` bytes.
     pub(super) fn edited(
         &self,
         hdr_size: u64,
@@ -25,7 +25,7 @@ impl Metadata {
         let mut draft = Draft(self.value().clone());
         change(&mut draft)?;
         draft.drop_unused_digests();
-        // It was valid before: what is wrong now is what was asked for.
+        // The metadata was valid before the edit, so the edit is at fault.
         draft.finish(hdr_size).map_err(|error| match error.kind() {
             ErrorKind::Corrupt => Error::new(ErrorKind::InvalidInput, error.message()),
             _ => error,
@@ -34,7 +34,7 @@ impl Metadata {
 }
 
 impl Draft {
-    /// Metadata of a new image, without a keyslot.
+    /// Creates the metadata of a new image without keyslots.
     pub fn new(digest: Object, segment: Object, hdr_size: u64, keyslots_size: u64) -> Self {
         let json_size = hdr_size - BINARY_SIZE as u64;
         let config =
@@ -48,23 +48,23 @@ impl Draft {
         ]))
     }
 
-    /// Writes the text, and parses it.
+    /// Writes the metadata as text and parses it.
     pub fn finish(self, hdr_size: u64) -> Result<Metadata> {
         let text = self.0.to_string();
         let area_len = usize::try_from(hdr_size).unwrap_or(usize::MAX) - BINARY_SIZE;
-        // One NUL at least ends it.
+        // At least one NUL ends the text.
         if text.len() >= area_len {
             let len = text.len();
-            let text = format!("metadata of {len} bytes does not fit the {area_len} bytes it has");
+            let text = format!("metadata of {len} bytes does not fit its area of {area_len} bytes");
             return Err(Error::new(ErrorKind::Refused, text)
-                .with_hint("a keyslot or a token less makes room, --force does not"));
+                .with_hint("remove a keyslot or a token to make room; --force does not help"));
         }
         let mut area = text.into_bytes();
         area.resize(area_len, 0);
         Metadata::parse(&area, hdr_size)
     }
 
-    /// A new keyslot in a new area, for the key of this digest.
+    /// Adds a keyslot in a new area, for the key of this digest.
     pub fn add_keyslot(
         &mut self,
         number: usize,
@@ -79,7 +79,7 @@ impl Draft {
             ("af", Object::from(splitter).into()),
             ("area", Object::from([("type", "raw")]).into()),
         ]);
-        // The area first: so are the members in cryptsetup's order.
+        // Set the area first, which gives cryptsetup's order of members.
         set_area(&mut slot, area)?;
         set_key(&mut slot, sealed)?;
         self.object("keyslots")?.insert(&number.to_string(), slot);
@@ -88,7 +88,7 @@ impl Draft {
         Ok(())
     }
 
-    /// Another key material for a keyslot, in another area or in the one that it has.
+    /// Replaces the key material of a keyslot, in a new area or in its present one.
     pub fn replace_keyslot(
         &mut self,
         number: usize,
@@ -100,12 +100,12 @@ impl Draft {
         area.map_or(Ok(()), |area| set_area(slot, area))
     }
 
-    /// Another area for a keyslot, with the same key material in it.
+    /// Moves a keyslot to another area that contains the same key material.
     pub fn move_keyslot(&mut self, number: u32, area: &Range<u64>) -> Result<()> {
         set_area(self.member("keyslots", &number.to_string())?, area)
     }
 
-    /// No such keyslot, and none that refers to it.
+    /// Removes the keyslot and every reference to it from digests and tokens.
     pub fn remove_keyslot(&mut self, number: usize) -> Result<()> {
         let number = number.to_string();
         self.object("keyslots")?.remove(&number);
@@ -119,7 +119,7 @@ impl Draft {
         Ok(())
     }
 
-    /// Takes a keyslot whose secret is replaced from the tokens that hold the old one.
+    /// Detaches a keyslot whose secret is replaced from the tokens that hold the old secret.
     pub fn release_openers(&mut self, number: usize) -> Result<()> {
         let number = number.to_string();
         for token in self.object("tokens")?.values_mut() {
@@ -131,7 +131,7 @@ impl Draft {
         Ok(())
     }
 
-    /// Removes the tokens that had keyslots before and have none any more.
+    /// Removes the tokens that lost their last keyslot.
     pub fn drop_stale_tokens(&mut self, before: &Metadata) -> Result<()> {
         let tokens = self.object("tokens")?;
         for token in before.tokens().iter().filter(|token| !token.keyslots.is_empty()) {
@@ -144,7 +144,7 @@ impl Draft {
         Ok(())
     }
 
-    /// Areas that are to be overwritten yet.
+    /// Records the areas that are not overwritten yet.
     pub fn set_unwiped(&mut self, areas: &[Range<u64>]) -> Result<()> {
         let config = self.object("config")?;
         if areas.is_empty() {
@@ -159,13 +159,13 @@ impl Draft {
         Ok(())
     }
 
-    /// One of the five objects of the metadata.
+    /// Returns one of the five objects of the metadata.
     pub fn object(&mut self, name: &str) -> Result<&mut Object> {
         let object = self.0.get_mut(name).and_then(Value::as_object_mut);
         object.ok_or_else(|| corrupt(format!("{name} is missing")))
     }
 
-    /// A numbered member of one of them.
+    /// Returns a numbered member of one of the five objects.
     pub fn member(&mut self, name: &str, number: &str) -> Result<&mut Object> {
         let member = self.object(name)?.get_mut(number).and_then(Value::as_object_mut);
         member.ok_or_else(|| corrupt(format!("{name}.\"{number}\" is missing")))
@@ -177,7 +177,7 @@ impl Draft {
         list.ok_or_else(|| corrupt(format!("{name}.\"{number}\" has no list")))
     }
 
-    /// Those that no keyslot and no segment refers to go, as with cryptsetup.
+    /// Drops digests without keyslots and segments, as cryptsetup does.
     fn drop_unused_digests(&mut self) {
         let Ok(digests) = self.object("digests") else { return };
         let is_empty =
@@ -188,7 +188,7 @@ impl Draft {
     }
 }
 
-/// What says how a keyslot is opened. Members that nobody knows stay.
+/// Sets the members that describe how a keyslot is opened. Unknown members stay.
 fn set_key(slot: &mut Object, sealed: &Sealed) -> Result<()> {
     let Scheme { kdf, encryption, af_hash } = &sealed.scheme;
     part(slot, "af")?.insert("hash", af_hash.name());
@@ -206,13 +206,13 @@ fn set_area(slot: &mut Object, area: &Range<u64>) -> Result<()> {
     Ok(())
 }
 
-/// An object in a keyslot.
+/// Returns an object of a keyslot.
 fn part<'a>(slot: &'a mut Object, name: &str) -> Result<&'a mut Object> {
     let part = slot.get_mut(name).and_then(Value::as_object_mut);
     part.ok_or_else(|| corrupt(format!("a keyslot has no {name}")))
 }
 
-/// The keyslots that a digest or a token is for.
+/// Returns the keyslots of a digest or a token.
 fn list_of(member: &mut Value) -> Option<&mut Vec<Value>> {
     member.as_object_mut()?.get_mut("keyslots")?.as_array_mut()
 }
@@ -234,7 +234,7 @@ fn kdf_object(kdf: KdfAlg, salt: &[u8]) -> Object {
     object
 }
 
-/// A digest of the key of segment 0.
+/// Creates a digest of the key of segment 0.
 pub(super) fn digest_object(hash: HashAlg, iterations: u32, salt: &[u8], value: &[u8]) -> Object {
     let none: [&str; 0] = [];
     Object::from([
@@ -248,10 +248,10 @@ pub(super) fn digest_object(hash: HashAlg, iterations: u32, salt: &[u8], value: 
     ])
 }
 
-/// `aes-xts-plain64`
+/// Formats a cipher as in the metadata: `aes-xts-plain64`.
 pub(super) fn encryption_text(encryption: &CipherSpec) -> String {
     format!("{}-{}", encryption.cipher_name(), encryption.cipher_mode())
 }
 
-/// Where `config` says which areas are not overwritten yet, a mark of ours.
+/// Member of `config` that lists the areas not overwritten yet. It is an extension of this crate.
 pub(super) const UNWIPED: &str = "unwiped_areas";

@@ -1,4 +1,4 @@
-//! Tokens, priorities and names: changes of the metadata and the binary header that touch no key.
+//! Edits of tokens, priorities and names, which touch no key.
 
 use super::edit::Draft;
 use super::json::shown;
@@ -11,7 +11,7 @@ use crate::json::{Object, Value};
 use crate::overrides::Override;
 
 impl Luks2Header {
-    /// The writes that make these changes, in one commit, and the header after them.
+    /// Lowers edits to the writes of one commit. Also returns the header after them.
     pub(in crate::header) fn lower_edits(&self, edits: &[Edit]) -> Result<(Vec<Stage>, Self)> {
         let mut writer = Writer::new(self)?;
         let raw = &mut writer.header.raw;
@@ -47,7 +47,7 @@ impl Draft {
             Edit::RemoveToken { number } => {
                 let removed = self.object("tokens")?.remove(&number.to_string());
                 if removed.is_none() {
-                    return Err(invalid(format!("there is no token {number}")));
+                    return Err(invalid(format!("token {number} does not exist")));
                 }
             }
             Edit::SetPriority { keyslot, priority } => self.set_priority(*keyslot, *priority)?,
@@ -56,11 +56,11 @@ impl Draft {
         Ok(())
     }
 
-    /// A keyslot of normal priority has no such member.
+    /// Sets the priority of a keyslot. Normal priority is the absence of the member.
     fn set_priority(&mut self, keyslot: usize, priority: Priority) -> Result<()> {
         let slot = self.object("keyslots")?.get_mut(&keyslot.to_string());
         let Some(slot) = slot.and_then(Value::as_object_mut) else {
-            return Err(invalid(format!("there is no keyslot {keyslot}")));
+            return Err(invalid(format!("keyslot {keyslot} does not exist")));
         };
         let number = match priority {
             Priority::Ignore => 0_u32,
@@ -75,26 +75,26 @@ impl Draft {
     }
 }
 
-/// The number asked for, or the first that is free.
+/// The requested number, or the first free one.
 fn free_number(tokens: &Object, asked: Option<usize>, replace: bool) -> Result<usize> {
     let is_free = |number: &usize| tokens.get(&number.to_string()).is_none();
     match asked {
         Some(number) if number >= TOKENS => {
-            Err(invalid(format!("token {number}: it must be 0 to {}", TOKENS - 1)))
+            Err(invalid(format!("token {number}: must be 0 to {}", TOKENS - 1)))
         }
         Some(number) if replace || is_free(&number) => Ok(number),
         Some(number) => {
-            let text = format!("there is a token {number}");
+            let text = format!("token {number} already exists");
             Err(Override::ReplaceToken.refused(text))
         }
         None => (0..TOKENS)
             .find(is_free)
-            .ok_or_else(|| invalid(format!("there are {TOKENS} tokens, and no more can be"))),
+            .ok_or_else(|| invalid(format!("all {TOKENS} tokens are in use"))),
     }
 }
 
-/// What the metadata has of every token is checked with it; this is what cryptsetup checks before it
-/// imports one.
+/// Checks that cryptsetup makes before it imports a token. Checks that apply to all tokens are made when
+/// the metadata is parsed.
 fn check_token(metadata: &Metadata, token: &Object) -> Result<()> {
     let Some(kind) = token.get("type").and_then(Value::as_str).filter(|kind| !kind.is_empty())
     else {
@@ -114,7 +114,7 @@ fn check_token(metadata: &Metadata, token: &Object) -> Result<()> {
                 return Err(invalid(text).with_hint("write keyslots as strings: [\"0\"], not [0]"));
             }
             return Err(invalid(format!(
-                "the token is for keyslot {shown}, and there is none such"
+                "the token refers to keyslot {shown}, which does not exist"
             )));
         }
     }
@@ -125,18 +125,18 @@ fn check_token(metadata: &Metadata, token: &Object) -> Result<()> {
     } else if kind.starts_with(BUILT_IN) {
         let kind = quoted(kind);
         return Err(invalid(format!(
-            "the token has the type {kind}: nobody knows it, and {BUILT_IN} is cryptsetup's"
+            "unknown token type {kind}: the prefix {BUILT_IN} is reserved for cryptsetup"
         )));
     }
     Ok(())
 }
 
-/// A label, or the like, NUL at its end.
+/// Converts a label or subsystem to a NUL terminated field.
 pub(crate) fn name(text: &str, what: &str) -> Result<[u8; 48]> {
     let mut field = [0; 48];
     if text.contains(char::is_control) {
         return Err(invalid(format!(
-            "{what} {}: it must not have control characters",
+            "{what} {}: must not contain control characters",
             quoted(text)
         )));
     }
@@ -144,7 +144,7 @@ pub(crate) fn name(text: &str, what: &str) -> Result<[u8; 48]> {
         Some(start) if text.len() < 48 => start.copy_from_slice(text.as_bytes()),
         _ => {
             let len = text.len();
-            return Err(invalid(format!("{what} of {len} bytes: it must be 47 at most")));
+            return Err(invalid(format!("{what} of {len} bytes: must have at most 47")));
         }
     }
     Ok(field)
@@ -154,7 +154,7 @@ fn invalid(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidInput, text)
 }
 
-/// As many tokens as cryptsetup can have
+/// Number of tokens that cryptsetup supports
 const TOKENS: usize = 32;
-/// What begins the types of cryptsetup's own tokens
+/// Prefix of cryptsetup's own token types
 const BUILT_IN: &str = "luks2-";

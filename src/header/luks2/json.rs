@@ -1,4 +1,4 @@
-//! The JSON area, and members of it that know where they stand.
+//! The JSON area, and its members with their paths for error messages.
 
 use base64ct::{Base64, Encoding};
 
@@ -6,17 +6,17 @@ use super::corrupt;
 use crate::error::{Error, Result};
 use crate::json::{self, Kind, Object, Rules, Value, Wrong};
 
-/// The text in a JSON area and the object that it is.
+/// Parses a JSON area into its text and its object.
 ///
-/// Stricter than json-c, which takes comments, single quotes, raw control characters and what is
-/// not UTF-8: no program writes those.
+/// The parser is stricter than json-c, which accepts comments, single quotes, raw control characters and
+/// invalid UTF-8. No program writes those.
 pub(super) fn parse_area(area: &[u8]) -> Result<(&str, Object)> {
     let Some(end) = area.iter().position(|&byte| byte == 0) else {
         return Err(corrupt("the JSON area does not end with a NUL"));
     };
     let (text, rest) = area.split_at(end);
     if let Some(at) = rest.iter().position(|&byte| byte != 0) {
-        let text = format!("byte {} of the JSON area, behind its text, is not NUL", end + at);
+        let text = format!("byte {} of the JSON area, after its text, is not NUL", end + at);
         return Err(corrupt(text));
     }
     let text = str::from_utf8(text).map_err(|error| {
@@ -38,11 +38,11 @@ pub(super) fn parse_area(area: &[u8]) -> Result<(&str, Object)> {
     })?;
     match value.0 {
         Kind::Object(members) => Ok((text, members)),
-        _ => Err(corrupt("the JSON text is no object")),
+        _ => Err(corrupt("the JSON text is not an object")),
     }
 }
 
-/// A member of the metadata: its value, and its path for error texts.
+/// A member of the metadata, with its path for error messages.
 #[derive(Clone)]
 pub(super) struct Member<'a> {
     value: &'a Value,
@@ -56,24 +56,24 @@ impl<'a> Member<'a> {
         Ok(Self { value, path: name.to_owned() })
     }
 
-    /// A member that must be there.
+    /// Required member.
     pub fn member(&self, name: &str) -> Result<Self> {
         self.optional(name)?.ok_or_else(|| missing(&self.path_to(name)))
     }
 
-    /// A member, if it is there.
+    /// Optional member.
     pub fn optional(&self, name: &str) -> Result<Option<Self>> {
         let value = self.object()?.get(name);
         Ok(value.map(|value| Self { value, path: self.path_to(name) }))
     }
 
-    /// Members by their numbers, ascending.
+    /// Members with numbers as keys, in ascending order.
     pub fn numbered(&self) -> Result<Vec<(u32, Self)>> {
         let mut found = Vec::new();
         for (key, value) in self.object()?.iter() {
             let path = format!("{}.{}", self.path, shown(&Value::from(key)));
             let number = number_of(key).ok_or_else(|| {
-                corrupt(format!("{path}: a number from 0 to {MAX_NUMBER} is its name"))
+                corrupt(format!("{path}: the key must be a number from 0 to {MAX_NUMBER}"))
             })?;
             found.push((number, Self { value, path }));
         }
@@ -81,24 +81,25 @@ impl<'a> Member<'a> {
         Ok(found)
     }
 
-    /// The members of an array.
+    /// Items of an array.
     pub fn items(&self) -> Result<Vec<Self>> {
         let items = self.value.as_array().ok_or_else(|| self.wrong("it must be an array"))?;
         let item = |(i, value)| Self { value, path: format!("{}[{i}]", self.path) };
         Ok(items.iter().enumerate().map(item).collect())
     }
 
-    /// An array of the names of numbered members.
+    /// Array of the keys of numbered members.
     pub fn numbers(&self) -> Result<Vec<u32>> {
         self.items()?.iter().map(Self::number).collect()
     }
 
-    /// The name of a numbered member.
+    /// Key of a numbered member.
     fn number(&self) -> Result<u32> {
-        number_of(self.string()?).ok_or_else(|| self.wrong("there is none of that number"))
+        number_of(self.string()?)
+            .ok_or_else(|| self.wrong(format_args!("it must be a number from 0 to {MAX_NUMBER}")))
     }
 
-    /// An array of strings.
+    /// Array of strings.
     pub fn strings(&self) -> Result<Vec<String>> {
         self.items()?.iter().map(|item| item.string().map(str::to_owned)).collect()
     }
@@ -108,7 +109,7 @@ impl<'a> Member<'a> {
         self.value.as_str().ok_or_else(|| self.wrong("it must be a string"))
     }
 
-    /// A string of a character at least.
+    /// String of at least one character.
     pub fn name(&self) -> Result<&'a str> {
         match self.string()? {
             "" => Err(self.wrong("it must not be empty")),
@@ -116,7 +117,7 @@ impl<'a> Member<'a> {
         }
     }
 
-    /// A string of decimal digits: how the metadata writes numbers of 64 bits.
+    /// String of decimal digits, which is the metadata's form of a 64-bit number.
     pub fn decimal(&self) -> Result<u64> {
         let text = self.string()?;
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -129,18 +130,18 @@ impl<'a> Member<'a> {
         self.value.as_i64().ok_or_else(|| self.wrong("it must be an integer"))
     }
 
-    /// An integer of 32 bits, and not 0.
+    /// Positive 32-bit integer.
     pub fn count(&self) -> Result<u32> {
         let number = u32::try_from(self.integer()?).ok().filter(|&number| number > 0);
         number.ok_or_else(|| self.wrong("it must be from 1 to 4294967295"))
     }
 
-    /// An integer of 32 bits.
+    /// Unsigned 32-bit integer.
     pub fn unsigned(&self) -> Result<u32> {
         u32::try_from(self.integer()?).map_err(|_| self.wrong("it must be from 0 to 4294967295"))
     }
 
-    /// Bytes in base64, as many as `len` has.
+    /// Base64 string whose decoded length is in `len`.
     pub fn base64(&self, len: std::ops::RangeInclusive<usize>) -> Result<Vec<u8>> {
         let bytes =
             Base64::decode_vec(self.string()?).map_err(|_| self.wrong("it must be base64"))?;
@@ -152,13 +153,13 @@ impl<'a> Member<'a> {
         Err(self.wrong(format_args!("it must be {wanted} bytes")))
     }
 
-    /// The error of a value that cannot be.
+    /// Error for an invalid value.
     pub fn wrong(&self, why: impl std::fmt::Display) -> Error {
         let shown = shown(self.value);
         corrupt(format!("{} is {shown}: {why}", self.path))
     }
 
-    /// Refuses what is no object.
+    /// Object.
     pub fn object(&self) -> Result<&'a Object> {
         self.value.as_object().ok_or_else(|| self.wrong("it must be an object"))
     }
@@ -168,7 +169,7 @@ impl<'a> Member<'a> {
     }
 }
 
-/// A value for an error: the start of it, in one line.
+/// Formats the start of a value in one line, for an error message.
 pub(super) fn shown(value: &Value) -> String {
     let mut text = printable(&value.to_string());
     if let Some((end, _)) = text.char_indices().nth(SHOWN) {
@@ -178,7 +179,7 @@ pub(super) fn shown(value: &Value) -> String {
     text
 }
 
-/// What a terminal would obey is escaped; JSON lets some of it stand.
+/// Escapes control characters, some of which JSON permits, because a terminal would obey them.
 pub(super) fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for c in text.chars() {
@@ -195,13 +196,13 @@ fn missing(path: &str) -> Error {
     corrupt(format!("{path} is missing"))
 }
 
-/// A number as it names a member: decimal, nothing before it.
+/// Parses a key: a decimal number without leading zeros or a sign.
 fn number_of(name: &str) -> Option<u32> {
     let number = name.parse().ok().filter(|&number| number <= MAX_NUMBER)?;
     (u32::to_string(&number) == name).then_some(number)
 }
 
-/// The last keyslot, token, segment or digest that there can be.
+/// Highest number of a keyslot, token, segment or digest.
 const MAX_NUMBER: u32 = 31;
-/// Characters of a value that an error shows
+/// Maximum number of characters of a value in an error message
 const SHOWN: usize = 60;

@@ -1,4 +1,4 @@
-//! `keyslots`: what holds a key, and what it takes to open it.
+//! `keyslots`: each holds a key, and describes how it is opened.
 
 use std::ops::Range;
 
@@ -12,23 +12,23 @@ use crate::json;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Slot {
-    /// Its number
+    /// Number of the keyslot
     pub number: u32,
-    /// `luks2`, `reencrypt`, or what nobody knows
+    /// Type: `luks2`, `reencrypt`, or an unknown one
     pub kind: String,
-    /// Length in bytes of the key in it
+    /// Length in bytes of its key
     pub key_size: u32,
-    /// Whether it is tried where none is named
+    /// Whether and when it is tried if no keyslot is named
     pub priority: Priority,
-    /// Where its area begins, in bytes from the start of the header
+    /// Start of its area, in bytes from the start of the header
     pub offset: u64,
     /// Length of its area in bytes
     pub size: u64,
-    /// How it is opened, or what that would need
+    /// Parameters for opening it, or the reason why it is not supported
     pub(super) opening: std::result::Result<Opening, String>,
 }
 
-/// How a keyslot is opened.
+/// Parameters for opening a keyslot.
 #[derive(Clone, Debug)]
 pub(super) struct Opening {
     kdf: KdfAlg,
@@ -54,7 +54,7 @@ impl Slot {
             Some(priority) => match priority.integer()? {
                 1 => Priority::Normal,
                 2 => Priority::Prefer,
-                // cryptsetup leaves those alone that it does not know.
+                // cryptsetup ignores keyslots with an unknown priority.
                 _ => Priority::Ignore,
             },
         };
@@ -76,19 +76,20 @@ impl Slot {
         Ok(slot)
     }
 
-    /// Its area, in bytes from the start of the header.
+    /// Area of the keyslot, in bytes from the start of the header.
     pub fn range(&self) -> Range<u64> {
         self.offset..self.offset.saturating_add(self.size)
     }
 
-    /// Where the key material is: as much of the area as it takes.
+    /// Part of the area that the key material takes.
     pub(super) fn material(&self) -> Area {
         let len = usize::try_from(material_len(self.key_size)).unwrap_or(usize::MAX);
         Area { offset: self.offset, len }
     }
 }
 
-/// A keyslot of type `luks2`. What is malformed is refused; what is only unknown is said.
+/// Parses a keyslot of type `luks2`. Malformed members are an error. An unknown algorithm only makes the
+/// keyslot unusable.
 fn opening(
     member: &Member<'_>,
     area: &Member<'_>,
@@ -97,7 +98,7 @@ fn opening(
 ) -> Result<std::result::Result<Opening, String>> {
     let kind = area.member("type")?;
     if kind.string()? != "raw" {
-        return Err(kind.wrong("the area of a keyslot of type luks2 is \"raw\""));
+        return Err(kind.wrong("it must be \"raw\" in a keyslot of type luks2"));
     }
     let (encryption, area_key_size) =
         (area.member("encryption")?.name()?, area.member("key_size")?.count()?);
@@ -113,7 +114,7 @@ fn opening(
         return Err(kind.wrong("the only anti-forensic splitter is \"luks1\""));
     }
     if stripes.integer()? != i64::from(af::STRIPES) {
-        return Err(stripes.wrong(format_args!("there are always {}", af::STRIPES)));
+        return Err(stripes.wrong(format_args!("it must be {}", af::STRIPES)));
     }
     let af_hash = splitter.member("hash")?.string()?;
 
@@ -128,7 +129,8 @@ fn opening(
     })
 }
 
-/// Members of another KDF are left over from it: old versions of cryptsetup did not remove them.
+/// Parses the KDF. Members of other KDFs are ignored, because old versions of cryptsetup did not remove
+/// them.
 fn kdf(member: &Member<'_>) -> Result<std::result::Result<(KdfAlg, Vec<u8>), String>> {
     let kind = member.member("type")?.name()?;
     let salt = member.member("salt")?;
@@ -148,18 +150,18 @@ fn kdf(member: &Member<'_>) -> Result<std::result::Result<(KdfAlg, Vec<u8>), Str
     let time = member.member("time")?.count()?;
     let parallelism = cpus.count()?;
     if parallelism > MAX_LANES {
-        return Err(cpus.wrong(format_args!("Argon2 has {MAX_LANES} lanes at most")));
+        return Err(cpus.wrong(format_args!("Argon2 has at most {MAX_LANES} lanes")));
     }
     let memory_kib = memory.count()?;
     if u64::from(memory_kib) < 8 * u64::from(parallelism) {
-        return Err(memory.wrong("Argon2 takes 8 KiB for each of its lanes at least"));
+        return Err(memory.wrong("Argon2 needs at least 8 KiB per lane"));
     }
     let salt = salt.base64(SALT..=SALT)?;
     let alg = KdfAlg::Argon2 { variant, time, memory: memory_kib, parallelism };
     Ok(Ok((alg, salt)))
 }
 
-/// A keyslot of type `reencrypt`: the state of a reencryption, and no key.
+/// Checks a keyslot of type `reencrypt`, which holds the state of a reencryption instead of a key.
 fn check_reencrypt(member: &Member<'_>, area: &Member<'_>) -> Result<()> {
     let one_of = |member: &Member<'_>, known: &[&str]| -> Result<()> {
         if known.contains(&member.string()?) {
@@ -169,7 +171,7 @@ fn check_reencrypt(member: &Member<'_>, area: &Member<'_>) -> Result<()> {
     };
     let key_size = member.member("key_size")?;
     if key_size.integer()? != 1 {
-        return Err(key_size.wrong("it is 1 in a keyslot of type reencrypt"));
+        return Err(key_size.wrong("it must be 1 in a keyslot of type reencrypt"));
     }
     one_of(&member.member("mode")?, &["reencrypt", "encrypt", "decrypt"])?;
     one_of(&member.member("direction")?, &["forward", "backward"])?;
@@ -179,7 +181,7 @@ fn check_reencrypt(member: &Member<'_>, area: &Member<'_>) -> Result<()> {
         let size = area.member("sector_size")?;
         let is_sector = |size: u32| size >= SECTOR && size.is_power_of_two();
         if !is_sector(size.unsigned()?) {
-            return Err(size.wrong("it must be a power of 2, from 512 on"));
+            return Err(size.wrong("it must be a power of 2, at least 512"));
         }
     }
     if resilience.starts_with("datashift") {
@@ -192,7 +194,7 @@ fn check_reencrypt(member: &Member<'_>, area: &Member<'_>) -> Result<()> {
     Ok(())
 }
 
-/// `aes-xts-plain64`, for keys of this size.
+/// Parses a cipher such as `aes-xts-plain64`, for keys of this size.
 pub(super) fn cipher(text: &str, key_size: usize) -> std::result::Result<CipherSpec, String> {
     let parsed = text.split_once('-').map(|(name, mode)| CipherSpec::parse(name, mode, key_size));
     parsed.and_then(Result::ok).ok_or_else(|| {
@@ -201,12 +203,12 @@ pub(super) fn cipher(text: &str, key_size: usize) -> std::result::Result<CipherS
     })
 }
 
-/// The hash of this name, in whatever case: cryptsetup keeps what it is given.
+/// Parses the name of a hash. Its case is ignored, because cryptsetup stores names as the user typed them.
 pub(super) fn hash_of(name: &str) -> std::result::Result<HashAlg, String> {
     HashAlg::parse(&name.to_ascii_lowercase()).map_err(|error| error.message().to_owned())
 }
 
-/// A string of the metadata, as it is written there.
+/// Quotes a string as in the metadata.
 pub(super) fn quoted(text: &str) -> String {
     printable(&json::quoted(text))
 }
@@ -215,6 +217,6 @@ pub(super) const KIND: &str = "luks2";
 pub(super) const REENCRYPT: &str = "reencrypt";
 /// Length of every salt
 pub(super) const SALT: usize = 32;
-/// RFC 9106, section 3.1
+/// Maximum of Argon2 lanes (RFC 9106, section 3.1)
 const MAX_LANES: u32 = (1 << 24) - 1;
 const SECTOR: u32 = 512;

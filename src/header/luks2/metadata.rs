@@ -1,9 +1,9 @@
-//! The metadata: the JSON value, which is the truth, and typed views over it.
+//! The metadata: the JSON value, which is authoritative, and typed views of it.
 //!
-//! [`Metadata::parse`] makes all checks that cryptsetup makes when it loads a header, and some that
-//! it makes when it uses one or not at all (`tests/header_luks2` has the list). What is malformed is
-//! refused. What is only unknown (a type of keyslot, a hash) makes that keyslot one that cannot be
-//! opened, and stays where it is.
+//! [`Metadata::parse`] makes all checks that cryptsetup makes when it loads a header. It also makes some
+//! checks that cryptsetup makes only later or never (`tests/header_luks2` has the list). Malformed metadata
+//! is refused. An unknown type of keyslot or an unknown hash only makes that keyslot unusable, and is
+//! preserved.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ use super::segment::{DataSegment, check_order};
 use crate::error::Result;
 use crate::json::Object;
 
-/// The valid metadata of a header.
+/// Valid metadata of a header.
 #[derive(Clone)]
 pub struct Metadata {
     text: String,
@@ -29,20 +29,20 @@ pub struct Metadata {
     config: Config,
 }
 
-/// A token: how somebody comes by a passphrase.
+/// A token, which describes a source of a passphrase.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Token {
-    /// Its number
+    /// Number of the token
     pub number: u32,
-    /// `luks2-keyring`, `systemd-tpm2` and so on
+    /// Type, such as `luks2-keyring` or `systemd-tpm2`
     pub kind: String,
-    /// The keyslots that it is for
+    /// Keyslots that its passphrase opens
     pub keyslots: Vec<u32>,
 }
 
 impl Metadata {
-    /// The metadata in the JSON area of a copy of `hdr_size` bytes.
+    /// Parses the JSON area of a copy of `hdr_size` bytes.
     pub(super) fn parse(area: &[u8], hdr_size: u64) -> Result<Self> {
         let (text, value) = parse_area(area)?;
         let keyslots = numbered(&value, "keyslots", Slot::parse)?;
@@ -61,68 +61,68 @@ impl Metadata {
         Ok(metadata)
     }
 
-    /// The text that it was parsed from.
+    /// Text that the metadata was parsed from.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// All members, unknown ones included, in their order.
+    /// All members, including unknown ones, in the order of the text.
     pub fn value(&self) -> &Object {
         &self.value
     }
 
-    /// The keyslots, by number.
+    /// Keyslots, by number.
     pub fn keyslots(&self) -> &[Slot] {
         &self.keyslots
     }
 
-    /// The tokens, by number.
+    /// Tokens, by number.
     pub fn tokens(&self) -> &[Token] {
         &self.tokens
     }
 
-    /// The segments, by number, those of a reencryption's beginning and end behind the others.
+    /// Segments, by number. Backup segments of a reencryption come after the others.
     pub fn segments(&self) -> &[DataSegment] {
         &self.segments
     }
 
-    /// The segments that are the volume.
+    /// Segments that make up the volume.
     pub(super) fn regular_segments(&self) -> impl Iterator<Item = &DataSegment> {
         self.segments.iter().filter(|segment| !segment.is_backup())
     }
 
-    /// The digests, by number.
+    /// Digests, by number.
     pub fn digests(&self) -> &[KeyDigest] {
         &self.digests
     }
 
-    /// The configuration.
+    /// Configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The digest of the key in a keyslot.
+    /// Digest of the key in a keyslot.
     pub fn digest_of_keyslot(&self, number: u32) -> Option<&KeyDigest> {
         self.digests.iter().find(|digest| digest.keyslots.contains(&number))
     }
 
-    /// The digest of the key of a segment.
+    /// Digest of the key of a segment.
     pub fn digest_of_segment(&self, number: u32) -> Option<&KeyDigest> {
         self.digests.iter().find(|digest| digest.segments.contains(&number))
     }
 
-    /// The token that a keyslot's secret is in, or comes from, so that nobody can type it.
+    /// Token that contains or derives the random secret of a keyslot.
     pub fn opener_of(&self, keyslot: u32) -> Option<&Token> {
         let is_it = |token: &&Token| is_opener(&token.kind) && token.keyslots.contains(&keyslot);
         self.tokens.iter().find(is_it)
     }
 
-    /// What is named is there, and what needs a digest has one.
+    /// Checks that all references are valid, and that keyslots and encrypted segments have a digest.
     fn check_references(&self) -> Result<()> {
         let has_slot = |number: &u32| self.keyslots.iter().any(|slot| slot.number == *number);
         let has_segment = |number: &u32| self.segments.iter().any(|it| it.number == *number);
         let unknown = |list: &str, of: u32, what: &str, number: u32| {
-            let text = format!("{list}.\"{of}\".{what} has \"{number}\", and there is none such");
+            let text = format!("{list}.\"{of}\".{what} has \"{number}\", which does not exist");
             Err(corrupt(text))
         };
         for token in &self.tokens {
@@ -143,8 +143,9 @@ impl Metadata {
             let count = self.digests.iter().filter(of).count();
             if count != 1 {
                 let number = slot.number;
-                let text =
-                    format!("keyslots.\"{number}\" is in {count} digests: it must be in one");
+                let text = format!(
+                    "keyslots.\"{number}\" is in {count} digests: it must be in exactly one"
+                );
                 return Err(corrupt(text));
             }
         }
@@ -156,7 +157,7 @@ impl Metadata {
         Ok(())
     }
 
-    /// The areas of keyslots are between the header and the data, and none is on another.
+    /// Checks that the areas of keyslots lie between the header and the data, without overlaps.
     fn check_areas(&self, hdr_size: u64) -> Result<()> {
         let start = 2 * hdr_size;
         let end = start + self.config.keyslots_size;
@@ -182,7 +183,7 @@ impl Metadata {
             let slot_end = offset.checked_add(size);
             if size == 0 || slot_end.is_none_or(|slot_end| slot_end > end) {
                 let text = format!(
-                    "keyslots.\"{number}\".area.size is \"{size}\": from byte {offset} on there must be some, and byte {end} is the end"
+                    "keyslots.\"{number}\".area.size is \"{size}\": the area at byte {offset} must not be empty and must end by byte {end}"
                 );
                 return Err(corrupt(text));
             }
@@ -198,13 +199,13 @@ impl Metadata {
         Ok(())
     }
 
-    /// A reencryption has all of its parts, or there is none of them.
+    /// Checks that a reencryption has all of its parts, or none.
     fn check_reencryption(&self) -> Result<()> {
         let requirements = self.config.reencryptions();
         let keyslots = self.keyslots.iter().filter(|slot| slot.kind == REENCRYPT).count();
         if requirements > 1 || keyslots != requirements {
             let text = format!(
-                "config.requirements.mandatory has {requirements} reencryptions, and there are {keyslots} keyslots of type reencrypt"
+                "config.requirements.mandatory has {requirements} reencryptions, but there are {keyslots} keyslots of type reencrypt"
             );
             return Err(corrupt(text));
         }
@@ -220,7 +221,7 @@ impl Metadata {
     }
 }
 
-/// Tokens may hold what opens a keyslot, so their members are not shown.
+/// Hides the members of tokens, which may contain secrets.
 impl fmt::Debug for Metadata {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metadata")
@@ -233,7 +234,7 @@ impl fmt::Debug for Metadata {
 }
 
 impl Token {
-    /// Whether it holds, or comes by, the secret of its keyslots, so that nobody types it.
+    /// Whether the token contains or derives the random secret of its keyslots.
     pub fn holds_secret(&self) -> bool {
         is_opener(&self.kind)
     }
@@ -244,13 +245,13 @@ impl Token {
     }
 }
 
-/// Whether a token of this type holds the secret of its keyslots.
+/// Whether a token of this type contains or derives the random secret of its keyslots.
 pub(super) fn is_opener(kind: &str) -> bool {
     OPENERS.contains(&kind)
 }
 
-/// Types of tokens whose keyslots have a random secret: those of systemd-cryptenroll and clevis. A
-/// recovery key is for a person to type.
+/// Types of tokens whose keyslots have a random secret: those of systemd-cryptenroll and clevis.
+/// Recovery keys are not among them, because they are meant to be typed.
 const OPENERS: [&str; 4] = ["clevis", "systemd-fido2", "systemd-pkcs11", "systemd-tpm2"];
 
 fn numbered<T>(

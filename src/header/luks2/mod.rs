@@ -1,8 +1,8 @@
-//! LUKS2: a binary header and metadata in JSON, in two copies; up to 32 keyslots.
+//! LUKS2: a binary header and JSON metadata, in two copies, with up to 32 keyslots.
 //!
-//! A [`Luks2Header`] can only be made by [reading](Luks2Header::read) one with a valid copy or by
-//! [building](Luks2Header::build) one. The metadata stays with it as it was read: what nobody
-//! understands is what a rewrite would write again.
+//! A [`Luks2Header`] is either [read](Luks2Header::read) from an image with at least one valid copy, or
+//! [built](Luks2Header::build). It keeps the metadata as it was read, so a rewrite preserves unknown
+//! members.
 
 mod amendable;
 mod areas;
@@ -51,27 +51,27 @@ pub struct Luks2Header {
     /// Cipher of the first segment
     cipher: std::result::Result<CipherSpec, String>,
     warning: Option<String>,
-    /// The primary and the secondary copy as they are on disk, where their checksums are right
+    /// Bytes of the primary and the secondary copy, if their checksums are right
     copies: [Option<SharedBytes>; 2],
-    /// Whether the image begins with something else than the primary copy
+    /// Whether the image does not begin with a primary copy
     is_foreign: bool,
     /// Whether the magic of both copies is erased
     is_erased: bool,
-    /// What is said of the other copy if that may be a newer one
+    /// Warning about the other copy, if that copy may be newer
     unread: Option<String>,
 }
 
 impl Luks2Header {
-    /// Reads both copies of the header of an image, and takes the one that counts.
+    /// Reads both copies of an image's header and chooses the valid or newer one. Nothing is written.
     ///
-    /// Fails with [`ErrorKind::Corrupt`] or [`ErrorKind::Unsupported`]; the text names the path and
-    /// the value. Nothing is written, whatever is wrong with the other copy.
+    /// Fails with [`ErrorKind::Corrupt`] or [`ErrorKind::Unsupported`]. The text names the path and
+    /// the value.
     pub fn read(storage: &dyn Storage) -> Result<Self> {
         let len = length(storage)?;
         Self::new(copies::read(storage, len, super::STEADY_READS)?, len)
     }
 
-    /// Reads a header whose magic is erased in one or both copies, and is otherwise whole.
+    /// Reads a header that is intact except for an erased magic in one or both copies.
     pub(super) fn read_erased(storage: &dyn Storage) -> Result<Option<Self>> {
         let len = length(storage)?;
         copies::erased(storage, len)?.map(|chosen| Self::new(chosen, len)).transpose()
@@ -89,10 +89,10 @@ impl Luks2Header {
         Ok(Self { which, raw, metadata, cipher, warning, copies, is_foreign, is_erased, unread })
     }
 
-    /// Whether a secondary copy is left in an image that does not begin with a primary one.
+    /// Whether an image that does not begin with a primary copy has a secondary one.
     ///
-    /// If the image `is_luks` of another version, a damaged copy does not count. If only the magic of
-    /// both copies is erased, the error says how to put it back.
+    /// If the image `is_luks` of another version, a damaged copy does not count. If both copies are
+    /// intact except for their magic, the error says how to restore it.
     pub(super) fn is_behind(storage: &dyn Storage, is_luks: bool) -> Result<bool> {
         let len = length(storage)?;
         match copies::trace(storage, len)? {
@@ -103,12 +103,12 @@ impl Luks2Header {
         }
     }
 
-    /// The copy that counts.
+    /// Copy that the header was read from.
     pub fn which(&self) -> Which {
         self.which
     }
 
-    /// Its metadata.
+    /// Metadata of the header.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
@@ -118,37 +118,37 @@ impl Luks2Header {
         self.raw.hdr_size.get()
     }
 
-    /// The number of the metadata's version; cryptsetup's "epoch".
+    /// Sequence number of the metadata, which cryptsetup calls "epoch".
     pub fn seqid(&self) -> u64 {
         self.raw.seqid.get()
     }
 
-    /// The label as it is written, at most 48 characters.
+    /// Label as stored in the header, at most 48 characters.
     pub fn label(&self) -> String {
         text(&self.raw.label)
     }
 
-    /// The subsystem as it is written, at most 48 characters.
+    /// Subsystem as stored in the header, at most 48 characters.
     pub fn subsystem(&self) -> String {
         text(&self.raw.subsystem)
     }
 
-    /// The UUID as it is written, at most 40 characters.
+    /// UUID as stored in the header, at most 40 characters.
     pub fn uuid(&self) -> String {
         text(&self.raw.uuid)
     }
 
-    /// The algorithm of the checksum, as it is written.
+    /// Checksum algorithm as stored in the header.
     pub fn checksum_alg(&self) -> String {
         text(&self.raw.checksum_alg)
     }
 
-    /// The binary header as it is on disk, 4096 bytes.
+    /// Binary header as it is on disk, 4096 bytes.
     pub fn as_bytes(&self) -> &[u8] {
         self.raw.as_bytes()
     }
 
-    /// Whether both say the same of both copies.
+    /// Whether two reads found the same copies with the same faults.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.which == other.which
             && self.copies == other.copies
@@ -160,17 +160,17 @@ impl Luks2Header {
             && self.unread == other.unread
     }
 
-    /// What is wrong with the other copy.
+    /// Warning about the other copy, if it is damaged or older.
     pub fn warning(&self) -> Option<&str> {
         self.warning.as_deref()
     }
 
-    /// The keyslots that can be opened.
+    /// Keyslots that this crate can open.
     pub fn keyslots(&self) -> impl Iterator<Item = Keyslot<'_>> {
         self.metadata.keyslots().iter().filter_map(|slot| self.view(slot).ok())
     }
 
-    /// The keyslots that cannot be opened by this crate, and why.
+    /// Keyslots that this crate cannot open, with the reasons.
     pub fn unusable(&self) -> impl Iterator<Item = (usize, &str)> {
         self.metadata.keyslots().iter().filter_map(|slot| {
             let why = self.view(slot).err()?;
@@ -196,20 +196,20 @@ impl Luks2Header {
         })
     }
 
-    /// Number of the segment whose key is the volume key: the first that is encrypted. While an
-    /// image is encrypted in place that may be a backup, the segment as it will be.
+    /// Number of the first encrypted segment, whose key is the volume key. While an image is encrypted
+    /// in place, that may be a backup segment, which describes the final state.
     fn first_segment(&self) -> u32 {
         let segments = self.metadata.segments();
         let encrypted = segments.iter().find(|segment| segment.crypt.is_some());
         encrypted.or(segments.first()).map_or(0, |segment| segment.number)
     }
 
-    /// What the key of the first segment is checked against.
+    /// Digest of the key of the first segment.
     pub(super) fn digest(&self) -> std::result::Result<Digest<'_>, &str> {
         self.metadata.digest_of_segment(self.first_segment()).ok_or("it has no digest")?.digest()
     }
 
-    /// The cipher of the first segment, or what it would need.
+    /// Cipher of the first segment, or the reason why it is not supported.
     pub(super) fn cipher(&self) -> std::result::Result<&CipherSpec, &str> {
         self.cipher.as_ref().map_err(String::as_str)
     }
@@ -229,7 +229,7 @@ impl Luks2Header {
         self.metadata.regular_segments().map(|segment| segment.offset).min().unwrap_or(0)
     }
 
-    /// The bytes of all segments together.
+    /// Length in bytes of all segments together.
     pub(super) fn volume_len(&self, storage_len: u64) -> Option<u64> {
         self.metadata.regular_segments().try_fold(0_u64, |sum, segment| {
             let len = segment.end(storage_len)?.checked_sub(segment.offset)?;
@@ -237,10 +237,10 @@ impl Luks2Header {
         })
     }
 
-    /// Where the encrypted data is in a storage of this length.
+    /// Ranges of the encrypted data in a storage of this length.
     ///
-    /// Of a segment that ends with the storage, 512 bytes that are not whole do not count: a
-    /// loop device has none either.
+    /// A segment that extends to the end of the storage excludes an incomplete sector of 512 bytes, as a
+    /// loop device does.
     pub(super) fn segments(&self, storage_len: u64) -> Result<Vec<Segment>> {
         self.check_requirements()?;
         self.metadata.regular_segments().map(|it| self.segment(it, storage_len)).collect()
@@ -267,10 +267,10 @@ impl Luks2Header {
         };
         if !len.is_multiple_of(crypt.sector_size.into()) {
             let size = crypt.sector_size;
-            let text = format!("segment {number} has {len} bytes, which are no sectors of {size}");
-            return Err(
-                corrupt(text).with_hint("the image is truncated, or has something behind it")
+            let text = format!(
+                "segment {number} has {len} bytes, which is not a multiple of the sector size {size}"
             );
+            return Err(corrupt(text).with_hint("the image is truncated or has trailing bytes"));
         }
         let key_size = key_size(&self.metadata, number);
         if key_size == 0 {
@@ -285,14 +285,14 @@ impl Luks2Header {
         Ok(Segment { offset, len, iv_tweak: crypt.iv_tweak, sector_size, encryption, key })
     }
 
-    /// Refuses an image that needs what this crate does not know.
+    /// Refuses an image with requirements, because this crate supports none.
     pub(super) fn check_requirements(&self) -> Result<()> {
         let config = self.metadata.config();
         let Some(requirement) = config.requirements.first() else { return Ok(()) };
         let name = keyslot::quoted(requirement);
         let error = unsupported(format!("the image has the requirement {name}"));
         Err(if config.is_reencrypting() || requirement == "offline-reencrypt" {
-            error.with_hint("it is being reencrypted: cryptsetup reencrypt --resume-only goes on")
+            error.with_hint("use 'cryptsetup reencrypt --resume-only' to finish the reencryption")
         } else {
             error
         })
@@ -316,8 +316,8 @@ fn cipher_of_first_segment(metadata: &Metadata) -> std::result::Result<CipherSpe
     keyslot::cipher(&crypt.encryption, key_size(metadata, first.number))
 }
 
-/// Length in bytes of a segment's key: that of the keyslots that have it. The length in a keyslot of
-/// an unknown type is not checked against its area, so it counts only if there is no other.
+/// Length in bytes of a segment's key, as recorded in the keyslots that hold it. The length in a keyslot
+/// of an unknown type is not checked against its area, so it is used only if there is no other.
 fn key_size(metadata: &Metadata, segment: u32) -> usize {
     let keyslots = metadata.digest_of_segment(segment).map_or(&[][..], |it| &it.keyslots);
     let holds_it = |slot: &&Slot| keyslots.contains(&slot.number);

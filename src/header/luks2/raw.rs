@@ -17,7 +17,7 @@
 //! ```
 //!
 //! The primary copy is at byte 0, the secondary at byte `hdr-size`. The areas of keyslots begin at
-//! byte 2 `hdr-size`.
+//! byte 2 × `hdr-size`.
 
 use std::mem::offset_of;
 use std::ops::Range;
@@ -38,41 +38,41 @@ pub(super) struct RawHeader {
     pub magic: [u8; 6],
     /// 2
     pub version: U16,
-    /// Length of a copy in bytes, its JSON area included
+    /// Length of a copy in bytes, including its JSON area
     pub hdr_size: U64,
-    /// One more with every write of the metadata
+    /// Sequence number, incremented by every write of the metadata
     pub seqid: U64,
     /// NUL padded
     pub label: [u8; 48],
     /// `sha256`, NUL padded
     pub checksum_alg: [u8; 32],
-    /// Random, and other in each copy
+    /// Random bytes, different in each copy
     pub salt: [u8; 64],
     /// 36 characters, NUL padded
     pub uuid: [u8; 40],
     /// NUL padded
     pub subsystem: [u8; 48],
-    /// Where this copy is, in bytes from the start of the device
+    /// Offset of this copy, in bytes from the start of the device
     pub hdr_offset: U64,
     /// Unused
     pub padding: [u8; 184],
-    /// Hash of the whole copy, these bytes as zeros
+    /// Hash of the whole copy, with zeros in place of the checksum
     pub checksum: [u8; 64],
     /// Unused
     pub padding4096: [u8; 3584],
 }
 
-/// Which of the two copies.
+/// One of the two copies of the header.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Which {
-    /// The one at byte 0
+    /// Copy at byte 0
     Primary,
-    /// The one behind it
+    /// Copy after the primary one
     Secondary,
 }
 
 impl Which {
-    /// `primary`, `secondary`
+    /// Name of the copy: `primary` or `secondary`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Primary => "primary",
@@ -80,7 +80,7 @@ impl Which {
         }
     }
 
-    /// The copy that this one is not.
+    /// The other copy.
     pub(super) fn other(self) -> Self {
         match self {
             Self::Primary => Self::Secondary,
@@ -97,16 +97,16 @@ impl Which {
 }
 
 impl RawHeader {
-    /// Where the checksum is, in bytes from the start of a copy: all of it is in the first sector
+    /// Range of the checksum within a copy. It lies entirely in the first sector
     pub(super) const CHECKSUM: Range<usize> =
         offset_of!(Self, checksum)..offset_of!(Self, checksum) + 64;
 
-    /// The salt in the bytes of a copy.
+    /// Salt in the bytes of a copy.
     pub(super) fn salt_of(copy: &[u8]) -> Option<[u8; 64]> {
         Self::ref_from_prefix(copy).ok().map(|(raw, _)| raw.salt)
     }
 
-    /// The head of the copies of a new header, that are to be [sealed](Self::sealed).
+    /// Creates a blank binary header, to be completed and [sealed](Self::sealed).
     pub(super) fn blank(hdr_size: u64) -> Self {
         let mut raw = Self::new_zeroed();
         raw.version = VERSION.into();
@@ -116,8 +116,7 @@ impl RawHeader {
         raw
     }
 
-    /// What is at byte `offset` of the image, if it can be the head of this copy: all that is
-    /// checked before the checksum.
+    /// Parses the binary header at byte `offset` of the image, with all checks except the checksum.
     pub(super) fn parse(bytes: &[u8], which: Which, offset: u64) -> Result<Self> {
         let Ok((raw, _)) = Self::read_from_prefix(bytes) else {
             return Err(corrupt("the image is truncated"));
@@ -131,19 +130,19 @@ impl RawHeader {
             return Err(Error::new(ErrorKind::Unsupported, text));
         }
         if at != offset {
-            return Err(corrupt(format!("hdr_offset is {at}, and the copy at byte {offset}")));
+            return Err(corrupt(format!("hdr_offset is {at}, but the copy is at byte {offset}")));
         }
         if !HDR_SIZES.contains(&size) {
             let text = format!("hdr_size is {size}: it must be a power of 2 from 16384 to 4194304");
             return Err(corrupt(text));
         }
         if which == Which::Secondary && size != offset {
-            return Err(corrupt(format!("hdr_size is {size}, and the copy at byte {offset}")));
+            return Err(corrupt(format!("hdr_size is {size}, but the copy is at byte {offset}")));
         }
         Ok(raw)
     }
 
-    /// The same header at the head of this copy, with the checksum of it and `json_area`.
+    /// Completes the header for this copy, including the checksum of the header and `json_area`.
     pub(super) fn sealed(
         &self,
         which: Which,
@@ -163,13 +162,13 @@ impl RawHeader {
         Ok(raw)
     }
 
-    /// Checks the checksum of the copy that begins with this header and goes on with `json_area`.
+    /// Verifies the checksum of the copy that consists of this header and `json_area`.
     pub(super) fn verify(&self, json_area: &[u8]) -> Result<()> {
         let alg = self.checksum_alg()?;
         let mut zeroed = self.clone();
         zeroed.checksum = [0; 64];
         let digest = alg.digest(&[zeroed.as_bytes(), json_area]);
-        // What is behind a shorter digest is nobody's.
+        // The bytes after a shorter digest are unused.
         if self.checksum.starts_with(&digest) {
             return Ok(());
         }
@@ -190,7 +189,7 @@ const VERSION: u16 = 2;
 const CHECKSUM_ALG: &[u8] = b"sha256";
 /// Length of the binary header
 pub(super) const BINARY_SIZE: usize = 4096;
-/// What the length of a copy can be, and so where the secondary copy can be.
+/// Possible lengths of a copy, which are also the possible offsets of the secondary copy.
 pub(super) const HDR_SIZES: [u64; 9] =
     [0x4000, 0x8000, 0x1_0000, 0x2_0000, 0x4_0000, 0x8_0000, 0x10_0000, 0x20_0000, 0x40_0000];
 

@@ -1,6 +1,5 @@
-//! A backup put back: key material goes to where no keyslot is now, and then one commit of the
-//! metadata brings all of the backup, or does not happen. What nothing refers to any more is
-//! overwritten after it.
+//! Restores a backup. Key material goes to areas that no present keyslot uses. Then one atomic commit of
+//! the metadata activates all of the backup. Areas without a reference are overwritten after it.
 
 use std::ops::Range;
 
@@ -15,18 +14,18 @@ use crate::header::{Stage, Step};
 use crate::overrides::Override;
 
 impl Luks2Header {
-    /// Where the last byte that an area can have is.
+    /// End of the region for the areas of keyslots.
     pub(in crate::header) fn end(&self) -> u64 {
         self.areas().end
     }
 
-    /// Whether the same places are for both copies and for areas.
+    /// Whether both headers have the same layout of copies and areas.
     pub(in crate::header) fn has_same_places(&self, backup: &Self) -> bool {
         self.hdr_size() == backup.hdr_size() && self.areas() == backup.areas()
     }
 
-    /// In what it is not the header of the same volume, with the same places for keyslots, beside
-    /// the volume key and the payload's offset.
+    /// Differences from `backup` that rule out a restore keyslot by keyslot. The caller compares the
+    /// digest and the payload offset.
     pub(in crate::header) fn differences(&self, backup: &Self) -> Vec<String> {
         let mut found = Vec::new();
         let size = |header: &Self| header.metadata.config().keyslots_size;
@@ -40,28 +39,30 @@ impl Luks2Header {
         }
         let segments = |header: &Self| header.metadata.value().get("segments").cloned();
         if segments(self) != segments(backup) {
-            found.push("the segments are others than in the backup".to_owned());
+            found.push("the segments differ from those in the backup".to_owned());
         }
         found.extend(
-            self.unread.iter().map(|unread| format!("{unread}; it may be newer than the other")),
+            self.unread
+                .iter()
+                .map(|unread| format!("{unread}; it may be newer than the other copy")),
         );
         found
     }
 
-    /// The areas of keyslots, and those that are still to be overwritten.
+    /// Areas of keyslots, and areas that are not overwritten yet.
     pub(in crate::header) fn used(&self) -> Vec<Range<u64>> {
         let areas = self.metadata.keyslots().iter().map(Slot::range);
         areas.chain(self.metadata.config().unwiped.clone()).collect()
     }
 
-    /// What there is to say of the image before it is overwritten.
+    /// Whether the image does not begin with a LUKS magic.
     pub(in crate::header) fn is_foreign(&self) -> bool {
         self.is_foreign
     }
 }
 
 impl Snapshot<'_, Luks2Header> {
-    /// Whether a keyslot that is in both is the same in both, wherever its area is.
+    /// Whether a keyslot is the same in both headers, regardless of the offset of its area.
     pub fn has_same_keyslot(&self, backup: &Self, index: usize) -> Result<bool> {
         let slot = |it: &Self| {
             let range = it.header.slot(index)?.range();
@@ -79,7 +80,8 @@ impl Snapshot<'_, Luks2Header> {
         }
     }
 
-    /// Both copies as they are, or, if one is damaged, of the one that counts. The primary is last.
+    /// Steps that write both copies as they are. If one is damaged, both are rebuilt from the valid one.
+    /// The primary comes last.
     pub fn head(&self) -> Result<Vec<Step>> {
         let hdr_size = self.header.hdr_size();
         if self.header.warning.is_some() {
@@ -92,9 +94,10 @@ impl Snapshot<'_, Luks2Header> {
         Ok(steps)
     }
 
-    /// The writes that put a backup in its place, whose header has the same places.
+    /// Lowers the restoration of a backup whose header has the same layout.
     ///
-    /// [`ErrorKind::NoFreeKeyslot`] if there is no room for its key material beside what is there.
+    /// Fails with [`ErrorKind::NoFreeKeyslot`] if there is no room for its key material beside the
+    /// present one.
     pub fn lower_restore(&self, backup: &Self) -> Result<Vec<Stage>> {
         let places = self.places(backup)?;
         let (present, header) = (self.header, backup.header);
@@ -108,7 +111,8 @@ impl Snapshot<'_, Luks2Header> {
         let mut writer = Writer::new(present)?;
         let coming: Vec<_> = places.iter().filter(|place| !place.is_there).collect();
         if !coming.is_empty() {
-            // Its salt is in the backup: key material that comes back is marked before it is there.
+            // The salts of restored key material are known from the backup, so its areas are marked
+            // before they are written. An interruption then leaves no unmarked secret.
             let mut marks = present.metadata.config().unwiped.clone();
             marks.extend(coming.iter().map(|place| place.area.clone()));
             let marked =
@@ -138,8 +142,8 @@ impl Snapshot<'_, Luks2Header> {
         writer.finish().map(|(stages, _)| stages)
     }
 
-    /// Where each keyslot of the backup goes. What is used now is overwritten by none: it stays
-    /// where its key material is already, goes to its own place if that is free, or to a gap.
+    /// Chooses an area for each keyslot of the backup without touching an area in use: the area that
+    /// already holds its key material, else its own area if free, else a gap.
     fn places<'a>(&self, backup: &Snapshot<'a, Luks2Header>) -> Result<Vec<Place<'a>>> {
         let mut areas = Areas::of(self.header);
         let mut places: Vec<Place<'a>> = Vec::new();
@@ -161,7 +165,7 @@ impl Snapshot<'_, Luks2Header> {
                         holds(self.header.slot(slot.number as usize).map(Slot::range))?
                     }
                     Choice::Free => Some(own).filter(|own| areas.is_free(own)),
-                    // What nobody knows may know where it is.
+                    // A keyslot of unknown type may store its own offset, so it is not moved.
                     Choice::Gap if slot.kind == keyslot::KIND => areas.take_len(slot.size),
                     Choice::Gap => None,
                 };
@@ -183,27 +187,27 @@ impl Snapshot<'_, Luks2Header> {
         );
         let error = Error::new(ErrorKind::NoFreeKeyslot, text).with_reason(Override::InPlace);
         Err(error.with_hint(
-            "erase a keyslot first, or use --in-place: a crash meanwhile then may lose all secrets",
+            "erase a keyslot first, or use --in-place: a crash may then lose all secrets",
         ))
     }
 }
 
-/// Where a keyslot of the backup goes.
+/// Area chosen for a keyslot of the backup.
 struct Place<'a> {
     slot: &'a Slot,
     area: Range<u64>,
-    /// Whether its key material is there already
+    /// Whether the area already holds its key material
     is_there: bool,
 }
 
-/// What is tried, in this order, for all keyslots each.
+/// Candidates for an area. Each is tried for all keyslots before the next.
 #[derive(Clone, Copy)]
 enum Choice {
-    /// Its own place, where its key material still is
+    /// Its own area, which still holds its key material
     Own,
-    /// The place that the keyslot has now, with the same key material
+    /// The present area of the keyslot, if that holds the same key material
     AsNow,
-    /// Its own place, which nobody uses
+    /// Its own area, if free
     Free,
     /// A gap
     Gap,

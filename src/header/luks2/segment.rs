@@ -1,4 +1,4 @@
-//! `segments`: where the data is, and how it is encrypted.
+//! `segments`: the ranges of the data, and their encryption.
 
 use super::corrupt;
 use super::json::Member;
@@ -8,31 +8,31 @@ use crate::error::Result;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DataSegment {
-    /// Its number
+    /// Number of the segment
     pub number: u32,
-    /// `crypt`, `linear`, or what nobody knows
+    /// Type: `crypt`, `linear`, or an unknown one
     pub kind: String,
-    /// Bytes from the start of the device; 0 if the header is detached
+    /// Start in bytes from the start of the device. 0 if the header is detached
     pub offset: u64,
-    /// Length in bytes; without it, to the end of the device
+    /// Length in bytes. `None` extends to the end of the device
     pub size: Option<u64>,
-    /// `backup-previous`, `in-reencryption` and so on
+    /// Flags, such as `backup-previous` or `in-reencryption`
     pub flags: Vec<String>,
-    /// Of type `crypt`: how it is encrypted
+    /// Encryption of a segment of type `crypt`
     pub crypt: Option<Crypt>,
 }
 
-/// How a segment is encrypted.
+/// Encryption of a segment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Crypt {
-    /// `aes-xts-plain64`
+    /// Cipher, such as `aes-xts-plain64`
     pub encryption: String,
-    /// Length in bytes of what is encrypted as a unit
+    /// Sector size of the encryption in bytes
     pub sector_size: u32,
-    /// Sector number of its first sector
+    /// Sector number for the initialisation vector of the first sector
     pub iv_tweak: u64,
-    /// Type of its integrity protection
+    /// Type of integrity protection, if any
     pub integrity: Option<String>,
 }
 
@@ -51,7 +51,7 @@ impl DataSegment {
         match len {
             Some(0) => return Err(size.wrong("a segment must not be empty")),
             Some(len) if start.checked_add(len).is_none() => {
-                return Err(size.wrong(format_args!("from byte {start} on it is beyond 2^64")));
+                return Err(size.wrong(format_args!("from byte {start} it extends beyond 2^64")));
             }
             _ => {}
         }
@@ -66,17 +66,20 @@ impl DataSegment {
         if let (Some(crypt), Some(len)) = (&crypt, len)
             && !len.is_multiple_of(crypt.sector_size.into())
         {
-            return Err(size.wrong(format_args!("these are no sectors of {}", crypt.sector_size)));
+            return Err(size.wrong(format_args!(
+                "it must be a multiple of the sector size {}",
+                crypt.sector_size
+            )));
         }
         Ok(Self { number, kind, offset: start, size: len, flags, crypt })
     }
 
-    /// Whether it only keeps what a reencryption began with, or will end with.
+    /// Whether it is a backup segment, which describes the state before or after a reencryption.
     pub fn is_backup(&self) -> bool {
         self.flags.iter().any(|flag| flag.starts_with("backup-"))
     }
 
-    /// The byte that it ends before in a storage of this length, if that has it.
+    /// End of the segment in a storage of this length. `None` if the storage is too short.
     pub(super) fn end(&self, storage_len: u64) -> Option<u64> {
         let end = match self.size {
             Some(size) => self.offset + size,
@@ -112,7 +115,7 @@ fn crypt(member: &Member<'_>) -> Result<Crypt> {
     })
 }
 
-/// An Opal range of the drive itself.
+/// Checks a segment that the drive itself encrypts with Opal.
 fn check_opal(member: &Member<'_>) -> Result<()> {
     member.member("opal_segment_number")?.unsigned()?;
     member.member("opal_key_size")?.unsigned()?;
@@ -120,29 +123,32 @@ fn check_opal(member: &Member<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Checks that numbers have no gap, that backups come last, and that no segment overlaps another.
+/// Checks that segment numbers have no gap, that backup segments come last, and that no two segments
+/// overlap.
 ///
-/// The order of segments is the volume's. On the disk they may be in any other: while cryptsetup
-/// encrypts an image in place, its first data is behind the rest.
+/// Segments are in the order of the volume, not of the disk. While cryptsetup encrypts an image in place,
+/// the first data of the volume is at the end of the disk.
 pub(super) fn check_order(segments: &[DataSegment]) -> Result<()> {
     let mut is_open = false;
     let mut was_backup = false;
     for (i, segment) in (0..).zip(segments) {
         let DataSegment { number, offset, .. } = *segment;
         if number != i {
-            return Err(corrupt(format!("segments.\"{i}\" is missing, and there is \"{number}\"")));
+            return Err(corrupt(format!("segments.\"{i}\" is missing, but \"{number}\" exists")));
         }
         if segment.is_backup() {
             was_backup = true;
             continue;
         }
         if was_backup {
-            return Err(corrupt(format!("segments.\"{number}\" is behind a backup and is none")));
+            return Err(corrupt(format!(
+                "segments.\"{number}\" follows a backup segment but is not one"
+            )));
         }
         if is_open {
             let before = number - 1;
             return Err(corrupt(format!(
-                "segments.\"{before}\".size is \"dynamic\", and it is not the last"
+                "segments.\"{before}\".size is \"dynamic\", but it is not the last segment"
             )));
         }
         let end = segment.size.map_or(u64::MAX, |size| offset + size);

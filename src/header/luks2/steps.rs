@@ -1,6 +1,5 @@
-//! Changes of keyslots, as writes. All that there is room for at once is one commit of the
-//! metadata, and so happens or does not; replacements that have to wait for an area which another
-//! one frees come one commit after the other.
+//! Lowers changes of keyslots to writes. All changes that fit at once are one atomic commit of the
+//! metadata. A replacement that must wait for an area that another one frees goes into a later commit.
 
 use std::ops::Range;
 
@@ -15,8 +14,8 @@ use crate::overrides::{Override, Overrides};
 use crate::storage::check_room;
 
 impl Luks2Header {
-    /// The writes that make `changes`, and the header after them. Tokens that lose their last
-    /// keyslot are removed, unless they are kept.
+    /// Lowers `changes` to writes. Also returns the header after them. Tokens that lose their last
+    /// keyslot are removed unless `keep_tokens` is set.
     pub(in crate::header) fn lower(
         &self,
         changes: &[SlotChange],
@@ -60,27 +59,31 @@ impl Luks2Header {
             writer.rest = unchanged(&rest);
             writer.replace_in_place(keyslot, sealed, sorted.new.contains(&keyslot))?;
         }
-        // A keyslot that is not there is erased by force: what may be left of it is overwritten.
+        // Erasing a keyslot that does not exist overwrites the areas that may be left of it.
         writer.wipe(writer.header.metadata.config().unwiped.clone())?;
         writer.finish()
     }
 
-    /// What it takes to bring both copies into order, and to overwrite what is left to be.
+    /// Lowers a repair to writes: rewrites both copies, and overwrites areas that an interrupted
+    /// amendment left.
     pub(in crate::header) fn lower_repair(
         &self,
         overrides: Overrides,
     ) -> Result<(Vec<Stage>, Self)> {
         let refusal = match &self.unread {
-            Some(unread) => {
-                Some((Override::NewerCopy, format!("{unread}; it may be newer than the other")))
-            }
+            Some(unread) => Some((
+                Override::NewerCopy,
+                format!("{unread}; it may be newer than the other copy"),
+            )),
             None if self.is_foreign => Some((
                 Override::ForeignData,
-                "the image begins with something else than a LUKS header, which would be overwritten".to_owned(),
+                "the image does not begin with a LUKS header; its first bytes would be overwritten"
+                    .to_owned(),
             )),
             None if self.is_erased => Some((
                 Override::ForeignData,
-                "the image may have been given to something else: the magic of its header is erased".to_owned(),
+                "the magic of the header is erased: the image may be in use for something else"
+                    .to_owned(),
             )),
             None => None,
         };
@@ -93,14 +96,14 @@ impl Luks2Header {
         writer.finish()
     }
 
-    /// What an interruption left to be overwritten. With a requirement that nobody knows, nobody
-    /// knows whether it may be.
+    /// Areas left unwiped by an interrupted amendment. Empty if the header has unknown requirements,
+    /// which may forbid wiping.
     pub(in crate::header) fn areas_to_wipe(&self) -> &[Range<u64>] {
         let config = self.metadata.config();
         if config.requirements.is_empty() { &config.unwiped } else { &[] }
     }
 
-    /// Refuses what does not fit the header, and puts the rest in order.
+    /// Sorts changes by their kind. Refuses changes that do not fit the header.
     fn sort<'a>(&self, changes: &'a [SlotChange]) -> Result<Sorted<'a>> {
         let mut sorted = Sorted::default();
         let mut touched = [false; KEYSLOTS];
@@ -142,18 +145,18 @@ impl Luks2Header {
     }
 }
 
-/// Changes by what they take.
+/// Changes, sorted by their kind.
 #[derive(Default)]
 struct Sorted<'a> {
     added: Vec<(usize, &'a Sealed)>,
     erased: Vec<usize>,
     replaced: Vec<(usize, &'a Sealed)>,
     in_place: Vec<(usize, &'a Sealed)>,
-    /// Replaced keyslots that were erased first
+    /// Replaced keyslots that are erased first
     new: Vec<usize>,
 }
 
-/// Changes that are one commit.
+/// Changes that are made in one commit.
 #[derive(Default)]
 struct Round<'a> {
     added: Vec<((usize, &'a Sealed), Range<u64>)>,
@@ -183,7 +186,7 @@ impl Round<'_> {
 }
 
 impl Writer {
-    /// Key material to where nothing is, one commit, and what is not used any more overwritten.
+    /// Writes new key material to free areas, commits the metadata, wipes the freed areas.
     fn round(&mut self, round: &Round<'_>, rest: &[usize]) -> Result<()> {
         self.rest.clear();
         let digest = self.header.volume_key_digest()?;
@@ -196,7 +199,7 @@ impl Writer {
             freed.filter_map(|keyslot| self.header.slot(keyslot).map(Slot::range)).collect();
         self.reserve(&freed, nothing);
         for (sealed, area) in new_areas {
-            // All of the area: what was there before may have been somebody's.
+            // Overwrite the whole area, because its old bytes may be another keyslot's key material.
             let len = usize::try_from(area.end - area.start).unwrap_or(usize::MAX);
             check_room(len.saturating_mul(2)).map_err(|e| Error::io("make key material", e))?;
             let mut bytes = sealed.material.to_vec();
@@ -237,7 +240,8 @@ impl Writer {
         self.wipe(unwiped)
     }
 
-    /// Without a second area: no keyslot, then its key material, then the keyslot again.
+    /// Replaces a keyslot without a second area: removes the keyslot, overwrites its key material, and
+    /// adds the keyslot again.
     fn replace_in_place(&mut self, keyslot: usize, sealed: &Sealed, is_new: bool) -> Result<()> {
         let area = self.header.slot(keyslot).ok_or_else(|| unfit(keyslot))?.range();
         let hdr_size = self.header.hdr_size();
@@ -247,7 +251,7 @@ impl Writer {
         let without_it = metadata.edited(hdr_size, |draft| {
             draft.remove_keyslot(keyslot)?;
             if !self.keep_tokens {
-                // An interruption makes this an erase.
+                // An interruption turns the replacement into an erase.
                 draft.drop_stale_tokens(&metadata)?;
             }
             draft.set_unwiped(&unwiped)
@@ -274,12 +278,12 @@ impl Writer {
         Ok(())
     }
 
-    /// The clause for a failure that leaves the image as the stages so far did.
+    /// Clause for a failure that changes nothing beyond the stages so far.
     fn nothing(&self) -> &'static str {
         if self.done.is_empty() { "nothing has changed" } else { "nothing else has changed" }
     }
 
-    /// So that a full disk shows before anything has changed, and not when an area is overwritten.
+    /// Reserves areas, so that a full disk is detected before anything changes.
     fn reserve(&mut self, areas: &[Range<u64>], on_failure: &str) {
         let reserve =
             |area: &Range<u64>| Step::Reserve { offset: area.start, len: area.end - area.start };
@@ -288,7 +292,7 @@ impl Writer {
         }
     }
 
-    /// Overwrites areas that nothing refers to; then the mark goes.
+    /// Overwrites areas without a reference, then clears their mark.
     pub(super) fn wipe(&mut self, areas: Vec<Range<u64>>) -> Result<()> {
         if areas.is_empty() {
             return Ok(());
@@ -308,7 +312,7 @@ fn key_size(sealed: &Sealed) -> u32 {
     u32::try_from(sealed.key_size).unwrap_or(u32::MAX)
 }
 
-/// Whether a header may ask for its KDF at all.
+/// Whether the iteration count or number of passes is valid in a header.
 fn can_open(sealed: &Sealed) -> bool {
     match sealed.scheme.kdf {
         KdfAlg::Pbkdf2 { iterations, .. } => iterations > 0,
@@ -321,5 +325,5 @@ fn unfit(keyslot: usize) -> Error {
     Error::new(ErrorKind::InvalidInput, text)
 }
 
-/// As many keyslots as cryptsetup can have
+/// Number of keyslots that cryptsetup supports
 pub(super) const KEYSLOTS: usize = 32;

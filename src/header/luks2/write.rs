@@ -1,28 +1,27 @@
 //! The bytes of the copies of a header, and the order of their writes.
 //!
-//! The disk promises a sector of 512 bytes whole and nothing else: between two syncs any subset of
-//! the sectors written may arrive, and after a sync that failed the page cache may show bytes that the
-//! disk does not have. A copy has its checksum, over all of it, in its first sector. Hence *the first
-//! sector decides*: a copy whose first sector is on the disk is valid if the rest of it is that of the
-//! same write, and is otherwise invalid, whatever else arrives. Three rules follow.
+//! The only guarantee of the disk is that a sector of 512 bytes is written whole. Between two syncs, any
+//! subset of the written sectors may arrive, and after a failed sync the page cache may show bytes that
+//! the disk does not have. The checksum of a whole copy is in its first sector. Hence *the first sector
+//! decides*: a copy whose first sector is on the disk is valid if and only if the rest of it comes from the
+//! same write. Three rules follow.
 //!
-//! 1. **Both copies are in order before any key material is written** ([`Writer::new`]). The copy that
-//!    counts is written again byte for byte, synced and read back. Writing a sector as it is changes
-//!    nothing, whatever the disk holds, and makes durable what an earlier sync failed to. If the
-//!    other copy says something else, its first sector is overwritten with one whose checksum is zeros,
-//!    synced and read back. From then on no late sector can complete the header that an interrupted
-//!    amendment began, and which may refer to areas that are about to be overwritten. Then all of the
-//!    copy is written.
-//! 2. **A commit writes the primary copy, syncs and reads it back, and only then writes the secondary.**
-//!    Both were valid, so one of them always is; and a copy in work is the old one, the new one, or
-//!    invalid.
-//! 3. **Areas wait for both copies.** Key material is in its area, durable and read back, before a copy
-//!    refers to it. Both copies have forgotten an area, durably, before it is overwritten, and
-//!    `config.unwiped_areas` names it until that is done.
+//! 1. **Both copies are valid and equal before any key material is written** ([`Writer::new`]). The chosen
+//!    copy is rewritten byte for byte, synced and verified. Rewriting a sector with the same bytes is
+//!    harmless in any state of the disk, and makes durable what an earlier sync failed to. If the other copy
+//!    differs, its first sector is overwritten with one whose checksum is zeros, synced and verified. From
+//!    then on, no late sector can complete a header that an interrupted amendment began, which may refer
+//!    to areas that are about to be overwritten. Then the whole copy is written.
+//! 2. **A commit writes the primary copy, syncs and verifies it, and only then writes the secondary.**
+//!    Both were valid, so one of them always is. A copy that is being written is the old one, the new one,
+//!    or invalid.
+//! 3. **Areas wait for both copies.** Key material is durable and verified before a copy refers to its
+//!    area. An area is overwritten only after both copies durably dropped their reference to it, and
+//!    `config.unwiped_areas` lists it until that is done.
 //!
-//! Together: on the disk there is at every instant a valid copy, all valid copies are of the state
-//! before or after the commit in work, and the areas of both states are whole. An interruption leaves
-//! such a state, so the argument begins again with the next amendment.
+//! Together: at every instant, the disk has a valid copy, all valid copies are of the state before or after
+//! the current commit, and the areas of both states are intact. An interruption leaves such a state, so the
+//! same argument holds for the next amendment.
 
 use zerocopy::IntoBytes;
 
@@ -34,23 +33,23 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Stage, Step};
 use crate::storage::SharedBytes;
 
-/// The writes of a change, in their order.
+/// Collects the writes of a change, in order.
 pub(super) struct Writer {
-    /// The header after all stages so far
+    /// Header after all stages so far
     pub header: Luks2Header,
     /// Salts of the primary and the secondary copy
     salts: [[u8; 64]; 2],
     stages: Vec<Stage>,
-    /// What is done after all stages so far, for the texts of later ones
+    /// Changes done by all stages so far, for the texts of later stages
     pub done: String,
-    /// What waits for a later stage, for the texts of stages that change something
+    /// Changes that wait for a later stage, for the texts of stages that change something
     pub rest: String,
-    /// Whether tokens stay that lose their last keyslot
+    /// Whether to keep tokens that lose their last keyslot
     pub keep_tokens: bool,
 }
 
 impl Writer {
-    /// Begins a change by bringing both copies into order.
+    /// Begins a change by rewriting both copies.
     pub fn new(header: &Luks2Header) -> Result<Self> {
         let (header, salts) = (header.clone(), header.salts()?);
         let (done, rest) = (String::new(), String::new());
@@ -62,11 +61,11 @@ impl Writer {
         Ok(writer)
     }
 
-    /// The copy that counts, and then the other.
+    /// Steps that rewrite the chosen copy, then the other.
     fn settle(&mut self) -> Result<Vec<Step>> {
         let which = self.header.which;
         let Some(counting) = self.header.copy_on_disk(which) else {
-            // A header that was built, not read: there is nothing on the disk.
+            // The header was built, not read, so the disk has no copy.
             return Ok(Vec::new());
         };
         let mut steps = Step::overwrite(self.header.offset(which), &counting).to_vec();
@@ -101,7 +100,7 @@ impl Writer {
         self.header.metadata = metadata;
         self.header.cipher = cipher_of_first_segment(&self.header.metadata);
         self.write(Which::Primary, unsure)?;
-        let behind = format!("{sure}, and the secondary copy of the header is to be repaired");
+        let behind = format!("{sure}, and the secondary copy of the header needs repair");
         self.write(Which::Secondary, &behind)
     }
 
@@ -112,7 +111,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The stages, and the header after them.
+    /// Returns the stages, and the header after them.
     pub fn finish(mut self) -> Result<(Vec<Stage>, Luks2Header)> {
         self.header.which = Which::Primary;
         self.header.warning = None;
@@ -126,14 +125,14 @@ impl Writer {
 }
 
 impl Luks2Header {
-    /// A copy as it is to be written.
+    /// Bytes of a copy to write.
     fn copy(&self, which: Which, salt: [u8; 64]) -> Result<SharedBytes> {
         let json_area = self.json_area();
         let raw = self.raw.sealed(which, salt, &json_area)?;
         Ok([raw.as_bytes(), &json_area].concat().into())
     }
 
-    /// The writes that put both copies of this header in place of what is no header, the primary last.
+    /// Steps that write both copies over an image without a valid header. The primary comes last.
     pub(super) fn write_copies(&self) -> Result<Vec<Step>> {
         let salts = self.salts()?;
         let mut steps = Vec::new();
@@ -144,12 +143,12 @@ impl Luks2Header {
         Ok(steps)
     }
 
-    /// The bytes of a copy that was read with a right checksum, or was written.
+    /// Bytes of a copy that was read with a right checksum, or was written.
     fn copy_on_disk(&self, which: Which) -> Option<SharedBytes> {
         self.copies[which as usize].clone()
     }
 
-    /// The salts of both copies; a random one for a copy that is damaged.
+    /// Salts of both copies. A damaged copy gets a random one.
     fn salts(&self) -> Result<[[u8; 64]; 2]> {
         let mut salts = [[0; 64]; 2];
         for (salt, copy) in salts.iter_mut().zip(&self.copies) {
@@ -169,7 +168,7 @@ impl Luks2Header {
         }
     }
 
-    /// The text, and NULs to the end.
+    /// JSON area: the text, padded with NULs.
     fn json_area(&self) -> Vec<u8> {
         let mut area = self.metadata.text().as_bytes().to_vec();
         area.resize(usize::try_from(self.hdr_size()).unwrap_or(usize::MAX) - BINARY_SIZE, 0);
@@ -177,7 +176,7 @@ impl Luks2Header {
     }
 }
 
-/// The first sector of a copy, with zeros for a checksum: the copy is invalid, whatever follows it.
+/// First sector of a copy, with a checksum of zeros that makes the copy invalid.
 fn without_checksum(copy: &[u8]) -> SharedBytes {
     let mut sector = copy[..SECTOR].to_vec();
     sector[RawHeader::CHECKSUM].fill(0);

@@ -1,9 +1,9 @@
-//! What was made.
+//! Result of creating an image.
 
 use crate::header::Header;
 use crate::unlock::Unlocked;
 
-/// A new image: its header, and its volume key.
+/// A new image's header and volume key.
 #[derive(Debug)]
 pub struct Created {
     pub(super) header: Header,
@@ -27,12 +27,12 @@ impl Created {
         self.unlocked.keyslot().unwrap_or_default()
     }
 
-    /// The volume key, which [`Image::volume`](crate::Image::volume) takes.
+    /// Volume key, as [`Image::volume`](crate::Image::volume) takes it.
     pub fn unlocked(&self) -> &Unlocked {
         &self.unlocked
     }
 
-    /// The volume key alone, to be kept for longer than the rest.
+    /// Converts the result into the volume key alone.
     pub fn into_unlocked(self) -> Unlocked {
         self.unlocked
     }

@@ -1,4 +1,4 @@
-//! A new image in a file of its own.
+//! Creates an image in a new file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use crate::unlock::{Limits, unlock};
 use crate::volume::{Keyring, Volume};
 
 impl CreateOptions {
-    /// What is done for the space of the payload.
+    /// Sets how space for the payload is allocated.
     #[must_use]
     pub fn preallocation(mut self, preallocation: Preallocation) -> Self {
         self.preallocation = preallocation;
         self
     }
 
-    /// Makes an image with `size` bytes of payload (rounded up to a sector) that opens with
-    /// `passphrase`, in keyslot 0.
+    /// Creates an image with `size` bytes of payload, rounded up to a sector. `passphrase` opens its
+    /// keyslot 0.
     ///
-    /// [`ErrorKind::Exists`](crate::ErrorKind::Exists) if there is a file of this name and it may not be replaced,
-    /// [`ErrorKind::InUse`](crate::ErrorKind::InUse) if it may, but somebody has it open; and what [`check`](Self::check)
-    /// says.
+    /// Fails with [`ErrorKind::Exists`](crate::ErrorKind::Exists) if the file exists and
+    /// [`overwrite`](Self::overwrite) is not set, with [`ErrorKind::InUse`](crate::ErrorKind::InUse) if
+    /// the file to replace is open in another program, and with the errors of [`check`](Self::check).
     ///
     /// ```
     /// use keyslot::kdf::Cost;
@@ -52,8 +52,8 @@ impl CreateOptions {
         self.begin(path, size, passphrase)?.finish()
     }
 
-    /// The same, but for the end of it: the image has no name until it is
-    /// [finished](NewImage::finish), so that it can be filled before.
+    /// Creates an image without a name, so that it can be filled first.
+    /// [`finish`](NewImage::finish) gives it its name.
     pub fn begin(
         &self,
         path: impl AsRef<Path>,
@@ -72,7 +72,7 @@ impl CreateOptions {
         let len = image_len(payload, self.header_len()?)?;
         let file = place.create(len, self.preallocation)?;
         let storage: Arc<dyn Storage> = Arc::<FileStorage>::clone(file.storage());
-        let (header, unlocked) = parts.write(storage.as_ref(), "no image was made")?;
+        let (header, unlocked) = parts.write(storage.as_ref(), "no image was created")?;
         let volume = if self.detached {
             None
         } else {
@@ -87,34 +87,35 @@ impl CreateOptions {
     }
 }
 
-/// An image that is complete but for its name. If it is dropped, there was none.
+/// A complete image without a name. Dropping it discards the image.
 #[derive(Debug)]
 pub struct NewImage {
     file: NewFile,
     created: Created,
-    /// None if the header is detached
+    /// `None` if the header is detached
     volume: Option<Volume>,
 }
 
 impl NewImage {
-    /// Its header
+    /// Header of the image.
     pub fn header(&self) -> &Header {
         self.created.header()
     }
 
-    /// The data of the image: nothing yet, which decrypts to noise.
+    /// Volume of the image. Sectors that were never written decrypt to noise.
     ///
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the header is detached: its payload is not there yet.
+    /// Fails with [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the header is detached,
+    /// because the payload is in another file.
     pub fn volume(&self) -> Result<&Volume> {
         self.volume.as_ref().ok_or_else(|| invalid("a new detached header has no volume"))
     }
 
-    /// The image's file
+    /// File of the image.
     pub fn file(&self) -> &FileStorage {
         self.file.storage()
     }
 
-    /// Reads the header and opens it with the passphrase, as whoever opens the image will.
+    /// Reads the header back and checks that the passphrase opens it.
     pub fn check(&self, passphrase: &Passphrase) -> Result<()> {
         let file = self.file();
         Header::read(file)
@@ -123,7 +124,7 @@ impl NewImage {
             .map_err(|error| error.with_path(file.path()))
     }
 
-    /// Makes all of it durable, and gives it its name.
+    /// Makes the image durable, then gives it its name.
     pub fn finish(self) -> Result<Created> {
         self.file.publish()?;
         Ok(self.created)

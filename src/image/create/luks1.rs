@@ -1,4 +1,4 @@
-//! LUKS1, laid out as QEMU does it.
+//! New LUKS1 images, with QEMU's layout.
 
 use uuid::Uuid;
 
@@ -9,7 +9,7 @@ use crate::header::{Header, Scheme, luks1};
 use crate::secret::{Passphrase, VolumeKey};
 use crate::unlock::{new_digest, seal};
 
-/// Refuses what LUKS1 does not have.
+/// Refuses options that LUKS1 does not support.
 pub fn check(options: &CreateOptions) -> Result<()> {
     if options.pbkdf.kind_or(KdfKind::Pbkdf2) != KdfKind::Pbkdf2 {
         return Err(invalid("LUKS1 supports only pbkdf2"));
@@ -22,7 +22,7 @@ pub fn header_len(options: &CreateOptions) -> u64 {
     luks1::header_len(&options.cipher)
 }
 
-/// A volume key, a header without it, and the keyslot that it goes into.
+/// Makes a volume key, a header without keyslots, and the key material of the first keyslot.
 pub fn make(options: &CreateOptions, passphrase: &Passphrase) -> Result<Parts> {
     let CreateOptions { cipher, hash, pbkdf, limits, .. } = options;
     let (keyslot_iterations, digest_iterations) = pbkdf.cost.split(cipher, *hash)?;

@@ -1,4 +1,4 @@
-//! LUKS2, laid out as `cryptsetup luksFormat` does it.
+//! New LUKS2 images, with the layout of `cryptsetup luksFormat`.
 
 use uuid::Uuid;
 
@@ -11,7 +11,7 @@ use crate::kdf::digest_iterations;
 use crate::secret::{Passphrase, VolumeKey};
 use crate::unlock::{new_digest, seal};
 
-/// What only a new LUKS2 image has. The defaults are those of `cryptsetup luksFormat`.
+/// Options that apply only to LUKS2. The defaults are those of `cryptsetup luksFormat`.
 ///
 /// ```
 /// use keyslot::crypto::KdfKind;
@@ -23,7 +23,7 @@ use crate::unlock::{new_digest, seal};
 /// # let path = directory.path().join("image.luks");
 /// let mut luks2 = Luks2Options::default();
 /// luks2.label = "backup".to_owned();
-/// // Without this it is Argon2id, and takes two seconds to open.
+/// // The default is Argon2id with an opening time of two seconds.
 /// let pbkdf = Pbkdf { kind: Some(KdfKind::Pbkdf2), ..Cost::Iterations(1000).into() };
 /// let options = CreateOptions::new()?.format(Format::Luks2(luks2)).pbkdf(pbkdf);
 /// options.create(&path, 1 << 20, &Passphrase::new(b"hunter0")?)?;
@@ -33,21 +33,22 @@ use crate::unlock::{new_digest, seal};
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Luks2Options {
-    /// Label: up to 47 bytes without control characters; empty, there is none
+    /// Label, up to 47 bytes without control characters. Empty for none
     pub label: String,
-    /// Subsystem: the same
+    /// Subsystem, up to 47 bytes without control characters. Empty for none
     pub subsystem: String,
-    /// Length in bytes of what is encrypted as a unit: 512, 1024, 2048 or 4096, which the size of
-    /// the payload is a multiple of. The default is 4096 where it can be, or else 512.
+    /// Sector size of the encryption in bytes: 512, 1024, 2048 or 4096. It must divide the size of the
+    /// payload. The default is 4096 if that divides it, otherwise 512.
     pub sector_size: Option<usize>,
-    /// Length in bytes of each copy of the header: a power of 2 from 16 KiB, the default, to 4 MiB
+    /// Length in bytes of each copy of the header: a power of 2 from 16 KiB to 4 MiB. The default is
+    /// 16 KiB
     pub metadata_size: Option<u64>,
-    /// Length in bytes of what the areas of keyslots are in: a multiple of 4096 up to 128 MiB, with
-    /// room for one keyslot at least. The default is what is left of 16 MiB.
+    /// Length in bytes of the region for the areas of keyslots: a multiple of 4096 up to 128 MiB, with
+    /// room for at least one keyslot. The default is the rest of 16 MiB.
     pub keyslots_size: Option<u64>,
 }
 
-/// Refuses what there cannot be.
+/// Refuses options out of range and combinations that LUKS2 does not support.
 pub fn check(options: &CreateOptions, luks2: &Luks2Options, size: u64) -> Result<()> {
     options.pbkdf.check(KdfKind::Argon2id)?;
     check_cipher(&options.cipher)?;
@@ -64,7 +65,7 @@ pub fn header_len(options: &CreateOptions, luks2: &Luks2Options) -> Result<u64> 
     layout(options, luks2).map(Layout::header_len)
 }
 
-/// A volume key, a header without it, and the keyslot that it goes into.
+/// Makes a volume key, a header without keyslots, and the key material of the first keyslot.
 pub fn make(
     options: &CreateOptions,
     luks2: &Luks2Options,
@@ -104,7 +105,7 @@ fn layout(options: &CreateOptions, luks2: &Luks2Options) -> Result<Layout> {
     Ok(layout.detached(options.detached))
 }
 
-/// The sector size for `size` bytes of payload, which are rounded up to 512.
+/// Chooses the sector size for `size` bytes of payload, rounded up to 512.
 fn sector_size(asked: Option<usize>, size: u64) -> Result<u32> {
     let fits = |sector: u32| {
         let size = size.checked_next_multiple_of(SectorCipher::SECTOR_SIZE as u64);
@@ -115,11 +116,10 @@ fn sector_size(asked: Option<usize>, size: u64) -> Result<u32> {
         return Ok(if fits(most) { most } else { least });
     };
     let sector = u32::try_from(asked).ok().filter(|sector| SECTOR_SIZES.contains(sector));
-    let sector = sector.ok_or_else(|| {
-        invalid(format!("sector size {asked}: it must be 512, 1024, 2048 or 4096"))
-    })?;
+    let sector = sector
+        .ok_or_else(|| invalid(format!("sector size {asked}: must be 512, 1024, 2048 or 4096")))?;
     if !fits(sector) {
-        let text = format!("the image size {size} is no multiple of it");
+        let text = format!("the image size {size} is not a multiple of it");
         return Err(invalid(format!("sector size {sector}: {text}")));
     }
     Ok(sector)

@@ -1,7 +1,7 @@
-//! Making an image.
+//! Creates images.
 //!
-//! Everything that takes time or can be refused comes before there is a file, and the file has no
-//! name until it is complete and durable.
+//! All checks and slow steps come before a file exists, and the file has no name until it is complete
+//! and durable.
 
 mod created;
 #[cfg(feature = "file")]
@@ -27,12 +27,11 @@ use crate::storage::Preallocation;
 use crate::storage::Storage;
 use crate::unlock::{Limits, Unlocked};
 
-/// How an image is made. The defaults are QEMU's: LUKS1 with aes-256, xts, plain64, sha256, and a
-/// keyslot that takes two seconds to open. In [LUKS2](Self::format) they are cryptsetup's.
+/// Options for creating an image. The defaults are QEMU's: LUKS1 with aes-256, xts, plain64, sha256,
+/// and a keyslot that takes two seconds to open. For [LUKS2](Self::format) they are cryptsetup's.
 ///
-/// But for that of the first keyslot, the areas of keyslots are not written: holes stay holes, and
-/// the area of a keyslot that is erased later ends as zeros. (cryptsetup fills them with random
-/// bytes, which hide nothing: the header says what is in use.)
+/// Only the area of the first keyslot is written; the areas of the others stay holes. (cryptsetup fills
+/// them with random bytes, which hide nothing, because the header says which keyslots are in use.)
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
     format: Format,
@@ -47,7 +46,7 @@ pub struct CreateOptions {
     detached: bool,
 }
 
-/// The format of a new image, and what only that one has.
+/// Format of a new image, with the options that apply only to it.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum Format {
@@ -59,7 +58,7 @@ pub enum Format {
 }
 
 impl CreateOptions {
-    /// QEMU's defaults.
+    /// Creates options with QEMU's defaults.
     pub fn new() -> Result<Self> {
         Ok(Self {
             format: Format::Luks1,
@@ -75,73 +74,73 @@ impl CreateOptions {
         })
     }
 
-    /// Format of the image.
+    /// Sets the format of the image.
     #[must_use]
     pub fn format(mut self, format: Format) -> Self {
         self.format = format;
         self
     }
 
-    /// Cipher of key material and payload.
+    /// Sets the cipher of key material and payload.
     #[must_use]
     pub fn cipher(mut self, cipher: CipherSpec) -> Self {
         self.cipher = cipher;
         self
     }
 
-    /// Hash of PBKDF2, of the anti-forensic split, and of the volume key's digest.
+    /// Sets the hash of PBKDF2, of the anti-forensic split, and of the volume key's digest.
     #[must_use]
     pub fn hash(mut self, hash: HashAlg) -> Self {
         self.hash = hash;
         self
     }
 
-    /// How long an opening shall take.
+    /// Sets the cost of opening the keyslot.
     #[must_use]
     pub fn cost(mut self, cost: Cost) -> Self {
         self.pbkdf.cost = cost;
         self
     }
 
-    /// The KDF of the keyslot, its cost included. LUKS1 has none but PBKDF2; the default of LUKS2 is
-    /// Argon2id.
+    /// Sets the KDF of the keyslot, including its cost. LUKS1 supports only PBKDF2. The default for
+    /// LUKS2 is Argon2id.
     #[must_use]
     pub fn pbkdf(mut self, pbkdf: Pbkdf) -> Self {
         self.pbkdf = pbkdf;
         self
     }
 
-    /// UUID. The default is a random one.
+    /// Sets the UUID. The default is random.
     #[must_use]
     pub fn uuid(mut self, uuid: Uuid) -> Self {
         self.uuid = Some(uuid);
         self
     }
 
-    /// How much work the image may ask of whoever opens it.
+    /// Sets limits on the work of opening the image.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Whether an existing file may be replaced, once the new one is complete.
+    /// Permits replacing an existing file, which happens once the new one is complete.
     #[must_use]
     pub fn overwrite(mut self, overwrite: bool) -> Self {
         self.overwrite = overwrite;
         self
     }
 
-    /// Whether the header is to be detached. Then [`create`](Self::create) makes a file with the
-    /// header alone, for a payload of `size` bytes in another file, which begins at its byte 0.
+    /// Makes the header detached. [`create`](Self::create) then makes a file with the header alone.
+    /// The payload of `size` bytes goes into another file, where it begins at byte 0.
     #[must_use]
     pub fn detached(mut self, detached: bool) -> Self {
         self.detached = detached;
         self
     }
 
-    /// Whether such an image can be made, with `size` bytes of payload: what would be refused
-    /// before anything takes time, as [`ErrorKind::InvalidInput`] or [`ErrorKind::Unsupported`].
+    /// Checks quickly whether an image with these options and `size` bytes of payload can be created.
+    /// Fails with [`ErrorKind::InvalidInput`] or [`ErrorKind::Unsupported`] if not.
     pub fn check(&self, size: u64) -> Result<()> {
         match &self.format {
             Format::Luks1 => luks1::check(self),
@@ -157,7 +156,7 @@ impl CreateOptions {
         }
     }
 
-    /// Derives the key of a new image's keyslot, and everything else that takes time.
+    /// Derives the key material of the first keyslot and does all other slow work.
     fn make(&self, size: u64, passphrase: &Passphrase) -> Result<Parts> {
         match &self.format {
             Format::Luks1 => luks1::make(self, passphrase),
@@ -166,21 +165,21 @@ impl CreateOptions {
     }
 }
 
-/// What a new image is put together from.
+/// Parts of a new image.
 struct Parts {
-    /// Without a keyslot
+    /// Header without keyslots
     header: Header,
     volume_key: VolumeKey,
-    /// What goes into keyslot 0
+    /// Key material of keyslot 0
     sealed: Sealed,
 }
 
 impl Parts {
-    /// Writes the header with its keyslot, durably. `on_failure` is the state that an error leaves.
+    /// Writes the header with its keyslot durably. `on_failure` describes the state after an error.
     fn write(self, storage: &dyn Storage, on_failure: &str) -> Result<(Header, Unlocked)> {
         let Self { header: empty, volume_key, sealed, .. } = self;
         let (mut stages, header) = empty.lower(&[SlotChange::Activate { keyslot: 0, sealed }])?;
-        // A LUKS1 header is amended in place, so it is there first, without its keyslot.
+        // A LUKS1 header is amended in place, so the header without keyslots is written first.
         if let Some(empty) = empty.luks1() {
             let failed = |error| {
                 let object = format_args!("the header; {on_failure}");
@@ -189,7 +188,7 @@ impl Parts {
             storage.write_all_at(empty.as_bytes(), 0).map_err(failed)?;
         }
         for stage in &mut stages {
-            // There is no image with keyslots to speak of yet.
+            // The steps' own texts describe an image that has keyslots, which does not exist yet.
             on_failure.clone_into(&mut stage.on_failure);
         }
         commit(storage, stages.into_iter().map(Ok))?;
@@ -199,7 +198,7 @@ impl Parts {
     }
 }
 
-/// Length in bytes of a file with `size` bytes of payload, rounded up to a sector.
+/// Length in bytes of a file with `size` bytes of payload, which are rounded up to a sector.
 fn image_len(size: u64, payload_offset: u64) -> Result<u64> {
     size.checked_next_multiple_of(512)
         .and_then(|size| size.checked_add(payload_offset))

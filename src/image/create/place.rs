@@ -1,4 +1,4 @@
-//! A new image in a place that exists: a partition, a range of a file, a block device.
+//! Creates an image in an existing place: a partition, a range of a file, or a block device.
 
 #[cfg(feature = "file")]
 use std::path::Path;
@@ -18,14 +18,13 @@ use crate::storage::transfer::length;
 use crate::storage::{Sharing, Storage, read};
 
 impl CreateOptions {
-    /// Makes an image in a file or device that exists, or in the part of it that `place` says. The
-    /// payload goes to the end of that part. Of `place`, the wait for others and whether a device may
-    /// be busy count, too.
+    /// Creates an image in an existing file or device, or in the part of it that `place` selects. The
+    /// payload extends to the end of that part. Of the other options in `place`,
+    /// [`wait`](OpenOptions::wait) and [`busy_device`](OpenOptions::busy_device) apply.
     ///
-    /// [`ErrorKind::Refused`] if there are bytes other than zeros where the header goes, and
-    /// [`overwrite`](Self::overwrite) does not admit that they are lost. [`ErrorKind::InUse`] if
-    /// somebody has the file open. After an error in writing, the text says that the old bytes are
-    /// overwritten.
+    /// Fails with [`ErrorKind::Refused`] if the header would overwrite bytes other than zeros and
+    /// [`overwrite`](Self::overwrite) is not set, and with [`ErrorKind::InUse`] if another program has
+    /// the file open. The text of a write error says that the old bytes are overwritten.
     #[cfg(feature = "file")]
     pub fn create_in(
         &self,
@@ -40,7 +39,7 @@ impl CreateOptions {
         created.map_err(|error| error.with_path(path))
     }
 
-    /// Makes an image on a storage of the caller's, to whose end the payload goes. The storage is
+    /// Creates an image on caller-supplied storage. The payload extends to its end. The storage is
     /// [leased](Storage::lease) while it is written.
     ///
     /// The errors are those of `create_in`.
@@ -74,17 +73,17 @@ impl CreateOptions {
         passphrase: &Passphrase,
     ) -> Result<Created> {
         if self.detached || container.is_detached() {
-            let text = "a detached header is made in a file of its own";
+            let text = "a detached header can only be created in a new file";
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
         let storage = container.header().as_ref();
         let len = length(storage)?;
         let header_len = self.header_len()?;
         let Some(size) = len.checked_sub(header_len).filter(|&size| size >= 512) else {
-            let text = format!("{len} bytes are too few: the header alone takes {header_len}");
+            let text = format!("only {len} bytes of space: the header alone takes {header_len}");
             return Err(Error::new(ErrorKind::InvalidInput, text));
         };
-        // The last bytes are no sector.
+        // Leave out a partial sector at the end.
         let size = size / 512 * 512;
         self.check(size)?;
         self.must_be_blank(storage, header_len)?;
@@ -93,12 +92,12 @@ impl CreateOptions {
 
         let session = Session::open(container, wait)?;
         self.must_be_blank(storage, header_len)?;
-        let lost = "what was there is overwritten in part, and no image was made";
+        let lost = "the old bytes are partly overwritten, and no image was created";
         let failed = |e| {
-            let what = format_args!("clear the header's place; {lost}");
+            let what = format_args!("clear the space for the header; {lost}");
             Error::io(what, e).with_operation(Operation::Write)
         };
-        // No copy of an older header may count.
+        // A copy of an older header must not be found later.
         storage.write_zeros_at(0, header_len).map_err(failed)?;
         storage.sync_data().map_err(failed)?;
         let (header, unlocked) = parts.write(storage, lost)?;
@@ -107,9 +106,9 @@ impl CreateOptions {
         Ok(Created { header, unlocked, payload_len })
     }
 
-    /// Refuses to overwrite anything but zeros, unless that is admitted.
+    /// Refuses to overwrite bytes other than zeros, unless `overwrite` is set.
     fn must_be_blank(&self, storage: &dyn Storage, header_len: u64) -> Result<()> {
-        let failed = |e| Error::failed(Operation::Read, "what is there", e);
+        let failed = |e| Error::failed(Operation::Read, "the bytes to overwrite", e);
         let mut at = 0;
         while let Some(data) = storage.next_data(at).map_err(failed)?
             && !self.overwrite
@@ -120,9 +119,10 @@ impl CreateOptions {
             let bytes = read(storage, data.start, len).map_err(failed)?;
             if let Some(used) = bytes.iter().position(|&byte| byte != 0) {
                 let text =
-                    format!("byte {} of the header's place is used", data.start + used as u64);
-                return Err(Error::new(ErrorKind::Refused, text)
-                    .with_hint("use --overwrite if what is there may be lost"));
+                    format!("the header would overwrite data at byte {}", data.start + used as u64);
+                return Err(
+                    Error::new(ErrorKind::Refused, text).with_hint("use --overwrite to discard it")
+                );
             }
             at = end;
         }
@@ -130,5 +130,5 @@ impl CreateOptions {
     }
 }
 
-/// Bytes that are looked at at once
+/// Bytes that are checked at once
 const PIECE: u64 = 1 << 20;
