@@ -34,7 +34,7 @@
 //! # std::fs::copy("testdata/luks1_qemu.img", &path).expect("a copy");
 //! let (old, new) = (Passphrase::new(b"hunter0")?, Passphrase::new(b"hunter1")?);
 //!
-//! Locked against all other programs from here on, including QEMU and cryptsetup.
+//! // Locked against all other programs from here on, including QEMU and cryptsetup.
 //! let mut image = OpenOptions::new().sharing(Sharing::Amend).open(&path)?;
 //! let unlocked = image.unlock(&old)?;
 //! let replace = Change::replace(&old, &new, Cost::Iterations(1000));
@@ -59,7 +59,7 @@
 //! # let directory = tempfile::tempdir().expect("a directory");
 //! # let path = directory.path().join("image.luks");
 //! # std::fs::copy("testdata/luks1_qemu.img", &path).expect("a copy");
-//! The disk of a virtual machine: others may read the image, but none may write it.
+//! // The disk of a virtual machine: others may read the image, but none may write it.
 //! let image = OpenOptions::new().sharing(Sharing::WriteAlone).open(&path)?;
 //! let unlocked = image.unlock(&Passphrase::new(b"hunter0")?)?;
 //! let volume = image.volume(&unlocked)?;

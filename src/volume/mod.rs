@@ -53,7 +53,7 @@ use crate::storage::Storage;
 /// # let directory = tempfile::tempdir().expect("a directory");
 /// # let path = directory.path().join("image.luks");
 /// # std::fs::copy("testdata/luks1_qemu.img", &path).expect("a copy");
-/// Others may read the image, but none may write it, as QEMU does for a guest's disk.
+/// // Others may read the image, but none may write it, as for the disk of a QEMU guest.
 /// let image = OpenOptions::new().sharing(Sharing::WriteAlone).open(&path)?;
 /// let volume = image.volume(&image.unlock(&Passphrase::new(b"hunter0")?)?)?;
 ///

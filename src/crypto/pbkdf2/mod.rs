@@ -38,7 +38,7 @@
 //! let blocks = u32::try_from(key_size / size).unwrap();
 //! let tasks = (0..8).flat_map(|slot| (1..=blocks).map(move |block| Task::Key { slot, block }));
 //! let mut tasks: VecDeque<Task> = tasks.collect();
-//! For each keyslot, its key and the number of missing blocks.
+//! // For each keyslot, its key and the number of missing blocks.
 //! let mut keys = vec![(vec![0; key_size], blocks); 8];
 //! let mut found = None;
 //!
@@ -47,7 +47,7 @@
 //!     while lanes.has_room()
 //!         && let Some(task) = tasks.pop_front()
 //!     {
-//! The id of a job: block 0 stands for the digest.
+//!         // The id of a job: block 0 stands for the digest.
 //!         let (job, name) = match &task {
 //!             Task::Key { slot, block } => (
 //!                 Job { password, salt: &salts[*slot], iterations: 2000, block: *block },
@@ -62,7 +62,7 @@
 //!     if lanes.is_empty() {
 //!         break;
 //!     }
-//! Takes a few milliseconds at most.
+//!     // Takes a few milliseconds at most.
 //!     lanes.step(|(slot, block), output| {
 //!         if block == 0 {
 //!             found = found.or((output == digest).then_some(slot));
