@@ -172,9 +172,9 @@ fn secrets_that_cannot_be_had() {
         ("file:/", "Is a directory"),
         ("file:", "no path after 'file:'"),
         ("env:KEYSLOT_NOT_SET", "KEYSLOT_NOT_SET"),
-        ("env:", "no name"),
+        ("env:", "no variable name after 'env:'"),
         ("fd:12345", "12345"),
-        ("fd:xyzzy", "no number"),
+        ("fd:xyzzy", "no descriptor number after 'fd:'"),
         ("object:sec9", "sec9"),
     ] {
         scene.command_refused(&mut scene.command(&add(source)), 1, &[part]);
