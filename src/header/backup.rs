@@ -155,7 +155,7 @@ impl Present {
 }
 
 /// SHA-256 of the first `end` bytes.
-fn digest(storage: &dyn Storage, end: u64) -> Result<[u8; 32]> {
+pub(crate) fn digest(storage: &dyn Storage, end: u64) -> Result<[u8; 32]> {
     let mut hash = Sha256::new();
     let mut piece = zeroed(PIECE).map_err(failed)?;
     let mut at = 0;

@@ -17,7 +17,7 @@ mod view;
 use std::io;
 
 pub use backup::Backup;
-pub(crate) use backup::Present;
+pub(crate) use backup::{Present, digest as digest_of_start};
 pub use digest::OwnedDigest;
 pub use edit::Edit;
 pub use restore::Fate;

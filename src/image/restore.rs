@@ -9,9 +9,10 @@ use super::OpenOptions;
 use super::session::Session;
 use crate::container::{Container, image_format};
 use crate::error::{Error, ErrorKind, Result};
-use crate::header::{self, Backup, Fate, Header, Lowered, lower_restore};
+use crate::header::{self, Backup, Fate, Header, Lowered, digest_of_start, lower_restore};
 use crate::overrides::{Override, Overrides};
 use crate::storage::Storage;
+use crate::storage::transfer::length;
 #[cfg(feature = "file")]
 use crate::storage::{Access, Sharing};
 
@@ -29,8 +30,8 @@ pub struct Restoration {
 #[derive(Debug)]
 enum Present {
     Valid(Box<header::Present>),
-    /// No valid header, and the reason
-    Gone(Error),
+    /// No valid header, the reason, and SHA-256 of the bytes that the backup replaces
+    Gone(Error, [u8; 32]),
 }
 
 impl Restoration {
@@ -71,10 +72,10 @@ impl Restoration {
     }
 
     fn new(container: Container, backup: Backup, overrides: Overrides) -> Result<Self> {
-        let present = Present::of(&container, overrides)?;
+        let present = Present::of(&container, backup.as_bytes().len() as u64, overrides)?;
         let erased = match &present {
             Present::Valid(_) => None,
-            Present::Gone(_) => container.read_header_to_repair().ok(),
+            Present::Gone(..) => container.read_header_to_repair().ok(),
         };
         let storage = container.header().as_ref();
         let lowered = lower_restore(storage, present.valid(), erased.as_ref(), &backup, overrides)?;
@@ -85,7 +86,7 @@ impl Restoration {
     pub fn present(&self) -> std::result::Result<&Header, &Error> {
         match &self.present {
             Present::Valid(present) => Ok(present.header()),
-            Present::Gone(error) => Err(error),
+            Present::Gone(error, _) => Err(error),
         }
     }
 
@@ -111,14 +112,20 @@ impl Restoration {
     /// with every secret common to both headers, and with all secrets of one of them. The text of an
     /// error describes the state of the image.
     pub fn run(self) -> Result<()> {
-        let Self { container, present, lowered, .. } = self;
-        Self::try_run(&container, &present, lowered).map_err(|error| container.named(error))
+        let Self { container, present, backup, lowered } = self;
+        let backup_len = backup.as_bytes().len() as u64;
+        Self::try_run(&container, (&present, backup_len), lowered)
+            .map_err(|error| container.named(error))
     }
 
-    fn try_run(container: &Container, present: &Present, lowered: Lowered) -> Result<()> {
+    fn try_run(
+        container: &Container,
+        (present, backup_len): (&Present, u64),
+        lowered: Lowered,
+    ) -> Result<()> {
         let session = Session::open(container, None)?;
         // Programs that take no lock may have changed the header while the user confirmed.
-        if !present.is_still(container)? {
+        if !present.is_still(container, backup_len)? {
             let text = "the header changed since the restoration was planned";
             return Err(Error::new(ErrorKind::Changed, text));
         }
@@ -128,19 +135,23 @@ impl Restoration {
 }
 
 impl Present {
-    fn of(container: &Container, overrides: Overrides) -> Result<Self> {
+    fn of(container: &Container, backup_len: u64, overrides: Overrides) -> Result<Self> {
         let storage = container.header().as_ref();
         let Err(error) = container.read_header() else {
             return Ok(Self::Valid(Box::new(header::Present::read(storage)?)));
         };
+        let gone = |error| {
+            let end = length(storage)?.min(backup_len);
+            Ok(Self::Gone(error, digest_of_start(storage, end)?))
+        };
         match error.kind() {
-            ErrorKind::Corrupt | ErrorKind::NotLuks => Ok(Self::Gone(error)),
+            ErrorKind::Corrupt | ErrorKind::NotLuks => gone(error),
             // A header of another version or with another hash may be valid.
             ErrorKind::Unsupported
                 if overrides.has(Override::ForeignHeader)
                     && image_format(storage) != Some("qcow2") =>
             {
-                Ok(Self::Gone(error))
+                gone(error)
             }
             _ => Err(error),
         }
@@ -149,18 +160,17 @@ impl Present {
     fn valid(&self) -> Option<&header::Present> {
         match self {
             Self::Valid(present) => Some(present),
-            Self::Gone(_) => None,
+            Self::Gone(..) => None,
         }
     }
 
-    fn is_still(&self, container: &Container) -> Result<bool> {
+    fn is_still(&self, container: &Container, backup_len: u64) -> Result<bool> {
+        let storage = container.header().as_ref();
         match self {
-            Self::Valid(present) => {
-                Ok(header::Present::read(container.header().as_ref())?.is_same(present))
-            }
-            Self::Gone(error) => {
-                let now = container.read_header().err();
-                Ok(now.is_some_and(|now| now.message() == error.message()))
+            Self::Valid(present) => Ok(header::Present::read(storage)?.is_same(present)),
+            Self::Gone(_, digest) => {
+                let end = length(storage)?.min(backup_len);
+                Ok(digest_of_start(storage, end)? == *digest)
             }
         }
     }

@@ -21,7 +21,7 @@ use crate::storage::zeroed;
 ///
 /// ```
 /// use keyslot::volume::{CopyOptions, Side};
-/// use keyslot::{CreateOptions, Passphrase, keyslot::Cost};
+/// use keyslot::{CreateOptions, Passphrase, kdf::Cost};
 ///
 /// # fn main() -> keyslot::Result<()> {
 /// # let directory = tempfile::tempdir().expect("a directory");

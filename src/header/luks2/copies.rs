@@ -10,11 +10,12 @@ use std::cmp::Ordering;
 use std::io;
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
 use zerocopy::IntoBytes;
 
 use super::corrupt;
 use super::metadata::Metadata;
-use super::raw::{BINARY_SIZE, HDR_SIZES, RawHeader, WRONG_MAGIC, Which};
+use super::raw::{BINARY_SIZE, HDR_SIZES, RawHeader, Which};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::storage::{SharedBytes, Storage, zeroed};
 
@@ -52,14 +53,21 @@ type Valid = (Box<RawHeader>, Arc<Metadata>);
 /// Fault of a copy.
 struct Bad {
     error: Error,
+    fault: Fault,
+    /// SHA-256 of the bytes that were read
+    read: [u8; 32],
     /// `seqid` of the copy, if the copy may be intact
     seqid: Option<u64>,
 }
 
-impl From<Error> for Bad {
-    fn from(error: Error) -> Self {
-        Self { error, seqid: None }
-    }
+/// The fault of a copy, as far as a decision depends on it.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Fault {
+    /// The magic is not at its place.
+    Magic,
+    /// No magic is at any place.
+    Absent,
+    Other,
 }
 
 type Checked<T> = std::result::Result<T, Bad>;
@@ -104,7 +112,7 @@ pub(super) fn trace(storage: &dyn Storage, image_len: u64) -> Result<Trace> {
     if read_erased(storage, image_len).map_err(failed)?.is_some() {
         return Ok(Trace::Erased);
     }
-    let has_magic = matches!(found, Err(bad) if bad.error.message() != NO_SECONDARY);
+    let has_magic = found.is_err_and(|bad| bad.fault != Fault::Absent);
     Ok(if has_magic { Trace::Damaged } else { Trace::None })
 }
 
@@ -142,21 +150,31 @@ fn read_once(storage: &dyn Storage, image_len: u64) -> io::Result<Copies> {
 /// Finds the first intact secondary copy, or collects the faults at the nine possible offsets.
 fn search(storage: &dyn Storage, image_len: u64) -> io::Result<Checked<Whole>> {
     let mut reasons = Vec::new();
+    let mut read = Sha256::new();
     let mut others = 0;
     let mut found = None;
     for offset in HDR_SIZES {
         match read_copy(storage, image_len, Which::Secondary, offset, Magic::Read)? {
             Ok(copy) => return Ok(Ok(copy)),
             Err(bad) if has_magic(storage, image_len, offset)? => {
+                read.update(bad.read);
                 reasons.push(format!("at byte {offset}: {}", full(&bad.error)));
                 found.get_or_insert(bad);
             }
-            Err(_) => others += 1,
+            Err(bad) => {
+                read.update(bad.read);
+                others += 1;
+            }
         }
     }
-    let Some(Bad { error, seqid }) = found else { return Ok(Err(corrupt(NO_SECONDARY).into())) };
+    let read = read.finalize().into();
+    let Some(Bad { error, seqid, fault, .. }) = found else {
+        let (error, fault) = (corrupt("not found"), Fault::Absent);
+        return Ok(Err(Bad { error, fault, read, seqid: None }));
+    };
     reasons.push(format!("at the {others} other offsets: not found"));
-    Ok(Err(Bad { error: Error::new(error.kind(), reasons.join("; ")), seqid }))
+    let error = Error::new(error.kind(), reasons.join("; "));
+    Ok(Err(Bad { error, fault, read, seqid }))
 }
 
 /// Whether the magic of a secondary copy is at byte `offset`.
@@ -184,23 +202,29 @@ fn read_copy(
     magic: Magic,
 ) -> io::Result<Checked<Whole>> {
     let fits = |len: u64| offset.checked_add(len).is_some_and(|end| end <= image_len);
+    let mut read = Sha256::new();
+    let bad = |error, fault, read: Sha256| {
+        Ok(Err(Bad { error, fault, read: read.finalize().into(), seqid: None }))
+    };
     if !fits(BINARY_SIZE as u64) {
-        return Ok(Err(corrupt("the image is truncated").into()));
+        return bad(corrupt("the image is truncated"), Fault::Other, read);
     }
     let mut head = [0; BINARY_SIZE];
     storage.read_exact_at(&mut head, offset)?;
+    read.update(head);
     if magic == Magic::Supplied {
         head[..6].copy_from_slice(which.magic());
     }
     let raw = match RawHeader::parse(&head, which, offset) {
         Ok(raw) => Box::new(raw),
         Err(_) if head[..SECTOR].iter().all(|&byte| byte == 0) => {
-            return Ok(Err(corrupt("it begins with zeros").into()));
+            return bad(corrupt("it begins with zeros"), Fault::Other, read);
         }
-        Err(error) => return Ok(Err(error.into())),
+        Err(error) if head[..6] != *which.magic() => return bad(error, Fault::Magic, read),
+        Err(error) => return bad(error, Fault::Other, read),
     };
     if !fits(raw.hdr_size.get()) {
-        return Ok(Err(corrupt("the image is truncated").into()));
+        return bad(corrupt("the image is truncated"), Fault::Other, read);
     }
     // `hdr_size` is one of nine values, at most 4 MiB.
     let len = usize::try_from(raw.hdr_size.get()).unwrap_or(0).saturating_sub(BINARY_SIZE);
@@ -212,7 +236,8 @@ fn read_copy(
             // An unknown checksum algorithm cannot be verified; the copy may still be valid.
             let may_be_whole = error.kind() == ErrorKind::Unsupported;
             let seqid = may_be_whole.then(|| raw.seqid.get());
-            Err(Bad { error, seqid })
+            read.update(&json_area);
+            Err(Bad { error, fault: Fault::Other, read: read.finalize().into(), seqid })
         }
     })
 }
@@ -222,9 +247,7 @@ fn same(one: &Copies, other: &Copies) -> bool {
         (Ok(one), Ok(other)) => {
             one.raw.as_bytes() == other.raw.as_bytes() && one.json_area == other.json_area
         }
-        (Err(one), Err(other)) => {
-            one.error.message() == other.error.message() && one.seqid == other.seqid
-        }
+        (Err(one), Err(other)) => one.read == other.read,
         _ => false,
     })
 }
@@ -242,12 +265,14 @@ fn choose(copies: Copies) -> Result<Chosen> {
             return Ok::<Valid, Bad>((copy.raw, Arc::clone(same)));
         }
         let metadata = Metadata::parse(&copy.json_area, copy.raw.hdr_size.get());
-        let metadata = Arc::new(metadata.map_err(|error| Bad { error, seqid })?);
+        let (fault, read) = (Fault::Other, [0; 32]);
+        let metadata = metadata.map_err(|error| Bad { error, fault, read, seqid })?;
+        let metadata = Arc::new(metadata);
         parsed = Some(Arc::clone(&metadata));
         Ok((copy.raw, metadata))
     };
     let bytes = [0, 1].map(|i| copies[i].as_ref().ok().map(Whole::bytes));
-    let is_foreign = matches!(&copies[0], Err(bad) if bad.error.message() == WRONG_MAGIC);
+    let is_foreign = matches!(&copies[0], Err(bad) if bad.fault == Fault::Magic);
     let [primary, secondary] = copies.map(|copy| copy.and_then(&mut valid));
     drop(parsed);
     let chosen = |which, (raw, metadata): Valid, warning| Chosen {
@@ -340,6 +365,5 @@ fn full(error: &Error) -> String {
     }
 }
 
-const NO_SECONDARY: &str = "not found";
 const ERASED: &str = "the magic is erased, the first six bytes of each copy";
 const SECTOR: usize = 512;

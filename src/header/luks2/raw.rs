@@ -122,7 +122,7 @@ impl RawHeader {
             return Err(corrupt("the image is truncated"));
         };
         if raw.magic != *which.magic() {
-            return Err(corrupt(WRONG_MAGIC));
+            return Err(corrupt("the magic is wrong"));
         }
         let (version, size, at) = (raw.version.get(), raw.hdr_size.get(), raw.hdr_offset.get());
         if version != VERSION {
@@ -184,7 +184,6 @@ impl RawHeader {
     }
 }
 
-pub(super) const WRONG_MAGIC: &str = "the magic is wrong";
 const VERSION: u16 = 2;
 const CHECKSUM_ALG: &[u8] = b"sha256";
 /// Length of the binary header
