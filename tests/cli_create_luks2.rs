@@ -209,7 +209,7 @@ fn what_it_says() {
 fn an_existing_file_is_replaced_only_if_that_is_said() {
     let scene = Scene::new();
     let create: Vec<_> = "create -f luks2".split(' ').chain(CHEAP.split(' ')).collect();
-    scene.refused(&[&create[..], &["IMG", "1M"]].concat(), 1, &["the file exists", "--force"]);
+    scene.refused(&[&create[..], &["IMG", "1M"]].concat(), 1, &["the file exists", "--overwrite"]);
     assert_eq!(scene.opened_by("OLD"), [0]);
     scene.done(&[&create[..], &["--force", "IMG", "1M"]].concat());
     assert_eq!((scene.opened_by("OLD"), scene.opened_by("NEW")), (vec![], vec![0]));

@@ -232,12 +232,12 @@ fn luks_in_a_partition_is_found() {
     disk[10240 * 512..][..luks.len()].copy_from_slice(&luks);
     fs::write(&scene.image, &disk).unwrap();
     let hint = "hint: LUKS is in partition 2, from byte 5242880 on";
-    scene.refused(&["info", "IMG"], 4, &["begins with a partition table (GPT)", hint]);
+    scene.refused(&["check", "IMG"], 4, &["begins with a partition table (GPT)", hint]);
     // Hostile numbers in it.
     for (at, bytes) in [(512 + 72, [0xff; 8]), (512 + 80, [0xff; 8]), (1024 + 32, [0xff; 8])] {
         disk[at..at + 8].copy_from_slice(&bytes);
         fs::write(&scene.image, &disk).unwrap();
-        scene.refused(&["info", "IMG"], 4, &["begins with a partition table (GPT)"]);
+        scene.refused(&["check", "IMG"], 4, &["begins with a partition table (GPT)"]);
     }
 }
 

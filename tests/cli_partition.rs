@@ -109,7 +109,7 @@ fn an_image_is_created_in_a_partition_and_the_table_stays() {
         scene.refused(
             &[&create[..], &["IMG"]].concat(),
             1,
-            &["the header would overwrite data at byte 0", "--force"],
+            &["the header would overwrite data at byte 0", "--overwrite"],
         );
         scene.refused(&[&create[..], &["IMG", "1M"]].concat(), 1, &["SIZE does not apply"]);
         scene.done(&[&create[..], &["--force", "IMG"]].concat());
