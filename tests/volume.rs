@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 use keyslot::crypto::CipherSpec;
 use keyslot::header::Segment;
 use keyslot::storage::Storage;
-use keyslot::volume::Keyring;
+use keyslot::volume::{Keyring, VolumeStorage};
 use keyslot::{ErrorKind, Volume, VolumeKey};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -353,7 +353,8 @@ fn nothing_is_written_of_what_goes_past_the_end() {
     const LEN: u64 = 3 << 20;
     let (_, volume, disk) = Model::new(&[(0, 3, LEN / 4096, 0, 0)]);
     let before = disk.bytes();
-    let storage: &dyn Storage = &volume;
+    let volume = Arc::new(volume);
+    let storage: &dyn Storage = &VolumeStorage::from(Arc::clone(&volume));
     for (offset, len) in [(0, LEN + 1), (4097, LEN), (LEN, 1), (1, u64::MAX), (u64::MAX, 2)] {
         is_past_the_end(volume.write_zeros_at(offset, len));
         let error = storage.write_zeros_at(offset, len).unwrap_err();
@@ -373,7 +374,7 @@ fn nothing_is_written_of_what_goes_past_the_end() {
 #[test]
 fn a_volume_is_a_storage() {
     let (model, volume, _disk) = Model::new(&[(0, 3, 3, 0, 0), (1, 0, 3, 0, 0)]);
-    let storage: &dyn Storage = &volume;
+    let storage: &dyn Storage = &VolumeStorage::from(volume);
     assert_eq!(storage.len().unwrap(), model.plain.len() as u64);
     storage.write_all_at(b"keyslot", 4093).unwrap();
     let mut buf = [0; 7];

@@ -18,6 +18,7 @@ pub use copy::CopyOptions;
 pub use keyring::Keyring;
 pub use map::{Crypt, Extent, Fill, Map, Place};
 pub use side::Side;
+pub use storage::VolumeStorage;
 
 use std::io;
 use std::ops::Range;

@@ -11,57 +11,72 @@ use super::Volume;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{Identity, Lease, Sharing, Storage};
 
-/// A volume is itself a storage.
-impl Storage for Volume {
+/// A volume as a storage, for functions that take one: another image inside it, for example.
+#[derive(Clone, Debug)]
+pub struct VolumeStorage(Arc<Volume>);
+
+impl From<Arc<Volume>> for VolumeStorage {
+    fn from(volume: Arc<Volume>) -> Self {
+        Self(volume)
+    }
+}
+
+impl From<Volume> for VolumeStorage {
+    fn from(volume: Volume) -> Self {
+        Self(Arc::new(volume))
+    }
+}
+
+impl Storage for VolumeStorage {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.len)
+        Ok(self.0.len())
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        Self::read_exact_at(self, buf, offset).map_err(into_io)
+        self.0.read_exact_at(buf, offset).map_err(into_io)
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        Self::write_all_at(self, buf, offset).map_err(into_io)
+        self.0.write_all_at(buf, offset).map_err(into_io)
     }
 
     /// Reports the holes of the volume's map. An encrypted hole of the file decrypts to noise, so
     /// it is data.
     fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
-        Self::next_data(self, offset).map_err(into_io)
+        self.0.next_data(offset).map_err(into_io)
     }
 
     fn write_zeros_at(&self, offset: u64, len: u64) -> io::Result<()> {
-        Self::write_zeros_at(self, offset, len).map_err(into_io)
+        self.0.write_zeros_at(offset, len).map_err(into_io)
     }
 
     fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
-        for range in self.stored(offset, len) {
-            self.map.storage().reserve(range.start, range.end - range.start)?;
+        for range in self.0.stored(offset, len) {
+            self.0.map.storage().reserve(range.start, range.end - range.start)?;
         }
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.sync().map_err(into_io)
+        self.0.sync().map_err(into_io)
     }
 
     fn evict(&self, offset: u64, len: u64) {
-        for range in self.stored(offset, len) {
-            self.map.storage().evict(range.start, range.end - range.start);
+        for range in self.0.stored(offset, len) {
+            self.0.map.storage().evict(range.start, range.end - range.start);
         }
     }
 
     fn name(&self) -> Option<&Path> {
-        self.map.storage().name()
+        self.0.map.storage().name()
     }
 
     fn identity(&self) -> io::Result<Identity> {
-        Ok(Identity::of_value(self))
+        Ok(Identity::of_value(&*self.0))
     }
 
     fn lease(self: Arc<Self>, sharing: Sharing, wait: Option<Duration>) -> Result<Lease> {
-        Arc::clone(self.map.storage()).lease(sharing, wait)
+        Arc::clone(self.0.map.storage()).lease(sharing, wait)
     }
 }
 
