@@ -4,9 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use keyslot::amend::{Change, Request};
-use keyslot::kdf::Cost;
+use keyslot::crypto::{CipherSpec, KdfKind};
+use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::storage::{MemoryStorage, ReadOnlyBytes, Storage};
-use keyslot::{CreateOptions, ErrorKind, OpenOptions, Passphrase, Sharing, VolumeKey};
+use keyslot::{
+    CreateOptions, ErrorKind, Format, Luks2Options, OpenOptions, Passphrase, Sharing, VolumeKey,
+};
 
 fn secret(text: &str) -> Passphrase {
     Passphrase::new(text.as_bytes()).expect("memory")
@@ -77,6 +80,25 @@ fn a_volume_key_is_checked_against_the_digest() {
             let error = image.unlock_with_key(key(wrong)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::WrongSecret, "{name}");
         }
+    }
+}
+
+/// HMAC pads short keys with zeros, so the digest alone confirms a key with zeros behind it. Key material
+/// of such a key would be longer than the area of its keyslot.
+#[test]
+fn a_volume_key_with_zeros_behind_it_is_another() {
+    for format in [Format::Luks1, Format::Luks2(Luks2Options::default())] {
+        let storage = Arc::new(MemoryStorage::new(vec![0; 20 << 20]));
+        let cipher = CipherSpec::parse("aes", "xts-plain64", 32).unwrap();
+        let pbkdf = Pbkdf { kind: Some(KdfKind::Pbkdf2), ..Cost::Iterations(1000).into() };
+        let options = CreateOptions::new().unwrap().format(format).cipher(cipher).pbkdf(pbkdf);
+        let created = options.create_on(storage.clone(), &secret("a")).unwrap();
+        let mut key = created.unlocked().volume_key().as_bytes().to_vec();
+        let image = OpenOptions::new().open_storage(storage).unwrap();
+        image.unlock_with_key(VolumeKey::new(&key).unwrap()).unwrap();
+        key.resize(64, 0);
+        let error = image.unlock_with_key(VolumeKey::new(&key).unwrap()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WrongSecret, "{}", image.header().format());
     }
 }
 

@@ -56,13 +56,18 @@ pub(crate) fn confirm(header: &Header, key: VolumeKey, limits: Limits) -> Result
     let digest = header.digest().ok_or_else(|| {
         Error::new(ErrorKind::Unsupported, "the header has no digest of a volume key")
     })?;
+    let another = || Error::new(ErrorKind::WrongSecret, "the volume key belongs to another image");
+    // The digest does not tell a key from the same with zeros behind it: HMAC pads with zeros.
+    if header.key_size().is_some_and(|size| size != key.as_bytes().len()) {
+        return Err(another());
+    }
     let Digest { hash, iterations, salt, value, .. } = digest;
     let cost = KdfAlg::Pbkdf2 { hash, iterations };
     limits.admit_kdf("the volume key digest", cost, value.len())?;
     let mut found = vec![0; value.len()];
     pbkdf2(hash, key.as_bytes(), salt, iterations, &mut found);
     if !bool::from(found.ct_eq(value)) {
-        return Err(Error::new(ErrorKind::WrongSecret, "the volume key belongs to another image"));
+        return Err(another());
     }
     Ok(Unlocked { keyslot: None, volume_key: key, digest: value.to_vec() })
 }

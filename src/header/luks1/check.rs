@@ -25,8 +25,15 @@ impl Luks1Header {
                 Staging::InPlace => false,
                 Staging::Area => true,
             };
+            let is_whole = || match change {
+                SlotChange::Activate { sealed, .. } | SlotChange::Replace { sealed, .. } => {
+                    sealed.material.len() == self.area(keyslot).len
+                }
+                SlotChange::Deactivate { .. } => true,
+            };
             let twice = touched.get_mut(keyslot).is_none_or(|it| std::mem::replace(it, true));
             if twice
+                || !is_whole()
                 || self.is_damaged(keyslot)
                 || active.is_some_and(|active| active != self.is_active(keyslot))
                 || staging.is_some_and(unfit)
