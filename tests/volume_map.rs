@@ -5,6 +5,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 
 use keyslot::crypto::CipherSpec;
@@ -28,6 +29,8 @@ struct Clusters {
     places: Mutex<[Option<u64>; CLUSTERS]>,
     /// Clusters that there is room for
     room: u64,
+    /// Clusters whose places are durable
+    durable: AtomicUsize,
 }
 
 impl Clusters {
@@ -40,6 +43,7 @@ impl Clusters {
             crypts: [crypt],
             places: Mutex::default(),
             room,
+            durable: AtomicUsize::new(0),
         })
     }
 
@@ -94,6 +98,11 @@ impl Map for Clusters {
         }
         Ok(())
     }
+
+    fn sync(&self) -> io::Result<()> {
+        self.durable.store(self.allocated().len(), Ordering::Relaxed);
+        self.storage.sync_data()
+    }
 }
 
 fn volume(map: &Arc<Clusters>) -> Volume {
@@ -145,6 +154,31 @@ fn a_map_without_room_is_an_error_that_writes_nothing() {
     let mut buf = [9; 512];
     volume.read_exact_at(&mut buf, CLUSTER).unwrap();
     assert_eq!(buf, [0; 512]);
+}
+
+#[test]
+fn a_sync_makes_allocations_durable() {
+    let map = Clusters::new(512, CLUSTERS as u64);
+    let volume = volume(&map);
+    volume.write_all_at(&[1; 512], 0).unwrap();
+    volume.sync().unwrap();
+    assert_eq!(map.durable.load(Ordering::Relaxed), 1);
+}
+
+/// A hole has no sectors; the data that it becomes has.
+#[test]
+fn a_part_of_a_sector_is_refused_in_a_hole_too() {
+    let map = Clusters::new(4096, CLUSTERS as u64);
+    let volume = volume(&map);
+    for (sector, len) in [(0, 512), (1, 4096), (1, 7 * 512), (7, 4096 + 512)] {
+        let mut buf = vec![7; len];
+        let error = volume.write_sectors(sector, &mut buf).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        assert!(buf.iter().all(|&byte| byte == 7), "the buffer is encrypted");
+    }
+    let mut all = vec![1; usize::try_from(LEN).unwrap()];
+    volume.read_exact_at(&mut all, 0).unwrap();
+    assert!(all.iter().all(|&byte| byte == 0));
 }
 
 proptest! {

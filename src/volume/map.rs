@@ -42,6 +42,10 @@ pub trait Map: Debug + Send + Sync {
     /// zeros to its location, so the volume reads as before. Calls from several threads are
     /// serialised.
     fn allocate(&self, at: u64, len: u64, fill: &mut Fill<'_>) -> Result<()>;
+
+    /// Makes all writes and allocations so far durable: the storage's bytes, and the tables that say
+    /// where they are.
+    fn sync(&self) -> io::Result<()>;
 }
 
 /// Callback that writes encrypted zeros to a whole extent.

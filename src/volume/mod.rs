@@ -190,7 +190,7 @@ impl Volume {
     /// Makes all writes so far durable.
     pub fn sync(&self) -> Result<()> {
         let failed = |error| Error::failed(Operation::Sync, "the volume", error);
-        self.named(self.map.storage().sync_data().map_err(failed))
+        self.named(self.map.sync().map_err(failed))
     }
 
     fn write(&self, verb: &str, data: Plain<'_>, offset: u64) -> Result<()> {
@@ -254,7 +254,9 @@ impl Volume {
                 Some(Encrypted { storage, offset, iv_sector, cipher: self.cipher(crypt)? })
             }
         };
-        Ok(Part { range_lock: &self.range_lock, extent, place, at, len })
+        let sector_size =
+            place.as_ref().map_or_else(|| self.longest_sector(), |it| it.cipher.sector_size());
+        Ok(Part { range_lock: &self.range_lock, extent, place, sector_size, at, len })
     }
 
     fn cipher(&self, crypt: usize) -> Result<&SectorCipher> {
@@ -335,12 +337,18 @@ impl Volume {
                 let text = format!(
                     "cannot {verb} {len} bytes from sector {first_sector} on: they are not whole \
                      sectors of {} bytes",
-                    part.sector_size()
+                    part.sector_size
                 );
                 return Err(Error::new(ErrorKind::InvalidInput, text));
             }
         }
         Ok(offset)
+    }
+
+    /// Length of a sector in a hole, which may become data under any of the ciphers.
+    fn longest_sector(&self) -> usize {
+        let sizes = self.ciphers.iter().map(SectorCipher::sector_size);
+        sizes.max().unwrap_or(SectorCipher::SECTOR_SIZE)
     }
 
     /// Adds the file's name to an error.

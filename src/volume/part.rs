@@ -15,6 +15,8 @@ pub(super) struct Part<'a> {
     pub extent: Extent,
     /// Location of the extent; `None` for a hole
     pub place: Option<Encrypted<'a>>,
+    /// Length of a sector; in a hole, of the longest that it may become
+    pub sector_size: usize,
     /// Offset of the part in the extent
     pub at: u64,
     pub len: u64,
@@ -37,7 +39,7 @@ impl Part<'_> {
         };
         let _shared = self.range_lock.shared(self.locked());
         let (head, rest) = buf.split_at_mut(self.head());
-        let (middle, tail) = rest.split_at_mut(rest.len() - rest.len() % self.sector_size());
+        let (middle, tail) = rest.split_at_mut(rest.len() - rest.len() % self.sector_size);
 
         let mut at = self.at;
         if !head.is_empty() {
@@ -64,7 +66,7 @@ impl Part<'_> {
         };
         let _exclusive = self.range_lock.exclusive(self.locked());
         let (head, rest) = data.split_at(self.head() as u64);
-        let (middle, tail) = rest.split_at(rest.len() - rest.len() % self.sector_size() as u64);
+        let (middle, tail) = rest.split_at(rest.len() - rest.len() % self.sector_size as u64);
 
         // Read both partial sectors before writing anything, so that a read error changes nothing.
         let head = self.merge(place, self.at, head)?;
@@ -112,7 +114,7 @@ impl Part<'_> {
 
     /// Whether the part consists of whole sectors.
     pub fn is_aligned(&self) -> bool {
-        self.within_sector(self.at) == 0 && self.len.is_multiple_of(self.sector_size() as u64)
+        self.within_sector(self.at) == 0 && self.len.is_multiple_of(self.sector_size as u64)
     }
 
     /// The range to lock. Other volumes with the same lock may split the same bytes into other
@@ -130,7 +132,7 @@ impl Part<'_> {
 
     /// The sectors that the part touches, as bytes of the extent.
     fn sectors(&self) -> Range<u64> {
-        let sector_size = self.sector_size() as u64;
+        let sector_size = self.sector_size as u64;
         let end = (self.at + self.len).next_multiple_of(sector_size);
         self.at - self.at % sector_size..end
     }
@@ -140,7 +142,7 @@ impl Part<'_> {
         match self.within_sector(self.at) {
             0 => 0,
             skipped => {
-                let whole = self.sector_size() - skipped;
+                let whole = self.sector_size - skipped;
                 usize::try_from(self.len).map_or(whole, |len| whole.min(len))
             }
         }
@@ -164,7 +166,7 @@ impl Part<'_> {
 
     /// Reads the sector around byte `at` of the extent.
     fn read_sector(&self, place: &Encrypted<'_>, at: u64) -> Result<Sector> {
-        let mut sector = Sector::new(vec![0; self.sector_size()]);
+        let mut sector = Sector::new(vec![0; self.sector_size]);
         place.read(self.extent.start, at - self.within_sector(at) as u64, &mut sector)?;
         Ok(sector)
     }
@@ -176,14 +178,10 @@ impl Part<'_> {
         Error::new(ErrorKind::NoSpace, text).with_operation(Operation::Write)
     }
 
-    pub fn sector_size(&self) -> usize {
-        self.place.as_ref().map_or(SectorCipher::SECTOR_SIZE, |place| place.cipher.sector_size())
-    }
-
     fn within_sector(&self, at: u64) -> usize {
         // Sectors have at most 4096 bytes.
         #[expect(clippy::cast_possible_truncation, reason = "less than the sector size")]
-        let within = (at % self.sector_size() as u64) as usize;
+        let within = (at % self.sector_size as u64) as usize;
         within
     }
 }

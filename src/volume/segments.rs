@@ -87,4 +87,8 @@ impl Map for SegmentMap {
     fn allocate(&self, _: u64, _: u64, _: &mut Fill<'_>) -> Result<()> {
         Ok(())
     }
+
+    fn sync(&self) -> io::Result<()> {
+        self.storage.sync_data()
+    }
 }
