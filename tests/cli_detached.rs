@@ -9,7 +9,10 @@ mod support;
 use std::fs;
 use std::process::Command;
 
-use command::Scene;
+use command::{Scene, passphrase};
+use keyslot::amend::{Change, Request};
+use keyslot::kdf::Cost;
+use keyslot::{OpenOptions, Passphrase, Sharing};
 use serde_json::json;
 use support::{Running, eventually, peer, run, run_ok};
 
@@ -152,6 +155,44 @@ fn both_files_are_locked() {
     }
     assert_eq!(fs::read(&header).unwrap(), bytes);
     scene.done(&add);
+}
+
+/// As that of an image in one file.
+#[test]
+fn a_detached_header_is_amended_while_its_volume_is_in_use() {
+    let scene = Scene::without_image();
+    let header = scene.dir.path().join("header").to_str().unwrap().to_owned();
+    let create = ["create", "-f", "luks", "--new-secret", "env:OLD", "--header", &header];
+    scene.done(&[&create[..], &FAST, &["IMG", "1M"]].concat());
+    for (sharing, new) in [(Sharing::WriteAlone, "one"), (Sharing::ReadData, "two")] {
+        let options = OpenOptions::new().sharing(sharing).write(true).header(&header);
+        let mut image = options.open(&scene.image).unwrap();
+        let unlocked = image.unlock(&passphrase("OLD")).unwrap();
+        let _volume = image.volume(&unlocked).unwrap();
+        let new = Passphrase::new(new.as_bytes()).unwrap();
+        let plan = image.plan(Request::one(Change::add(&new, Cost::Iterations(1000)))).unwrap();
+        image.amend(&plan, Some(&unlocked)).unwrap();
+        image.unlock(&new).unwrap();
+    }
+}
+
+/// Whatever may be overwritten: the image is not.
+#[test]
+fn a_new_header_does_not_take_the_place_of_its_image() {
+    let scene = Scene::of(&[7; 4096]);
+    let link = scene.dir.path().join("link");
+    fs::hard_link(&scene.image, &link).unwrap();
+    let create = ["create", "-f", "luks", "--new-secret", "env:OLD", "--overwrite"];
+    let create = [&create[..], &FAST].concat();
+    let same = "the header and the image are the same file";
+    for header in [scene.image.to_str().unwrap(), link.to_str().unwrap()] {
+        scene.refused(&[&create[..], &["--header", header, "IMG"]].concat(), 1, &[same]);
+        assert_eq!(scene.bytes(), [7; 4096]);
+    }
+    fs::remove_file(&scene.image).unwrap();
+    let header = scene.image.to_str().unwrap();
+    scene.refused(&[&create[..], &["--header", header, "IMG", "1M"]].concat(), 1, &[same]);
+    assert!(!fs::exists(header).unwrap(), "nothing is left");
 }
 
 #[test]

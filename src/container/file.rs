@@ -47,17 +47,26 @@ impl Container {
         access: Access,
         claim: Claim,
     ) -> Result<Self> {
-        let (access, header_access, header_sharing) = match claim.sharing {
-            Sharing::Amend => (access, access, Sharing::Amend),
-            Sharing::None => (Access::ReadOnly, access, Sharing::None),
-            _ => (access, Access::ReadOnly, Sharing::ReadData),
+        let header_sharing = match claim.sharing {
+            sharing @ (Sharing::Amend | Sharing::None) => sharing,
+            _ => Sharing::ReadData,
         };
         let header_claim = Claim { sharing: header_sharing, ..claim };
-        let (header, file) = Self::open_file(header, header_part, header_access, header_claim)?;
+        let (header, file) = match Self::open_file(header, header_part, access, header_claim) {
+            // It is written only if the image is amended while it is in use.
+            Err(error)
+                if header_sharing == Sharing::ReadData
+                    && error.kind() == ErrorKind::PermissionDenied =>
+            {
+                Self::open_file(header, header_part, Access::ReadOnly, header_claim)?
+            }
+            opened => opened?,
+        };
         if file.is_file(path).unwrap_or(false) {
             let text = "the header and the image are the same file";
             return Err(Error::new(ErrorKind::InvalidInput, text).with_path(path));
         }
+        let access = if claim.sharing == Sharing::None { Access::ReadOnly } else { access };
         let payload = match Self::open(path, part, access, claim) {
             // Only the header is changed when keyslots are.
             Err(error)

@@ -40,6 +40,9 @@ impl<'a> Target<'a> {
     ) -> Result<Self> {
         let no_size = || invalid("Image creation needs a size parameter");
         if let Some(header) = location.header() {
+            if header == path {
+                return Err(invalid(SAME_FILE));
+            }
             let exists = path.symlink_metadata().is_ok();
             return match size {
                 Some(_) if exists => Err(invalid("it exists: leave SIZE out to use it as it is")),
@@ -47,6 +50,9 @@ impl<'a> Target<'a> {
                 Some(size) => Ok(Self::Detached { header, size, payload: Payload::New(path) }),
                 None => {
                     let file = FileStorage::open(path, Access::ReadOnly)?;
+                    if file.is_file(header).unwrap_or(false) {
+                        return Err(invalid(SAME_FILE));
+                    }
                     let size =
                         file.len().map_err(|e| Error::failed(Operation::Read, "the length", e))?;
                     Ok(Self::Detached { header, size, payload: Payload::Existing })
@@ -123,6 +129,8 @@ impl<'a> Target<'a> {
         }
     }
 }
+
+const SAME_FILE: &str = "the header and the image are the same file";
 
 fn invalid(text: &str) -> Error {
     Error::new(ErrorKind::InvalidInput, text)
