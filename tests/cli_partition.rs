@@ -246,6 +246,11 @@ fn the_copy_of_a_damaged_table_serves() {
         4,
         &["the GPT is damaged: wrong checksum of the header at byte 512"],
     );
+    // Without a partition too, the error names the file, and that it is not LUKS.
+    for command in ["info", "check"] {
+        let text = "disk.img: Volume is not in LUKS format; the GPT is damaged: wrong checksum";
+        scene.refused(&[command, "IMG"], 4, &[text]);
+    }
 }
 
 /// Extended partitions of an MBR, written by hand: sgdisk makes none.

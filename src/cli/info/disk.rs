@@ -60,12 +60,19 @@ enum LuksInfo {
     },
 }
 
-/// The report on a disk image with a partition table. `None` if no partition holds LUKS.
+/// The report on a disk image with a partition table. `None` if no partition holds LUKS, or the table
+/// is damaged.
 pub fn describe(spec: &ImageSpec) -> Result<Option<InfoReport>> {
     let disk = image_spec::located(spec, OpenOptions::new()).open_raw(&spec.file.path)?;
-    let Some(table) = PartitionTable::read(disk.storage().as_ref())? else { return Ok(None) };
+    let table = match PartitionTable::read(disk.storage().as_ref()) {
+        Ok(Some(table)) => table,
+        Ok(None) => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(None),
+        Err(error) => return Err(error.with_path(&spec.file.path)),
+    };
     let partitions = table.partitions.iter().map(|it| PartitionInfo::new(it, disk.storage()));
-    let partitions = partitions.collect::<Result<Vec<_>>>()?;
+    let partitions = partitions.collect::<Result<Vec<_>>>();
+    let partitions = partitions.map_err(|error| error.with_path(&spec.file.path))?;
     if partitions.iter().all(|it| it.luks.is_none()) {
         return Ok(None);
     }
