@@ -144,9 +144,9 @@ fn kdfs_and_their_bounds() {
     let desk = Desk::roomy();
     let add = |kdf: &str| format!("add --secret env:S0 --new-secret env:S9 {kdf} image");
     for (kdf, text) in [
-        ("--pbkdf argon2id --iterations 3", "3 passes are below the 4 that are the least"),
-        ("--iterations 3", "3 passes are below the 4 that are the least"),
-        ("--pbkdf pbkdf2 --iterations 999", "999 iterations are below the 1000 that are the least"),
+        ("--pbkdf argon2id --iterations 3", "3 passes: the minimum is 4"),
+        ("--iterations 3", "3 passes: the minimum is 4"),
+        ("--pbkdf pbkdf2 --iterations 999", "999 iterations: the minimum is 1000"),
         ("--pbkdf-memory 31", "31 KiB of memory: must be 32 to 4194304"),
         ("--pbkdf-memory 4194305", "4194305 KiB of memory: must be 32 to 4194304"),
         ("--pbkdf-parallel 0", "0 Argon2 lanes: must be 1 to 4"),

@@ -59,7 +59,7 @@ fn wrong_usage() {
         ("-O luks --new-secret env:NEW -o cipher-alg=cast5-128 plain.raw new", &["xts"]),
         ("-O luks --new-secret env:NEW --iterations 999 plain.raw new", &["999"]),
         ("-O luks --new-secret env:NOSUCH plain.raw new", &["NOSUCH"]),
-        ("-O luks --new-secret frob:x plain.raw new", &["where it is"]),
+        ("-O luks --new-secret frob:x plain.raw new", &["say where to read it"]),
         ("--secret stdin -f luks disk.luks -O luks --new-secret stdin new", &["standard input"]),
         (".  new", &["."]),
         ("nosuch.raw new", &["nosuch.raw", "No such file or directory"]),
@@ -147,7 +147,7 @@ fn secrets_and_formats_that_do_not_fit() {
     fs::write(desk.path("disk.vhdx"), [b"vhdxfile", [0; 1016].as_slice()].concat()).unwrap();
     for (words, status, parts) in [
         // A raw image is about to be written over a LUKS one.
-        ("-n plain.raw t.luks", 1, &["t.luks", "LUKS image", "hint: -O luks"][..]),
+        ("-n plain.raw t.luks", 1, &["t.luks", "LUKS image", "hint: use -O luks"][..]),
         ("-n --new-secret env:OLD plain.raw t.luks", 1, &["--new-secret"]),
         ("-n -O raw --new-secret env:OLD plain.raw t.raw", 1, &["--new-secret"]),
         ("--new-secret env:NEW plain.raw new", 1, &["--new-secret"]),
@@ -156,7 +156,7 @@ fn secrets_and_formats_that_do_not_fit() {
         // Ciphertext is about to be copied.
         ("--secret env:OLD damaged.luks new", 4, &["damaged.luks", "not in LUKS format"]),
         ("-f raw --secret env:OLD disk.luks new", 1, &["--secret"]),
-        ("disk.vhdx new", 4, &["disk.vhdx", "vhdx", "hint: -f raw"]),
+        ("disk.vhdx new", 4, &["disk.vhdx", "vhdx", "hint: use -f raw"]),
         ("plain.raw json:{}", 1, &["'json'"]),
         ("plain.raw new/", 1, &["new/", "s a directory"]),
     ] {
@@ -174,7 +174,7 @@ fn a_source_that_changes() {
     let Some(strace) = peer("strace") else { return };
     for (change, parts) in [
         ("truncate -s 1M plain.raw", ["plain.raw", "cannot "]),
-        ("echo >>plain.raw", ["plain.raw", "somebody wrote to the source"]),
+        ("echo >>plain.raw", ["plain.raw", "the source was written to"]),
     ] {
         let desk = Desk::with(noise(8 << 20));
         // The first write of each thread takes a second longer.

@@ -94,7 +94,7 @@ fn a_header_that_create_detaches_is_one_to_cryptsetup() {
         let second = scene.dir.path().join("second").to_str().unwrap().to_owned();
         let create = ["create", "-f", kind, "--new-secret", "env:NEW", "--header", &second];
         let create = [&create[..], &FAST].concat();
-        scene.refused(&[&create[..], &["IMG", "2M"]].concat(), 1, &["leave SIZE out"]);
+        scene.refused(&[&create[..], &["IMG", "2M"]].concat(), 1, &["omit SIZE"]);
         let before = scene.bytes();
         scene.done(&[&create[..], &["IMG"]].concat());
         assert_eq!(scene.bytes(), before);
@@ -211,7 +211,11 @@ fn what_cannot_be_is_refused() {
     );
     scene.refused(&["check", "--header", "IMG", &header], 4, &["not in LUKS format"]);
     let two = ["check", "--header", &header, "IMG", "IMG"];
-    scene.command_refused(&mut scene.command(&two), 1, &["--header is for one image, not for 2"]);
+    scene.command_refused(
+        &mut scene.command(&two),
+        1,
+        &["--header applies to one image, not to 2"],
+    );
     let twice =
         format!("driver=luks,file.filename={},header.filename={header}", scene.image.display());
     let twice = ["info", "--header", &header, "--image-opts", &twice];

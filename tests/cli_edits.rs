@@ -61,7 +61,7 @@ fn tokens_go_in_and_come_out() {
     desk.refused(
         "token export --force --token 31 --json-file image image",
         1,
-        "keyslot: image: the token would take the place of the image that it is in\n",
+        "keyslot: image: the token would overwrite the image that it is in\n",
     );
     if let Some(cryptsetup) = Cryptsetup::find() {
         let exported = cryptsetup.run("token", &["export", "--token-id", "31"], &desk.path());

@@ -25,7 +25,7 @@ fn luks2() -> Scene {
 /// A keyslot that costs nothing.
 const PBKDF2: [&str; 4] = ["--pbkdf", "pbkdf2", "--iterations", "1000"];
 
-const REFUSED: &str = "the secret given to open the image opens only what would be erased\n\
+const REFUSED: &str = "the secret that opened the image opens only keyslots that would be erased\n\
     hint: give a secret that opens another keyslot, or use --lose-key\n";
 
 #[test]
@@ -156,7 +156,7 @@ fn all_keyslots_are_erased_only_by_who_insists() {
         if let Some(setsid) = setsid {
             let mut command = std::process::Command::new(setsid);
             command.arg(command::KEYSLOT).args(scene.args(&["erase", "--all", "IMG"]));
-            let text = ["nothing would open the image", "use --force"];
+            let text = ["not confirmed: no terminal", "use --force"];
             scene.command_refused(command.stdin(std::process::Stdio::null()), 1, &text);
         }
         let output = scene.command(&["erase", "--all", "--force", "IMG"]).output().unwrap();
@@ -166,13 +166,13 @@ fn all_keyslots_are_erased_only_by_who_insists() {
     }
 }
 
-/// An image that nothing opens says so, in the same words whoever asks, with its cipher.
+/// An image that no keyslot opens is reported in the same words by every command, with its cipher.
 #[test]
 fn an_image_that_nothing_opens() {
     let nothing = "no keyslot holds the volume key any more";
     for (scene, cipher) in [
-        (Scene::new(), "LUKS1 header that nothing opens any more, aes-xts-plain64, "),
-        (luks2(), "LUKS2 header that nothing opens any more, aes-xts-plain64, "),
+        (Scene::new(), "LUKS1 header that no keyslot opens, aes-xts-plain64, "),
+        (luks2(), "LUKS2 header that no keyslot opens, aes-xts-plain64, "),
     ] {
         scene.done(&["erase", "-q", "--force", "--keyslot", "0", "IMG"]);
         let output = scene.command(&["check", "IMG"]).output().unwrap();

@@ -101,7 +101,7 @@ fn a_terminal_or_yes() {
     let file = scene.backup("disk.hdr");
     scene.done(&["erase", "-q", "--keyslot", "3", "IMG"]);
     let scene = scene.and("NEW", 5);
-    let parts = ["there is no terminal to ask on", "hint: --yes"];
+    let parts = ["not confirmed: no terminal", "hint: use --yes"];
     scene.refused(&["header", "restore", &file, "IMG"], 1, &parts);
     let before = scene.bytes();
     let text = scene.done(&["header", "restore", "--dry-run", &file, "IMG"]);
@@ -172,7 +172,7 @@ fn a_damaged_copy_is_told_and_saved_as_it_is() {
     assert_eq!(stderr(&output), format!("warning: {}: {warning}\n", scene.image.display()));
     assert!(scene.bytes().starts_with(&fs::read(&file).unwrap()));
     let warnings = scene.restore(name);
-    assert!(warnings.contains(&format!("in the backup {warning}")), "{warnings}");
+    assert!(warnings.contains(&format!("in the backup, {warning}")), "{warnings}");
     assert!(!scene.done(&["check", "IMG"]).contains("warning"));
 }
 

@@ -219,6 +219,6 @@ fn the_time_of_a_slower_machine() {
         let output = desk.output(&words);
         assert_eq!(output.status.code(), Some(1));
         let text = support::stderr(&output);
-        assert!(text.contains(factor) && text.contains("it must be from 0.01 to 1000"), "{text}");
+        assert!(text.contains(factor) && text.contains("must be from 0.01 to 1000"), "{text}");
     }
 }

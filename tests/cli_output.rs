@@ -180,7 +180,11 @@ fn secrets_that_cannot_be_had() {
         scene.command_refused(&mut scene.command(&add(source)), 1, &[part]);
     }
     let twice = ["add", "--secret", "stdin", "--new-secret", "fd:0", "IMG"];
-    scene.command_refused(&mut scene.command(&twice), 1, &["standard input can be one secret"]);
+    scene.command_refused(
+        &mut scene.command(&twice),
+        1,
+        &["only one secret can be read from standard input"],
+    );
     for object in ["secret,id=s", "secret,data=xyzzy-zero", "secret,id=s,data=xyzzy,format=hex"] {
         let args = ["add", "--object", object, "--secret", "object:s", "IMG"];
         scene.command_refused(&mut scene.command(&args), 1, &[]);
@@ -275,7 +279,7 @@ fn nowhere_to_write_to() {
         (&["check", "--output", "json", "IMG"], "No space left on device"),
         (
             &["add", "--secret", "env:OLD", "--new-secret", "env:NEW", "--iterations=1000", "IMG"],
-            "the change is done",
+            "the change was made",
         ),
     ] {
         let child = scene.command(args).stdout(full()).stderr(Stdio::piped()).spawn().unwrap();

@@ -199,7 +199,7 @@ fn a_part_that_is_not_there_is_refused() {
             "512 bytes from byte 12582912 on are not in the file",
         ),
         (&["--offset", "16777216"], "byte 16777216 is not in the file, which has 12582912 bytes"),
-        (&["--offset", "100"], "100 bytes are not whole sectors of 512 bytes"),
+        (&["--offset", "100"], "100 bytes: must be a multiple of 512"),
     ] {
         for command in ["info", "check", "uuid"] {
             let output = run(scene

@@ -92,7 +92,7 @@ fn two_answers_to_one_question() {
     let object =
         ["--object", "secret,id=new,data=x", "--secret=env:OLD", "--iterations=1000", "IMG"];
     let amend = |options| [&["amend", "-o", options][..], &object].concat();
-    let twice = "must not be given beside iter-time";
+    let twice = "cannot be used with iter-time";
     scene.refused(&amend("state=active,new-secret=new,iter-time=10"), 1, &[twice]);
     let erasing = "must not be given when erasing keyslots";
     scene.refused(&amend("state=inactive,keyslot=0"), 1, &[erasing]);
@@ -138,7 +138,7 @@ fn two_secrets_are_two_lines_of_standard_input() {
         command
     };
     for input in ["xyzzy-zero\n", "xyzzy-zero", "xyzzy-zero\nxyzzy-one\n\n", ""] {
-        let text = [" lines, for 2 secrets"];
+        let text = [" lines: expected 2, one per secret"];
         scene.command_refused(&mut with(&add, input), 1, &text);
     }
     assert!(with(&add, "xyzzy-zero\nxyzzy-one\n").output().unwrap().status.success());
@@ -149,11 +149,15 @@ fn two_secrets_are_two_lines_of_standard_input() {
     assert_eq!(scene.opened_by("OTHER"), [1]);
     // The bytes of a descriptor are one secret.
     let mixed = ["add", "--secret=stdin", "--new-secret=fd:0", "IMG"];
-    let text = ["standard input can be one secret", "hint: use stdin for each"];
+    let text = ["only one secret can be read from standard input", "hint: use stdin for each"];
     scene.command_refused(&mut with(&mixed, "xyzzy-zero"), 1, &text);
     // Read for the first, it has nothing left for the second.
     let shared = ["replace", "--old-secret=fd:3", "--new-secret=fd:3", "IMG"];
-    scene.command_refused(&mut scene.command(&shared), 1, &["fd:3 can be one secret only"]);
+    scene.command_refused(
+        &mut scene.command(&shared),
+        1,
+        &["only one secret can be read from fd:3"],
+    );
 }
 
 #[test]

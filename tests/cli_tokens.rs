@@ -51,7 +51,7 @@ fn a_replaced_secret_is_no_token_s_any_more() {
         assert!(tokens(&scene).contains("token 1: systemd-recovery, for keyslot 1\n"));
         let check = scene.done(&["check", "--secret", "env:NEW", "IMG"]);
         assert!(!check.contains("only token"), "{check}");
-        assert_eq!(check.contains("stale: token 0 (systemd-tpm2) is for no keyslot"), keep);
+        assert_eq!(check.contains("stale: token 0 (systemd-tpm2) has no keyslot"), keep);
     }
 }
 
@@ -99,7 +99,7 @@ fn check_tells_a_token_from_a_secret() {
     assert!(check.contains(&format!("{text}only token 0 (systemd-tpm2) opens it\n")), "{check}");
     let check = scene.done(&["check", "--secret", "env:OTHER", "IMG"]);
     let check = check.replace("active, 1000", "active, pbkdf2: 1000");
-    assert!(check.contains(&format!("{text}token 0 (systemd-tpm2) is for it\n")), "{check}");
+    assert!(check.contains(&format!("{text}also for token 0 (systemd-tpm2)\n")), "{check}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `keyslot amend`: keyslots changed by QEMU's options, as `qemu-img amend` does.
+//! `keyslot amend`: changes keyslots by QEMU's options, as `qemu-img amend` does.
 
 use std::ffi::OsString;
 
@@ -22,9 +22,9 @@ use super::{
 
 /// Change keyslots by QEMU's options
 ///
-/// Takes the arguments of qemu-img amend. Secrets of -o are named by --object; the secret that
-/// opens the image is the key-secret of --image-opts, or --secret. Several changes that all happen
-/// or none are -o keys.0.state=...,keys.1.state=...
+/// Takes the arguments of qemu-img amend. Secrets in -o are IDs of --object; the secret that opens
+/// the image is the key-secret of --image-opts, or --secret. To make several changes in one
+/// amendment, all of them or none, use -o keys.0.state=...,keys.1.state=...
 #[derive(Args)]
 #[command(after_help = SOURCES)]
 #[allow(clippy::struct_excessive_bools, reason = "each is an option")]
@@ -40,30 +40,30 @@ pub struct AmendArgs {
     #[arg(long, value_name = "SOURCE")]
     secret: Option<OsString>,
 
-    /// Allow an empty new secret, with which everybody can open the image
+    /// Allow an empty new secret, which opens the image to everyone
     #[arg(long)]
     allow_empty_secret: bool,
 
     #[command(flatten)]
     kdf: KdfArgs,
 
-    /// Let a new secret take the place of an active keyslot's, which is lost
+    /// Overwrite the secret of an active keyslot; that secret is lost
     #[arg(long)]
     overwrite_keyslot: bool,
 
-    /// Let it do so where no keyslot is free: an interruption then loses both
+    /// Overwrite it in place if no keyslot is free; an interruption then loses both secrets
     #[arg(long)]
     in_place: bool,
 
-    /// Erase the last keyslot with a key, too: what is encrypted with the key is lost
+    /// Erase even the last keyslot that holds a key; data encrypted with that key is lost
     #[arg(long)]
     lose_key: bool,
 
-    /// Overwrite the areas of keyslots that are inactive already, too
+    /// Also overwrite the areas of inactive keyslots
     #[arg(long)]
     erase_inactive: bool,
 
-    /// Keep tokens that are for no keyslot any more, in place of removing them
+    /// Keep tokens that lose their last keyslot, instead of removing them
     #[arg(long)]
     keep_tokens: bool,
 
@@ -78,7 +78,7 @@ pub struct AmendArgs {
     #[arg(short, long, value_name = "FMT")]
     format: Option<String>,
 
-    /// QEMU's cache mode; whatever it is, changes are durable when they are reported
+    /// QEMU's cache mode, without effect: changes are durable when they are reported
     #[arg(short = 't', long, value_name = "CACHE")]
     cache: Option<String>,
 
@@ -164,11 +164,12 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
         amendment.keep(secret);
         (amendment, unlocked)
     } else {
-        // In QEMU's order; and its rule is that another active keyslot is enough.
+        // QEMU's order: the secret is looked up before the header is read. The secret is not kept,
+        // because QEMU allows an erase if any other keyslot stays active.
         let secret = secrets.opening(id, source, &question, persona).map_err(opening)?;
         let amendment = amendment.map_err(opening)?;
         check_writable(&spec).map_err(opening)?;
-        // QEMU has no other words for an image without a keyslot.
+        // QEMU reports an image without active keyslots as a wrong password.
         let unlocked = match amendment.image().header().check_openable() {
             Ok(()) => amendment.unlock(&secret),
             Err(_) => Err(wrong_secret(INVALID, &secret).with_path(&spec.file.path)),
@@ -196,13 +197,13 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
         }
     }
     progress.begin();
-    // qemu-img says nothing of what it did.
+    // qemu-img prints nothing on success.
     let amendment = amendment.keep_tokens(args.keep_tokens);
     carry_out(amendment, &request, Some(&unlocked), &args.change, persona == Persona::Keyslot)
         .map_err(|failure| failure.while_amending(&spec.shown))
 }
 
-/// The options that say where the image is.
+/// Open options that locate the image.
 fn located(args: &AmendArgs, spec: &ImageSpec) -> Result<OpenOptions> {
     args.location.apply_with(spec, OpenOptions::new())
 }
@@ -211,9 +212,9 @@ fn check_writable(spec: &ImageSpec) -> Result<()> {
     if spec.read_only { Err(invalid("Block node is read-only")) } else { Ok(()) }
 }
 
-/// Whether what is wrong with the image comes after what is wrong with its secret: QEMU looks the
-/// secret up before it reads the header. Not if nobody said that this is a LUKS image, and a person
-/// is not asked in vain.
+/// Whether the error is reported only after the secret is looked up: QEMU looks it up before it
+/// reads the header. Not if the format of a non-LUKS image was left open, and not if a person would
+/// be asked in vain.
 fn waits_for_secret(error: &Error, spec: &ImageSpec, persona: Persona) -> bool {
     match error.kind() {
         _ if spec.key_secret.is_none() && persona == Persona::Keyslot => false,
@@ -223,7 +224,7 @@ fn waits_for_secret(error: &Error, spec: &ImageSpec, persona: Persona) -> bool {
     }
 }
 
-/// Prints the options of a format, LUKS if it is not said.
+/// Prints the options of a format, by default those of LUKS.
 fn help(format: Option<&str>) -> Outcome {
     match format {
         Some("raw") => return Err(not_amendable().into()),
@@ -235,7 +236,7 @@ fn help(format: Option<&str>) -> Outcome {
     Ok(Status::Done)
 }
 
-/// The rest of QEMU's warning
+/// Second and third line of QEMU's warning
 const RAW_IS_DANGEROUS: [&str; 2] = [
     "         Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.",
     "         Specify the 'raw' format explicitly to remove the restrictions.",

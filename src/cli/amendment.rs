@@ -1,4 +1,4 @@
-//! An image that a command changes: opened, unlocked, and an amendment carried out.
+//! Opens an image to be changed, unlocks it and carries out an amendment.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -25,20 +25,21 @@ pub struct Amendment {
     image: Image,
     path: PathBuf,
     quiet: bool,
-    /// Must still open the image after an erase
+    /// Secret that must still open the image after an erase
     kept: Option<Passphrase>,
-    /// Whether tokens stay that are for no keyslot any more
+    /// Whether tokens that lose their last keyslot are kept
     keep_tokens: bool,
 }
 
 impl Amendment {
-    /// Reads the header, and makes sure that the image is free. It is locked when all keys are derived.
+    /// Reads the header and checks that no other program has the image open. The image is locked
+    /// later, once all keys are derived.
     pub fn open(image: &ImageArgs, change: &ChangeArgs) -> Result<Self> {
         let options = image.apply(change.open_options());
         Self::open_with(image.path(), options, change, Persona::Keyslot)
     }
 
-    /// The same with options that say where the image is.
+    /// Opens the image at `path` with these options, like [`open`](Self::open).
     pub fn open_with(
         path: &Path,
         options: OpenOptions,
@@ -58,23 +59,23 @@ impl Amendment {
         })
     }
 
-    /// Keeps tokens that are for no keyslot any more.
+    /// Keeps tokens that lose their last keyslot, if `keep_tokens`.
     pub fn keep_tokens(self, keep_tokens: bool) -> Self {
         Self { keep_tokens, ..self }
     }
 
-    /// Refuses an image that nothing opens any more.
+    /// Refuses an image that no keyslot opens.
     pub fn check_openable(&self) -> Result<()> {
         self.image.header().check_openable().map_err(|error| error.with_path(&self.path))
     }
 
-    /// Has every erase refused, unless forced, that leaves no keyslot which this secret opens.
+    /// Refuses later erases that leave no keyslot which this secret opens, unless overridden.
     pub fn keep(&mut self, secret: Passphrase) {
         self.kept = Some(secret);
     }
 
-    /// Refuses to erase the last keyslot that the secret to be [kept](Self::keep) opens. A change
-    /// that puts a new secret in leaves one that is known.
+    /// Refuses to erase the last keyslot that the secret to be [kept](Self::keep) opens. A plan
+    /// that also adds or replaces a secret passes, because the new secret is known.
     fn check_kept(&self, plan: &Plan) -> Result<()> {
         let erased: Option<Vec<_>> = plan.changes().iter().map(erased).collect();
         let (Some(secret), Some(erased)) = (&self.kept, erased) else { return Ok(()) };
@@ -96,22 +97,22 @@ impl Amendment {
         if let Some(error) = failed {
             return Err(error);
         }
-        let text = "the secret given to open the image opens only what would be erased";
+        let text = "the secret that opened the image opens only keyslots that would be erased";
         let error = Error::new(ErrorKind::Refused, text).with_path(&self.path);
         Err(error.with_hint("give a secret that opens another keyslot, or use --lose-key"))
     }
 
-    /// The image, to ask it what no file says.
+    /// The opened image.
     pub fn image(&self) -> &Image {
         &self.image
     }
 
-    /// What a person is asked for this image.
+    /// Prompt for a secret of this image.
     pub fn question(&self, option: &'static str, what: &'static str) -> Question<'_> {
         Question { option, what, image: Some(&self.path) }
     }
 
-    /// The secret that a keyslot is to open with.
+    /// Reads a new secret and [checks](Self::check_new) it.
     pub fn new_secret(
         &self,
         secrets: &Secrets,
@@ -125,7 +126,8 @@ impl Amendment {
         Ok(secret)
     }
 
-    /// Refuses an empty new secret, unless it is allowed, and warns of one that ends as a line does.
+    /// Refuses an empty new secret, unless it is allowed, and warns of one that ends in a newline
+    /// or carriage return.
     pub fn check_new(&self, secret: &Passphrase, allow_empty: bool) -> Result<()> {
         check_not_empty(secret, allow_empty).map_err(|error| error.with_path(&self.path))?;
         if let Some(warning) = line_end_warning(secret).filter(|_| !self.quiet) {
@@ -134,7 +136,7 @@ impl Amendment {
         Ok(())
     }
 
-    /// Refuses what is refused whatever the secrets are, before a person is asked for them.
+    /// Refuses changes that no secret could make valid, before a person is asked for secrets.
     pub fn check(&self, changes: Vec<Change>, overrides: Overrides) -> Result<()> {
         self.image.plan(Request { changes, overrides }).map(drop).map_err(amend_error)
     }
@@ -152,14 +154,15 @@ impl Amendment {
         Err(opens_nothing(secret).with_path(&self.path))
     }
 
-    /// The volume key out of this keyslot, or of the first that opens.
+    /// Unlocks the volume key from `keyslot`, or from the first keyslot that opens.
     pub fn unlock_at(&self, keyslot: Option<i64>, secret: &Passphrase) -> Result<Unlocked> {
         let Some(keyslot) = keyslot else { return self.unlock(secret) };
         let _spinner = Spinner::start("unlocking", self.quiet);
         self.image.unlock_keyslot(usize::try_from(keyslot).unwrap_or(usize::MAX), secret)
     }
 
-    /// The plan of a request, if everything that it needs is there.
+    /// Plans a request. Refuses a plan that loses the kept secret, has too low an iteration count,
+    /// or needs a secret that was not given.
     fn plan(&self, request: Request, is_unlocked: bool) -> Result<Plan> {
         let overrides = request.overrides;
         let plan = {
@@ -189,13 +192,14 @@ impl Amendment {
         self.image.file().is_some_and(|file| file.is_file(file.path()).unwrap_or(false))
     }
 
-    /// The volume key.
+    /// Unlocks the volume key from the first keyslot that opens.
     pub fn unlock(&self, secret: &Passphrase) -> Result<Unlocked> {
         let _spinner = Spinner::start("unlocking", self.quiet);
         self.image.unlock(secret)
     }
 
-    /// Refuses a count that no keyslot here can have, before anybody is asked for a secret.
+    /// Refuses an iteration count that is too low for all keyslots concerned, before a person is
+    /// asked for a secret.
     pub fn check_count(&self, pbkdf: &Pbkdf, keyslot: Option<i64>) -> Result<()> {
         let header = self.image.header();
         let index = keyslot.map(|keyslot| usize::try_from(keyslot).unwrap_or(usize::MAX));
@@ -205,20 +209,21 @@ impl Amendment {
             }
             None => header.keyslots().map(|keyslot| keyslot.kdf.alg.kind()).collect(),
         };
-        // Argon2 admits more than PBKDF2 does.
+        // An Argon2 keyslot decides, because its minimum is lower.
         kinds.sort_by_key(|&kind| kind == KdfKind::Pbkdf2);
         let checked = kinds.first().map_or(Ok(()), |&kind| check_count(pbkdf, kind));
         checked.map_err(|error| error.with_path(&self.path))
     }
 
-    /// The volume key out of a keyslot that is to be ignored, but is the one to be replaced.
+    /// Unlocks the volume key from a keyslot of priority `ignore`, which [`unlock`](Self::unlock)
+    /// skips.
     pub fn unlock_ignored(&self, secret: &Passphrase) -> Option<Unlocked> {
         let is_it = |it: &Keyslot<'_>| it.is_bound && it.priority == Priority::Ignore;
         let mut ignored = self.image.keyslots().filter(is_it);
         ignored.find_map(|it| self.image.unlock_keyslot(it.index, secret).ok())
     }
 
-    /// The key that a keyslot to be replaced holds: the volume key, or, if it is unbound, its own.
+    /// Unlocks the key in the keyslot to be replaced: the volume key or, if unbound, its own.
     pub fn unlock_for(&self, secret: &Passphrase, keyslot: Option<i64>) -> Result<Unlocked> {
         let index = keyslot.and_then(|keyslot| usize::try_from(keyslot).ok());
         let keyslot = index.and_then(|index| self.image.header().keyslot(index));
@@ -226,7 +231,7 @@ impl Amendment {
         match keyslot {
             Some(keyslot) if !keyslot.is_bound => self.image.unlock_keyslot(keyslot.index, secret),
             Some(keyslot) => match self.image.unlock(secret) {
-                // One that is to be ignored opens where it is named.
+                // A keyslot of priority `ignore` is tried only where it is named.
                 Err(error) if error.kind() == ErrorKind::WrongSecret => {
                     self.image.unlock_keyslot(keyslot.index, secret).map_err(|_| error)
                 }
@@ -237,11 +242,11 @@ impl Amendment {
     }
 }
 
-/// Plans the request, and unless it is a dry run does it. If it is to `tell`, warns before and
-/// prints what came of it.
+/// Plans the request and, unless it is a dry run, carries it out. With `tell`, prints warnings
+/// before and the report after.
 ///
-/// Keys are derived while the image is free to others. If they change its header meanwhile, the
-/// request is planned again.
+/// Keys are derived before the image is locked. If another program changes the header meanwhile,
+/// the request is planned again.
 pub fn carry_out(
     mut amendment: Amendment,
     request: &Request,
@@ -288,5 +293,5 @@ fn erased(change: &PlannedChange) -> Option<usize> {
     }
 }
 
-/// How often a request is planned before it is given up because others keep changing the header.
+/// Number of times a request is planned while other programs keep changing the header.
 const ATTEMPTS: usize = 16;

@@ -1,4 +1,4 @@
-//! What `info` and `check` say of a header backup.
+//! Header backups in the reports of `info` and `check`.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -15,7 +15,7 @@ pub struct BackupInfo {
 }
 
 impl BackupInfo {
-    /// The backup that was opened as an image. `None` if it is an image.
+    /// Describes a backup that was opened as an image. `None` if the file is an image.
     pub fn new(image: &Image) -> Result<Option<Self>> {
         if image.header_file().is_some() || !image.header().is_backup(image.payload_storage_len()?)
         {
@@ -27,7 +27,7 @@ impl BackupInfo {
     }
 }
 
-/// A line without its end.
+/// Formats one line, without a newline.
 impl Display for BackupInfo {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str("note: the file ends before the payload and is a header backup: ")?;

@@ -1,4 +1,4 @@
-//! Changes of keyslots in reports: planned, done, and interrupted.
+//! Changes to keyslots in reports: planned, done and interrupted.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -69,7 +69,7 @@ enum Action {
 }
 
 impl KeyslotChange {
-    /// A change that would be made. (`None` for a kind that this command does not know.)
+    /// A planned change. `None` for a kind that this command does not know.
     pub fn planned(change: &PlannedChange) -> Option<Self> {
         Some(match change {
             PlannedChange::Add { keyslot, new, .. } => {
@@ -127,7 +127,7 @@ enum Work {
 }
 
 impl KdfCost {
-    /// That of a keyslot.
+    /// Cost of opening a keyslot with this KDF.
     pub fn of(kdf: KdfAlg) -> Self {
         let cost = match kdf {
             KdfAlg::Pbkdf2 { iterations, .. } => Some(Work::Iterations { iterations }),
@@ -171,7 +171,7 @@ impl KdfCost {
     }
 }
 
-/// What an interrupted change left behind.
+/// A leftover of an interrupted change.
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum LeftoverReport {
@@ -183,7 +183,7 @@ pub enum LeftoverReport {
 }
 
 impl LeftoverReport {
-    /// Those that this command knows.
+    /// Converts the leftovers whose kind this command knows.
     pub fn all(leftovers: Vec<Leftover>) -> Vec<Self> {
         leftovers.into_iter().filter_map(Self::new).collect()
     }

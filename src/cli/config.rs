@@ -1,4 +1,5 @@
-//! `keyslot config` and `keyslot uuid`: what a header says of itself and of its keyslots' order.
+//! `keyslot config` and `keyslot uuid`: the labels, the UUID and the keyslot priorities of a
+//! header.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -17,19 +18,19 @@ use super::{ChangeArgs, Outcome};
 #[derive(Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["priority", "label", "subsystem"]))]
 pub struct ConfigArgs {
-    /// Keyslot that --priority is about
+    /// Keyslot to set the priority of
     #[arg(short = 'S', long, value_name = "N", visible_alias = "key-slot", requires = "priority")]
     keyslot: Option<usize>,
 
-    /// Whether it is tried before the others, with them, or only where it is named
+    /// When a secret is tried on the keyslot: before the others, with them, or only if named
     #[arg(long, value_enum, value_name = "PRIORITY", requires = "keyslot")]
     priority: Option<PriorityName>,
 
-    /// Label, up to 47 bytes; an empty one is none
+    /// Label, up to 47 bytes; an empty text removes it
     #[arg(long, value_name = "TEXT")]
     label: Option<String>,
 
-    /// Subsystem, up to 47 bytes; an empty one is none
+    /// Subsystem, up to 47 bytes; an empty text removes it
     #[arg(long, value_name = "TEXT")]
     subsystem: Option<String>,
 
@@ -51,7 +52,7 @@ enum PriorityName {
 /// Print the UUID of an image, or set it
 #[derive(Args)]
 pub struct UuidArgs {
-    /// The UUID that it shall have, or 'random' for a new one
+    /// UUID to set, or 'random' for a new one
     #[arg(long, value_name = "UUID")]
     uuid: Option<String>,
 
@@ -84,7 +85,7 @@ pub fn config(args: &ConfigArgs) -> Outcome {
     edit(&args.image, &args.change, &edits, |_, _| configured)
 }
 
-/// What `config` sets.
+/// Settings made by `config`.
 #[derive(Serialize)]
 struct Configured {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -151,7 +152,8 @@ impl Display for NewUuid {
     }
 }
 
-/// A UUID in the one form that cryptsetup takes and writes: the crate knows others too.
+/// Parses a UUID in its hyphenated form, the only one that cryptsetup reads and writes. The `uuid`
+/// crate accepts others too.
 pub fn parse_uuid(text: &str) -> Result<Uuid> {
     let parsed = Uuid::try_parse(text).ok().filter(|_| text.len() == HYPHENATED);
     parsed.ok_or_else(|| {
@@ -160,8 +162,8 @@ pub fn parse_uuid(text: &str) -> Result<Uuid> {
     })
 }
 
-/// Makes these edits, unless it is a dry run, and reports what `describe` makes of the metadata
-/// before and after.
+/// Makes these edits, unless it is a dry run, and reports them. `describe` builds the report from
+/// the metadata before and after.
 pub fn edit<T: Serialize + Display>(
     image: &ImageArgs,
     args: &ChangeArgs,

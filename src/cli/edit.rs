@@ -15,18 +15,18 @@ use super::opening::OpeningArgs;
 use super::secrets::Secrets;
 use super::{ChangeArgs, KdfArgs, ObjectArgs, Outcome, SOURCES};
 
-/// Add a secret: a new keyslot that opens the image
+/// Add a secret that opens the image, in a new keyslot
 #[derive(Args)]
 #[command(after_help = SOURCES)]
 pub struct AddArgs {
     #[command(flatten)]
     opening: OpeningArgs,
 
-    /// Secret that shall open it too
+    /// New secret to add
     #[arg(long, value_name = "SOURCE")]
     new_secret: Option<OsString>,
 
-    /// Keyslot to put the new secret into [default: the first inactive one]; beside --new-keyslot,
+    /// Keyslot to put the new secret into [default: the first inactive one]; with --new-keyslot,
     /// the keyslot to unlock with
     #[arg(
         short = 'S',
@@ -37,11 +37,11 @@ pub struct AddArgs {
     )]
     keyslot: Option<i64>,
 
-    /// Let the new secret take the place of an active keyslot's, which is lost
+    /// Overwrite the secret of an active keyslot; that secret is lost
     #[arg(long)]
     overwrite_keyslot: bool,
 
-    /// Let it do so where no keyslot is free: an interruption then loses both
+    /// Overwrite it in place if no keyslot is free; an interruption then loses both secrets
     #[arg(long)]
     in_place: bool,
 
@@ -60,19 +60,18 @@ pub struct AddArgs {
     image: ImageArgs,
 }
 
-/// Replace a secret by another one, in the same keyslot
+/// Replace a secret with a new one, in the same keyslot
 ///
-/// The new secret opens the image before the old one is erased: in LUKS1 in a spare keyslot, in LUKS2
-/// in another area. So an interruption at any instant leaves an image that opens with one of the
-/// two.
+/// The new secret opens the image before the old one is erased: LUKS1 uses a spare keyslot, LUKS2 a
+/// free area. An interruption at any instant leaves an image that opens with one of the two.
 #[derive(Args)]
 #[command(after_help = SOURCES)]
 pub struct ReplaceArgs {
-    /// Secret to be replaced, in every keyslot that it opens
+    /// Secret to replace, in every keyslot that it opens
     #[arg(long, value_name = "SOURCE")]
     old_secret: Option<OsString>,
 
-    /// Keyslot whose secret is replaced; --secret then says what opens the image
+    /// Keyslot whose secret is replaced; --secret then opens the image
     #[arg(
         short = 'S',
         long,
@@ -86,15 +85,15 @@ pub struct ReplaceArgs {
     #[command(flatten)]
     opening: OpeningArgs,
 
-    /// Replace where no keyslot is free: an interruption then loses the old secret and the new one
+    /// Replace in place if no keyslot is free; an interruption then loses both secrets
     #[arg(long)]
     in_place: bool,
 
-    /// Keep tokens that are for no keyslot any more, in place of removing them
+    /// Keep tokens that lose their last keyslot, instead of removing them
     #[arg(long)]
     keep_tokens: bool,
 
-    /// Secret to take its place
+    /// New secret
     #[arg(long, value_name = "SOURCE")]
     new_secret: Option<OsString>,
 
@@ -153,7 +152,7 @@ pub fn replace(args: &ReplaceArgs) -> Outcome {
     amendment.check_count(&pbkdf, keyslot)?;
     let (mut opener, mut old) = (args.opening.source(), args.old_secret.clone());
     if keyslot.is_none() && old.is_none() && args.opening.key_file.is_some() {
-        // As with cryptsetup, the key file is what is replaced.
+        // As with cryptsetup, the key file then is the secret to replace.
         old = opener.take();
     }
     let is_asked = [&opener, &old, &args.new_secret].into_iter();
@@ -198,22 +197,22 @@ pub fn replace(args: &ReplaceArgs) -> Outcome {
     carry_out(amendment, &request, unlocked.as_ref(), &args.change, true)
 }
 
-/// What stands for a secret where only the rest of a change is judged.
+/// Empty secret, for checks that do not depend on the secret.
 fn placeholder() -> Result<Passphrase> {
     Passphrase::new(b"")
 }
 
-/// No keyslot that there is
+/// Index beyond all keyslots, for a keyslot that is not chosen yet
 const NEW: i64 = i64::MAX;
 
-/// The keyslot that a new secret gets
+/// Options of the new keyslot
 #[derive(Args)]
 struct NewArgs {
-    /// Allow an empty new secret, with which everybody can open the image
+    /// Allow an empty new secret, which opens the image to everyone
     #[arg(long)]
     allow_empty_secret: bool,
 
-    /// Hash of PBKDF2 and of the anti-forensic split [default: as the keyslot has it; new: sha256]
+    /// Hash of PBKDF2 and of the anti-forensic split [default: unchanged; for a new keyslot sha256]
     #[arg(long, value_name = "HASH")]
     hash: Option<String>,
 

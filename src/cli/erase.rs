@@ -1,4 +1,4 @@
-//! `keyslot erase`: keyslots by their numbers, by their secrets, or all of them.
+//! `keyslot erase`: erases keyslots by number, by secret, or all of them.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -16,11 +16,11 @@ use super::opening::OpeningArgs;
 use super::secrets::Secrets;
 use super::{ChangeArgs, ObjectArgs, Outcome, SOURCES, prompt};
 
-/// Erase secrets: their keyslots are made inactive and their key material overwritten
+/// Erase keyslots: make them inactive and overwrite their key material
 ///
-/// By index, no secret is needed as long as another keyslot stays active. By secret, every
-/// keyslot that it opens is erased. Several keyslots or secrets are erased in one amendment: all of
-/// them, or none if one cannot be. A --secret given besides must open a keyslot that stays.
+/// Erasing by index needs no secret as long as another keyslot stays active. Erasing by secret
+/// erases every keyslot that the secret opens. Several keyslots or secrets are erased in one
+/// amendment, all of them or none. A secret given by --secret must open a keyslot that stays.
 #[derive(Args)]
 #[command(after_help = SOURCES)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["keyslot", "old_secret", "all"]))]
@@ -30,28 +30,28 @@ pub struct EraseArgs {
     #[arg(short = 'S', long, visible_alias = "key-slot", value_name = "N", allow_negative_numbers = true, action = clap::ArgAction::Append)]
     keyslot: Vec<i64>,
 
-    /// Secret whose keyslots are erased; may be given several times. Beside --keyslot, it must open
-    /// each of them
+    /// Secret whose keyslots are erased; may be given several times. With --keyslot, it must open
+    /// each of those keyslots
     #[arg(long, value_name = "SOURCE", action = clap::ArgAction::Append)]
     old_secret: Vec<OsString>,
 
-    /// Erase all keyslots: nothing opens the image any more
+    /// Erase all keyslots; no secret opens the image afterwards
     #[arg(long, conflicts_with_all = ["keyslot", "old_secret", "secret", "key_file"])]
     all: bool,
 
-    /// Erase the last keyslot with a key, too: what is encrypted with the key is lost
+    /// Erase even the last keyslot that holds a key; data encrypted with that key is lost
     #[arg(long)]
     lose_key: bool,
 
-    /// Overwrite the areas of keyslots that are inactive already, too
+    /// Also overwrite the areas of inactive keyslots
     #[arg(long, conflicts_with = "if_present")]
     erase_inactive: bool,
 
-    /// Skip keyslots that are inactive already
+    /// Skip inactive keyslots
     #[arg(long)]
     if_present: bool,
 
-    /// Keep tokens that are for no keyslot any more, in place of removing them
+    /// Keep tokens that lose their last keyslot, instead of removing them
     #[arg(long)]
     keep_tokens: bool,
 
@@ -69,7 +69,7 @@ pub struct EraseArgs {
 /// Runs `keyslot erase`.
 pub fn erase(args: &EraseArgs) -> Outcome {
     if !args.keyslot.is_empty() && args.old_secret.len() > 1 {
-        let text = "--old-secret may be given only once beside --keyslot";
+        let text = "--old-secret can be given only once with --keyslot";
         return Err(Error::new(ErrorKind::InvalidInput, text).into());
     }
     let secrets = Secrets::with_opening(&args.objects.objects, &args.opening, &args.old_secret)?;
@@ -122,7 +122,7 @@ pub fn erase(args: &EraseArgs) -> Outcome {
 }
 
 impl EraseArgs {
-    /// The keyslots that are named, each once.
+    /// Keyslots to erase by index, each once.
     fn keyslots(&self, amendment: &Amendment) -> Vec<i64> {
         let occupants = amendment.image().header().occupants();
         let is_active =
@@ -136,7 +136,7 @@ impl EraseArgs {
             leftovers.iter().any(|it| matches!(it, Leftover::Wipe { keyslot } | Leftover::Replace { keyslot, .. } if i64::try_from(*keyslot) == Ok(index)))
         };
         let keyslots: BTreeSet<_> = self.keyslot.iter().copied().collect();
-        // A number that no keyslot has is wrong, whatever is to be skipped.
+        // An index out of range is an error even with --if-present.
         let is_kept = |index: &i64| {
             !self.if_present || is_left(*index) || is_active(*index).is_none_or(|it| it.is_some())
         };
@@ -144,22 +144,23 @@ impl EraseArgs {
     }
 }
 
-/// Asks a person before all keyslots go.
+/// Asks for confirmation before all keyslots are erased.
 fn confirm_all(image: &std::path::Path) -> Result<()> {
     let failed =
         |kind, text: &str, hint: &str| Err(Error::new(kind, text).with_path(image).with_hint(hint));
     if !std::io::stderr().is_terminal() && !std::io::stdin().is_terminal() {
-        let text = "nothing would open the image any more, and there is no terminal to ask on";
+        let text = "not confirmed: no terminal";
         return failed(
             ErrorKind::Refused,
             text,
-            "use --force to erase all keyslots without a question",
+            "use --force to erase all keyslots without asking",
         );
     }
-    let question = format!("Erase all keyslots of {}, so that nothing opens it?", image.display());
+    let question =
+        format!("Erase all keyslots of {}, so that no secret opens it?", image.display());
     if prompt::confirm(&question)? {
         return Ok(());
     }
-    let text = "nothing has changed: the answer was not 'yes'";
+    let text = "not confirmed: nothing has changed";
     failed(ErrorKind::Cancelled, text, "type 'yes' in full")
 }

@@ -12,14 +12,14 @@ use super::{Outcome, Status, manual, output};
 /// Print completions for a shell
 #[derive(Args)]
 pub struct CompletionsArgs {
-    /// Shell that completes
+    /// Shell to print completions for
     shell: Shell,
 }
 
 /// Write the man pages: one for the program and one for each command
 #[derive(Args)]
 pub struct ManArgs {
-    /// Directory to write them to; made if it is not there
+    /// Directory to write them to; created if missing
     directory: PathBuf,
 }
 
@@ -38,8 +38,7 @@ pub fn man(args: &ManArgs, command: Command) -> Outcome {
     Ok(Status::Done)
 }
 
-/// The command with the values that its arguments are likely to get. They take others too, which
-/// only a shell need not know.
+/// Adds the likely values of arguments, for completion only: the arguments accept other values too.
 fn with_values(command: Command) -> Command {
     let is_new = command.get_name() == "create";
     let command = command.mut_args(|argument| suggest(argument, is_new));

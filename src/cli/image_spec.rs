@@ -1,4 +1,4 @@
-//! How an image is named on the command line.
+//! Images as the command line names them.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -13,7 +13,7 @@ use super::Persona;
 use super::qemu_format;
 use super::report::Failure;
 
-/// Reads the image's name. `format` is `-f`.
+/// Parses the image's name. `format` is `-f`.
 pub fn parse(
     name: &OsStr,
     image_opts: bool,
@@ -27,11 +27,11 @@ pub fn parse(
     let shown = name.to_string_lossy();
     let failed = Failure::opening(&shown);
     if image_opts && let Some(text) = name.to_str() {
-        // What is wrong with the list itself is not about an image.
+        // A syntax error in the list is reported without the name of an image.
         Options::parse_image(text)?;
     }
     let mut spec = ImageSpec::parse(name, image_opts, format).map_err(&failed)?;
-    // It is the name of a file, if it is not options of one.
+    // Not options but a file name, which may have a protocol prefix.
     if spec.file.path == name {
         spec.file.path = file(name, persona).map_err(&failed)?;
     }
@@ -42,7 +42,8 @@ pub fn parse(
     Ok(spec)
 }
 
-/// Refuses a file of a type that QEMU's driver does not open. What is not there is refused later.
+/// Refuses a file of a type that QEMU's driver does not open. A missing file is refused later, when
+/// it is opened.
 fn check_type(path: &Path, is_device: bool, persona: Persona) -> keyslot::Result<()> {
     let Ok(metadata) = fs::metadata(path) else { return Ok(()) };
     let kind = metadata.file_type();
@@ -60,7 +61,7 @@ fn check_type(path: &Path, is_device: bool, persona: Persona) -> keyslot::Result
     Err(Error::new(ErrorKind::InvalidInput, text))
 }
 
-/// The file of this name, which may begin with QEMU's `file:` under the name qemu-img.
+/// Path of the file of this name. Under the name qemu-img, the name may begin with QEMU's `file:`.
 pub fn file(name: &OsStr, persona: Persona) -> keyslot::Result<PathBuf> {
     let text = name.to_string_lossy();
     let unknown = |protocol: &str| {
@@ -84,10 +85,10 @@ pub fn file(name: &OsStr, persona: Persona) -> keyslot::Result<PathBuf> {
     }
 }
 
-/// Refuses the name of a format that qemu-img does not have, under its name.
+/// Under the name qemu-img, refuses formats that qemu-img does not have.
 pub fn check_persona(spec: &ImageSpec, persona: Persona) -> keyslot::Result<()> {
     if persona == Persona::QemuImg && spec.driver.is_none() && spec.header.is_some() {
-        // What QEMU probes is the payload.
+        // QEMU probes the payload, which looks raw.
         let text = "Block format 'raw' does not support the option 'header.filename'";
         return Err(Error::new(ErrorKind::InvalidInput, text));
     }
@@ -99,7 +100,7 @@ pub fn check_persona(spec: &ImageSpec, persona: Persona) -> keyslot::Result<()> 
     }
 }
 
-/// The options, with where the image's own options say that it is.
+/// Adds the location in the image's own options to `options`.
 pub fn located(spec: &ImageSpec, options: OpenOptions) -> OpenOptions {
     let options = match spec.range() {
         Some((offset, len)) => options.range(offset, len),
@@ -113,7 +114,7 @@ pub fn located(spec: &ImageSpec, options: OpenOptions) -> OpenOptions {
     }
 }
 
-/// The name under which qemu-img reports the image: with what a file name cannot say.
+/// Name under which qemu-img reports the image: `json:` where a file name is not enough.
 pub fn qemu_name(spec: &ImageSpec) -> String {
     if spec.key_secret.is_none() && spec.file.layers.is_empty() {
         return spec.file.path.to_string_lossy().into_owned();
@@ -130,7 +131,7 @@ pub fn qemu_name(spec: &ImageSpec) -> String {
     format!(r#"json:{{{header}"driver": "luks", "file": {file}{secret}}}"#)
 }
 
-/// The name under which qemu-img reports a raw image of these layers: the first one is its own.
+/// Name under which qemu-img reports a raw image of these layers, of which the first is its own.
 pub fn raw_name(path: &Path, layers: &[RawLayer]) -> String {
     match layers {
         [] => path.to_string_lossy().into_owned(),
@@ -139,12 +140,12 @@ pub fn raw_name(path: &Path, layers: &[RawLayer]) -> String {
     }
 }
 
-/// The file, and the layers on it, the outermost first.
+/// JSON of the file and of the layers on it, which begin with the outermost.
 fn node(path: &Path, layers: &[RawLayer]) -> String {
     let path = qemu_format::json_string(&path.to_string_lossy());
     let file = format!(r#"{{"driver": "file", "filename": {path}}}"#);
     layers.iter().rev().fold(file, |below, layer| {
-        // In this order, which is that of QEMU's hash table.
+        // Members are in the order of QEMU's hash table.
         let offset = layer.offset.as_ref().map(|it| format!(r#""offset": {}, "#, written(it)));
         let size = layer.size.as_ref().map(|it| format!(r#", "size": {}"#, written(it)));
         let (offset, size) = (offset.unwrap_or_default(), size.unwrap_or_default());
@@ -152,7 +153,7 @@ fn node(path: &Path, layers: &[RawLayer]) -> String {
     })
 }
 
-/// A number of bytes in JSON, as it was written.
+/// Formats a number of bytes for JSON, as it was written.
 fn written(bytes: &Bytes) -> String {
     if bytes.is_json_number {
         return bytes.written.clone();

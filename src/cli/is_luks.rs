@@ -11,7 +11,7 @@ use super::{Outcome, Status};
 /// Nothing is printed, unless the file cannot be read.
 #[derive(Args)]
 pub struct IsLuksArgs {
-    /// Version that it must have [default: any]
+    /// Version of LUKS that is required [default: any]
     #[arg(short = 'M', long = "type", value_enum, value_name = "TYPE")]
     kind: Option<Kind>,
 

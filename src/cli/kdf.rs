@@ -1,4 +1,4 @@
-//! How hard a new keyslot is to open, as options.
+//! Options for the KDF of a new keyslot.
 
 use std::time::Duration;
 
@@ -7,30 +7,31 @@ use keyslot::crypto::KdfKind;
 use keyslot::kdf::{Cost, MIN_ITERATIONS, MIN_PASSES, Pbkdf};
 use keyslot::{Error, ErrorKind, Result};
 
-/// How hard a new keyslot is to open
+/// KDF of a new keyslot
 #[derive(Args)]
 pub struct KdfArgs {
     /// Time to open the keyslot on this machine, in milliseconds [default: 2000]
     #[arg(short = 'i', long, value_name = "MS", conflicts_with = "iterations")]
     pub iter_time: Option<u64>,
 
-    /// How many times slower than this machine the one is that shall open it in that time
+    /// How many times slower the machine is that will open the image, 0.01 to 1000 [default: 1]
     #[arg(long, value_name = "FACTOR", value_parser = parse_factor, conflicts_with = "iterations")]
     pub iter_time_target: Option<f64>,
 
-    /// PBKDF2 iterations of the keyslot, 1000 at least, or passes of Argon2, 4 at least
+    /// PBKDF2 iterations, at least 1000, or Argon2 passes, at least 4
     #[arg(long, visible_alias = "pbkdf-force-iterations", value_name = "N")]
     pub iterations: Option<u32>,
 
-    /// Key derivation function [default: as the keyslot has it; new: argon2id, of LUKS1 pbkdf2]
+    /// Key derivation function [default: unchanged; for a new keyslot argon2id, on LUKS1 pbkdf2]
     #[arg(long, value_enum, value_name = "KDF")]
     pub pbkdf: Option<KdfName>,
 
-    /// Memory of Argon2: the most, or with --iterations exactly [default: 1 GiB, or half of it all]
+    /// Argon2 memory in KiB: upper limit, or exact with --iterations [default: 1 GiB, at most half
+    /// of the memory]
     #[arg(long, value_name = "KIB")]
     pub pbkdf_memory: Option<u32>,
 
-    /// Lanes of Argon2, up to 4 [default: as many as there are CPUs]
+    /// Argon2 lanes, up to 4 [default: number of CPUs]
     #[arg(long, value_name = "N")]
     pub pbkdf_parallel: Option<u32>,
 }
@@ -43,16 +44,17 @@ pub enum KdfName {
     Argon2id,
 }
 
-/// Two answers to one question
+/// Error for a cost that is given both in `-o` and by an option
 pub const KDF_TWICE: &str =
-    "--iter-time, --iter-time-target and --iterations must not be given beside iter-time in -o";
+    "--iter-time, --iter-time-target and --iterations cannot be used with iter-time in -o";
 
 impl KdfArgs {
     pub fn is_given(&self) -> bool {
         self.iter_time.is_some() || self.iterations.is_some() || self.iter_time_target.is_some()
     }
 
-    /// What is asked for. Whether a count is high enough, the keyslot says.
+    /// KDF parameters asked for. The minimum count depends on the keyslot's KDF and is
+    /// [checked](check_count) later.
     pub fn pbkdf(&self) -> Pbkdf {
         let kind = self.pbkdf.map(|name| match name {
             KdfName::Pbkdf2 => KdfKind::Pbkdf2,
@@ -73,16 +75,16 @@ impl KdfArgs {
     }
 }
 
-/// A machine that is so many times slower, or faster.
+/// Parses how many times slower another machine is; below 1 it is faster.
 fn parse_factor(text: &str) -> std::result::Result<f64, String> {
     let factor = text.parse().ok().filter(|factor| (MIN_FACTOR..=MAX_FACTOR).contains(factor));
-    factor.ok_or_else(|| format!("it must be from {MIN_FACTOR} to {MAX_FACTOR}"))
+    factor.ok_or_else(|| format!("must be from {MIN_FACTOR} to {MAX_FACTOR}"))
 }
 
 const MIN_FACTOR: f64 = 0.01;
 const MAX_FACTOR: f64 = 1000.0;
 
-/// Refuses a count below those that QEMU and cryptsetup use at least.
+/// Refuses a count below the minimum of QEMU and cryptsetup.
 pub fn check_count(pbkdf: &Pbkdf, default: KdfKind) -> Result<()> {
     let (least, unit) = match pbkdf.kind_or(default) {
         KdfKind::Pbkdf2 => (MIN_ITERATIONS, "iterations"),
@@ -90,7 +92,7 @@ pub fn check_count(pbkdf: &Pbkdf, default: KdfKind) -> Result<()> {
     };
     match pbkdf.cost {
         Cost::Iterations(count) if count < least => {
-            let text = format!("{count} {unit} are below the {least} that are the least");
+            let text = format!("{count} {unit}: the minimum is {least}");
             Err(Error::new(ErrorKind::InvalidInput, text))
         }
         _ => Ok(()),

@@ -1,4 +1,4 @@
-//! Where an image is, as options: a file, a part of one, and perhaps another file with its header.
+//! Options that locate an image: a file or a part of one, and a detached header.
 
 use std::path::{Path, PathBuf};
 
@@ -11,15 +11,16 @@ use super::image_spec;
 /// A part of a file
 #[derive(Args, Clone)]
 pub struct PartArgs {
-    /// The image is partition N of the file (GPT or MBR)
+    /// Use partition N of the file (GPT or MBR)
     #[arg(long, value_name = "N", conflicts_with = "offset")]
     partition: Option<u32>,
 
-    /// The image begins at this byte of the file; suffixes as for sizes
+    /// Start of the image in the file, in bytes (or with K, M, G, T)
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     offset: Option<u64>,
 
-    /// Length of the image from --offset on [default: to the end of the file]
+    /// Length of the image from --offset, in bytes (or with K, M, G, T) [default: to the end of the
+    /// file]
     #[arg(long = "size", value_name = "BYTES", requires = "offset", value_parser = bytes)]
     len: Option<u64>,
 }
@@ -27,7 +28,7 @@ pub struct PartArgs {
 /// A part of a file, and a detached header
 #[derive(Args, Clone)]
 pub struct LocationArgs {
-    /// Use the header in this file: it is detached, and the image has the payload alone
+    /// File with the detached header; the image holds only the payload
     #[arg(long, value_name = "FILE")]
     header: Option<PathBuf>,
 
@@ -35,19 +36,19 @@ pub struct LocationArgs {
     part: PartArgs,
 }
 
-/// An image of which the header is needed and no more
+/// An image of which only the header is needed
 #[derive(Args)]
 pub struct ImageArgs {
     #[command(flatten)]
     location: LocationArgs,
 
-    /// Image; with --header it may be left out, and is then not locked
+    /// Image; may be omitted with --header, and is then not locked
     #[arg(value_name = "IMAGE", required_unless_present = "header")]
     image: Option<PathBuf>,
 }
 
 impl PartArgs {
-    /// The options, with this part.
+    /// Adds this part to `options`.
     pub fn apply(&self, options: OpenOptions) -> OpenOptions {
         match (self.partition, self.offset) {
             (Some(number), _) => options.partition(number),
@@ -72,7 +73,7 @@ impl LocationArgs {
         self.part.is_given()
     }
 
-    /// The options, with this location.
+    /// Adds this location to `options`.
     pub fn apply(&self, options: OpenOptions) -> OpenOptions {
         let options = self.part.apply(options);
         match &self.header {
@@ -81,12 +82,12 @@ impl LocationArgs {
         }
     }
 
-    /// Whether anything of it is given.
+    /// Whether any of these options is given.
     pub fn is_given(&self) -> bool {
         self.header.is_some() || self.part.is_given()
     }
 
-    /// Refuses all of it for what is no image in a part of a file.
+    /// Refuses these options for `what`, to which no location applies.
     pub fn check_none(&self, what: &str) -> Result<()> {
         if self.is_given() {
             let text = format!("--header, --partition and --offset do not apply to {what}");
@@ -98,13 +99,13 @@ impl LocationArgs {
     /// Refuses a detached header for more than one image.
     pub fn check_count(&self, images: usize) -> Result<()> {
         if self.header.is_some() && images > 1 {
-            let text = format!("--header is for one image, not for {images}");
+            let text = format!("--header applies to one image, not to {images}");
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
         Ok(())
     }
 
-    /// The same with what the image's own options say.
+    /// Adds this location and the one in the image's own options to `options`.
     pub fn apply_with(&self, spec: &ImageSpec, options: OpenOptions) -> Result<OpenOptions> {
         let twice = |option: &str| {
             let text = format!("{option} is given twice: by option and in the image's options");
@@ -121,13 +122,13 @@ impl LocationArgs {
 }
 
 impl ImageArgs {
-    /// The file that the command is about: the image, or the detached header alone.
+    /// Path of the image or, without one, of the detached header.
     pub fn path(&self) -> &Path {
         let header = self.location.header.as_deref();
         self.image.as_deref().or(header).unwrap_or_else(|| Path::new(""))
     }
 
-    /// The options, with where the image is.
+    /// Adds the location of the image to `options`.
     pub fn apply(&self, options: OpenOptions) -> OpenOptions {
         match &self.image {
             Some(_) => self.location.apply(options),
@@ -141,12 +142,12 @@ impl ImageArgs {
     }
 }
 
-/// A number of bytes that is whole sectors.
+/// Parses a number of bytes, which must be whole sectors.
 fn bytes(text: &str) -> Result<u64> {
     let bytes = size("value", text)?;
     if bytes.is_multiple_of(512) {
         return Ok(bytes);
     }
-    let text = format!("{bytes} bytes are not whole sectors of 512 bytes");
+    let text = format!("{bytes} bytes: must be a multiple of 512");
     Err(Error::new(ErrorKind::InvalidInput, text))
 }

@@ -1,7 +1,7 @@
-//! The command line: one file per command, and what they share.
+//! The command line: one file per command, and the parts they share.
 //!
-//! Under the name `qemu-img` (a link to the same program) the commands that qemu-img has print
-//! its errors, with its prefix, and every failure is exit status 1.
+//! Under the name `qemu-img` (a link to the same program), the commands that qemu-img has print its
+//! errors with its prefix, and every failure exits with status 1.
 
 mod amend;
 mod amendment;
@@ -65,15 +65,15 @@ fn command() -> clap::Command {
     })
 }
 
-/// Parses the arguments, runs the command, reports a failure.
+/// Parses the arguments, runs the command and reports a failure.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    // No core dump, and no other process of the same user, gets to see a secret. It fails nowhere.
+    // Keeps secrets out of core dumps and from other processes of the same user. Cannot fail.
     #[cfg(target_os = "linux")]
     let _ = nix::sys::prctl::set_dumpable(false);
-    // A file that grows beyond what the shell allows shall be an error, not the end.
+    // Exceeding the shell's limit on file sizes must be an error, not end the process.
     let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
     let mut arguments: Vec<_> = arguments.collect();
-    // `create -h` asks for help where no hash follows.
+    // `create -h` asks for help if no hash follows.
     let is_create = arguments.get(1).is_some_and(|command| command == "create");
     let has_operands_only = arguments.iter().any(|argument| argument == "--");
     if let Some(last) = arguments.last_mut().filter(|last| *last == "-h")
@@ -83,7 +83,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         *last = "--help".into();
     }
     let name = Persona::of(arguments.first());
-    // Where qemu-img is given an option twice, the last one counts.
+    // qemu-img accepts repeated options; the last one counts.
     let parser = command().args_override_self(name == Persona::QemuImg);
     let matches = parser.try_get_matches_from(&arguments);
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
@@ -118,7 +118,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Which of the two programs this is.
+/// The program to act as, chosen by the name it was started under.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Persona {
     Keyslot,
@@ -133,12 +133,12 @@ impl Persona {
         }
     }
 
-    /// Whether an existing file is replaced without a word, as qemu-img does.
+    /// Whether an existing file may be replaced. qemu-img always does so.
     fn overwrites(self, is_allowed: bool) -> bool {
         is_allowed || self == Self::QemuImg
     }
 
-    /// Whether the image is raw to qemu-img, if its format was not said.
+    /// Whether qemu-img would probe the image as raw. Never with an explicit format.
     fn guesses_raw(self, image: &Result<Image>, format: Option<&str>) -> bool {
         let is_other = match image {
             Ok(image) => image.header().luks2().is_some(),
@@ -147,7 +147,8 @@ impl Persona {
         self == Self::QemuImg && format.is_none() && is_other
     }
 
-    /// Refuses a format that qemu-img does not have, and what it refuses in a header, in its words.
+    /// Under the name qemu-img, refuses formats and headers that qemu-img refuses, with its
+    /// messages.
     fn admit(self, image: &Image) -> Result<()> {
         match image.header().luks1() {
             _ if self == Self::Keyslot => Ok(()),
@@ -158,7 +159,7 @@ impl Persona {
     }
 }
 
-/// The keyslots of LUKS disk images: read, check, add, erase and replace them, safely.
+/// Read, check, add, erase and replace the keyslots of LUKS disk images.
 #[derive(Parser)]
 #[command(name = "keyslot", version, disable_version_flag = true, infer_long_args = true)]
 #[command(after_help = exit_status())]
@@ -193,7 +194,7 @@ enum Command {
 }
 
 impl Command {
-    /// The options that admit what is refused without them.
+    /// Options of the command that lift a refusal, and whether they were given.
     fn remedies(&self) -> Remedies {
         let change = match self {
             Self::Add(args) => Some(&args.change),
@@ -214,7 +215,7 @@ impl Command {
         }
     }
 
-    /// The form of output that was asked for.
+    /// Output format asked for.
     fn output(&self) -> Output {
         match self {
             Self::Add(args) => args.change.output,
@@ -243,12 +244,12 @@ fn exit_status() -> String {
 }
 
 const SOURCES: &str = "\
-SOURCE is where a secret is: prompt (the default on a terminal), file:PATH, env:NAME, \
-fd:N, stdin, object:ID. Bytes are taken as they are; prompt and stdin drop one newline at \
-the end. Where stdin is given for several secrets, each is a line of it: first --secret, \
-then --old-secret, --new-secret.";
+SOURCE says where to read a secret: prompt (the default on a terminal), file:PATH, env:NAME, \
+fd:N, stdin or object:ID. Bytes are used as they are, but prompt and stdin drop one newline at \
+the end. If several secrets are read from stdin, each is one line: first --secret, then \
+--old-secret, then --new-secret.";
 
-/// `--object`, as often as there are secrets
+/// `--object`, which may be repeated
 #[derive(Args)]
 struct ObjectArgs {
     /// QEMU secret object: secret,id=ID,file=PATH|data=TEXT[,format=base64][,keyid=ID,iv=BASE64]
@@ -256,23 +257,23 @@ struct ObjectArgs {
     objects: Vec<String>,
 }
 
-/// What every change has
+/// Options of every command that changes an image
 #[derive(Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 struct ChangeArgs {
-    /// Say what would be done, and do nothing
+    /// Show what would be done, without doing it
     #[arg(long)]
     dry_run: bool,
 
-    /// Override every refusal that an option of this command overrides
+    /// Override every refusal for which this command has an option
     #[arg(long)]
     force: bool,
 
-    /// Try keyslots that ask for absurd iteration counts or memory, and make such
+    /// Ignore the limits on iteration counts and memory of keyslots
     #[arg(long)]
     ignore_limits: bool,
 
-    /// Wait this long for others to be gone from the image
+    /// Wait up to SECONDS until no other program has the image open
     #[arg(long, value_name = "SECONDS")]
     wait: Option<u32>,
 
@@ -280,7 +281,7 @@ struct ChangeArgs {
     #[arg(long)]
     busy_device: bool,
 
-    /// How the result is printed
+    /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Output,
 
@@ -290,7 +291,7 @@ struct ChangeArgs {
 }
 
 impl ChangeArgs {
-    /// Those of a command's overrides whose option is given, or with `--force` all of them.
+    /// Overrides whose option is given; with `--force`, all of `options`.
     fn overrides(&self, options: &[(Override, bool)]) -> Overrides {
         let given = options.iter().filter(|(_, is_given)| *is_given || self.force);
         given.map(|(it, _)| *it).collect()
@@ -300,7 +301,7 @@ impl ChangeArgs {
         limits(self.ignore_limits)
     }
 
-    /// As a change opens its image: locked, from before the header is read.
+    /// Open options of a change: the image is locked before the header is read.
     fn open_options(&self) -> OpenOptions {
         OpenOptions::new()
             .sharing(keyslot::Sharing::Amend)
@@ -317,12 +318,12 @@ enum Output {
     Json,
 }
 
-/// How much work a header may ask for.
+/// Limits on the work that a header may ask for.
 fn limits(ignore: bool) -> Limits {
     if ignore { Limits::NONE } else { Limits::default() }
 }
 
-/// Refuses what is no cache mode of QEMU's; none of them changes anything here.
+/// Refuses an unknown cache mode of QEMU. The known ones have no effect.
 fn check_cache(cache: Option<&String>, what: &str) -> Result<()> {
     const MODES: [&str; 6] = ["none", "writeback", "unsafe", "directsync", "writethrough", "off"];
     match cache {

@@ -19,7 +19,7 @@ pub struct OpeningArgs {
     #[arg(long, value_name = "SOURCE")]
     pub secret: Option<OsString>,
 
-    /// Read the secret from this file; '-' is standard input, with any newline at its end
+    /// Read the secret from this file, including any newline at its end; '-' is standard input
     #[arg(short = 'd', long, value_name = "PATH", conflicts_with = "secret")]
     pub key_file: Option<PathBuf>,
 
@@ -31,12 +31,12 @@ pub struct OpeningArgs {
     #[arg(long, value_name = "BYTES", requires = "key_file")]
     pub keyfile_offset: Option<u64>,
 
-    /// Number of times that a wrong passphrase may be typed
+    /// Number of attempts at typing a passphrase
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub tries: u32,
 }
 
-/// The options that name a secret
+/// Group of the options that give the opening secret
 pub const OPENER: &str = "opener";
 
 impl OpeningArgs {
@@ -72,7 +72,7 @@ impl OpeningArgs {
     }
 }
 
-/// The source that is a whole key file.
+/// Source for a whole key file.
 pub fn key_file(path: &Path) -> OsString {
     if path == Path::new("-") {
         return "fd:0".into();
@@ -80,12 +80,12 @@ pub fn key_file(path: &Path) -> OsString {
     OsString::from_vec([b"file:", path.as_os_str().as_bytes()].concat())
 }
 
-/// The key file of which only a part is the secret, if a source names one.
+/// Path of a key file of which only a part is the secret. `None` for other sources.
 pub fn file_in_part(source: &OsStr) -> Option<&Path> {
     source.as_bytes().strip_prefix(PART).map(|path| Path::new(OsStr::from_bytes(path)))
 }
 
-/// Reads `size` bytes at `offset`, or all from there on.
+/// Reads `size` bytes at `offset` or, without a size, to the end.
 fn part(mut file: File, offset: u64, size: Option<usize>) -> Result<Passphrase> {
     let failed = |error| Error::failed(Operation::Read, "the key file", error);
     let invalid = |text: String| Error::new(ErrorKind::InvalidInput, text);
@@ -95,7 +95,7 @@ fn part(mut file: File, offset: u64, size: Option<usize>) -> Result<Passphrase> 
     if offset > 0
         && file.seek(SeekFrom::Current(i64::try_from(offset).unwrap_or(i64::MAX))).is_err()
     {
-        // A pipe: what is skipped has to be read.
+        // A pipe cannot seek, so the skipped bytes are read.
         io::copy(&mut (&mut file).take(offset), &mut io::sink()).map_err(failed)?;
     }
     let mut bytes = SecretBytes::zeroed(size.unwrap_or(LARGEST_SECRET))?;
@@ -125,5 +125,6 @@ fn part(mut file: File, offset: u64, size: Option<usize>) -> Result<Passphrase> 
     Passphrase::new(&bytes.as_slice()[..len])
 }
 
-/// Begins a source that is a part of a key file. No argument has a NUL in it.
+/// Prefix of a source for a part of a key file. Arguments contain no NUL, so none can begin with
+/// it.
 const PART: &[u8] = b"\0part:";

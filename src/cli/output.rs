@@ -1,4 +1,4 @@
-//! Standard output and standard error, whatever is at their other ends.
+//! Writes to standard output and standard error, which may be closed.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
@@ -9,21 +9,22 @@ use serde::Serialize;
 
 use super::{Output, Status, qemu_format};
 
-/// What a command found or did: its JSON is what the man page lists, its text is for a person.
+/// Result of a command: serializes to the JSON that the man page lists, displays as text for a
+/// person.
 pub trait Report: Serialize + Display {
     /// Exit status of the command.
     fn exit_status(&self) -> Status {
         Status::Done
     }
 
-    /// Whether something was changed. If the report cannot be printed, the error says so.
+    /// Whether the command changed something. If the report cannot be printed, the error says so.
     fn is_change(&self) -> bool {
         false
     }
 }
 
-/// Prints a report in the form that was asked for, and returns its exit status. JSON is printed
-/// even if the command is to be quiet.
+/// Prints a report in the format asked for and returns its exit status. JSON is printed even with
+/// `quiet`.
 pub fn report(report: &impl Report, form: Output, quiet: bool) -> Result<Status> {
     let text = match form {
         Output::Json => qemu_format::json_line(report)?,
@@ -37,24 +38,24 @@ pub fn report(report: &impl Report, form: Output, quiet: bool) -> Result<Status>
     Ok(report.exit_status())
 }
 
-/// Writes to standard output. A reader that has gone (`| head`) has what it wanted.
+/// Writes to standard output. A reader that closed the pipe (`| head`) is no error.
 pub fn print(text: &str) -> Result<()> {
     print_as(TO_STDOUT, text).map(drop)
 }
 
-/// The same for what a change came to: the error says that it is done all the same.
+/// Prints the report of a change; an error says that the change was made.
 pub fn print_done(text: &str) -> Result<()> {
-    print_as("write to standard output that the change is done, which it is", text).map(drop)
+    print_as("write to standard output; the change was made", text).map(drop)
 }
 
-/// Writes a line of several that take a while to make, and says whether anybody reads on.
+/// Writes one of several lines that take a while to compute. Returns false once the reader is gone.
 pub fn print_row(line: &str) -> Result<bool> {
     print_as(TO_STDOUT, &format!("{line}\n"))
 }
 
-/// Whether there is a reader.
+/// Writes `text`, and returns false if the reader is gone.
 fn print_as(what: &str, text: &str) -> Result<bool> {
-    // Layout is ours; nothing that a terminal obeys gets through, wherever it came from.
+    // Layout characters are keyslot's own. Everything else that a terminal obeys is escaped.
     let text = escaped(text, &['\n', '\r', '\t']);
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -66,23 +67,23 @@ fn print_as(what: &str, text: &str) -> Result<bool> {
 
 const TO_STDOUT: &str = "write to standard output";
 
-/// Writes one line to standard error. There is nowhere to say that it cannot be written.
+/// Writes one line to standard error. An error is ignored: there is nowhere to report it.
 pub fn tell(line: &str) {
     let _ = io::stderr().write_all(format!("{}\n", foreign(line)).as_bytes());
 }
 
-/// Text that others chose (names of files and processes, strings of a header), for a line of ours:
-/// what a terminal obeys is escaped, newlines too.
+/// Escapes text that others chose (names of files and processes, strings of a header) for use in a
+/// line: everything that a terminal obeys, including newlines.
 pub fn foreign(text: &str) -> String {
     escaped(text, &[])
 }
 
-/// A file's name, as reports have it.
+/// Name of a file in reports.
 pub fn filename(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// JSON text with the same escaped, as JSON has it.
+/// Escapes in JSON text what a terminal obeys, except newlines.
 pub fn json_text(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -108,7 +109,7 @@ fn escaped(text: &str, kept: &[char]) -> String {
 }
 
 /// Whether a terminal obeys the character instead of showing it: ESC, C0 and C1 controls, line
-/// separators, and those that turn the direction of what follows.
+/// separators, and controls of the writing direction.
 fn is_obeyed(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -1,4 +1,4 @@
-//! Signs of life while something takes time: on a terminal only, but for qemu-img's percentage.
+//! Progress of long operations: spinners and bars on a terminal, and qemu-img's percentage.
 
 use std::cell::Cell;
 use std::io::{self, IsTerminal, Write};
@@ -11,17 +11,17 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Output, output};
 
-/// A spinner on standard error; gone, with its thread, when it is dropped.
+/// A spinner on standard error. Dropping it clears the line and joins its thread.
 pub struct Spinner(Option<Shown>);
 
 struct Shown {
     bar: ProgressBar,
-    /// None where no thread can be started: then the line stands still.
+    /// `None` if no thread could be started; the spinner then stands still.
     ticker: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl Spinner {
-    /// Says `what` is going on, unless that is not wanted or nobody would see it.
+    /// Shows `what`, unless `quiet` or without a terminal.
     pub fn start(what: &'static str, quiet: bool) -> Self {
         if quiet || !io::stderr().is_terminal() {
             return Self(None);
@@ -53,20 +53,19 @@ impl Drop for Spinner {
 }
 
 /// qemu-img's `-p`: a percentage that the next one overwrites, on standard output, or on standard
-/// error if the result is JSON. Whatever comes of it, what was begun ends at 100%, and the line
-/// ends.
+/// error if the result is JSON. Once begun, it ends with 100% and a newline, even after an error.
 pub struct Percent {
     line: Line,
     begun: Cell<bool>,
 }
 
 impl Percent {
-    /// Nothing yet; nothing at all if it is not wanted.
+    /// Prints nothing yet, and nothing at all unless `shown`.
     pub fn new(shown: bool, result: Output) -> Self {
         Self { line: Line { shown, result }, begun: Cell::new(false) }
     }
 
-    /// The work begins.
+    /// Prints 0%.
     pub fn begin(&self) {
         self.begun.set(true);
         self.line.print(0.0);
@@ -81,10 +80,10 @@ impl Drop for Percent {
     }
 }
 
-/// A line of qemu-img's percentages, which ends when it is dropped.
+/// A line of qemu-img's percentages. Dropping it ends the line.
 struct Line {
     shown: bool,
-    /// The form of the result, which JSON has standard output for itself
+    /// Format of the result: JSON has standard output to itself
     result: Output,
 }
 
@@ -94,7 +93,7 @@ impl Line {
     }
 
     fn write(&self, text: &str) {
-        // Without a reader the work goes on.
+        // The work goes on without a reader.
         match self.result {
             _ if !self.shown => {}
             Output::Human => drop(output::print(text)),
@@ -109,7 +108,7 @@ impl Drop for Line {
     }
 }
 
-/// How far a conversion is: qemu-img's percentage, or a bar with rate and time left on standard
+/// Progress of a conversion: qemu-img's percentage, or a bar with rate and time left on standard
 /// error.
 pub struct Progress {
     line: Line,
@@ -117,7 +116,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// The percentage begins, if it is wanted; else there is a bar, unless it is to be silent.
+    /// Prints 0% if `percent`; otherwise shows a bar, unless `is_silent`.
     pub fn begin(percent: bool, result: Output, is_silent: bool) -> Self {
         let line = Line { shown: percent, result };
         line.print(0.0);
@@ -125,7 +124,7 @@ impl Progress {
         Self { line, bar }
     }
 
-    /// Does `work` on `len` bytes, which tells of those that are done, from any thread.
+    /// Runs `work` on `len` bytes. It calls its argument with the bytes done, from any thread.
     pub fn of<T>(
         &self,
         what: &'static str,
@@ -147,7 +146,7 @@ impl Progress {
                 let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
                 let before = *done;
                 *done += bytes;
-                // qemu-img's steps: its chunks, and a hundredth at least.
+                // Steps as in qemu-img: a hundredth, but at least one chunk.
                 let step = (len / 100).max(2 << 20);
                 if *done == len || *done / step > before / step {
                     self.line.print(hundredths(*done, len));
@@ -160,7 +159,7 @@ impl Progress {
         result
     }
 
-    /// The work is done, and the line ends.
+    /// Prints 100% and ends the line.
     pub fn end(self) {
         self.line.print(100.0);
     }

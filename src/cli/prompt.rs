@@ -1,12 +1,13 @@
-//! Asking on the terminal: for a passphrase, without echo, or whether something is to be done.
+//! Prompts on the terminal: for a passphrase, without echo, or for a confirmation.
 //!
-//! Whatever ends the question (an answer, an error, Ctrl-C, a `kill`), the terminal is given back
-//! as it was: signals that would end or stop us wait until then. After Ctrl-Z and `fg` the
-//! question is asked again. So it is after any other SIGCONT: the shell may have changed the terminal while
-//! a SIGSTOP, which cannot be held up, had stopped us.
+//! The terminal is restored however a prompt ends: by an answer, an error, Ctrl-C or a `kill`.
+//! Signals that would end or stop the process are blocked until then. After Ctrl-Z and `fg` the
+//! question is asked again, and so it is after any other SIGCONT: SIGSTOP cannot be blocked, and
+//! the shell may have changed the terminal while the process was stopped.
 //!
-//! Signals are held up in the thread that asks. The kernel gives them to any other thread, so there
-//! must be none: those of key derivations and of the spinner end with what they were started for.
+//! Signals are blocked in the asking thread. The kernel would deliver them to any other thread, so
+//! no other may exist: threads of key derivations and of the spinner are joined when their work
+//! ends.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -22,7 +23,7 @@ use zeroize::Zeroizing;
 
 use super::output::foreign;
 
-/// Asks for `what`, on the terminal that controls this process, wherever its streams lead.
+/// Asks for `what` on the controlling terminal, even if the standard streams are redirected.
 pub fn ask(what: &str) -> Result<Passphrase> {
     let failed = |error| Error::io("ask for a passphrase on the terminal", error);
     let mut tty = File::options().read(true).write(true).open("/dev/tty").map_err(failed)?;
@@ -36,19 +37,19 @@ pub fn ask(what: &str) -> Result<Passphrase> {
         writeln!(tty).map_err(failed)?;
     };
     match line[..len].strip_suffix(b"\n") {
-        // The terminal drops what is typed beyond its longest line.
+        // The terminal drops characters beyond its longest line.
         Some(line) if line.len() + 1 >= LONGEST_LINE => {
             let text =
-                format!("the passphrase has {} bytes or more, which a terminal cuts", line.len());
+                format!("the passphrase has {} bytes or more, too many for a terminal", line.len());
             Err(Error::new(ErrorKind::InvalidInput, text)
                 .with_hint("read it from a file, with file:PATH"))
         }
         Some(line) => Passphrase::new(line),
-        None => Err(Error::new(ErrorKind::Cancelled, "the passphrase was not typed to its end")),
+        None => Err(Error::new(ErrorKind::Cancelled, "input ended early")),
     }
 }
 
-/// Asks a question, on the same terminal. Anything but `yes` is no.
+/// Asks a question on the controlling terminal. Any answer but `yes` means no.
 pub fn confirm(question: &str) -> Result<bool> {
     let failed = |error| Error::io("ask on the terminal", error);
     let mut tty = File::options().read(true).write(true).open("/dev/tty").map_err(failed)?;
@@ -59,7 +60,7 @@ pub fn confirm(question: &str) -> Result<bool> {
     Ok(answer.trim_ascii() == b"yes")
 }
 
-/// A terminal without echo, and signals that wait, until this is dropped.
+/// A terminal without echo, and blocked signals, until this is dropped.
 struct Hidden {
     tty: File,
     terminal: Termios,
@@ -70,7 +71,7 @@ struct Hidden {
 impl Hidden {
     fn new(tty: &File) -> io::Result<Self> {
         let tty = tty.try_clone()?;
-        // In the background this stops the process until `fg`. Without it, the settings below would be
+        // Stops a process in the background until `fg`. Otherwise the settings read below would be
         // those that the shell edits its own command line with.
         tcdrain(&tty)?;
         let terminal = tcgetattr(&tty)?;
@@ -81,13 +82,13 @@ impl Hidden {
 
         let mut without_echo = hidden.terminal.clone();
         without_echo.local_flags.remove(LocalFlags::ECHO);
-        // But the newline that ends the answer is seen; and a line is edited as usual.
+        // Echo the newline that ends the answer; keep line editing and signals.
         without_echo.local_flags.insert(LocalFlags::ECHONL | LocalFlags::ICANON | LocalFlags::ISIG);
         tcsetattr(&hidden.tty, SetArg::TCSADRAIN, &without_echo)?;
         Ok(hidden)
     }
 
-    /// Waits for a line. If a signal comes first there is none, and it waits for the drop.
+    /// Waits for a line. Returns false if a signal comes first, which stays pending until the drop.
     fn answer_is_there(&self, tty: &File) -> io::Result<bool> {
         let watch = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut watched = [watch(self.waiting.as_fd()), watch(tty.as_fd())];
@@ -98,14 +99,14 @@ impl Hidden {
 
 impl Drop for Hidden {
     fn drop(&mut self) {
-        // In this order: the signal may be our end.
+        // In this order: a pending signal may end the process.
         let _ = tcsetattr(&self.tty, SetArg::TCSANOW, &self.terminal);
         let _ = self.signals.thread_set_mask();
     }
 }
 
-/// Signals from elsewhere that end, stop or continue a process unless it does something about them. SIGPIPE
-/// is ignored by every Rust program; SIGKILL and SIGSTOP cannot be held up.
+/// Signals that end, stop or continue a process by default. Rust programs ignore SIGPIPE; SIGKILL
+/// and SIGSTOP cannot be blocked.
 const SIGNALS: [Signal; 13] = [
     Signal::SIGALRM,
     Signal::SIGCONT,
@@ -121,5 +122,5 @@ const SIGNALS: [Signal; 13] = [
     Signal::SIGVTALRM,
     Signal::SIGXCPU,
 ];
-/// The most that a terminal gives as one line (`termios(3)`).
+/// Longest line that a terminal returns, in bytes (`termios(3)`).
 const LONGEST_LINE: usize = 4096;

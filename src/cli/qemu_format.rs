@@ -1,4 +1,4 @@
-//! Sizes, JSON and lists as qemu-img prints them, so that what reads its output reads ours.
+//! Sizes, JSON and lists in the format of qemu-img, for programs that parse its output.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::output;
 
-/// `9.97 MiB`: three significant digits, of the unit in which there are less than 1000.
+/// Formats a size with three significant digits, in the unit that keeps it below 1000: `9.97 MiB`.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
     #[expect(clippy::cast_precision_loss, reason = "three digits are printed")]
@@ -38,7 +38,7 @@ fn three_digits(value: f64) -> String {
     }
 }
 
-/// JSON with QEMU's indent of four, one member a line, and ASCII only: the form of `info`.
+/// Formats JSON as `info` prints it: QEMU's indent of four, one member per line, ASCII only.
 pub fn json(value: &(impl Serialize + ?Sized)) -> Result<String> {
     let mut out = String::new();
     write_json(&mut out, &members(value)?, 0);
@@ -52,7 +52,7 @@ pub fn json_string(text: &str) -> String {
     out
 }
 
-/// One line of JSON: the form of every other command.
+/// Formats JSON on one line, as all other commands print it.
 pub fn json_line(value: &impl Serialize) -> Result<String> {
     let text = serde_json::to_string(value).map_err(not_json)?;
     Ok(output::json_text(&(text + "\n")))
@@ -128,8 +128,8 @@ fn write_string(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// The `Format specific information` of a value: members with their dashes as spaces, lists with
-/// their indices in brackets.
+/// Formats a value as QEMU's `Format specific information`: dashes in names become spaces, list
+/// items are named by their index in brackets.
 pub fn human(value: &impl Serialize, depth: usize) -> Result<String> {
     let mut out = String::new();
     write_human(&mut out, &members(value)?, depth);

@@ -1,10 +1,10 @@
-//! What qemu-img says of its own command line.
+//! qemu-img's messages about its own command line.
 
 use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind as ClapKind};
 
-/// What `getopt_long` says of an option.
+/// Message of `getopt_long` about an option.
 pub fn getopt_words(arguments: &[OsString], error: &clap::Error) -> Option<String> {
     let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
         return None;
@@ -34,6 +34,6 @@ pub fn getopt_words(arguments: &[OsString], error: &clap::Error) -> Option<Strin
     }
 }
 
-/// The version of qemu-img whose options and texts these are: scripts decide by it.
+/// Version of qemu-img whose options and texts these are. Scripts choose options by it.
 pub const QEMU_VERSION: &str =
     concat!("qemu-img version 10.0.2 (keyslot ", env!("CARGO_PKG_VERSION"), ")\n");

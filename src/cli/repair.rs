@@ -1,4 +1,4 @@
-//! `keyslot repair`: a header's copies brought into order, and what an interruption left.
+//! `keyslot repair`: repairs the copies of a header and cleans up after an interruption.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -12,19 +12,19 @@ use super::output::{self, Report};
 use super::progress::Spinner;
 use super::{ChangeArgs, Outcome};
 
-/// Repair what check reports: a damaged or older copy of a LUKS2 header, a damaged entry of an unused
-/// LUKS1 keyslot, and key material that an interrupted amendment did not overwrite
+/// Repair the faults that check reports: a damaged or outdated copy of a LUKS2 header, a damaged
+/// entry of an unused LUKS1 keyslot, and key material that an interrupted amendment left
 #[derive(Args)]
 pub struct RepairArgs {
-    /// Write the header again even if the image begins with something else, or the magic is erased
+    /// Rewrite the header even if the image begins with other data or the magic is erased
     #[arg(long)]
     foreign_data: bool,
 
-    /// Replace a copy of the header that cannot be read, and may be newer than the other
+    /// Replace an unreadable copy of the header that may be newer than the other
     #[arg(long)]
     newer_copy: bool,
 
-    /// Make a damaged keyslot inactive that may have been active
+    /// Deactivate a damaged keyslot that may have been active
     #[arg(long)]
     lose_key: bool,
 
@@ -50,7 +50,7 @@ pub fn run(args: &RepairArgs) -> Outcome {
     let damaged = image.header().damaged();
     let damaged: Vec<_> = damaged.into_iter().map(|(it, why)| (it, why.to_owned())).collect();
     let leftovers = image.header().leftovers();
-    // What an unknown requirement means is not known, so its areas are left alone.
+    // An unknown requirement may give the areas another use, so they are left alone.
     let has_unknown =
         image.header().luks2().is_some_and(|it| !it.metadata().config().requirements.is_empty());
     let (left, leftovers) =
@@ -109,7 +109,7 @@ impl Display for RepairReport {
         for _ in &self.left {
             writeln!(
                 f,
-                "{shown}: not overwritten, because the image has an unknown requirement: an area that an interrupted amendment left"
+                "{shown}: an area left by an interrupted amendment is not overwritten: the image has an unknown requirement"
             )?;
         }
         if self.warnings.is_empty() && self.leftovers.is_empty() && self.left.is_empty() {
@@ -119,7 +119,7 @@ impl Display for RepairReport {
     }
 }
 
-/// The past participle and its object.
+/// Past participle and object: the repair of a leftover.
 fn repaired_leftover(leftover: &LeftoverReport) -> String {
     match leftover {
         LeftoverReport::Wipe { keyslot } => {

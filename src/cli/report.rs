@@ -17,7 +17,7 @@ use super::output::{self, Report};
 use super::qemu_words::{QEMU_VERSION, getopt_words};
 use super::{ChangeArgs, Output, Persona, Status};
 
-/// An error, and what qemu-img puts before such a one.
+/// An error, and the prefix that qemu-img prints before it.
 pub struct Failure {
     error: Error,
     qemu_prefix: String,
@@ -44,13 +44,14 @@ impl Failure {
         Self::prefixed(format!("{shown}: "))
     }
 
-    /// The same of an image that was opened to be amended.
+    /// A failure to open the image that was named `shown`, to amend it.
     pub fn amending(shown: &str) -> impl Fn(Error) -> Self {
         let opening = Self::opening(shown);
         move |error| Self { is_amend: true, ..opening(error) }
     }
 
-    /// The same failure, of an amendment that others keep from the image.
+    /// Prefixes an `InUse` failure of an amendment as a failure to open the image, as qemu-img
+    /// does.
     pub fn while_amending(self, shown: &str) -> Self {
         match self.error.kind() {
             ErrorKind::InUse => Self::amending(shown)(self.error),
@@ -74,7 +75,8 @@ impl From<Error> for Failure {
     }
 }
 
-/// Options of a command that admit what it refuses without them, and whether they were given.
+/// Options of a command that lift a refusal, and whether they were given. `None` if the command
+/// lacks the option.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Remedies {
     /// `--wait`
@@ -88,7 +90,7 @@ pub struct Remedies {
 }
 
 impl Remedies {
-    /// Those of a command that changes an image.
+    /// Remedies of a command that changes an image.
     pub fn of(change: &ChangeArgs) -> Self {
         Self {
             wait: Some(change.wait.is_some()),
@@ -114,7 +116,7 @@ fn option(of: Override) -> &'static str {
     }
 }
 
-/// Prints a failure, as JSON too where that was asked for, and says the exit status.
+/// Prints a failure, as JSON too if that was asked for, and returns the exit status.
 pub fn failure(persona: Persona, asked: Output, remedies: Remedies, failure: &Failure) -> ExitCode {
     let Failure { error, qemu_prefix, is_amend, help } = failure;
     if persona == Persona::QemuImg {
@@ -176,7 +178,8 @@ impl ErrorReport {
     }
 }
 
-/// A failure in place of a result. A person reads it on standard error, so it has no text.
+/// A failure in place of a result. Its text is empty, because a person reads the error on standard
+/// error.
 #[derive(Serialize)]
 pub struct FailureReport {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -185,8 +188,8 @@ pub struct FailureReport {
 }
 
 impl FailureReport {
-    /// Prints it if JSON was asked for. That it cannot be printed changes nothing: the exit status
-    /// is a failure's already.
+    /// Prints the failure if JSON was asked for. An error of printing is ignored: the exit status
+    /// is a failure already.
     pub fn print(&self, form: Output) {
         let _ = output::report(self, form, false);
     }
@@ -212,7 +215,7 @@ pub fn tell(error: &Error, remedies: Remedies) {
     }
 }
 
-/// The hint of an error, or of its kind: then an option that the command has and that was not given.
+/// Hint of an error: its own, or for its kind an option of the command that was not given.
 fn hint(error: &Error, remedies: Remedies) -> Option<String> {
     let Remedies { wait, overwrite, limits, busy_device } = remedies;
     let is_claimed = || error.reason().is_some_and(Conflict::is_claimed);
@@ -224,9 +227,7 @@ fn hint(error: &Error, remedies: Remedies) -> Option<String> {
         ErrorKind::InUse if is_claimed() => Some("unmount or close it, and try again"),
         ErrorKind::InUse if wait == Some(false) => Some("close it, or use --wait SECONDS"),
         ErrorKind::InUse => Some("close it, and try again"),
-        ErrorKind::Limit if limits == Some(false) => {
-            Some("use --ignore-limits to try it all the same")
-        }
+        ErrorKind::Limit if limits == Some(false) => Some("use --ignore-limits to try it anyway"),
         _ => None,
     };
     if let Some(hint) = error.hint().or(general) {
@@ -236,7 +237,7 @@ fn hint(error: &Error, remedies: Remedies) -> Option<String> {
     Some(format!("use {lifted_by} to do it anyway"))
 }
 
-/// Prints what is wrong with the arguments, or the help that was asked for.
+/// Prints an error in the arguments, or the help that was asked for.
 pub fn usage(persona: Persona, arguments: &[OsString], error: &clap::Error) -> ExitCode {
     if error.kind() == ClapKind::DisplayVersion && persona == Persona::QemuImg {
         let _ = output::print(QEMU_VERSION);
@@ -297,7 +298,7 @@ fn asks_json(arguments: &[OsString]) -> bool {
     is_separate || arguments.iter().any(|argument| argument == "--output=json")
 }
 
-/// `: no such file or directory`, for each error below this one, in the system's words.
+/// Messages of the sources of an error, such as `: No such file or directory`.
 fn cause(error: &Error) -> String {
     let mut text = String::new();
     let mut source = error.source();

@@ -1,4 +1,4 @@
-//! Where the secrets of a command come from.
+//! Sources of the secrets of a command.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -14,27 +14,27 @@ use super::opening::{OpeningArgs, file_in_part};
 use super::prompt::ask;
 use super::{Persona, output};
 
-/// The secret objects of a command line, and what its descriptors hold.
+/// Secret objects of a command line, and the secrets read from its descriptors.
 pub struct Secrets {
     pub objects: SecretObjects,
-    /// Read before anything is opened: an image might get the number of one that is not there
+    /// Read before any file is opened: otherwise a missing descriptor's number could be the image's
     descriptors: Vec<(u32, Passphrase)>,
     /// The part of a key file that is the secret
     part: Option<Passphrase>,
     /// The lines of standard input, if several secrets are read from it
     lines: RefCell<VecDeque<Passphrase>>,
-    /// How often a wrong passphrase may be typed
+    /// Number of attempts at typing a passphrase
     tries: u32,
 }
 
-/// What a person is asked for.
+/// A prompt for a secret.
 #[derive(Clone, Copy)]
 pub struct Question<'a> {
-    /// The option that would give it
+    /// Option that would give the secret
     pub option: &'static str,
-    /// `Passphrase`
+    /// Name of the secret, such as Name of the secret, such as `Passphrase`
     pub what: &'static str,
-    /// The image that it is for
+    /// Image that the secret is for
     pub image: Option<&'a Path>,
 }
 
@@ -48,7 +48,7 @@ impl Question<'_> {
 }
 
 impl Secrets {
-    /// Creates the objects in their order, and looks at all sources before anything is done.
+    /// Creates the objects in their order, and checks all sources before any file is opened.
     pub fn new<'a>(
         objects: &[String],
         sources: impl IntoIterator<Item = &'a OsString>,
@@ -58,13 +58,13 @@ impl Secrets {
         let count = |wanted: &Source| sources.iter().filter(|source| *source == wanted).count();
         let lines = count(&Source::Stdin);
         if count(&Source::Fd(0)) > 1 || (lines > 0 && count(&Source::Fd(0)) > 0) {
-            return Err(invalid("standard input can be one secret only")
-                .with_hint("use stdin for each secret, and a line for each"));
+            return Err(invalid("only one secret can be read from standard input")
+                .with_hint("use stdin for each secret, and put each on its own line"));
         }
         let is_shared = |it: &&Source| matches!(it, Source::Fd(1..)) && count(it) > 1;
         if let Some(Source::Fd(number)) = sources.iter().find(is_shared) {
-            return Err(invalid(&format!("fd:{number} can be one secret only"))
-                .with_hint("give each secret a descriptor of its own"));
+            return Err(invalid(&format!("only one secret can be read from fd:{number}"))
+                .with_hint("use a descriptor of its own for each secret"));
         }
         let mut secrets = Self {
             objects: SecretObjects::new(),
@@ -89,7 +89,7 @@ impl Secrets {
         Ok(secrets)
     }
 
-    /// The same with the secret that opens the image in front.
+    /// Like [`new`](Self::new), with the secret that opens the image as the first source.
     pub fn with_opening<'a>(
         objects: &[String],
         opening: &OpeningArgs,
@@ -111,8 +111,8 @@ impl Secrets {
         }
     }
 
-    /// The existing secret that a question is about, and what `open` makes of it. A person who types a
-    /// wrong one is asked again.
+    /// Reads an existing secret and passes it to `open`. A person who types a wrong one is asked
+    /// again.
     pub fn try_opening<T>(
         &self,
         source: Option<&OsString>,
@@ -150,7 +150,8 @@ impl Secrets {
         }
     }
 
-    /// What `open` makes of the same secret; a person who types a wrong one is asked again.
+    /// Reads a secret as [`opening`](Self::opening) does and passes it to `open`. A person who
+    /// types a wrong one is asked again.
     pub fn open<T>(
         &self,
         key_secret: Option<&str>,
@@ -165,7 +166,7 @@ impl Secrets {
         self.try_opening(source, question, open).map(|(_, opened)| opened)
     }
 
-    /// The secret of this source; without one a person is asked.
+    /// Reads the secret of this source. Without a source, a person is asked.
     pub fn existing(
         &self,
         source: Option<&OsString>,
@@ -174,8 +175,8 @@ impl Secrets {
         self.read(source, question, &mut || ask(&question.text()))
     }
 
-    /// The same for a new secret: a person types it twice. An empty one opens the image for
-    /// everybody, so it has to be allowed.
+    /// Reads a new secret, which a person types twice. An empty one needs `allow_empty`, because it
+    /// opens the image to everyone.
     pub fn new_secret(
         &self,
         source: Option<&OsString>,
@@ -209,9 +210,9 @@ impl Secrets {
             None if has_terminal() => Source::Prompt,
             None => {
                 let option = question.option;
-                let text = format!("{option} is needed: there is no terminal to ask on");
+                let text = format!("{option} is required without a terminal");
                 return Err(
-                    invalid(&text).with_hint("file:PATH, env:NAME, fd:N, stdin or object:ID")
+                    invalid(&text).with_hint("use file:PATH, env:NAME, fd:N, stdin or object:ID")
                 );
             }
         };
@@ -228,32 +229,32 @@ impl Secrets {
     }
 }
 
-/// Refuses a new secret that is empty, unless that is wanted.
+/// Refuses an empty new secret, unless `allow_empty`.
 pub fn check_not_empty(secret: &Passphrase, allow_empty: bool) -> Result<()> {
     if allow_empty || !secret.as_bytes().is_empty() {
         return Ok(());
     }
-    let hint = "use --allow-empty-secret, and everybody can open the image";
+    let hint = "use --allow-empty-secret to let everyone open the image";
     Err(Error::new(ErrorKind::Refused, "the new secret is empty").with_hint(hint))
 }
 
-/// Warning about a new secret that ends as a line does, which a typed one never does.
+/// Warning about a new secret that ends in a newline or carriage return, as no typed one does.
 pub fn line_end_warning(secret: &Passphrase) -> Option<String> {
     let end = match secret.as_bytes().last()? {
         b'\n' => "newline",
         b'\r' => "carriage return",
         _ => return None,
     };
-    Some(format!("the new secret ends in a {end}, which counts as part of it: it cannot be typed"))
+    Some(format!("the new secret ends in a {end}, which is part of it and cannot be typed"))
 }
 
-/// Reads this many secrets from standard input, a line each.
+/// Reads `count` secrets from standard input, one per line.
 fn stdin_lines(count: usize) -> Result<VecDeque<Passphrase>> {
     let mut no_prompt = || Err(invalid("standard input is not a prompt"));
     let all = Source::Stdin.read(&SecretObjects::new(), &mut no_prompt)?;
     let lines: VecDeque<_> = all.as_bytes().split(|&byte| byte == b'\n').collect();
     if lines.len() != count {
-        let text = format!("{} lines, for {count} secrets", lines.len());
+        let text = format!("{} lines: expected {count}, one per secret", lines.len());
         return Err(invalid(&text).with_path("standard input"));
     }
     lines.into_iter().map(Passphrase::new).collect()
@@ -263,12 +264,10 @@ fn has_terminal() -> bool {
     std::io::stderr().is_terminal() || std::io::stdin().is_terminal()
 }
 
-/// Refuses two answers to which secret it is.
+/// Refuses a secret that is given both as `key-secret` and by an option.
 pub fn not_both(key_secret: Option<&str>, source: Option<&OsString>, option: &str) -> Result<()> {
     match (key_secret, source) {
-        (Some(_), Some(_)) => {
-            Err(invalid(&format!("{option} must not be given beside a key-secret")))
-        }
+        (Some(_), Some(_)) => Err(invalid(&format!("{option} cannot be used with a key-secret"))),
         _ => Ok(()),
     }
 }

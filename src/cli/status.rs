@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use keyslot::ErrorKind;
 use serde::{Serialize, Serializer};
 
-/// How a command ends.
+/// Exit status of a command.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Status {
     #[default]
@@ -61,7 +61,7 @@ impl Status {
             Self::WrongSecret => "no keyslot opens with the secret",
             Self::OutOfMemory => "out of memory",
             Self::Unusable => {
-                "not a LUKS image, or a damaged or unsupported one, or one that nothing opens any more"
+                "not a LUKS image, or one that is damaged, unsupported or opened by no keyslot"
             }
             Self::InUse => "in use by another program",
         }

@@ -1,4 +1,4 @@
-//! `keyslot token`: what other programs keep in a LUKS2 header to come by a passphrase.
+//! `keyslot token`: the tokens of a LUKS2 header, by which other programs find a passphrase.
 
 use std::fmt::{self, Display, Formatter};
 use std::fs::File;
@@ -34,10 +34,10 @@ enum Command {
     Remove(RemoveArgs),
 }
 
-/// List the tokens: their numbers, their types, and the keyslots they are for
+/// List the tokens with their numbers, types and keyslots
 #[derive(Args)]
 struct ListArgs {
-    /// How it is printed
+    /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Output,
 
@@ -47,18 +47,18 @@ struct ListArgs {
 
 /// Import a token from JSON
 ///
-/// It needs a "type" and "keyslots"; whatever else it has is kept as it is.
+/// The JSON needs "type" and "keyslots"; other members are kept as they are.
 #[derive(Args)]
 struct ImportArgs {
-    /// Number of the token [default: the first that is free]
+    /// Number of the token [default: the first free one]
     #[arg(long, value_name = "N", visible_alias = "token-id")]
     token: Option<usize>,
 
-    /// Let it take the place of another token
+    /// Replace an existing token
     #[arg(long)]
     replace_token: bool,
 
-    /// Keyslot that it is for, instead of those in its JSON; as often as there are some
+    /// Keyslot of the token, instead of those in its JSON; may be given several times
     #[arg(long, value_name = "N", visible_alias = "key-slot")]
     keyslot: Vec<usize>,
 
@@ -80,7 +80,7 @@ struct ExportArgs {
     #[arg(long, value_name = "N", visible_alias = "token-id")]
     token: u32,
 
-    /// File to make [default: standard output]
+    /// File to write [default: standard output]
     #[arg(long, value_name = "PATH")]
     json_file: Option<PathBuf>,
 
@@ -92,7 +92,7 @@ struct ExportArgs {
     image: ImageArgs,
 }
 
-/// Remove a token; the keyslots that it was for stay
+/// Remove a token; its keyslots stay
 #[derive(Args)]
 struct RemoveArgs {
     /// Number of the token
@@ -107,7 +107,7 @@ struct RemoveArgs {
 }
 
 impl TokenArgs {
-    /// The options that admit what is refused without them.
+    /// Options of the command that lift a refusal, and whether they were given.
     pub fn remedies(&self) -> Remedies {
         match &self.command {
             Command::List(_) => Remedies::default(),
@@ -119,7 +119,7 @@ impl TokenArgs {
         }
     }
 
-    /// The form of output that was asked for.
+    /// Output format asked for.
     pub fn output(&self) -> Output {
         match &self.command {
             Command::List(args) => args.output,
@@ -193,7 +193,7 @@ impl Display for TokenReport {
     }
 }
 
-/// A token that is put in or taken out.
+/// A token that is imported or removed.
 #[derive(Serialize)]
 struct TokenChange {
     token: Option<u32>,
@@ -268,10 +268,10 @@ fn export(args: &ExportArgs) -> Outcome {
     };
     let is_image = image.file().is_some_and(|file| file.is_file(path).unwrap_or(false));
     if is_image {
-        let text = "the token would take the place of the image that it is in";
+        let text = "the token would overwrite the image that it is in";
         return Err(invalid(text).with_path(path).into());
     }
-    // It may hold what opens a keyslot.
+    // The token may hold a secret that opens a keyslot.
     let place = Place::new(path, args.overwrite)?.private();
     let file = place.create(text.len() as u64, Preallocation::Off)?;
     let written = file.storage().write_all_at(text.as_bytes(), 0);
@@ -288,7 +288,7 @@ fn remove(args: &RemoveArgs) -> Outcome {
     })
 }
 
-/// What there are tokens in.
+/// LUKS2 metadata of an image, which holds its tokens.
 fn metadata<'a>(image: &'a Image, path: &Path) -> Result<&'a Metadata> {
     let header = image
         .header()
@@ -301,5 +301,5 @@ fn invalid(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidInput, text)
 }
 
-/// Bytes of a token's JSON, at most: no header has room for more.
+/// Largest JSON of a token, in bytes: no header has room for more.
 const LONGEST: u64 = 4 << 20;

@@ -1,5 +1,5 @@
-//! An amendment in QEMU's options: `state=active,new-secret=sec1,keyslot=3`, or several at once
-//! as `keys.0.state=...,keys.1.state=...` (the form first proposed for QEMU's amend interface).
+//! Amendments in QEMU's options: `state=active,new-secret=sec1,keyslot=3`, or several at once as
+//! `keys.0.state=...,keys.1.state=...` (the form first proposed for QEMU's amend interface).
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::overrides::Overrides;
 impl Request {
     /// Reads the options of `qemu-img amend` for LUKS; secrets are named by object.
     ///
-    /// `pbkdf` is the KDF of new keyslots, and its cost where `iter-time` is not given.
+    /// `pbkdf` is the KDF of new keyslots, and their cost unless `iter-time` is given.
     pub fn from_options(
         options: &Options,
         secrets: &SecretObjects,
@@ -28,7 +28,7 @@ impl Request {
     }
 }
 
-/// What `-o help` prints: the options `amend` takes for LUKS images.
+/// Text that `-o help` prints: the options of `amend` for LUKS images.
 pub const AMEND_HELP: &str = "\
 Amend options for 'luks':
   iter-time=<num>        - Time to spend in PBKDF in milliseconds
@@ -48,7 +48,8 @@ fn change_sets(options: &Options) -> Result<Vec<Options>> {
     while taken < options.iter().count() {
         let set = options.strip_prefix(&format!("keys.{}.", sets.len()));
         if set.iter().next().is_none() {
-            // No more in sequence: whatever is left stands beside the list, or behind a gap.
+            // End of the sequence: the remaining options are outside the list, or after a gap in
+            // it.
             let next = format!("keys.{}.", sets.len());
             let in_list = |key: &str| {
                 let index = key.strip_prefix("keys.").and_then(|rest| rest.split_once('.'));
@@ -57,7 +58,7 @@ fn change_sets(options: &Options) -> Result<Vec<Options>> {
             let stray = options.iter().map(|(key, _)| key).find(|key| !in_list(key));
             return Err(match stray {
                 Some(key) if !key.starts_with("keys.") => {
-                    invalid(format!("'{key}' must not be given beside 'keys.N.' options"))
+                    invalid(format!("'{key}' cannot be used with 'keys.N.' options"))
                 }
                 _ => invalid(format!("Parameter '{next}state' is missing")),
             });
@@ -68,14 +69,14 @@ fn change_sets(options: &Options) -> Result<Vec<Options>> {
     Ok(sets)
 }
 
-/// Checks names and numbers, each option in its turn.
+/// Checks the names and values of options, in their order.
 fn check(options: &Options) -> Result<()> {
     let check = |key: &str, value: &str| match key {
         "iter-time" | "keyslot" => number(key, value).map(drop),
         _ if KEYS.contains(&key) => Ok(()),
         _ => Err(invalid(format!("Invalid parameter '{key}'"))),
     };
-    // QEMU tries the same list as one for `create`, and if that takes all of it says so.
+    // QEMU parses the list again as options of `create`, and adds a hint if they are all valid.
     let fits_create = |(key, value): (&str, &str)| match key {
         "detached-header" => boolean(key, value).is_ok(),
         "size" => size(key, value).is_ok(),
@@ -106,7 +107,7 @@ fn change(options: &Options, secrets: &SecretObjects, pbkdf: Pbkdf) -> Result<Ch
             if old_secret.is_some() {
                 return Err(invalid("'old-secret' must not be given when activating keyslots"));
             }
-            // QEMU takes a negative time for the large number that its bits are.
+            // QEMU reinterprets the bits of a negative time as an unsigned number.
             let time = |ms: i64| Cost::Time(Duration::from_millis(ms.cast_unsigned()));
             let cost = iter_time.map_or(pbkdf.cost, time);
             Ok(Change::Add { keyslot, new_secret, pbkdf: Pbkdf { cost, ..pbkdf } })

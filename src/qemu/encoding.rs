@@ -1,4 +1,4 @@
-//! What a secret object may be wrapped in: base64, and AES-256-CBC under another secret.
+//! Encodings of a secret object: base64, and AES-256-CBC under another secret.
 
 use aes::Aes256;
 use cbc::Decryptor;
@@ -7,8 +7,8 @@ use cipher::{Array, BlockModeDecrypt, KeyIvInit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::SecretBytes;
 
-/// Decodes base64 as QEMU does (`GLib`'s decoder after a check of the alphabet), which decides what
-/// passphrase a given text has always been: newlines are skipped, a last group of less than four
+/// Decodes base64 as QEMU does (`GLib`'s decoder after a check of the alphabet). Passphrases of
+/// existing images depend on its quirks: newlines are skipped, a last group of less than four
 /// characters is dropped, and `=` is a zero in the middle of the text.
 pub(super) fn decode_base64(text: &[u8]) -> Result<SecretBytes> {
     if text.contains(&0) {
@@ -62,7 +62,7 @@ fn value_of(char: u8) -> Option<u32> {
     u32::try_from(value).ok()
 }
 
-/// Decrypts what QEMU's `keyid` and `iv` encrypt, AES-256-CBC with PKCS7 padding.
+/// Decrypts a secret with QEMU's `keyid` and `iv`: AES-256-CBC with PKCS7 padding.
 ///
 /// As in QEMU only the last byte of the padding counts, and it may be zero.
 pub(super) fn decrypt(key: &[u8], iv: &[u8], mut bytes: SecretBytes) -> Result<SecretBytes> {
@@ -76,7 +76,7 @@ pub(super) fn decrypt(key: &[u8], iv: &[u8], mut bytes: SecretBytes) -> Result<S
     Decryptor::<Aes256>::new_from_slices(key, iv)
         .map_err(|_| invalid("Key should be 32 bytes in length"))?
         .decrypt_blocks(blocks);
-    // QEMU reads the byte before its buffer when there is none to read.
+    // For an empty buffer, QEMU reads the byte before it.
     let padding = usize::from(*bytes.as_slice().last().unwrap_or(&0));
     if padding > BLOCK || bytes.is_empty() {
         return Err(invalid(format!(

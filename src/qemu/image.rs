@@ -1,4 +1,4 @@
-//! How an image is named: a file, QEMU's `--image-opts`, or `json:{...}`.
+//! Image specifications: a file name, QEMU's `--image-opts`, or `json:{...}`.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -9,29 +9,29 @@ use super::node::{
 };
 use crate::error::{Error, ErrorKind, Result};
 
-/// An image and what was said of it.
+/// An image, as specified on a command line.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct ImageSpec {
-    /// The name as it was written, for messages
+    /// Specification as written, for messages
     pub shown: String,
-    /// The file, and what of it the image is. The first layer of a raw image is its own.
+    /// File, and the range of it that is the image. The first layer of a raw image is its own
     pub file: FileNode,
-    /// The format as it was said, if it was
+    /// Format, if given
     pub driver: Option<String>,
-    /// The secret object that opens it
+    /// ID of the secret object that opens the image
     pub key_secret: Option<String>,
-    /// Whether it may only be read
+    /// Whether the image may only be read
     pub read_only: bool,
-    /// Whether others may do anything with it meanwhile
+    /// Whether other programs may use the image without restrictions meanwhile
     pub force_share: bool,
-    /// The file with the header, if it is detached
+    /// File with the header, if it is detached
     pub header: Option<FileNode>,
 }
 
 impl ImageSpec {
-    /// Reads the image's name: a file, `json:{...}`, or with `image_opts` QEMU's `--image-opts`.
-    /// `format` is `-f`, which cannot be said of the last.
+    /// Parses an image specification: a file name, `json:{...}`, or with `image_opts` QEMU's
+    /// `--image-opts`. `format` is `-f`, which `--image-opts` excludes.
     ///
     /// ```
     /// use keyslot::qemu::ImageSpec;
@@ -66,7 +66,7 @@ impl ImageSpec {
                 header: None,
             });
         };
-        // With `--image-opts` there is no `-f`; over what JSON says, `-f` wins.
+        // `--image-opts` excludes `-f`; in JSON, `-f` overrides the driver.
         if let Some(format) = format {
             options.push("driver", format);
         }
@@ -86,7 +86,7 @@ impl ImageSpec {
             None => return Err(no_file()),
         };
         let mut file = node::file(file, inherited, &mut names)?;
-        // What cuts a range out of the file is QEMU's raw driver, named or not.
+        // Only QEMU's raw driver cuts a range out of the file, whether or not it is named.
         let own = RawLayer::read(options)?;
         if driver.is_none() && !own.is_whole() {
             driver = Some("raw");
@@ -126,13 +126,13 @@ impl ImageSpec {
         })
     }
 
-    /// Offset and length in bytes of the range of the file that the image is; a length of `None` is to
-    /// the end of the file. `None` if the image is the whole file.
+    /// Offset and length in bytes of the range of the file that the image is; a length of `None`
+    /// reaches to the end of the file. `None` if the image is the whole file.
     pub fn range(&self) -> Option<(u64, Option<u64>)> {
         self.file.range()
     }
 
-    /// Whether it was asked not to lock one of the files.
+    /// Whether `locking=off` was given for one of the files.
     pub fn is_unlocked(&self) -> bool {
         self.file.unlocked || self.header.as_ref().is_some_and(|header| header.unlocked)
     }
@@ -143,12 +143,12 @@ impl ImageSpec {
     }
 }
 
-/// Checks the format that an image is said to have: [`ErrorKind::Unsupported`] for qcow2,
-/// [`ErrorKind::InvalidInput`] for one that is not known.
+/// Checks the format given for an image. The error is [`ErrorKind::Unsupported`] for qcow2 and
+/// [`ErrorKind::InvalidInput`] for an unknown format.
 pub fn check_driver(driver: Option<&str>) -> Result<()> {
     match driver {
-        // A raw image opens; the command has to say that it can do nothing with it. Which LUKS it
-        // is, the header says, and `info` calls the second one by this name.
+        // Raw is accepted, because each command has its own error for it. LUKS2 is the name that
+        // `info` prints; the header decides which version it is.
         None | Some("luks" | "luks2" | "raw") => Ok(()),
         Some("qcow2") => Err(unsupported("qcow2 images are not supported yet")),
         Some(other) => Err(invalid(format!("Unknown driver '{other}'"))),

@@ -1,4 +1,5 @@
-//! JSON as QEMU reads it: strings in single quotes too, no key twice, and its errors in QEMU's words.
+//! JSON as QEMU parses it: strings may have single quotes, keys are unique, and errors have QEMU's
+//! texts.
 
 use std::fmt;
 
@@ -13,22 +14,22 @@ const RULES: Rules = Rules {
     max_values: usize::MAX,
 };
 
-/// The first fault of a text, in QEMU's words.
+/// First fault of a text, in QEMU's words.
 pub(crate) struct Fault<'a>(json::Fault<'a>);
 
-/// Parses the one value that `text` has to be.
+/// Parses `text`, which must be a single value.
 pub(crate) fn parse(text: &str) -> Result<Value, Fault<'_>> {
     json::parse(text, &RULES).map_err(Fault)
 }
 
 impl Fault<'_> {
-    /// The message without any piece of the text, which may be one of a secret.
+    /// Message without any piece of the text, which may be a part of a secret.
     pub(crate) fn redacted(&self) -> String {
         let (before, after) = self.text();
         format!("{}{after}", before.trim_end())
     }
 
-    /// What stands before and behind the piece of the text.
+    /// Message before and after the piece of the text.
     fn text(&self) -> (&'static str, &'static str) {
         let before = match self.0.wrong {
             Wrong::Deep | Wrong::Many => "JSON nesting depth limit exceeded",

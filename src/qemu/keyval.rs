@@ -6,7 +6,7 @@ use super::words::with_qemu_hint;
 use super::{Options, invalid, is_help, split_value};
 use crate::error::Result;
 
-/// The longest name QEMU takes between two dots.
+/// Longest name that QEMU accepts between two dots.
 const LONGEST_NAME: usize = 127;
 
 pub(super) fn parse(text: &str, implied_key: &str) -> Result<Options> {
@@ -36,7 +36,7 @@ pub(super) fn parse(text: &str, implied_key: &str) -> Result<Options> {
     Ok(options)
 }
 
-/// Refuses what cannot be the `id` of anything.
+/// Refuses an invalid `id`.
 pub(crate) fn check_identifier(id: &str) -> Result<()> {
     let mut bytes = id.bytes();
     if bytes.next().is_some_and(|first| first.is_ascii_alphabetic())
@@ -93,7 +93,7 @@ fn name_len(text: &str) -> usize {
     start + bytes[start..].iter().take_while(name).count()
 }
 
-/// A key with a value of its own cannot also have keys below it.
+/// Refuses a key that has a value and also keys below it.
 fn check_consistent(options: &Options) -> Result<()> {
     let keys: BTreeSet<&str> = options.keys().collect();
     for key in &keys {

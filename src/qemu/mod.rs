@@ -1,9 +1,9 @@
-//! QEMU's option strings: what `-o`, `--image-opts`, `--object` and `json:` are written in.
+//! QEMU's option strings: the syntax of `-o`, `--image-opts`, `--object` and `json:`.
 //!
-//! All of it is parsing and nothing is looked up, so an option that nobody knows is kept for the
-//! caller to refuse. Where the four dialects disagree they disagree here too, in QEMU's own words:
-//! `-o` and `--image-opts` take `,,` for a comma and a bare name for a boolean, `--object` wants
-//! an `=` and checks the names, and `json:` is a lenient JSON.
+//! This module only parses, so unknown options are kept for the caller to refuse. The four dialects
+//! differ as they do in QEMU, and errors have QEMU's texts: `-o` and `--image-opts` take `,,` for a
+//! comma and a bare name for a boolean, `--object` wants an `=` and checks the names, and `json:`
+//! is lenient JSON.
 
 mod amend;
 mod encoding;
@@ -42,7 +42,7 @@ pub struct Options {
     help: bool,
 }
 
-/// The type that the value of an option has in JSON.
+/// JSON type of the value of an option.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Type {
     Text,
@@ -99,7 +99,7 @@ impl Options {
     /// Parses an image specification, the part after `json:`.
     ///
     /// Nested objects and lists become dotted keys (`file.filename`, `a.0`), booleans `on` and
-    /// `off`, and `null` and what is empty the empty text.
+    /// `off`, and `null` and empty objects and lists the empty text.
     ///
     /// ```
     /// let spec = r#"{"driver": "luks", "file": {"filename": "a.luks"}}"#;
@@ -122,7 +122,7 @@ impl Options {
             nested.extend(new.iter().filter(|_| nests).map(|(key, ..)| key.clone()));
             is_nested.resize(options.pairs.len(), nests);
         }
-        // Of `"a": {"b": 1}` and `"a.b": 2` the first counts, in whichever order they are.
+        // `"a": {"b": 1}` takes precedence over `"a.b": 2`, in either order.
         let mut is_nested = is_nested.into_iter();
         options.pairs.retain(|(key, ..)| is_nested.next() == Some(true) || !nested.contains(key));
         Ok(options)
@@ -143,7 +143,7 @@ impl Options {
         self.pairs.push((key, value, Type::Text));
     }
 
-    /// The value of `key`, if that is a text and not another type of JSON.
+    /// Value of `key`, if it is text and not another JSON type.
     fn text(&self, key: &str) -> Option<&str> {
         self.last(key).filter(|_| self.kind(key) == Type::Text)
     }
@@ -165,7 +165,7 @@ impl Options {
             .retain(|(name, value, kind)| name != key || *kind == Type::Empty || !value.is_empty());
     }
 
-    /// The value of `key`; when it was repeated the last one.
+    /// Last value of `key`.
     pub fn last(&self, key: &str) -> Option<&str> {
         self.iter().rev().find(|(name, _)| *name == key).map(|(_, value)| value)
     }
@@ -180,7 +180,7 @@ impl Options {
         self.pairs.iter().map(|(key, ..)| key.as_str())
     }
 
-    /// Whether there is not a single option.
+    /// Whether the list has no options.
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty()
     }
@@ -194,7 +194,7 @@ impl Options {
         Self { pairs: self.pairs.iter().filter_map(below).collect(), help: false }
     }
 
-    /// Whether a bare `help` or `?` was among them: QEMU lists the options then, and does nothing.
+    /// Whether the list has a bare `help` or `?`, for which QEMU only prints the known options.
     pub fn asks_help(&self) -> bool {
         self.help
     }
@@ -258,10 +258,10 @@ impl Options {
     }
 }
 
-/// Bounds what deep nesting can make of a short text.
+/// Longest key in bytes: deep nesting turns short texts into very long keys.
 const LONGEST_JSON_KEY: usize = 1023;
 
-/// Splits off a value up to the next single comma, `,,` being a comma of its own.
+/// Splits off a value up to the next single comma; `,,` is a comma in the value.
 fn split_value(text: &str) -> (Zeroizing<String>, &str) {
     let mut end = text.len();
     let mut commas = 0;

@@ -23,9 +23,9 @@ pub struct FileNode {
 /// A `raw` layer: a range of the node below it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct RawLayer {
-    /// First byte, 0 if it is not given
+    /// First byte; 0 if not given
     pub offset: Option<Bytes>,
-    /// Length, to the end if it is not given
+    /// Length; to the end if not given
     pub size: Option<Bytes>,
 }
 
@@ -34,15 +34,15 @@ pub struct RawLayer {
 pub struct Bytes {
     /// The number
     pub count: u64,
-    /// The same as it was written
+    /// The number as it was written
     pub written: String,
-    /// Whether that was a number of JSON, which has no quotes
+    /// Whether it was written as a JSON number, without quotes
     pub is_json_number: bool,
 }
 
 impl FileNode {
-    /// Offset and length in bytes of the range of the file that the layers leave; a length of `None`
-    /// is to the end of the file. `None` if that is the whole file.
+    /// Offset and length in bytes of the range of the file that the layers leave; a length of
+    /// `None` reaches to the end of the file. `None` if that is the whole file.
     pub fn range(&self) -> Option<(u64, Option<u64>)> {
         range(&self.layers).ok().flatten()
     }
@@ -75,7 +75,7 @@ impl RawLayer {
     }
 }
 
-/// The range of the file that layers leave. An error if one is not within the next.
+/// Range of the file that the layers leave. An error if a layer exceeds the one below it.
 pub(super) fn range(layers: &[RawLayer]) -> Result<Option<(u64, Option<u64>)>> {
     let (mut start, mut len) = (0_u64, None);
     for layer in layers.iter().rev() {
@@ -96,12 +96,12 @@ pub(super) fn range(layers: &[RawLayer]) -> Result<Option<(u64, Option<u64>)>> {
     Ok((start > 0 || len.is_some()).then_some((start, len)))
 }
 
-/// QEMU's text of an offset behind the end of the node below.
+/// QEMU's text for an offset beyond the end of the node below.
 pub fn beyond(offset: u64, len: u64) -> String {
     format!("Offset ({offset}) cannot be greater than size of the containing file ({len})")
 }
 
-/// QEMU's text of a range that ends behind the end of the node below.
+/// QEMU's text for a range that ends beyond the end of the node below.
 pub fn too_long(offset: u64, size: u64, len: u64) -> String {
     format!(
         "The sum of offset ({offset}) and size ({size}) has to be smaller or equal to the  \
@@ -109,17 +109,17 @@ pub fn too_long(offset: u64, size: u64, len: u64) -> String {
     )
 }
 
-/// What a node hands down to the one below it.
+/// Options that the node below inherits.
 #[derive(Debug, Default)]
 pub(super) struct Inherited {
     /// `cache.direct`
     is_direct: bool,
-    /// Whether `discard` is `unmap` if it is not given
+    /// Whether `discard` defaults to `unmap`
     discards: bool,
 }
 
-/// Checks the options that every node has, and hands down what the next one inherits. `names` are
-/// the node names so far.
+/// Checks the options that every node has, and returns those that the next node inherits. `names`
+/// are the node names so far.
 pub(super) fn every_node(
     node: &Options,
     above: &Inherited,
@@ -162,12 +162,12 @@ pub(super) fn every_node(
     Ok(Inherited { is_direct, discards: true })
 }
 
-/// The boolean of this key, if it is given.
+/// Boolean value of this key, if given.
 pub(super) fn switch(node: &Options, key: &str) -> Result<Option<bool>> {
     node.given(key).map(|value| boolean(key, value)).transpose()
 }
 
-/// The node below, of this name. `None` if there is none.
+/// Options of the node below that has this name. `None` if it does not exist.
 pub(super) fn child(node: &Options, name: &str) -> Result<Option<Options>> {
     let below = node.strip_prefix(&format!("{name}."));
     match node.last(name) {
@@ -219,7 +219,7 @@ pub(super) fn file(
     Ok(FileNode { path, layers, unlocked, is_device: name == "host_device" })
 }
 
-/// Checks the options of a file, and says whether it is not to be locked.
+/// Checks the options of a file. Returns whether locking is off.
 fn protocol(node: &Options, name: &str, inherited: &Inherited) -> Result<bool> {
     switch(node, "drop-cache")?;
     switch(node, "x-check-cache-dropped")?;
@@ -252,8 +252,8 @@ fn protocol(node: &Options, name: &str, inherited: &Inherited) -> Result<bool> {
     Ok(unlocked)
 }
 
-/// Refuses options that are neither `known` nor those of every node. One that ends with a dot
-/// stands for all below it.
+/// Refuses options that are neither `known` nor those of every node. A known option that ends with
+/// a dot stands for all options below it.
 pub(super) fn check_known(
     node: &Options,
     known: &[&str],
@@ -280,7 +280,7 @@ pub(super) fn check_known(
     }
 }
 
-/// QEMU's error of a node without a file.
+/// QEMU's error for a node without a file.
 pub(super) fn no_file() -> Error {
     invalid("A block device must be specified for \"file\"")
 }

@@ -1,4 +1,4 @@
-//! Booleans, numbers and sizes, with all that QEMU reads into them.
+//! Booleans, numbers and sizes, in all the forms that QEMU accepts.
 
 use super::invalid;
 use super::words::with_qemu_hint;
@@ -37,7 +37,7 @@ pub fn number(key: &str, value: &str) -> Result<i64> {
     if magnitude > u128::from(u64::MAX) {
         return Err(invalid(format!("Value '{value}' is too large for parameter '{key}'")));
     }
-    // It is at most 64 bits long, so the conversion holds.
+    // The magnitude has at most 64 bits, so the conversion succeeds.
     let signed = i128::try_from(magnitude).unwrap_or(i128::MAX);
     i64::try_from(if negative { -signed } else { signed })
         .map_err(|_| invalid(format!("Parameter '{key}' expects integer")))
@@ -68,7 +68,7 @@ pub fn image_size(value: &str) -> Result<u64> {
     size_argument("image size", value)
 }
 
-/// The same for another size on QEMU's command lines: `what` is its name in the error.
+/// Parses another size on QEMU's command lines; `what` is its name in the error.
 pub fn size_argument(what: &str, value: &str) -> Result<u64> {
     match parse_size(value) {
         Ok(size) if i64::try_from(size).is_ok() => Ok(size),
@@ -105,7 +105,7 @@ fn parse_size(value: &str) -> std::result::Result<u64, SizeFault> {
     let size = magnitude(if whole.is_empty() { "0" } else { whole }, 10);
     let size = u64::try_from(size.unwrap_or(u128::MAX)).ok().filter(|_| !negative);
     let Some(size) = size else {
-        // QEMU does not look at what follows a number that it cannot hold.
+        // QEMU ignores everything after a number that is too large.
         let alone = rest.is_empty() || whole.is_empty();
         return Err(if alone { SizeFault::Range } else { SizeFault::Syntax });
     };
@@ -113,14 +113,14 @@ fn parse_size(value: &str) -> std::result::Result<u64, SizeFault> {
     size.checked_mul(unit).and_then(|size| size.checked_add(part)).ok_or(SizeFault::Range)
 }
 
-/// `unit` times 0.`digits`, rounded; none for a part of a byte.
+/// `unit` times 0.`digits`, rounded. `None` for a fraction of a byte.
 #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
 fn part_of_unit(digits: &str, unit: u64) -> Option<u64> {
     if digits.bytes().all(|digit| digit == b'0') {
         return Some(0);
     }
     let fraction: f64 = format!("0.{digits}").parse().ok()?;
-    // So close to 1 that no bit is left for the difference: QEMU takes it for 1.
+    // Digits that round to 1.0 in a double count as 1, as in QEMU.
     if unit == 1 && fraction < 1.0 {
         return None;
     }
@@ -156,7 +156,7 @@ fn run_of_digits(text: &str) -> usize {
     text.bytes().take_while(u8::is_ascii_digit).count()
 }
 
-/// The value of nothing but digits; what does not fit saturates.
+/// Value of a string of digits. Saturates if it does not fit.
 fn magnitude(digits: &str, radix: u32) -> Option<u128> {
     if digits.is_empty() {
         return None;
@@ -169,7 +169,7 @@ fn magnitude(digits: &str, radix: u32) -> Option<u128> {
 
 #[cfg(test)]
 mod tests {
-    //! What qemu-img 10.0.2 makes of the same texts.
+    //! Tests against the results of qemu-img 10.0.2.
 
     use std::fmt;
 

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::json::Kind;
 use crate::secret::{LARGEST_SECRET, Passphrase, SecretBytes};
 
-/// The secrets that were defined so far, by id.
+/// Secrets defined so far, by id.
 ///
 /// ```
 /// let mut objects = keyslot::qemu::SecretObjects::new();
@@ -46,7 +46,7 @@ impl SecretObjects {
         Ok(())
     }
 
-    /// What `help` in a definition asks for, as QEMU prints it.
+    /// Text that QEMU prints for `help` in a definition.
     pub fn help(definition: &str) -> Option<&'static str> {
         let options = Options::parse_keyval(definition, QOM_TYPE).ok()?;
         match options.last(QOM_TYPE) {
@@ -59,7 +59,7 @@ impl SecretObjects {
         }
     }
 
-    /// The bytes of secret `id`, whatever they are.
+    /// Bytes of secret `id`, which need not be UTF-8.
     pub fn passphrase(&self, id: &str) -> Result<Passphrase> {
         let found = self.objects.iter().find(|(other, _)| other == id);
         let (_, secret) =
@@ -67,7 +67,7 @@ impl SecretObjects {
         Ok(secret.clone())
     }
 
-    /// The bytes of secret `id` where QEMU would take them for a passphrase.
+    /// Bytes of secret `id`, if QEMU would accept them as a passphrase.
     pub fn passphrase_utf8(&self, id: &str) -> Result<Passphrase> {
         let secret = self.passphrase(id)?;
         if secret.is_qemu_compatible() {
@@ -117,19 +117,19 @@ fn parse(definition: &str) -> Result<Options> {
         return parse_members(definition);
     }
     let options = Options::parse_keyval(definition, QOM_TYPE).map_err(|error| {
-        // From `data=` on, what is not understood may be the half of a secret with a comma in it.
+        // After `data=`, an unknown word may be the second half of a secret with a comma in it.
         let Some(before) = before_data(definition) else { return error };
         match Options::parse_keyval(before, QOM_TYPE) {
             Err(error) => error,
             Ok(_) => invalid("Invalid parameter after 'data'")
-                .with_hint("a comma in a value is written twice: ,,"),
+                .with_hint("write a comma in a value twice: ,,"),
         }
     })?;
-    // The same where it is understood as another parameter.
+    // So may a word that parses as another parameter.
     let behind_data = options.keys().skip_while(|&key| key != "data");
     if behind_data.into_iter().any(|key| !KNOWN.contains(&key)) {
         return Err(invalid("Invalid parameter after 'data'")
-            .with_hint("a comma in a value is written twice: ,,"));
+            .with_hint("write a comma in a value twice: ,,"));
     }
     if options.asks_help() {
         return Err(invalid("'help' lists the parameters of an object and creates none"));
@@ -154,7 +154,7 @@ fn before_data(definition: &str) -> Option<&str> {
     definition.find(",data=").map(|comma| &definition[..comma])
 }
 
-/// The members of a JSON definition; those that nobody knows are kept for [`check`] to name.
+/// Members of a JSON definition. Unknown ones are kept for [`check`] to name.
 fn parse_members(definition: &str) -> Result<Options> {
     let value = parse_json(definition).map_err(|fault| invalid(fault.redacted()))?;
     let mut options = Options::new();
@@ -174,7 +174,7 @@ fn parse_members(definition: &str) -> Result<Options> {
     Ok(options)
 }
 
-/// Checks everything that does not need the object's data, in QEMU's order; the id.
+/// Checks everything that does not need the object's data, in QEMU's order, and returns the id.
 fn check(definition: &Options) -> Result<&str> {
     let required = |key: &str| {
         definition.last(key).ok_or_else(|| invalid(format!("Parameter '{key}' is missing")))
@@ -201,13 +201,13 @@ fn check(definition: &Options) -> Result<&str> {
     Ok(id)
 }
 
-/// A value as an error repeats it: without a `data=` that a comma too many made a part of it
+/// A value for an error message, without a `data=` that an extra comma made a part of it
 /// (`format=raw,,data=x`).
 fn shown(value: &str) -> &str {
     value.find(",data=").map_or(value, |comma| &value[..comma])
 }
 
-/// Reads `path` with the errors that `GLib` words for QEMU.
+/// Reads `path`. Errors have the texts that QEMU gets from `GLib`.
 fn read_file(path: &str) -> Result<SecretBytes> {
     let fault = |what: &str, error: &io::Error| {
         let (path, reason) = (shown(path), system_message(error));
@@ -226,7 +226,7 @@ fn read_file(path: &str) -> Result<SecretBytes> {
     })
 }
 
-/// What `strerror` says, without the number that [`io::Error`] adds.
+/// Text of `strerror`, without the number that [`io::Error`] adds.
 fn system_message(error: &io::Error) -> String {
     let text = error.to_string();
     match error.raw_os_error() {

@@ -1,4 +1,4 @@
-//! What qemu-img 10.0.2 makes of the same texts.
+//! Tests against the results of qemu-img 10.0.2.
 
 use proptest::prelude::*;
 

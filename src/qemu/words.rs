@@ -1,4 +1,4 @@
-//! The texts of qemu-img, for errors that this crate words otherwise or only types.
+//! Texts of qemu-img, for errors that this crate words differently or only types.
 
 use std::fmt;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::error::{Error, Operation};
 #[cfg(feature = "file")]
 use crate::storage::sharing::{Conflict, Permissions};
 
-/// The error with qemu-img's message, if it is of a check that `qemu-img amend` makes.
+/// Gives an error qemu-img's message, if `qemu-img amend` makes the same check.
 pub fn amend_error(error: Error) -> Error {
     match error.reason().copied().and_then(amend_text) {
         Some(text) => error.with_message(text),
@@ -18,8 +18,8 @@ pub fn amend_error(error: Error) -> Error {
     }
 }
 
-/// What `qemu-img amend` says of a fault (`qcrypto_block_luks_amend_options` and the two functions
-/// below it). `replace` is ours, and says the same of the same.
+/// Message of `qemu-img amend` for a fault (`qcrypto_block_luks_amend_options` and the two
+/// functions below it). keyslot's own `replace` has the same messages for the same faults.
 fn amend_text(fault: AmendFault) -> Option<String> {
     Some(match fault {
         AmendFault::Active { keyslot } => {
@@ -40,7 +40,7 @@ fn amend_text(fault: AmendFault) -> Option<String> {
             "To erase keyslot(s), either explicit keyslot index or the password currently contained in them must be given".to_owned()
         }
         AmendFault::OutOfRange { number, keyslots, change } => {
-            // QEMU prints the one to be added as an unsigned number.
+            // QEMU prints the index of a keyslot to add as an unsigned number.
             let shown = match (change, i32::try_from(number)) {
                 (ChangeKind::Add, Ok(number)) => number.cast_unsigned().into(),
                 _ => number,
@@ -62,7 +62,7 @@ fn amend_text(fault: AmendFault) -> Option<String> {
     })
 }
 
-/// The message of qemu-img, whose words name the file where ours name the operation.
+/// Message of qemu-img, which names the file where this crate names the operation.
 pub fn message(error: &Error) -> String {
     if let Some(Outside { offset, len, end, .. }) = error.reason() {
         return match len {
@@ -78,7 +78,7 @@ pub fn message(error: &Error) -> String {
     }
 }
 
-/// The lines that qemu-img prints below an error's own.
+/// Lines that qemu-img prints below the error's own.
 pub fn below(error: &Error) -> Option<String> {
     if error.reason::<QemuHint>().is_some() {
         return error.hint().map(str::to_owned);
@@ -104,7 +104,7 @@ pub fn amend_conflict(conflict: &Conflict) -> Option<(bool, String)> {
     Some((false, format!("Failed to get shared \"{name}\" lock")))
 }
 
-/// The error with a hint that qemu-img prints too, to the letter.
+/// Adds a hint that qemu-img prints too, verbatim.
 pub(super) fn with_qemu_hint(error: Error, hint: &str) -> Error {
     error.with_hint(hint).with_reason(QemuHint)
 }

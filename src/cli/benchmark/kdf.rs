@@ -1,4 +1,4 @@
-//! How fast keys are derived.
+//! Speed of key derivation.
 
 use std::fmt::{self, Display, Formatter};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ pub enum Kdf {
 }
 
 impl Kdf {
-    /// All of this name, or all there are.
+    /// All functions of this name or, without a name, all functions.
     pub fn all(name: Option<KdfName>) -> Vec<Self> {
         let hashes = HashAlg::ALL.iter().map(|&hash| Self::Pbkdf2(hash));
         match name {
@@ -54,7 +54,7 @@ impl Kdf {
     }
 }
 
-/// How fast a key derivation function is. Its text is a row of the table.
+/// Speed of a key derivation function. Displays as a row of the table.
 #[derive(Serialize)]
 #[serde(untagged, rename_all_fields = "kebab-case")]
 pub enum KdfSpeed {
@@ -101,7 +101,7 @@ fn iterations(hash: HashAlg) -> u64 {
     rates.map(|rate| rate.iterations(BITS / 8, second)).max().unwrap_or_default()
 }
 
-/// How fast Argon2 is, and with what.
+/// Speed of Argon2, and the memory and lanes it was measured with.
 struct Speed {
     /// Passes over a KiB, per second. Not 0.
     kib_passes: u64,
@@ -111,7 +111,7 @@ struct Speed {
 }
 
 impl Speed {
-    /// The best of some runs, in as much memory as there is.
+    /// Measures the best of several runs, in less memory if it cannot be allocated.
     fn measure(variant: Argon2Variant) -> Result<Self> {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let lanes = u32::try_from(cpus).map_or(MOST_LANES, |cpus| cpus.min(MOST_LANES));
@@ -138,7 +138,8 @@ impl Speed {
     }
 }
 
-/// Time that a keyslot with cryptsetup's defaults takes to open: 4 passes over 1 GiB, in as many lanes.
+/// Time that a keyslot with cryptsetup's defaults takes to open: 4 passes over 1 GiB, in the same
+/// number of lanes.
 fn of_defaults(kib_passes: u64) -> Duration {
     let work = u128::from(PASSES) << 20;
     let nanos = work * NANOS_PER_SECOND / u128::from(kib_passes);
@@ -150,13 +151,14 @@ const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
 /// Length of the key that is derived
 const BITS: usize = 256;
-/// How often a rate is measured, and of PBKDF2 how long; the fastest counts
+/// Number of measurements, of which the fastest counts
 const TRIES: u32 = 3;
+/// Length of one PBKDF2 measurement
 const TRY: Duration = Duration::from_millis(20);
-/// Passes of Argon2: the least, and the usual number, in cryptsetup
+/// Passes of Argon2: the minimum and usual number in cryptsetup
 const PASSES: u32 = 4;
-/// As in cryptsetup
+/// Maximum in cryptsetup
 const MOST_LANES: u32 = 4;
-/// KiB of memory for Argon2: far beyond any cache, but a run takes no second
+/// Memory for Argon2 in KiB: far beyond any cache, yet a run takes less than a second
 const MOST_MEMORY: u32 = 128 << 10;
 const LEAST_MEMORY: u32 = 1 << 10;

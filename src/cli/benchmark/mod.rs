@@ -1,5 +1,5 @@
-//! `keyslot benchmark`: how fast key derivation and ciphers are here, as `cryptsetup benchmark` says
-//! it of the kernel.
+//! `keyslot benchmark`: measures keyslot's key derivation and ciphers, as `cryptsetup benchmark`
+//! measures the kernel's.
 
 mod kdf;
 mod report;
@@ -16,20 +16,20 @@ use self::report::{BenchmarkReport, CipherSpeed};
 use super::progress::Spinner;
 use super::{KdfName, Outcome, Output, Status, output};
 
-/// Measure key derivation and ciphers, in memory
+/// Measure the speed of key derivation and ciphers
 ///
-/// Prints PBKDF2 iterations per second for a key of 256 bits, with each hash; the passes of Argon2 over
-/// a KiB per second, and the time of cryptsetup's defaults; and MiB per second encrypted and decrypted
-/// by each cipher. Options that name something to measure leave out the rest.
+/// Prints PBKDF2 iterations per second for a 256-bit key, with each hash; Argon2 passes over a KiB
+/// per second, and the time that cryptsetup's defaults take; and MiB per second encrypted and
+/// decrypted by each cipher. Options that name something to measure leave out the rest.
 #[derive(Args)]
 #[command(after_help = NOTES)]
 pub struct BenchmarkArgs {
-    /// Measure this cipher, such as aes-xts-plain64. Without a mode it is cbc, without an IV
-    /// generator plain64
+    /// Measure this cipher, such as aes-xts-plain64. The mode defaults to cbc, the IV generator to
+    /// plain64
     #[arg(short, long, value_name = "SPEC")]
     cipher: Option<String>,
 
-    /// Bits of the cipher's key, both halves for xts [default: 256]
+    /// Key size in bits (XTS: both halves) [default: 256]
     #[arg(short = 's', long, value_name = "BITS", requires = "cipher")]
     key_size: Option<usize>,
 
@@ -41,25 +41,26 @@ pub struct BenchmarkArgs {
     #[arg(long, value_enum, value_name = "KDF", conflicts_with = "hash")]
     pbkdf: Option<KdfName>,
 
-    /// Measure AES-XTS with every kernel that this CPU has, and not only with the fastest
+    /// Measure AES-XTS with every kernel that this CPU supports, not only the fastest
     #[arg(long)]
     all_kernels: bool,
 
-    /// How it is printed
+    /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub(super) output: Output,
 
-    /// Print the figures alone, without headings and progress
+    /// Print only the figures, without headings and progress
     #[arg(short, long)]
     quiet: bool,
 }
 
 const NOTES: &str = "\
-Everything is measured in memory, without any file, and on one thread, but Argon2 on one for \
-each lane: as many as there are CPUs, up to 4. A figure is the best of many runs of about half a \
-millisecond, of Argon2 of 3 with 4 passes over 128 MiB; ciphers work on 256 KiB, which is in the L2 cache, slow \
-ones on less. Beside the speed of AES-XTS is how much that is of the kernel's limit: of what the \
-CPU's AES unit does with the rounds alone, in registers.";
+All measurements run in memory, without files. Argon2 uses one thread for each lane, as many as \
+there are CPUs, up to 4; everything else uses one thread. A cipher's figure is the best of many \
+runs of about half a millisecond, PBKDF2's the best of 3 runs of 20 ms, Argon2's the best of 3 \
+runs with 4 passes over 128 MiB. Ciphers work on 256 KiB, which fits the L2 cache; slow ciphers \
+work on less. The percentage beside the speed of AES-XTS is its share of the kernel's limit: the \
+speed of the CPU's AES unit with the rounds alone, in registers.";
 
 /// Runs the command.
 pub fn run(args: &BenchmarkArgs) -> Outcome {
@@ -88,10 +89,10 @@ pub fn run(args: &BenchmarkArgs) -> Outcome {
     Ok(Status::Done)
 }
 
-/// The specification that cryptsetup's `--cipher` and `--key-size` mean.
+/// Parses a cipher specification as cryptsetup's `--cipher` and `--key-size` do.
 fn parse_cipher(text: &str, key_bits: usize) -> Result<CipherSpec> {
     if !key_bits.is_multiple_of(8) {
-        return Err(invalid(format!("a key of {key_bits} bits is not whole bytes")));
+        return Err(invalid(format!("key size {key_bits}: must be a multiple of 8 bits")));
     }
     let (cipher, mode) = text.split_once('-').unwrap_or((text, CipherMode::Cbc.name()));
     let mode = if mode.contains('-') || mode == CipherMode::Ecb.name() {
@@ -109,7 +110,7 @@ fn parse_cipher(text: &str, key_bits: usize) -> Result<CipherSpec> {
     })
 }
 
-/// An error of the arguments: there is no image here that would be damaged or unsupported.
+/// An error in the arguments: there is no image that could be damaged or unsupported.
 fn invalid(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidInput, text)
 }
@@ -126,7 +127,7 @@ fn default_ciphers() -> Result<Vec<CipherSpec>> {
     Ok(specs)
 }
 
-/// Prints each row as soon as it is measured, for as long as somebody reads.
+/// Prints each row as soon as it is measured. Stops once the reader is gone.
 fn print_table(kdfs: &[Kdf], works: &[Work], has_headings: bool) -> Result<()> {
     let width = works.iter().map(|work| work.name().len()).max().unwrap_or_default().max(8);
     let heading = |is_wanted: bool, text: String| (has_headings && is_wanted).then_some(Ok(text));
@@ -162,16 +163,17 @@ fn kernels_heading() -> String {
     format!("# AES-XTS kernels: {kernels}; % of what their AES rounds alone do")
 }
 
-/// What a row is about.
+/// A cipher to measure: a row of the table.
 struct Work {
     spec: CipherSpec,
     sector_size: usize,
-    /// Of AES-XTS alone
+    /// Only for AES-XTS
     kernel: Option<AesKernel>,
 }
 
 impl Work {
-    /// The rows of a cipher: AES-XTS is fast enough for the sector's own cost to show.
+    /// Rows of a cipher. AES-XTS has two sector sizes: it is fast enough for the cost per sector to
+    /// show.
     fn all(spec: &CipherSpec, all_kernels: bool) -> Vec<Self> {
         let work = |sector_size, kernel| Self { spec: spec.clone(), sector_size, kernel };
         if (spec.cipher(), spec.mode()) != (Cipher::Aes, CipherMode::Xts) {
@@ -203,7 +205,7 @@ impl Work {
         let (mut encryption, mut decryption, mut limit): (f64, f64, Option<f64>) =
             Default::default();
         let start = Instant::now();
-        // In turn, so that a CPU which changes its clock does so to all of them.
+        // Take turns, so that a change of the CPU's clock affects all measurements.
         while start.elapsed() < ROW {
             if let Some(now) = self.kernel.and_then(|it| it.limit(self.spec.key_size() / 2)) {
                 limit = Some(limit.unwrap_or_default().max(now));
@@ -215,7 +217,7 @@ impl Work {
     }
 }
 
-/// How much of the buffer fills a run, if not all of it.
+/// Length of the part of the buffer that takes about one run to process.
 fn length_for_a_run(buffer: &mut [u8], pass: impl Fn(&mut [u8])) -> usize {
     let mut len = SHORTEST;
     loop {
@@ -228,7 +230,8 @@ fn length_for_a_run(buffer: &mut [u8], pass: impl Fn(&mut [u8])) -> usize {
     }
 }
 
-/// Bytes per second of the fastest of a few runs: others may have the CPU in some of them.
+/// Bytes per second of the fastest of a few runs, because other processes may slow some of them
+/// down.
 #[expect(clippy::cast_precision_loss, reason = "a rate")]
 fn best(data: &mut [u8], pass: impl Fn(&mut [u8])) -> f64 {
     let rates = (0..RUNS).map(|_| {
@@ -246,15 +249,16 @@ fn best(data: &mut [u8], pass: impl Fn(&mut [u8])) -> f64 {
     rates.fold(0.0, f64::max)
 }
 
-/// Key size where none is given: cryptsetup's
+/// Default key size, as in cryptsetup
 const DEFAULT_KEY_BITS: usize = 256;
 
-/// What a cipher works on: in L2 wherever there is one
+/// Length of the buffer that ciphers work on: it fits every L2 cache
 const BUFFER: usize = 256 << 10;
-/// The least it works on: the largest sector
+/// Shortest part of the buffer to work on: the largest sector
 const SHORTEST: usize = 4096;
-/// How long a run is, and how many there are before it is another's turn
+/// Length of a run
 const RUN: Duration = Duration::from_micros(500);
+/// Number of runs in a turn
 const RUNS: u32 = 8;
-/// How long a row is measured
+/// Time to measure a row
 const ROW: Duration = Duration::from_millis(300);

@@ -1,4 +1,4 @@
-//! What was measured.
+//! Results of the measurements.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -40,7 +40,7 @@ impl Display for BenchmarkReport {
     }
 }
 
-/// How fast a cipher is.
+/// Speed of a cipher.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct CipherSpeed {
@@ -57,7 +57,7 @@ pub struct CipherSpeed {
     limit: Option<Limit>,
 }
 
-/// What the CPU's AES unit does with nothing else to do, and how much of it a cipher reaches.
+/// Speed of the CPU's AES unit alone, and the share of it that a cipher reaches.
 #[derive(Serialize)]
 struct Limit {
     #[serde(rename = "limit-bytes-per-second", serialize_with = "whole")]

@@ -1,4 +1,5 @@
-//! `keyslot check`: whether the header is sound, what a crash left, and what a secret opens.
+//! `keyslot check`: reports damage of a header, leftovers of a crash, and the keyslots that a
+//! secret opens.
 
 mod report;
 
@@ -19,14 +20,14 @@ use super::report::{ErrorReport, FailureReport, Remedies, tell};
 use super::secrets::{Question, Secrets};
 use super::{ObjectArgs, Outcome, Output, SOURCES, Status, limits};
 
-/// Check the header, and which keyslots a secret opens
+/// Check the header, and show which keyslots a secret opens
 ///
-/// Says of every keyslot whether it is active and whether its area is blank, and finds what an
-/// interrupted amendment left behind. Nothing is written.
+/// Reports for every keyslot whether it is active and whether its area is blank, and finds
+/// leftovers of an interrupted amendment. Nothing is written.
 #[derive(Args)]
 #[command(after_help = SOURCES)]
 pub struct CheckArgs {
-    // It is tried on every keyslot.
+    // The secret is tried on every keyslot.
     #[command(flatten)]
     opening: OpeningArgs,
 
@@ -34,7 +35,7 @@ pub struct CheckArgs {
     #[arg(long, requires = OPENER)]
     first: bool,
 
-    /// Try the secret on this keyslot alone, even if it is to be ignored
+    /// Try the secret only on this keyslot, even if its priority is ignore
     #[arg(
         short = 'S',
         long,
@@ -44,14 +45,14 @@ pub struct CheckArgs {
     )]
     keyslot: Option<usize>,
 
-    /// Try keyslots that ask for absurd iteration counts or memory, too
+    /// Ignore the limits on iteration counts and memory of keyslots
     #[arg(long, alias = "force")]
     ignore_limits: bool,
 
     #[command(flatten)]
     objects: ObjectArgs,
 
-    /// How it is printed
+    /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub(super) output: Output,
 
@@ -68,7 +69,7 @@ pub struct CheckArgs {
 }
 
 impl CheckArgs {
-    /// The error of a secret that opens nothing.
+    /// Error for a secret that opens no keyslot.
     fn wrong(&self, secret: &Passphrase) -> Error {
         match self.keyslot {
             Some(keyslot) => {
@@ -107,7 +108,7 @@ pub fn run(args: &CheckArgs) -> Outcome {
         Some(source) => Some(secrets.existing(Some(&source), &QUESTION)?),
     };
     let mut status = Status::Done;
-    // Where nothing is tried at once, an image is not open for longer than it takes.
+    // Without keyslots to try on several images at once, images are opened one by one.
     let at_once = if secret.is_some() && !args.first { AT_ONCE } else { 1 };
     let images = args.images.chunks(at_once).flat_map(|paths| match opened.take() {
         Some(images) => images,
@@ -179,7 +180,7 @@ fn open<'a>(
     images.into_iter().map(|(path, image)| (path, image.map(&mut with_tried))).collect()
 }
 
-/// The same images, unless the secret opens no keyslot of the only one.
+/// Returns `images`, or an error if there is one image and the secret opens none of its keyslots.
 fn must_open<'a>(
     images: Vec<(&'a Path, Result<Opened>)>,
     secret: &Passphrase,
@@ -194,7 +195,7 @@ fn must_open<'a>(
     Ok(images)
 }
 
-/// The outcome of one keyslot, which is named.
+/// Tries the secret on one keyslot.
 fn one(image: &Image, keyslot: usize, secret: &Passphrase) -> Tried {
     let opens = match image.unlock_keyslot(keyslot, secret) {
         Ok(_) => Ok(true),
@@ -204,21 +205,21 @@ fn one(image: &Image, keyslot: usize, secret: &Passphrase) -> Tried {
     vec![(keyslot, opens)]
 }
 
-/// What is known when one keyslot opens.
+/// Tries the secret until a keyslot opens. Untried keyslots are left out.
 fn first(image: &Image, secret: &Passphrase) -> Tried {
     let keyslots: Vec<_> = image.keyslots().map(|keyslot| keyslot.index).collect();
     let outcomes = image.try_keyslots(&keyslots, secret, Until::First);
     keyslots.into_iter().zip(outcomes).filter_map(|(it, outcome)| Some((it, outcome?))).collect()
 }
 
-/// The keyslots that a secret opens, all of them tried.
+/// Keyslots that a secret opens, after trying all of them.
 pub fn opened_by(image: &Image, secret: &Passphrase) -> Result<Vec<usize>> {
     let mut tried = Image::try_images(&[image], secret);
     opened_of(image, tried.pop().unwrap_or_default(), false)
 }
 
-/// The keyslots that the secret opens. One that is over the limit is skipped if another opens, and so
-/// is any that fails if it is only about the first.
+/// Keyslots that the secret opened. A keyslot over the limit is an error only if no other opened;
+/// with `first`, so is a keyslot that failed.
 fn opened_of(image: &Image, tried: Tried, first: bool) -> Result<Vec<usize>> {
     let mut opened = Vec::new();
     let mut over_limit = None;
@@ -252,14 +253,14 @@ fn opened_of(image: &Image, tried: Tried, first: bool) -> Result<Vec<usize>> {
     }
 }
 
-/// The error of a secret that opens no keyslot.
+/// Error for a secret that opens no keyslot.
 pub fn opens_nothing(secret: &Passphrase) -> Error {
     wrong_secret("no keyslot opens with the secret", secret)
 }
 
-/// The prompt where no single image is meant.
+/// Prompt for a secret that is tried on several images.
 pub const QUESTION: Question<'static> =
     Question { option: "--secret", what: "Passphrase", image: None };
 
-/// As many images are open, and locked, at a time
+/// Number of images that are open, and locked, at a time
 const AT_ONCE: usize = 8;

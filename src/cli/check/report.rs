@@ -1,4 +1,4 @@
-//! What `check` finds in one image.
+//! Report of `check` on one image.
 
 use std::fmt::{self, Display, Formatter};
 use std::path::Path;
@@ -15,7 +15,7 @@ use super::super::output::{self, Report};
 use super::super::report::ErrorReport;
 use super::super::status::Status;
 
-/// A header, its keyslots, and what is wrong with them.
+/// A header, its keyslots and their faults.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct CheckReport {
@@ -87,7 +87,7 @@ impl TokenReport {
 }
 
 impl CheckReport {
-    /// The report on an image whose keyslots have not been tried.
+    /// Report on an image before a secret is tried on its keyslots.
     pub fn new(path: &Path, image: &Image) -> Result<Self> {
         let header = image.header();
         let hash = header.digest().map(|digest| digest.hash.name().to_owned());
@@ -158,11 +158,11 @@ impl KeyslotReport {
         Self { keyslot, active, state, priority: None, unbound: false, token: None }
     }
 
-    /// What there is to say of a keyslot.
+    /// Description of the keyslot.
     fn text(&self, is_opened: bool) -> String {
         let mut text = match &self.state {
             State::Damaged { damage } => {
-                format!("inactive, its entry is damaged: {damage}; 'keyslot repair' puts it right")
+                format!("inactive, its entry is damaged: {damage}; 'keyslot repair' repairs it")
             }
             State::Unusable { unusable } => format!("cannot be opened: {unusable}"),
             State::Active(kdf) => match kdf.text() {
@@ -181,9 +181,9 @@ impl KeyslotReport {
             text.push_str(", unbound: its key is not the volume key");
         }
         if let Some(TokenReport { token, kind }) = &self.token {
-            // The secret that was tried opens it, too.
+            // The tried secret opens the keyslot too.
             text = if is_opened {
-                format!("{text}, token {token} ({kind}) is for it")
+                format!("{text}, also for token {token} ({kind})")
             } else {
                 format!("{text}, only token {token} ({kind}) opens it")
             };
@@ -192,7 +192,7 @@ impl KeyslotReport {
     }
 }
 
-/// Tokens that are for no keyslot.
+/// Tokens without keyslots.
 fn stale_tokens(header: &Header) -> impl Iterator<Item = &Token> {
     let tokens = header.luks2().map_or(&[][..], |header| header.metadata().tokens());
     tokens.iter().filter(|token| token.keyslots.is_empty())
@@ -222,7 +222,7 @@ impl Display for CheckReport {
         lines.extend(self.leftovers.iter().map(leftover));
         for TokenReport { token, kind } in &self.stale_tokens {
             lines.push(format!(
-                "stale: token {token} ({kind}) is for no keyslot; 'keyslot token remove --token {token}' removes it"
+                "stale: token {token} ({kind}) has no keyslot; 'keyslot token remove --token {token}' removes it"
             ));
         }
         match opened {
@@ -243,7 +243,7 @@ impl CheckReport {
         let is_damaged = self.warning.is_some()
             || self.keyslots.iter().any(|it| matches!(it.state, State::Damaged { .. }));
         let header = if !self.is_openable {
-            format!("{version} header that nothing opens any more")
+            format!("{version} header that no keyslot opens")
         } else if is_damaged || !self.weaknesses.is_empty() {
             format!("{version} header")
         } else {
@@ -273,7 +273,7 @@ fn leftover(left: &LeftoverReport) -> String {
             "leftover: {size} bytes from byte {offset} on may be key material of an erased keyslot; 'keyslot repair' overwrites them"
         ),
         LeftoverReport::Staging { keyslot, staging } => format!(
-            "leftover: replacing keyslot {keyslot} was interrupted; its old secret still opens it, the new one opens keyslot {staging}; 'keyslot repair' takes the new one back"
+            "leftover: replacing keyslot {keyslot} was interrupted; its old secret still opens it, the new one opens keyslot {staging}; 'keyslot repair' erases the new one"
         ),
         LeftoverReport::Twins { keyslot, staging } => format!(
             "leftover: keyslot {staging} holds a copy of the key material of keyslot {keyslot}; 'keyslot repair' removes it"

@@ -1,4 +1,4 @@
-//! A target that exists (`-n`).
+//! Conversion into an existing target (`-n`).
 
 use std::ffi::OsString;
 
@@ -15,7 +15,7 @@ use super::source::Source;
 use super::target::{Data, Opened};
 use super::{Conversion, invalid};
 
-/// Opens a target that exists, locked as an amendment locks an image.
+/// Opens an existing target, locked as an amendment locks an image.
 pub fn existing(
     name: &OsString,
     source: &Source,
@@ -76,13 +76,13 @@ fn existing_raw(spec: &ImageSpec, len: u64, conversion: &Conversion<'_>) -> Resu
     let is_said = conversion.args.output_format.is_some()
         || conversion.args.target_image_opts
         || conversion.args.overwrite;
-    // QEMU writes over it.
+    // QEMU would overwrite the header.
     if is_luks && !is_said {
-        let hint = "-O luks writes into it, -O raw over it";
-        let text = "the target is a LUKS image, and its format was not said";
+        let hint = "use -O luks to write into it, or -O raw to overwrite it";
+        let text = "the target is a LUKS image, but no format was given";
         return Err(Error::new(ErrorKind::Refused, text).with_hint(hint));
     }
-    // The rest of the last sector, which the copy may have no reason to write.
+    // Fill up the last sector, which the copy may skip.
     if stored < len && stored.next_multiple_of(512) >= len {
         let rest = vec![0; usize::try_from(len - stored).unwrap_or(0)];
         let failed = |e| {

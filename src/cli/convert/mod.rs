@@ -1,4 +1,4 @@
-//! `keyslot convert`: what is in one image, into another, with qemu-img's options.
+//! `keyslot convert`: copies the contents of one image into another, with qemu-img's options.
 
 mod existing;
 mod new;
@@ -28,9 +28,9 @@ use super::{KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, Status, chec
 
 /// Convert an image: encrypt it, decrypt it, or encrypt it under a new volume key
 ///
-/// Takes the arguments of qemu-img convert for raw, LUKS1 and LUKS2 images. The target has no name until
-/// it is complete and durable, and an existing file is not replaced without --overwrite; -n writes into
-/// a target that exists.
+/// Takes the arguments of qemu-img convert for raw, LUKS1 and LUKS2 images. The target gets its
+/// name only when it is complete and durable. An existing file is replaced only with --overwrite;
+/// -n writes into an existing target.
 #[derive(Args)]
 #[command(after_help = SOURCES)]
 #[allow(clippy::struct_excessive_bools, reason = "each is an option")]
@@ -38,7 +38,7 @@ pub struct ConvertArgs {
     #[command(flatten)]
     objects: ObjectArgs,
 
-    /// Format of the source: raw or luks [default: what it looks like]
+    /// Format of the source: raw or luks [default: detected]
     #[arg(short, long, visible_alias = "source-format", value_name = "FMT")]
     format: Option<String>,
 
@@ -57,11 +57,11 @@ pub struct ConvertArgs {
     #[arg(short = 'O', long, value_name = "FMT")]
     output_format: Option<String>,
 
-    /// QEMU's options of the target, as create has them; -o help lists them
+    /// QEMU's options of the target, as for create; -o help lists them
     #[arg(short, long, value_name = "OPTS", action = clap::ArgAction::Append)]
     options: Vec<String>,
 
-    /// Secret that shall open the target; with -n, that opens it
+    /// Secret to put into the target; with -n, the secret that opens it
     #[arg(long, value_name = "SOURCE")]
     new_secret: Option<OsString>,
 
@@ -71,7 +71,7 @@ pub struct ConvertArgs {
     #[command(flatten)]
     luks: LuksArgs,
 
-    /// Write into a target that exists; what is behind the end of the source stays
+    /// Write into an existing target; data beyond the end of the source stays
     #[arg(short, long)]
     no_create: bool,
 
@@ -79,39 +79,39 @@ pub struct ConvertArgs {
     #[arg(long)]
     target_image_opts: bool,
 
-    /// The target reads as zeros already (with -n)
+    /// Assume that the target reads as zeros (with -n)
     #[arg(long)]
     target_is_zero: bool,
 
-    /// Replace an existing target, once its successor is complete
+    /// Replace an existing target once the new one is complete
     #[arg(long, visible_alias = "force")]
     overwrite: bool,
 
-    /// Allow an empty new secret, with which everybody can open the target
+    /// Allow an empty new secret, which opens the target to everyone
     #[arg(long)]
     allow_empty_secret: bool,
 
-    /// Try keyslots that ask for absurd iteration counts or memory, and make such
+    /// Ignore the limits on iteration counts and memory of keyslots
     #[arg(long)]
     ignore_limits: bool,
 
-    /// Read everything again and compare
+    /// Read source and target again and compare them
     #[arg(long)]
     verify: bool,
 
-    /// Zeros become holes of a raw target in units of so many bytes; 0 writes them [default: 4k]
+    /// Granularity at which zeros become holes in a raw target; 0 writes zeros [default: 4k]
     #[arg(short = 'S', long, value_name = "SIZE", allow_hyphen_values = true)]
     sparse_size: Option<String>,
 
-    /// Threads, 1 to 16 [default: as many as there are cores]
+    /// Number of threads, 1 to 16 [default: number of CPU cores]
     #[arg(short = 'm', long, value_name = "N", allow_hyphen_values = true)]
     parallel: Option<String>,
 
-    /// Read a source that others write to: what comes out may never have been in it
+    /// Read a source that other programs write to: the copy may be inconsistent
     #[arg(short = 'U', long)]
     force_share: bool,
 
-    /// QEMU's cache mode of the target; whatever it is, the target is durable when this succeeds
+    /// QEMU's cache mode of the target, without effect: the target is durable on success
     #[arg(short = 't', long, value_name = "CACHE")]
     target_cache: Option<String>,
 
@@ -119,11 +119,11 @@ pub struct ConvertArgs {
     #[arg(short = 'T', long, value_name = "CACHE")]
     source_cache: Option<String>,
 
-    /// Writes need not come in order, which they do not anyway
+    /// Accepted for compatibility with qemu-img: writes are out of order anyway
     #[arg(short = 'W', long)]
     oob_writes: bool,
 
-    /// QEMU's compression, which neither format has
+    /// QEMU's compression, which no supported format has
     #[arg(short = 'c', hide = true)]
     compress: bool,
 
@@ -131,7 +131,7 @@ pub struct ConvertArgs {
     #[arg(short, long)]
     progress: bool,
 
-    /// How the result is printed
+    /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub(super) output: Output,
 
@@ -145,7 +145,7 @@ pub struct ConvertArgs {
 }
 
 impl ConvertArgs {
-    /// The options that admit what is refused without them.
+    /// Options of the command that lift a refusal, and whether they were given.
     pub(super) fn remedies(&self) -> Remedies {
         let (overwrite, limits) = (Some(self.overwrite), Some(self.ignore_limits));
         Remedies { overwrite, limits, ..Remedies::default() }
@@ -229,7 +229,7 @@ impl Display for ConvertReport {
     }
 }
 
-/// What source and target are opened with.
+/// Arguments and secrets that open source and target.
 #[derive(Clone, Copy)]
 struct Conversion<'a> {
     args: &'a ConvertArgs,
@@ -237,7 +237,7 @@ struct Conversion<'a> {
     persona: Persona,
 }
 
-/// What QEMU says of options that do not go together, in its order.
+/// Refuses combinations of options that QEMU refuses, with its messages and in its order.
 fn check_combination(args: &ConvertArgs) -> Result<()> {
     let text = if args.no_create && !args.options.is_empty() {
         "-o has no effect when skipping image creation"

@@ -1,4 +1,4 @@
-//! A target that is made.
+//! Conversion into a new target.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use super::source::Source;
 use super::target::Data;
 use super::{Conversion, Persona, invalid};
 
-/// Looks at names and numbers, and at what is of no use.
+/// Checks names and numbers of options, and refuses options that do not apply.
 pub fn check_new(
     version: Option<Version>,
     options: &Options,
@@ -37,25 +37,25 @@ pub fn check_new(
     no_keyslot(conversion)
 }
 
-/// Refuses what is about the header of a new LUKS target, where there is none.
+/// Refuses options of a new LUKS header, for targets that get none.
 pub fn no_header(conversion: &Conversion<'_>) -> Result<()> {
     let kdf = &conversion.args.kdf;
     if kdf.is_given() {
-        return Err(invalid("--iter-time and --iterations are for a new LUKS target"));
+        return Err(invalid("--iter-time and --iterations apply only to a new LUKS target"));
     }
     if kdf.pbkdf.is_some() || kdf.pbkdf_memory.is_some() || kdf.pbkdf_parallel.is_some() {
-        return Err(invalid("--pbkdf and its options are for a new LUKS target"));
+        return Err(invalid("--pbkdf and its options apply only to a new LUKS target"));
     }
     conversion.args.luks.check_none()
 }
 
-/// Refuses the same and a secret for a raw target.
+/// Refuses options of a new LUKS header, and a secret, for a raw target.
 pub fn no_keyslot(conversion: &Conversion<'_>) -> Result<()> {
     no_header(conversion)?;
     if conversion.args.new_secret.is_some()
         && conversion.args.output_format.as_deref() != Some("luks")
     {
-        return Err(invalid("--new-secret is of no use for a raw target"));
+        return Err(invalid("--new-secret does not apply to a raw target"));
     }
     Ok(())
 }
@@ -72,12 +72,12 @@ pub fn new_luks(
     if create::is_detached(options) {
         let text = "a conversion cannot make a detached header";
         let error = Error::new(ErrorKind::Unsupported, text);
-        return Err(error.with_hint("make it with create --header, and convert with -n"));
+        return Err(error.with_hint("use 'keyslot create --header' first, then convert with -n"));
     }
     let create = create::create_options(version, options, &args.kdf, &args.luks)?;
     let create = create.limits(limits(args.ignore_limits)).overwrite(overwrite);
     create.check(len)?;
-    // What stands against the target's name is found before a person is asked for a secret.
+    // Reasons to refuse the target's name are found before a person is asked for a secret.
     drop(Place::new(path, overwrite)?);
     let what = "New passphrase";
     let question = Question { option: "--new-secret", what, image: Some(path) };
@@ -110,7 +110,7 @@ pub fn new_raw(
     }
     let mut space = create::preallocation(options)?;
     if conversion.args.sparse_size.as_deref() == Some("0") && space == Preallocation::Full {
-        // All of it is going to be written.
+        // The copy will write all of it.
         space = Preallocation::Falloc;
     }
     let overwrite = conversion.persona.overwrites(conversion.args.overwrite);
@@ -122,7 +122,7 @@ pub fn new_raw(
     Ok(Data::NewRaw(Box::new(file)))
 }
 
-/// The format of a LUKS target, or none of a raw one; others cannot be made.
+/// Version of a LUKS target, or `None` for a raw one. Other formats are refused.
 pub fn version(format: &str, persona: Persona) -> Result<Option<Version>> {
     match format {
         "raw" => Ok(None),
@@ -130,7 +130,7 @@ pub fn version(format: &str, persona: Persona) -> Result<Option<Version>> {
     }
 }
 
-/// What `-o help` prints.
+/// Text that `-o help` prints.
 pub fn help(version: Option<Version>, names_a_file: bool) -> String {
     version.map_or_else(|| HELP_RAW.to_owned(), |version| create::help(version, names_a_file))
 }

@@ -1,4 +1,4 @@
-//! The image that is converted.
+//! Source of a conversion.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -18,7 +18,7 @@ use super::{Conversion, Persona, invalid};
 /// The source, open until the end.
 pub struct Source {
     data: Data,
-    /// As it was when it was opened; none if others may write to it
+    /// File version when the source was opened; `None` if others may write to it
     version: Option<Version>,
 }
 
@@ -28,7 +28,7 @@ enum Data {
 }
 
 impl Source {
-    /// Opens it and keeps writers out, unless that is not wanted.
+    /// Opens the source, and keeps writers out unless it is shared.
     pub fn open(
         name: &OsString,
         conversion: &Conversion<'_>,
@@ -54,7 +54,7 @@ impl Source {
         Ok(source)
     }
 
-    /// What is read.
+    /// Side of the copy that is read.
     pub fn side(&self) -> Result<Side<'_>> {
         match &self.data {
             Data::Raw(raw) => Side::raw(raw.storage().as_ref()),
@@ -62,23 +62,23 @@ impl Source {
         }
     }
 
-    /// Refuses a source that somebody who knows of no locks wrote to.
+    /// Refuses a source that a program which takes no locks wrote to.
     pub fn is_unchanged(&self) -> Result<()> {
         let (Some(before), Some(file)) = (self.version, self.file()) else { return Ok(()) };
         let now = file.version().map_err(|e| Error::io("look at the file", e));
         if now.map_err(|error| error.with_path(file.path()))? == before {
             return Ok(());
         }
-        let text = "somebody wrote to the source while it was read";
+        let text = "the source was written to while it was read";
         Err(Error::new(ErrorKind::Changed, text).with_path(file.path()))
     }
 
-    /// Whether this is its file, under whatever name.
+    /// Whether `path` leads to the source's file.
     pub fn is_file(&self, path: &Path) -> bool {
         self.file().is_some_and(|file| file.is_file(path).unwrap_or(false))
     }
 
-    /// Its file.
+    /// File of the source.
     pub fn file(&self) -> Option<&FileStorage> {
         match &self.data {
             Data::Raw(raw) => Some(raw.file()),
@@ -90,14 +90,14 @@ impl Source {
 fn open(spec: &ImageSpec, sharing: Sharing, conversion: &Conversion<'_>) -> Result<Data> {
     image_spec::check_persona(spec, conversion.persona)?;
     let secret = conversion.args.secret.as_ref();
-    // The part of a raw source is what its own options say.
+    // Only its own options select a part of a raw source.
     let raw = || {
         conversion.args.location.check_none("a raw source")?;
         image_spec::located(spec, OpenOptions::new().sharing(sharing)).open_raw(&spec.file.path)
     };
     if spec.driver.as_deref() == Some("raw") {
         return match secret {
-            Some(_) => Err(invalid("--secret is of no use for a raw source")),
+            Some(_) => Err(invalid("--secret does not apply to a raw source")),
             None => raw().map(Data::Raw),
         };
     }
@@ -109,7 +109,7 @@ fn open(spec: &ImageSpec, sharing: Sharing, conversion: &Conversion<'_>) -> Resu
         return raw_unless_other(raw()?);
     }
     let image = match opened {
-        // Nobody said what it is, nor that it has a secret.
+        // Neither a format nor a secret was given.
         Err(error)
             if error.kind() == ErrorKind::NotLuks
                 && spec.driver.is_none()
@@ -147,6 +147,6 @@ fn raw_unless_other(raw: RawImage) -> Result<Data> {
 
 fn other(format: &str) -> Error {
     let text = format!("{format} images are not supported yet");
-    let hint = "-f raw converts the file as it is";
+    let hint = "use -f raw to convert the file as it is";
     Error::new(ErrorKind::Unsupported, text).with_hint(hint)
 }

@@ -1,4 +1,4 @@
-//! The image that is written: a new one, or one that exists (`-n`).
+//! Target of a conversion: a new image, or an existing one (`-n`).
 
 use std::ffi::OsString;
 
@@ -18,12 +18,12 @@ use super::{Conversion, ConvertArgs, invalid};
 
 /// The target.
 pub struct Target {
-    /// As it was written, for messages
+    /// Name of the target as given, for messages
     shown: String,
     data: Data,
-    /// What qemu-img puts before an error of a new one
+    /// Prefix of qemu-img's errors about a new target
     prefix: String,
-    /// What opens a new one
+    /// Secret of a new target
     secret: Option<Passphrase>,
 }
 
@@ -34,7 +34,7 @@ pub enum Data {
     Luks(Box<Opened>),
 }
 
-/// An image that exists, unlocked.
+/// An existing image, unlocked.
 pub struct Opened {
     pub image: Image,
     /// The keyslot that the secret opened
@@ -97,7 +97,7 @@ impl Target {
         WrittenImage::new(self.shown.clone(), len, opened)
     }
 
-    /// What is written.
+    /// Side of the copy that is written.
     pub fn side(&self) -> Result<Side<'_>> {
         match &self.data {
             Data::NewRaw(file) => Side::raw(file.storage()),
@@ -107,12 +107,12 @@ impl Target {
         }
     }
 
-    /// Whether it reads as zeros.
+    /// Whether the target reads as zeros.
     pub fn is_zero(&self, args: &ConvertArgs) -> bool {
         matches!(self.data, Data::NewRaw(_)) || args.target_is_zero
     }
 
-    /// Has what was written reach the disk.
+    /// Makes the written data durable.
     pub fn sync(&self) -> Result<()> {
         self.file().map_or(Ok(()), |file| {
             let failed = |e| Error::failed(Operation::Sync, "the target", e).with_path(file.path());
@@ -120,7 +120,7 @@ impl Target {
         })
     }
 
-    /// Has the next read come from the disk.
+    /// Makes the next read come from the disk.
     pub fn evict(&self) {
         if let Some(file) = self.file() {
             file.evict(0, file.len().unwrap_or(0));
@@ -136,19 +136,19 @@ impl Target {
         }
     }
 
-    /// Says of an error of the copy what it leaves.
+    /// Adds to an error of the copy a hint about an existing target.
     pub fn spoiled(&self, error: Error) -> Error {
         match self.data {
             // A target that is too small.
             _ if error.kind() == ErrorKind::InvalidInput => error,
             Data::NewRaw(_) | Data::NewLuks(_) => error,
             Data::Raw(_) | Data::Luks(_) => {
-                error.with_hint(format!("{} is written in part now", self.shown))
+                error.with_hint(format!("convert again: {} is written only in part", self.shown))
             }
         }
     }
 
-    /// Opens a new LUKS image as whoever uses it will.
+    /// Opens a new LUKS image with its secret, as its users will.
     pub fn check(&self) -> Result<()> {
         match (&self.data, &self.secret) {
             (Data::NewLuks(image), Some(secret)) => image.check(secret),

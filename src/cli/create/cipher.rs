@@ -1,4 +1,4 @@
-//! Ciphers and hashes of a new image: QEMU's words in `-o`, or cryptsetup's as options.
+//! Ciphers and hashes of a new image: QEMU's names in `-o`, or cryptsetup's as options.
 
 use keyslot::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen};
 use keyslot::qemu::Options;
@@ -7,43 +7,43 @@ use keyslot::{Error, Result};
 use super::invalid;
 use super::luks::LuksArgs;
 
-/// The cipher that is asked for, in one of two ways.
+/// Cipher given by `--cipher` and `--key-size`, or in parts by `-o`.
 pub fn cipher(options: &Options, luks: &LuksArgs) -> Result<CipherSpec> {
     if luks.cipher.is_none() && luks.key_size.is_none() {
         return in_parts(options);
     }
     if let Some(key) = PARTS.iter().find(|key| options.last(key).is_some()) {
-        let text = format!("--cipher and --key-size must not be given beside {key} in -o");
+        let text = format!("--cipher and --key-size cannot be used with {key} in -o");
         return Err(invalid(text));
     }
     let text = luks.cipher.as_deref().unwrap_or("aes-xts-plain64");
     let wrong = |why: &str| invalid(format!("cipher '{}': {why}", text.escape_debug()));
     let (name, mode) = text.split_once('-').ok_or_else(|| {
-        wrong("it must be a cipher, a mode and an IV generator, as aes-xts-plain64")
+        wrong("must be a cipher, a mode and an IV generator, such as aes-xts-plain64")
     })?;
     let bits = luks.key_size.unwrap_or_else(|| {
-        // cryptsetup's default is 256 bits, for each of the two keys of XTS.
+        // cryptsetup's default is 256 bits, and XTS has two such keys.
         let halves = if mode.split('-').next() == Some("xts") { 2 } else { 1 };
         256 * halves
     });
     if !bits.is_multiple_of(8) {
-        return Err(invalid(format!("key size {bits}: it must be a multiple of 8 bits")));
+        return Err(invalid(format!("key size {bits}: must be a multiple of 8 bits")));
     }
     CipherSpec::parse(name, mode, bits / 8).map_err(|error| wrong(error.message()))
 }
 
-/// The hash that is asked for, in one of two ways.
+/// Hash given by `--hash`, or by `hash-alg` in `-o`.
 pub fn hash(options: &Options, luks: &LuksArgs) -> Result<HashAlg> {
     let Some(name) = &luks.hash else {
         return Ok(qemu_hash(options, "hash-alg")?.unwrap_or(HashAlg::Sha256));
     };
     if options.last("hash-alg").is_some() {
-        return Err(invalid("--hash must not be given beside hash-alg in -o"));
+        return Err(invalid("--hash cannot be used with hash-alg in -o"));
     }
     HashAlg::parse(name).map_err(|error: Error| invalid(error.message()))
 }
 
-/// QEMU's words.
+/// Cipher given by QEMU's options.
 fn in_parts(options: &Options) -> Result<CipherSpec> {
     let ivgen_hash = qemu_hash(options, "ivgen-hash-alg")?;
     let mode = match options.last("cipher-mode") {
@@ -79,7 +79,7 @@ fn in_parts(options: &Options) -> Result<CipherSpec> {
 
 fn qemu_hash(options: &Options, key: &str) -> Result<Option<HashAlg>> {
     let Some(name) = options.last(key) else { return Ok(None) };
-    // Those that QEMU knows: what others are for is in images of cryptsetup.
+    // Only hashes that QEMU knows. The others occur in images of cryptsetup.
     let hash = HashAlg::parse(name).ok().filter(|hash| QEMU_HASHES.contains(hash));
     hash.map(Some).ok_or_else(|| not_accepted(key, name))
 }
@@ -102,5 +102,5 @@ const QEMU_HASHES: [HashAlg; 8] = [
     HashAlg::Sm3,
 ];
 
-/// What QEMU makes a cipher of
+/// QEMU's options that make up a cipher
 const PARTS: [&str; 4] = ["cipher-alg", "cipher-mode", "ivgen-alg", "ivgen-hash-alg"];

@@ -11,7 +11,7 @@ use super::super::Persona;
 use super::super::config::parse_uuid;
 use super::invalid;
 
-/// A format that can be made.
+/// A LUKS version that can be created.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Version {
     Luks1,
@@ -19,7 +19,7 @@ pub enum Version {
 }
 
 impl Version {
-    /// The one of this name.
+    /// Version of this name.
     pub fn of(format: &str, persona: Persona) -> Result<Self> {
         match (format, persona) {
             ("luks", _) | ("luks1", Persona::Keyslot) => Ok(Self::Luks1),
@@ -32,12 +32,12 @@ impl Version {
         }
     }
 
-    /// The one of a header.
+    /// Version of a header.
     pub fn of_header(header: &Header) -> Self {
         if header.luks2().is_some() { Self::Luks2 } else { Self::Luks1 }
     }
 
-    /// `luks`, `luks2`: the one spelling of the format in JSON, and QEMU's
+    /// Name of the format in JSON and in QEMU: `luks`, `luks2`
     pub fn format(self) -> &'static str {
         match self {
             Self::Luks1 => "luks",
@@ -53,7 +53,7 @@ impl Version {
         }
     }
 
-    /// The KDF of its keyslots, unless another one is asked for.
+    /// Default KDF of its keyslots.
     pub fn kdf(self) -> KdfKind {
         match self {
             Self::Luks1 => KdfKind::Pbkdf2,
@@ -62,14 +62,14 @@ impl Version {
     }
 }
 
-/// What a new LUKS image is like, in cryptsetup's words
+/// Options of a new LUKS image, named as in cryptsetup
 #[derive(Args)]
 pub struct LuksArgs {
     /// Cipher, mode and IV generator of a LUKS image [default: aes-xts-plain64]
     #[arg(long, value_name = "SPEC")]
     pub cipher: Option<String>,
 
-    /// Bits of the volume key, of both keys in XTS [default: 256, in XTS 512]
+    /// Volume key size in bits (XTS: both halves) [default: 256, XTS: 512]
     #[arg(long, value_name = "BITS")]
     pub key_size: Option<usize>,
 
@@ -89,33 +89,32 @@ pub struct LuksArgs {
     #[arg(long, value_name = "TEXT")]
     pub subsystem: Option<String>,
 
-    /// Bytes of LUKS2 that are encrypted as a unit: 512, 1024, 2048 or 4096
-    /// [default: 4096 if the payload is a multiple of it, else 512]
+    /// Encryption sector size of LUKS2 in bytes: 512, 1024, 2048 or 4096 [default: 4096 if the
+    /// payload is a multiple of it, else 512]
     #[arg(long, value_name = "BYTES")]
     pub sector_size: Option<usize>,
 
-    /// Size of each of the two copies of a LUKS2 header: 16k, 32k, 64k and so on to 4M
-    /// [default: 16k]
+    /// Size of each copy of a LUKS2 header: a power of two from 16k to 4M [default: 16k]
     #[arg(long, alias = "luks2-metadata-size", value_name = "SIZE")]
     pub metadata_size: Option<String>,
 
-    /// Size of what the areas of LUKS2 keyslots are in, up to 128M [default: what is left of 16M]
+    /// Size of the LUKS2 keyslots region, up to 128M [default: the rest of 16M]
     #[arg(long, alias = "luks2-keyslots-size", value_name = "SIZE")]
     pub keyslots_size: Option<String>,
 }
 
 impl LuksArgs {
-    /// Refuses what this format does not have.
+    /// Refuses options that this version does not have.
     pub fn check(&self, version: Version) -> Result<()> {
         match self.of_luks2() {
             Some(name) if version == Version::Luks1 => {
-                Err(invalid(format!("{name} is for LUKS2 images")))
+                Err(invalid(format!("{name} applies only to LUKS2")))
             }
             _ => Ok(()),
         }
     }
 
-    /// Refuses all of them where no LUKS image is made.
+    /// Refuses all of these options, for commands that create no LUKS image.
     pub fn check_none(&self) -> Result<()> {
         let given = [
             ("--cipher", self.cipher.is_some()),
@@ -125,12 +124,12 @@ impl LuksArgs {
         ];
         let given = given.iter().find(|(_, is_given)| *is_given).map(|(name, _)| *name);
         match given.or(self.of_luks2()) {
-            Some(name) => Err(invalid(format!("{name} is for a new LUKS target"))),
+            Some(name) => Err(invalid(format!("{name} applies only to a new LUKS target"))),
             None => Ok(()),
         }
     }
 
-    /// The library's word for it.
+    /// Converts the options to the library's format.
     pub fn format(&self, version: Version) -> Result<Format> {
         if version == Version::Luks1 {
             return Ok(Format::Luks1);
@@ -147,12 +146,12 @@ impl LuksArgs {
         Ok(Format::Luks2(luks2))
     }
 
-    /// The UUID that is asked for: 36 characters, as cryptsetup takes them.
+    /// UUID asked for: 36 characters, as cryptsetup takes them.
     pub fn uuid(&self) -> Result<Option<Uuid>> {
         self.uuid.as_deref().map(parse_uuid).transpose()
     }
 
-    /// The first of those that LUKS1 does not have.
+    /// First given option that LUKS1 does not have.
     fn of_luks2(&self) -> Option<&'static str> {
         let given = [
             ("--label", self.label.is_some()),

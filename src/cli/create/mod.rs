@@ -1,4 +1,4 @@
-//! `keyslot create`: a new image, with qemu-img's options, or in cryptsetup's words.
+//! `keyslot create`: creates an image, with qemu-img's options or cryptsetup's.
 
 mod cipher;
 mod luks;
@@ -33,9 +33,9 @@ use super::{
 
 /// Create an image with one keyslot
 ///
-/// Takes the arguments of qemu-img create, for LUKS1 and for LUKS2, whose defaults are those of
-/// cryptsetup luksFormat. The file has its header and SIZE bytes of payload. An existing one is not
-/// replaced without --overwrite, and then only when the new image is complete.
+/// Takes the arguments of qemu-img create, for LUKS1 and LUKS2; the defaults of LUKS2 are those of
+/// cryptsetup luksFormat. The file holds the header and SIZE bytes of payload. An existing file is
+/// replaced only with --overwrite, once the new image is complete.
 #[derive(Args)]
 #[command(after_help = SOURCES)]
 #[allow(clippy::struct_excessive_bools, reason = "each is an option")]
@@ -51,7 +51,7 @@ pub struct CreateArgs {
     #[arg(short, long, value_name = "OPTS", action = clap::ArgAction::Append)]
     options: Vec<String>,
 
-    /// Secret that shall open the image
+    /// Secret to put into keyslot 0
     #[arg(long, value_name = "SOURCE")]
     new_secret: Option<OsString>,
 
@@ -64,7 +64,7 @@ pub struct CreateArgs {
     #[command(flatten)]
     location: LocationArgs,
 
-    /// Read the new secret from this file; '-' is standard input, with any newline at its end
+    /// Read the new secret from this file, including any newline at its end; '-' is standard input
     #[arg(short = 'd', long, value_name = "PATH", conflicts_with = "new_secret")]
     key_file: Option<PathBuf>,
 
@@ -72,15 +72,15 @@ pub struct CreateArgs {
     #[arg(long, visible_alias = "force")]
     overwrite: bool,
 
-    /// Allow an empty new secret, with which everybody can open the image
+    /// Allow an empty new secret, which opens the image to everyone
     #[arg(long)]
     allow_empty_secret: bool,
 
-    /// Make a keyslot that asks for an absurd iteration count or memory
+    /// Ignore the limits on iteration counts and memory of keyslots
     #[arg(long)]
     ignore_limits: bool,
 
-    /// How the result is printed
+    /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub(super) output: Output,
 
@@ -131,7 +131,7 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
         (None, None) => None,
     };
     let target = Target::new(&path, size, is_detached(&options), &args.location).map_err(named)?;
-    // qemu-img says what it is about to make; a person is told when it is made.
+    // qemu-img announces the image before it is created; keyslot reports it afterwards.
     if !args.quiet && persona == Persona::QemuImg {
         let options = echo(&options);
         let size = target.size().unwrap_or(0);
@@ -182,7 +182,7 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
 }
 
 impl CreateArgs {
-    /// The options that admit what is refused without them.
+    /// Options of the command that lift a refusal, and whether they were given.
     pub(super) fn remedies(&self) -> Remedies {
         let (overwrite, limits) = (Some(self.overwrite), Some(self.ignore_limits));
         Remedies { overwrite, limits, ..Remedies::default() }
@@ -194,7 +194,7 @@ impl CreateArgs {
     }
 }
 
-/// The secret that shall open a new image: the `key-secret` among its options, or `--new-secret`.
+/// Reads the secret of a new image: the `key-secret` in its options, or `--new-secret`.
 pub(super) fn new_secret(
     options: &Options,
     source: Option<&OsString>,
@@ -218,19 +218,20 @@ pub(super) fn new_secret(
     }
 }
 
-/// Says that QEMU will not open what this secret opens, if that is so. (LUKS2 it opens with none.)
+/// Warns of a secret that cannot be typed, or that QEMU cannot use. QEMU opens no LUKS2 image, so
+/// the latter is about LUKS1.
 pub(super) fn warn_of(secret: &Passphrase, version: Version, shown: &str) {
     if let Some(warning) = line_end_warning(secret) {
         output::tell(&format!("warning: {shown}: {warning}"));
     }
     if version == Version::Luks1 && !secret.is_qemu_compatible() {
         output::tell(&format!(
-            "warning: {shown}: QEMU cannot use the secret: it is not UTF-8 text without NUL"
+            "warning: {shown}: QEMU cannot use the secret: it contains NUL or is not valid UTF-8"
         ));
     }
 }
 
-/// Warns of a cipher that keeps nothing secret, as `check` does.
+/// Warns of weaknesses of the cipher, as `check` does.
 pub(super) fn warn_of_cipher(header: &Header, shown: &str) {
     for weakness in header.weaknesses() {
         output::tell(&format!("warning: {shown}: {weakness}"));

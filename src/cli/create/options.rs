@@ -11,7 +11,7 @@ use super::cipher;
 use super::invalid;
 use super::luks::{LuksArgs, Version};
 
-/// The options as qemu-img repeats them, in the order of its own list.
+/// Options as qemu-img prints them, in the order of its own list.
 pub fn echo(options: &Options) -> String {
     const ORDER: [&str; 9] = [
         "key-secret",
@@ -28,12 +28,12 @@ pub fn echo(options: &Options) -> String {
     given.collect()
 }
 
-/// Whether the header is to be detached.
+/// Whether the options ask for a detached header.
 pub fn is_detached(options: &Options) -> bool {
     options.last("detached-header").is_some_and(|value| boolean("", value).unwrap_or(false))
 }
 
-/// Checks names and numbers, each option in its turn.
+/// Checks the names and values of options, in their order.
 pub fn check_options(options: &Options) -> Result<()> {
     options.iter().try_for_each(|(key, value)| match key {
         "detached-header" => boolean(key, value).map(drop),

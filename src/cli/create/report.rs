@@ -1,4 +1,4 @@
-//! What `create` and `convert` made.
+//! Reports of `create` and `convert`.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -31,7 +31,7 @@ struct Opened {
 }
 
 impl WrittenImage {
-    /// A raw image, or one with this header whose secret opens this keyslot.
+    /// Describes a raw image or, with a header, a LUKS image and the keyslot that its secret opens.
     pub fn new(filename: String, virtual_size: u64, opened: Option<(&Header, usize)>) -> Self {
         let format = opened.map_or("raw", |(header, _)| Version::of_header(header).format());
         let opened = opened.map(|(header, keyslot)| Opened {

@@ -1,4 +1,4 @@
-//! The target of `create`: a new file, an image in a place that exists, or a detached header.
+//! The target of `create`: a new file, an existing file or device, or a detached header.
 
 use std::path::Path;
 
@@ -9,11 +9,11 @@ use keyslot::{
 
 use super::super::location::LocationArgs;
 
-/// An image to be made.
+/// An image to create.
 pub enum Target<'a> {
     /// A file with a header and `size` bytes of payload
     New { path: &'a Path, size: u64 },
-    /// An image in a file or device that exists, or in a part of it
+    /// An image in an existing file or device, or in a part of it
     InPlace { path: &'a Path },
     /// A file with a detached header for `size` bytes of payload, and the payload's file
     Detached { header: &'a Path, size: u64, payload: Payload<'a> },
@@ -22,11 +22,11 @@ pub enum Target<'a> {
 /// The file with the payload of a detached header.
 #[derive(Clone, Copy)]
 pub enum Payload<'a> {
-    /// It is not named
+    /// Not named
     Unnamed,
-    /// It exists, and is left as it is
+    /// Existing, and left as it is
     Existing,
-    /// It is made
+    /// Created
     New(&'a Path),
 }
 
@@ -45,7 +45,7 @@ impl<'a> Target<'a> {
             }
             let exists = path.symlink_metadata().is_ok();
             return match size {
-                Some(_) if exists => Err(invalid("it exists: leave SIZE out to use it as it is")),
+                Some(_) if exists => Err(invalid("already exists: omit SIZE to use it as it is")),
                 None if !exists => Err(no_size()),
                 Some(size) => Ok(Self::Detached { header, size, payload: Payload::New(path) }),
                 None => {
@@ -68,7 +68,7 @@ impl<'a> Target<'a> {
             || FileStorage::open(path, Access::ReadOnly).is_ok_and(|it| it.is_block_device());
         match size {
             Some(_) if location.is_part() => {
-                Err(invalid("SIZE does not apply to a part of a file: it is as long as it is"))
+                Err(invalid("SIZE does not apply to a part of a file, whose length is fixed"))
             }
             None if location.is_part() || is_device() => Ok(Self::InPlace { path }),
             Some(size) => Ok(Self::New { path, size }),
@@ -76,7 +76,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Bytes of payload, as far as they are known before.
+    /// Size of the payload in bytes, if known in advance.
     pub fn size(&self) -> Option<u64> {
         match self {
             Self::New { size, .. } | Self::Detached { size, .. } => Some(*size),
@@ -93,7 +93,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Makes the image.
+    /// Creates the image.
     pub fn make(
         &self,
         create: CreateOptions,

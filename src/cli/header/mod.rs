@@ -1,4 +1,4 @@
-//! `keyslot header backup` and `header restore`: a header in a file of its own, and back.
+//! `keyslot header backup` and `header restore`: saves a header in a file, and restores it.
 
 mod report;
 
@@ -14,7 +14,7 @@ use super::location::PartArgs;
 use super::progress::Spinner;
 use super::{ChangeArgs, Outcome, Output, output, prompt};
 
-/// Save a header in a file of its own, or put a saved one back
+/// Back up a header to a file, or restore it
 #[derive(Args)]
 pub struct HeaderArgs {
     #[command(subcommand)]
@@ -27,14 +27,14 @@ enum Action {
     Restore(RestoreArgs),
 }
 
-/// Save the header and the key material of an image in a new file
+/// Save the header and key material of an image to a new file
 ///
-/// From IMAGE to FILE, as cp has it. The file is only for its owner (mode 0600), no file is ever
-/// replaced, and cryptsetup luksHeaderRestore takes it. It opens the image with the secrets of
-/// today, whatever becomes of them: keep it as you keep those.
+/// Copies from IMAGE to FILE. Only its owner can read FILE (mode 0600); an existing file is never
+/// replaced. cryptsetup luksHeaderRestore accepts FILE. With FILE, the secrets of today open the
+/// image, even after they are erased: keep it as safe as the secrets.
 #[derive(Args)]
 struct BackupArgs {
-    /// How the result is printed
+    /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Output,
 
@@ -48,31 +48,31 @@ struct BackupArgs {
     /// Image, or the file with its detached header
     image: PathBuf,
 
-    /// File to be made
+    /// File to create
     file: PathBuf,
 }
 
-/// Put a saved header back into its image, whose own may be damaged or gone
+/// Restore a saved header to its image, whose own header may be damaged or missing
 ///
-/// From FILE to IMAGE, as cp has it. FILE is one of keyslot header backup or of cryptsetup
-/// luksHeaderBackup. Says what would be replaced and asks; without a terminal it takes --yes. A
-/// backup of another image takes --foreign-header. Between two headers of the same volume an
-/// interruption at any instant leaves an image that opens with the secrets of either. Afterwards
-/// the image opens with the secrets of the backup, with those that were erased since, too.
+/// Copies from FILE to IMAGE. FILE is a backup by keyslot header backup or cryptsetup
+/// luksHeaderBackup. Shows what would be replaced and asks for confirmation; without a terminal,
+/// --yes is required. A backup of another image requires --foreign-header. If both headers are of
+/// the same volume, an interruption at any instant leaves an image that opens with the secrets of
+/// either. Afterwards the image opens with the secrets of the backup, including those erased since.
 #[derive(Args)]
 struct RestoreArgs {
     #[command(flatten)]
     change: ChangeArgs,
 
-    /// Restore a backup of another image, or over a copy of the header that may be newer
+    /// Restore a backup of another image, or replace a copy of the header that may be newer
     #[arg(long)]
     foreign_header: bool,
 
-    /// Write the header in place if there is no other way: an interruption then loses secrets
+    /// Write the header in place if there is no other way; an interruption then loses secrets
     #[arg(long)]
     in_place: bool,
 
-    /// Do not ask, but refuse what the overrides admit
+    /// Do not ask for confirmation; refusals still need their own option
     #[arg(short, long)]
     yes: bool,
 
@@ -82,12 +82,12 @@ struct RestoreArgs {
     #[command(flatten)]
     part: PartArgs,
 
-    /// Image that gets its header, or the file with the detached one
+    /// Image to restore, or the file with its detached header
     image: PathBuf,
 }
 
 impl HeaderArgs {
-    /// The options of a change, if it is one.
+    /// Options of a change. `None` for a backup.
     pub fn change(&self) -> Option<&ChangeArgs> {
         match &self.action {
             Action::Backup(_) => None,
@@ -95,7 +95,7 @@ impl HeaderArgs {
         }
     }
 
-    /// The form of output that was asked for.
+    /// Output format asked for.
     pub fn output(&self) -> Output {
         match &self.action {
             Action::Backup(args) => args.output,
@@ -166,23 +166,23 @@ fn restore(args: &RestoreArgs) -> Outcome {
     Ok(output::report(&report, change.output, change.quiet)?)
 }
 
-/// Refuses if nobody can be asked.
+/// Refuses if there is no terminal to ask on.
 fn check_terminal(image: &Path) -> Result<()> {
     if std::io::stderr().is_terminal() || std::io::stdin().is_terminal() {
         return Ok(());
     }
-    let text = "its header would be replaced, and there is no terminal to ask on";
-    let hint = "--yes replaces it without a question, --dry-run says what it would come to";
+    let text = "not confirmed: no terminal";
+    let hint = "use --yes to replace the header without asking, or --dry-run to see the changes";
     Err(Error::new(ErrorKind::Refused, text).with_path(image).with_hint(hint))
 }
 
-/// Asks whether it is to be done, and is an error if not.
+/// Asks for confirmation. A refusal is an error.
 fn confirm(file: &Path, image: &Path) -> Result<()> {
     let (file, name) = (file.display(), image.display());
-    if prompt::confirm(&format!("Replace the header of {name} by the one in {file}?"))? {
+    if prompt::confirm(&format!("Replace the header of {name} with the one in {file}?"))? {
         return Ok(());
     }
-    let text = "nothing has changed: the answer was not 'yes'";
+    let text = "not confirmed: nothing has changed";
     Err(Error::new(ErrorKind::Cancelled, text).with_path(image).with_hint("type 'yes' in full"))
 }
 

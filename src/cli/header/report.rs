@@ -1,4 +1,4 @@
-//! What `header backup` and `header restore` say of headers.
+//! Reports of `header backup` and `header restore`.
 
 use std::fmt::{self, Display, Formatter};
 use std::path::Path;
@@ -11,8 +11,8 @@ use serde::Serialize;
 use super::super::create::Version;
 use super::super::output::{self, Report};
 
-/// What identifies a header. Its text is
-/// `LUKS2 header, uuid 1234, seqid 7, label system, keyslots 0, 2`.
+/// Identity of a header. Displays as `LUKS2 header, uuid 1234, seqid 7, label system, keyslots 0,
+/// 2`.
 #[derive(Serialize)]
 pub struct HeaderReport {
     format: &'static str,
@@ -109,7 +109,7 @@ pub struct RestoreReport {
     pub stage: Stage,
 }
 
-/// How far a restoration is.
+/// Stage of a restoration.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub enum Stage {
     Planned,

@@ -1,4 +1,4 @@
-//! What `info` shows of a disk image that is not LUKS itself: its partitions, and which hold LUKS.
+//! Report of `info` on a partitioned disk image: its partitions, and the LUKS headers in them.
 
 use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ struct PartitionInfo {
     type_name: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
-    /// Whether it ends behind the end of the disk
+    /// Whether the partition ends beyond the end of the disk
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     truncated: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -148,7 +148,7 @@ impl Display for PartitionInfo {
             }
         }
         if self.truncated {
-            write!(f, ", ends behind the end of the disk")?;
+            write!(f, ", ends beyond the end of the disk")?;
         }
         Ok(())
     }

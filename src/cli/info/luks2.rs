@@ -1,4 +1,4 @@
-//! What `info` shows of a LUKS2 header.
+//! Members that `info` shows of a LUKS2 header.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::super::token::TokenReport;
 
-/// A LUKS2 header, but for its metadata as such.
+/// A LUKS2 header, without its raw metadata.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Luks2Info {
@@ -20,7 +20,7 @@ pub struct Luks2Info {
     header_size: u64,
     keyslots_size: u64,
     checksum_alg: String,
-    /// The copy that counts
+    /// Copy in use
     copy: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     warning: Option<String>,
@@ -85,7 +85,7 @@ struct KeyslotInfo {
     digest: Option<u32>,
 }
 
-/// Members of the metadata, as they are there: their meaning has been judged.
+/// Members copied from the metadata, which has been validated.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Parameters {
@@ -231,7 +231,8 @@ pub fn pretty(metadata: &Metadata) -> String {
     out
 }
 
-/// A value of the metadata, to be printed: numbers as far as 64 bits hold them.
+/// Converts a value of the metadata for printing. A number that `serde_json` cannot hold becomes a
+/// string.
 pub fn printed(value: &json::Value) -> Value {
     if let Some(members) = value.as_object() {
         return Value::Object(printed_members(members));
@@ -246,7 +247,7 @@ pub fn printed(value: &json::Value) -> Value {
     serde_json::from_str(&text).unwrap_or(Value::String(text))
 }
 
-/// Members of the metadata, to be printed.
+/// Converts members of the metadata for printing.
 pub fn printed_members(members: &json::Object) -> Map<String, Value> {
     members.iter().map(|(key, value)| (key.to_owned(), printed(value))).collect()
 }

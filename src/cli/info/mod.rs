@@ -1,4 +1,4 @@
-//! `keyslot info`: what the header says, as `qemu-img info` prints it.
+//! `keyslot info`: shows the header, as `qemu-img info` does.
 
 mod disk;
 mod luks1;
@@ -27,8 +27,9 @@ use super::{
 
 /// Show the header and its keyslots
 ///
-/// Prints what qemu-img info prints, and of a LUKS2 header all that is in it. Takes no lock and needs no secret; with one, it also says
-/// which keyslots it opens. Of a disk image with LUKS in a partition it lists the partitions.
+/// Prints the fields of qemu-img info, and for LUKS2 the whole header. Takes no lock and needs no
+/// secret; with a secret, also prints which keyslots it opens. For a disk image with LUKS in a
+/// partition, lists the partitions.
 #[derive(Args)]
 #[command(after_help = SOURCES)]
 #[allow(clippy::struct_excessive_bools, reason = "each is an option")]
@@ -48,26 +49,26 @@ pub struct InfoArgs {
     #[arg(short, long, value_name = "FMT")]
     format: Option<String>,
 
-    /// How it is printed
+    /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub(super) output: Output,
 
-    /// Print the metadata of a LUKS2 header, as it is and nothing else
+    /// Print only the metadata of a LUKS2 header, as JSON
     #[arg(long, conflicts_with_all = ["output", "secret"])]
     metadata: bool,
 
-    /// Say how long each keyslot takes to open on this machine, about
+    /// Estimate how long each keyslot takes to open on this machine
     #[arg(long, conflicts_with = "metadata")]
     estimate: bool,
 
     #[command(flatten)]
     location: LocationArgs,
 
-    /// Accepted as qemu-img has it: no lock is taken anyway
+    /// Accepted for compatibility with qemu-img: no lock is taken anyway
     #[arg(short = 'U', long)]
     force_share: bool,
 
-    /// Accepted as qemu-img has it: a LUKS image has no backing file
+    /// Accepted for compatibility with qemu-img: a LUKS image has no backing file
     #[arg(long)]
     backing_chain: bool,
 
@@ -79,7 +80,7 @@ pub struct InfoArgs {
 /// Runs the command.
 pub fn run(args: &InfoArgs, persona: Persona) -> Outcome {
     let secrets = Secrets::new(&args.objects.objects, &args.secret)?;
-    // qemu-img takes one.
+    // qemu-img takes only one image.
     if args.images.is_empty() || (persona == Persona::QemuImg && args.images.len() > 1) {
         return Err(Failure::usage("Expecting one image file name", "info"));
     }
@@ -144,7 +145,7 @@ fn open(name: &OsString, args: &InfoArgs, persona: Persona) -> std::result::Resu
     Ok(args.location.apply_with(&spec, OpenOptions::new())?.open(&spec.file.path)?)
 }
 
-/// The text about an image, behind a `gap`, and the error of a secret that opens nothing.
+/// Returns the text about an image, after `gap`, and the error for a secret that opens no keyslot.
 fn show(
     name: &OsString,
     gap: &str,
@@ -186,14 +187,14 @@ fn show(
         let text = metadata(image.header()).map_err(|e| opening(e.with_path(&spec.file.path)))?;
         return Ok((text, None));
     }
-    // A partition is known by its number till here.
+    // Up to here, a partition is known only by its number.
     let mut located = spec.clone();
     if let (Some((offset, len)), true) = (image.part(), located.file.layers.is_empty()) {
         located.file.layers.push(RawLayer::new(offset, len));
     }
     let mut report = InfoReport::new(&image, &located).map_err(opening)?;
     if persona == Persona::QemuImg {
-        // It does not tell a backup from an image without a payload.
+        // qemu-img does not tell a backup from an image without a payload.
         report.backup = None;
     }
     let mut wrong = None;
@@ -201,7 +202,7 @@ fn show(
         let _spinner = Spinner::start("trying the keyslots", args.output == Output::Json);
         let opened = check::opened_by(&image, secret).map_err(|error| match error.kind() {
             ErrorKind::Limit => {
-                error.with_hint("'keyslot check --ignore-limits' tries it all the same")
+                error.with_hint("use 'keyslot check --ignore-limits' to try it anyway")
             }
             _ => error,
         })?;
@@ -222,23 +223,23 @@ fn show(
     Ok((shown(&report, gap, args)?, wrong))
 }
 
-/// Whether nothing says that the image is LUKS.
+/// Whether no argument says that the image is LUKS.
 fn is_plain(args: &InfoArgs, spec: &ImageSpec) -> bool {
     let asks_luks = args.metadata || args.estimate || args.secret.is_some();
     !asks_luks && spec.driver.is_none() && spec.key_secret.is_none() && !args.location.is_given()
 }
 
-/// The report in the form that was asked for.
+/// Formats the report as asked for.
 fn shown(report: &InfoReport, gap: &str, args: &InfoArgs) -> Result<String> {
     match args.output {
         Output::Human => Ok(format!("{gap}{report}")),
-        // A chain is a list, if only of one.
+        // A chain is a list, even of one image.
         Output::Json if args.backing_chain => Ok(qemu_format::json(&[report])? + "\n"),
         Output::Json => Ok(qemu_format::json(report)? + "\n"),
     }
 }
 
-/// The metadata alone.
+/// Metadata of a LUKS2 header, as JSON.
 fn metadata(header: &Header) -> Result<String> {
     let header = header
         .luks2()

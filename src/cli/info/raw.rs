@@ -1,4 +1,4 @@
-//! What `info` shows of a raw image, under the name qemu-img.
+//! Report of `info` on a raw image, under the name qemu-img.
 
 use keyslot::container::{RawImage, image_format};
 use keyslot::qemu::{ImageSpec, RawLayer};
@@ -9,7 +9,7 @@ use super::super::image_spec;
 use super::nodes::raw_nodes;
 use super::report::InfoReport;
 
-/// The report on an image that is raw, by its name or to a guess; `None` of another.
+/// Report on an image that is raw, as named or as probed. `None` for other images.
 pub fn describe(spec: &ImageSpec, persona: Persona) -> Result<Option<InfoReport>> {
     let format = spec.driver.as_deref();
     let opened = || image_spec::located(spec, OpenOptions::new()).open(&spec.file.path);
@@ -30,7 +30,7 @@ pub fn report(spec: &ImageSpec, raw: &RawImage) -> Result<InfoReport> {
     let failed = |e| Error::failed(Operation::Read, "the length", e).with_path(&spec.file.path);
     let len = raw.storage().len().map_err(failed)?.next_multiple_of(512);
     let mut layers = spec.file.layers.clone();
-    // The image itself is a layer, said or found.
+    // The image itself is a layer, whether named or probed.
     if spec.driver.as_deref() != Some("raw") || layers.is_empty() {
         layers.insert(0, RawLayer::default());
     }

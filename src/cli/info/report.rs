@@ -1,4 +1,4 @@
-//! What `info` says of an image, as `qemu-img info` does.
+//! Report of `info`, in the format of `qemu-img info`.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -57,7 +57,7 @@ struct FormatSpecific {
 struct Data {
     #[serde(flatten)]
     header: Option<HeaderInfo>,
-    /// LUKS2: the metadata, which JSON alone has
+    /// LUKS2: the metadata, only in JSON
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<Map<String, Value>>,
     #[serde(flatten)]
@@ -77,14 +77,14 @@ struct Weaknesses {
     weaknesses: Vec<String>,
 }
 
-/// How long a keyslot takes to open on this machine.
+/// Estimated time to open a keyslot on this machine.
 #[derive(Serialize)]
 pub struct Estimate {
     keyslot: usize,
     milliseconds: u64,
 }
 
-/// How long each active keyslot takes to open.
+/// Estimates how long each active keyslot takes to open.
 pub fn estimates(image: &Image) -> Result<Vec<Estimate>> {
     let active = image.keyslots().filter(|keyslot| keyslot.active);
     active

@@ -1,15 +1,15 @@
 //! Examples of the man pages.
 
-/// What is done, and the lines that do it.
+/// A description, and the command lines.
 pub type Example = (&'static str, &'static [&'static str]);
 
-/// Those of a command.
+/// Examples of a command.
 #[allow(clippy::too_many_lines, reason = "a table")]
 pub fn examples(command: &str) -> &'static [Example] {
     match command {
         "keyslot" => &[
             (
-                "Encrypt a disk image, and see what opens it:",
+                "Encrypt a disk image, and see which keyslots a passphrase opens:",
                 &[
                     "keyslot convert disk.raw -O luks2 disk.luks",
                     "keyslot check disk.luks --secret prompt",
@@ -21,7 +21,7 @@ pub fn examples(command: &str) -> &'static [Example] {
             ),
         ],
         "keyslot-add" => &[
-            ("Add a second passphrase, both asked for:", &["keyslot add disk.luks"]),
+            ("Add a second passphrase, with prompts for both:", &["keyslot add disk.luks"]),
             (
                 "Add the contents of a file, with PBKDF2 for GRUB:",
                 &[
@@ -48,7 +48,7 @@ pub fn examples(command: &str) -> &'static [Example] {
             ),
         ],
         "keyslot-benchmark" => &[(
-            "Measure one cipher with a key of two times 256 bits:",
+            "Measure one cipher with two 256-bit keys:",
             &["keyslot benchmark --cipher aes-xts-plain64 --key-size 512"],
         )],
         "keyslot-check" => &[
@@ -68,7 +68,7 @@ pub fn examples(command: &str) -> &'static [Example] {
             &[("Complete in this shell:", &["source <(keyslot completions bash)"])]
         }
         "keyslot-config" => &[(
-            "Have a keyslot tried first, and name the image:",
+            "Give a keyslot priority, and label the image:",
             &["keyslot config --keyslot 1 --priority prefer --label backup disk.luks"],
         )],
         "keyslot-convert" => &[
@@ -80,11 +80,11 @@ pub fn examples(command: &str) -> &'static [Example] {
         ],
         "keyslot-create" => &[
             (
-                "Make a LUKS2 image of 10 GiB, the passphrase asked for:",
+                "Create a LUKS2 image of 10 GiB, with a prompt for the passphrase:",
                 &["keyslot create -f luks2 disk.luks 10G"],
             ),
             (
-                "Make a LUKS1 image for QEMU, as qemu-img create does:",
+                "Create a LUKS1 image for QEMU, as qemu-img create does:",
                 &[
                     "keyslot create -f luks --object secret,id=s,file=new.key -o key-secret=s disk.luks 10G",
                 ],
@@ -92,7 +92,7 @@ pub fn examples(command: &str) -> &'static [Example] {
         ],
         "keyslot-erase" => &[
             (
-                "Erase a keyslot, sure that another secret opens the image:",
+                "Erase a keyslot, checking that another secret opens the image:",
                 &["keyslot erase --keyslot 3 --secret file:old.key disk.luks"],
             ),
             (
@@ -110,9 +110,10 @@ pub fn examples(command: &str) -> &'static [Example] {
                 "keyslot header restore --yes disk.hdr disk.luks",
             ],
         )],
-        "keyslot-is-luks" => {
-            &[("Ask in a script:", &["if keyslot is-luks disk.img; then echo encrypted; fi"])]
-        }
+        "keyslot-is-luks" => &[(
+            "Test an image in a script:",
+            &["if keyslot is-luks disk.img; then echo encrypted; fi"],
+        )],
         "keyslot-info" => &[
             ("Show the header of an image:", &["keyslot info disk.luks"]),
             (
@@ -129,7 +130,7 @@ pub fn examples(command: &str) -> &'static [Example] {
             &["keyslot repair --dry-run disk.luks", "keyslot repair disk.luks"],
         )],
         "keyslot-replace" => &[(
-            "Replace one key file by another, in its keyslot:",
+            "Replace a key file with another, in its keyslot:",
             &["keyslot replace --old-secret file:old.key --new-secret file:new.key disk.luks"],
         )],
         "keyslot-token" | "keyslot-token-list" => {
@@ -140,7 +141,7 @@ pub fn examples(command: &str) -> &'static [Example] {
             &["keyslot token export --token 0 --json-file token.json disk.luks"],
         )],
         "keyslot-token-import" => &[(
-            "Put a token back:",
+            "Import a saved token:",
             &["keyslot token import --token 0 --json-file token.json disk.luks"],
         )],
         "keyslot-token-remove" => {

@@ -1,11 +1,11 @@
 //! Members of the JSON that each command prints, as its man page lists them.
 //!
-//! `tests/cli_json.rs` reads the pages and holds every command's output against them.
+//! `tests/cli_json.rs` reads the pages and checks every command's output against them.
 
-/// A member: where it is, its type, and its meaning.
+/// A member: its path, its type and its meaning.
 ///
 /// `[]` in a path is any item of a list. A type is followed by `, optional` where the member may be
-/// missing, and is `any` where all below it is copied from the image.
+/// missing, and is `any` where everything below it is copied from the image.
 pub struct Member {
     pub path: &'static str,
     pub kind: &'static str,
@@ -57,7 +57,7 @@ const ERROR: &[Member] = &[
 const IMAGE: &[Member] = &[member("filename", "string", "Image, as it was named")];
 
 const DRY_RUN: &[Member] =
-    &[member("dry-run", "boolean", "Whether this is what would be done, and nothing was")];
+    &[member("dry-run", "boolean", "Whether this is a dry run, which changes nothing")];
 
 const CHANGES: &[Member] = &[
     member("changes", "array", "The changes, in the order in which they are made"),
@@ -71,12 +71,12 @@ const CHANGES: &[Member] = &[
     member(
         "changes[].iter-time-ms",
         "integer, optional",
-        "Time that opening is to take, in milliseconds, where a dry run does not measure it",
+        "Target time to open it, in milliseconds; only in a dry run, which measures no cost",
     ),
     member(
         "changes[].staging",
         "integer, optional",
-        "LUKS1: keyslot that the new secret is in meanwhile, in a dry run",
+        "LUKS1: keyslot that holds the new secret meanwhile, in a dry run",
     ),
     member("warnings", "array", "Warnings"),
     member("warnings[]", "string", "A warning, one line"),
@@ -84,7 +84,7 @@ const CHANGES: &[Member] = &[
 
 const BENCHMARK: &[Member] = &[
     member("aes-kernel", "string", "Fastest AES-XTS kernel of this CPU"),
-    member("aes-kernels", "array", "All that it has"),
+    member("aes-kernels", "array", "Kernels that this CPU supports"),
     member("aes-kernels[]", "string", "Name of a kernel"),
     member("kdfs", "array", "Key derivation functions"),
     member("kdfs[].kdf", "string", "pbkdf2, argon2i or argon2id"),
@@ -109,18 +109,26 @@ const BENCHMARK: &[Member] = &[
     ),
     member("ciphers", "array", "Ciphers"),
     member("ciphers[].cipher", "string", "Cipher, mode and IV generator"),
-    member("ciphers[].key-bits", "integer", "Size of the key in bits, in XTS of both halves"),
+    member("ciphers[].key-bits", "integer", "Size of the key in bits (XTS: both halves)"),
     member("ciphers[].sector-size", "integer", "Size of a sector in bytes"),
     member("ciphers[].encrypt-bytes-per-second", "integer", "Speed of encryption"),
     member("ciphers[].decrypt-bytes-per-second", "integer", "Speed of decryption"),
-    member("ciphers[].aes-kernel", "string, optional", "Kernel, of AES-XTS"),
+    member("ciphers[].aes-kernel", "string, optional", "Kernel that AES-XTS uses"),
     member(
         "ciphers[].limit-bytes-per-second",
         "integer, optional",
-        "Speed of the CPU's AES unit with nothing else to do",
+        "Speed of the CPU's AES unit alone",
     ),
-    member("ciphers[].encrypt-percent-of-limit", "number, optional", "Encryption's part of it"),
-    member("ciphers[].decrypt-percent-of-limit", "number, optional", "Decryption's part of it"),
+    member(
+        "ciphers[].encrypt-percent-of-limit",
+        "number, optional",
+        "Encryption speed in percent of the limit",
+    ),
+    member(
+        "ciphers[].decrypt-percent-of-limit",
+        "number, optional",
+        "Decryption speed in percent of the limit",
+    ),
 ];
 
 const CHECK: &[Member] = &[
@@ -131,9 +139,9 @@ const CHECK: &[Member] = &[
     member("error.exit-status", "integer", "See keyslot(1)"),
     member("format", "string", "luks (which is LUKS1) or luks2"),
     member("cipher", "string or null", "Cipher, mode and IV generator, if known"),
-    member("key-bits", "integer or null", "Size of the volume key in bits, in XTS of both halves"),
+    member("key-bits", "integer or null", "Size of the volume key in bits (XTS: both halves)"),
     member("hash", "string or null", "Hash of the volume key's digest"),
-    member("keyslots", "array", "Keyslots: all eight of LUKS1, those that exist of LUKS2"),
+    member("keyslots", "array", "Keyslots: all eight of LUKS1, the existing ones of LUKS2"),
     member("keyslots[].keyslot", "integer", "Index of the keyslot"),
     member("keyslots[].active", "boolean", "Whether it is active"),
     member("keyslots[].blank", "boolean, optional", "Inactive: whether its area is zeros"),
@@ -144,29 +152,25 @@ const CHECK: &[Member] = &[
     member("keyslots[].cpus", "integer, optional", "Lanes of Argon2"),
     member("keyslots[].priority", "string, optional", "prefer or ignore; normal is left out"),
     member("keyslots[].unbound", "boolean, optional", "True if its key is not the volume key"),
-    member("keyslots[].token", "object, optional", "Token without which nobody opens it"),
+    member("keyslots[].token", "object, optional", "Token that is needed to open it"),
     member("keyslots[].token.token", "integer", "Number of the token"),
     member("keyslots[].token.type", "string", "Type of the token"),
     member("keyslots[].unusable", "string, optional", "Why it cannot be opened"),
-    member("keyslots[].damage", "string, optional", "Why its entry is damaged; it is inactive"),
+    member("keyslots[].damage", "string, optional", "Damage of its entry, if it is inactive"),
     member("leftovers", "array", "Leftovers of an interrupted amendment"),
     member("leftovers[].kind", "string", "wipe, replace, twins, staging or area"),
-    member("leftovers[].keyslot", "integer, optional", "Keyslot that it is about"),
+    member("leftovers[].keyslot", "integer, optional", "Keyslot concerned"),
     member("leftovers[].staging", "integer, optional", "Keyslot with the same key material"),
     member("leftovers[].offset", "integer, optional", "Start of the area in bytes"),
     member("leftovers[].size", "integer, optional", "Size of the area in bytes"),
-    member("warning", "string, optional", "What is wrong with a copy of the header"),
-    member("weaknesses", "array, optional", "What is weak in the header, if anything is"),
+    member("warning", "string, optional", "Fault of a copy of the header"),
+    member("weaknesses", "array, optional", "Weaknesses of the header, if any"),
     member("weaknesses[]", "string", "One line"),
-    member(
-        "stale-tokens",
-        "array, optional",
-        "Tokens that open nothing any more, if there are any",
-    ),
+    member("stale-tokens", "array, optional", "Tokens without keyslots, if any"),
     member("stale-tokens[].token", "integer", "Number of the token"),
     member("stale-tokens[].type", "string", "Type of the token"),
     member("payload-missing", "boolean, optional", "True if the file ends before the payload"),
-    member("header-backup", "boolean, optional", "True of a header backup"),
+    member("header-backup", "boolean, optional", "True for a header backup"),
     member(
         "keeps-keyslots",
         "array, optional",
@@ -229,7 +233,7 @@ const BACKUP: &[Member] = &[
 
 const RESTORE: &[Member] = &[
     member("backup", "string", "File with the backup"),
-    member("present", "object or null", "Header that is in the image; null if it is not valid"),
+    member("present", "object or null", "Header of the image; null if it is not valid"),
     member("present.format", "string", "luks (which is LUKS1) or luks2"),
     member("present.uuid", "string", "UUID"),
     member("present.seqid", "integer, optional", "LUKS2: sequence number"),
@@ -255,11 +259,11 @@ const RESTORE: &[Member] = &[
 
 const REPAIR: &[Member] = &[
     member("repaired", "boolean", "Whether anything is repaired"),
-    member("warnings", "array", "What is wrong with the copies of the header"),
+    member("warnings", "array", "Faults of the copies of the header"),
     member("warnings[]", "string", "One line"),
     member("leftovers", "array", "Leftovers that are overwritten, as in keyslot-check(1)"),
     member("leftovers[]", "any", "See keyslot-check(1)"),
-    member("left", "array", "Leftovers that are not, as in keyslot-check(1)"),
+    member("left", "array", "Leftovers that are kept, as in keyslot-check(1)"),
     member("left[]", "any", "See keyslot-check(1)"),
 ];
 
@@ -275,7 +279,7 @@ const TOKENS: &[Member] = &[
 
 const UUID: &[Member] = &[
     member("uuid", "string", "UUID of the image"),
-    member("dry-run", "boolean, optional", "With --uuid: whether nothing was changed"),
+    member("dry-run", "boolean, optional", "With --uuid: whether this is a dry run"),
 ];
 
 const INFO: &[Member] = &[
@@ -289,14 +293,18 @@ const INFO: &[Member] = &[
     member("virtual-size", "integer or null", "Size of the payload in bytes"),
     member("filename", "string", "Image, as qemu-img names it"),
     member("format", "string", "luks (which is LUKS1), luks2, or raw for a partitioned disk"),
-    member("actual-size", "integer", "Bytes that the file takes on its file system"),
-    member("format-specific", "object, optional", "QEMU's: what the header says"),
+    member("actual-size", "integer", "Space that the file occupies, in bytes"),
+    member("format-specific", "object, optional", "QEMU's: fields of the header"),
     member("format-specific.type", "string", "The format again"),
     member("format-specific.data", "object or null", "The header"),
     member("encrypted", "boolean, optional", "QEMU's: always true"),
     member("dirty-flag", "boolean", "QEMU's: always false"),
-    member("header-backup", "boolean, optional", "True of a header backup"),
-    member("keeps-keyslots", "array, optional", "Keyslots that it keeps, as in keyslot-check(1)"),
+    member("header-backup", "boolean, optional", "True for a header backup"),
+    member(
+        "keeps-keyslots",
+        "array, optional",
+        "Keyslots that the backup keeps, as in keyslot-check(1)",
+    ),
     member("keeps-keyslots[]", "integer", "Index of a keyslot"),
     member("secret-opens", "array, optional", "Keyslots that the secret opens, with --secret"),
     member("secret-opens[]", "integer", "Index of a keyslot"),
@@ -311,7 +319,7 @@ const INFO_DISK: &[Member] = &[
     member(
         "partition-table",
         "string, optional",
-        "Of a disk with LUKS in a partition (the format is raw then): gpt or mbr",
+        "gpt or mbr, for a disk with LUKS in a partition (its format is raw)",
     ),
     member("partitions", "array, optional", "Partitions of such a disk"),
     member("partitions[].partition", "integer", "Number, for --partition"),
@@ -320,7 +328,11 @@ const INFO_DISK: &[Member] = &[
     member("partitions[].name", "string, optional", "GPT: its name"),
     member("partitions[].offset", "integer", "Start in bytes"),
     member("partitions[].size", "integer", "Length in bytes"),
-    member("partitions[].truncated", "boolean, optional", "True if the file ends before it does"),
+    member(
+        "partitions[].truncated",
+        "boolean, optional",
+        "True if it ends beyond the end of the file",
+    ),
     member("partitions[].luks", "object, optional", "LUKS header in it"),
     member("partitions[].luks.format", "string, optional", "luks (which is LUKS1) or luks2"),
     member("partitions[].luks.uuid", "string, optional", "UUID of the image in it"),
@@ -368,12 +380,8 @@ const INFO_LUKS2: &[Member] = &[
         "LUKS2: size of the keyslots' region in bytes",
     ),
     member("format-specific.data.checksum-alg", "string, optional", "LUKS2: hash of the checksum"),
-    member("format-specific.data.copy", "string, optional", "LUKS2: the copy that counts"),
-    member(
-        "format-specific.data.warning",
-        "string, optional",
-        "LUKS2: what is wrong with the other copy",
-    ),
+    member("format-specific.data.copy", "string, optional", "LUKS2: copy in use"),
+    member("format-specific.data.warning", "string, optional", "LUKS2: fault of the other copy"),
     member("format-specific.data.flags", "array, optional", "LUKS2: flags"),
     member("format-specific.data.flags[]", "string", "A flag"),
     member("format-specific.data.requirements", "array, optional", "LUKS2: requirements"),
@@ -383,11 +391,15 @@ const INFO_LUKS2: &[Member] = &[
     member("format-specific.data.keyslots[].type", "string", "Its type"),
     member("format-specific.data.keyslots[].key-bits", "integer", "Size of its key in bits"),
     member("format-specific.data.keyslots[].priority", "string", "ignore, normal or prefer"),
-    member("format-specific.data.keyslots[].unusable", "string, optional", "Why it opens nothing"),
+    member(
+        "format-specific.data.keyslots[].unusable",
+        "string, optional",
+        "Why it cannot be opened",
+    ),
     member(
         "format-specific.data.keyslots[].opened-by-token",
         "integer, optional",
-        "Token without which nobody opens it",
+        "Token that is needed to open it",
     ),
     member(
         "format-specific.data.keyslots[].unbound",
@@ -425,5 +437,5 @@ const INFO_LUKS2: &[Member] = &[
     member("format-specific.data.segments[].flags", "any, optional", "Its flags"),
     member("format-specific.data.digests", "array, optional", "LUKS2: digests"),
     member("format-specific.data.digests[]", "any", "A digest, as the metadata has it"),
-    member("format-specific.data.metadata", "any, optional", "LUKS2: the metadata itself"),
+    member("format-specific.data.metadata", "any, optional", "LUKS2: the raw metadata"),
 ];

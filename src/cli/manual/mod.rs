@@ -1,4 +1,4 @@
-//! Man pages: clap's sections, and those that it has no definition of.
+//! Man pages: the sections that clap renders, and keyslot's own.
 
 mod examples;
 mod json;
@@ -28,7 +28,7 @@ pub fn write(command: Command, directory: &Path) -> Result<()> {
     })
 }
 
-/// The command with the aliases of its options in their help, as `--help` has them.
+/// Adds the aliases of options to their help, as `--help` does.
 fn with_aliases(command: Command) -> Command {
     let command = command.mut_args(|argument| {
         let Some(aliases) = argument.get_visible_aliases() else { return argument };
@@ -79,7 +79,7 @@ fn page(command: &Command, name: &str, names: &[String]) -> std::io::Result<Vec<
         man.render_subcommands_section(&mut page)?;
     }
     let is_root = name == "keyslot";
-    // The root's is about exit statuses, which have a section.
+    // The root's notes are the exit statuses, which have a section.
     if !is_root && let Some(notes) = command.get_after_long_help().or(command.get_after_help()) {
         let mut roff = Roff::new();
         roff.control("SH", ["NOTES"]);
@@ -189,7 +189,7 @@ fn exit_status() -> Roff {
         roff.text([roman(status.meaning())]);
     }
     roff.control("PP", []);
-    roff.text([roman("Under the name qemu-img every failure is 1.")]);
+    roff.text([roman("Under the name qemu-img, every failure exits with 1.")]);
     roff
 }
 
@@ -220,23 +220,23 @@ fn json_section(name: &str) -> Roff {
 
 const JSON_INTRO: &[&str] = &[
     "With --output json a command prints one JSON object for each image, each on a line of its own \
-     (JSON Lines), whether one image is named or many. keyslot info alone indents its objects, as \
+     (JSON Lines), whether one image is named or many. Only keyslot info indents its objects, as \
      qemu-img does.",
-    "Names of sizes and offsets are in bytes; -bits, -kib, -ms and milliseconds name other units. \
+    "Sizes and offsets are in bytes, unless the name ends in -bits, -kib, -ms or milliseconds. \
      New members may be added, so a program must ignore those that it does not know.",
-    "A failure is an object too, and is told on standard error all the same. It has these members; \
-     commands that take several images print it in place of the image's object, or add its error \
-     member to it:",
+    "A failure is printed as an object too, besides the message on standard error. Commands that \
+     take several images print it in place of the image's object, or add its error member to that \
+     object. It has these members:",
 ];
 
 const JSON_OF_INFO: &[&str] = &[
     "One object for each image, indented, with the names of qemu-img info; with --backing-chain a \
-     list of one. What a failure looks like is in keyslot(1). These are the members:",
+     list of one. Failures are described in keyslot(1). The members are:",
 ];
 
 const JSON_OF_OTHERS: &[&str] =
-    &["One object for each image, each on a line of its own. What a failure looks like is in \
-     keyslot(1). These are the members:"];
+    &["One object for each image, each on a line of its own. Failures are described in \
+     keyslot(1). The members are:"];
 
 fn example_section(name: &str) -> Roff {
     let mut roff = Roff::new();
@@ -280,7 +280,8 @@ fn see_also(name: &str, names: &[String]) -> Roff {
     roff
 }
 
-/// Whether a page is worth a look beside `name`: those above, below and beside it, and related ones.
+/// Whether page `other` is listed in SEE ALSO of `name`: parents, children, siblings and related
+/// pages.
 fn is_near(name: &str, other: &str) -> bool {
     const RELATED: [&[&str]; 3] = [
         &["keyslot-add", "keyslot-erase", "keyslot-replace", "keyslot-amend"],

@@ -95,7 +95,7 @@ fn refuses_what_qemu_refuses() {
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         assert_eq!(error.hint(), None);
     }
-    // What stands behind may be the other half of a secret with a comma in it.
+    // The rest may be the other half of a secret with a comma in it.
     let hidden = error(&["secret,id=s,data=hun,ter2=x"]);
     assert_eq!(hidden.message(), "Invalid parameter after 'data'");
     assert!(!format!("{hidden:?}").contains("ter2"));
