@@ -169,7 +169,7 @@ fn what_there_is_no_figure_for() {
         (&["-c", "aes", "-s", "0"], 1, "key size 0 bytes"),
         (&["-c", "aes-cbc-essiv"], 1, "cipher 'aes-cbc-essiv' with a key of 256 bits: Missing IV"),
         (&["-c", "aes-xts", "-s", "520"], 1, "cipher 'aes-xts' with a key of 520 bits"),
-        (&["-c", "aes", "-s", "257"], 1, "257 bits"),
+        (&["-c", "aes", "-s", "257"], 1, "key size 257"),
         (&["-c", "aes", "-s", "-8"], 1, "-8"),
         (&["-c", "aes", "-s", "big"], 1, "'big'"),
         (&["-c", "aes", "-s", "18446744073709551616"], 1, "18446744073709551616"),
