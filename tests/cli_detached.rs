@@ -7,6 +7,7 @@ mod command;
 mod support;
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use command::{Scene, passphrase};
@@ -14,6 +15,7 @@ use keyslot::amend::{Change, Request};
 use keyslot::kdf::Cost;
 use keyslot::{OpenOptions, Passphrase, Sharing};
 use serde_json::json;
+use support::locks::locks;
 use support::{Running, eventually, peer, run, run_ok};
 
 const FAST: [&str; 4] = ["--pbkdf", "pbkdf2", "--iterations", "1000"];
@@ -147,7 +149,8 @@ fn both_files_are_locked() {
         let mut serve = Command::new(&nbd);
         serve.args(["--read-only", "--format", "raw", "--persistent", "--socket"]);
         let server = Running::spawn(serve.arg(&socket).arg(held));
-        eventually("qemu-nbd listens", || socket.exists());
+        let held_file = Path::new(held);
+        eventually("the locks of qemu-nbd", || socket.exists() && !locks(held_file).is_empty());
         let text = scene.command_refused(&mut scene.command(&add), 5, &["qemu-nbd"]);
         assert!(text.contains(held), "{text}");
         drop(server);

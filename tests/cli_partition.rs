@@ -15,6 +15,7 @@ use std::process::Command;
 use command::Scene;
 use serde_json::json;
 use support::cryptsetup::Cryptsetup;
+use support::locks::locks;
 use support::{Running, eventually, peer, run, run_ok, stderr};
 
 const KIB: usize = 1024;
@@ -178,7 +179,7 @@ fn an_image_in_a_partition_is_refused_while_qemu_has_the_disk_open() {
     let mut serve = Command::new(nbd);
     serve.args(["--read-only", "--format", "raw", "--persistent", "--socket"]);
     let server = Running::spawn(serve.arg(&socket).arg(&scene.image));
-    eventually("qemu-nbd listens", || socket.exists());
+    eventually("the locks of qemu-nbd", || socket.exists() && !locks(&scene.image).is_empty());
     let add = ["add", "--secret", "env:OLD", "--new-secret", "env:NEW", "--partition", "2", "IMG"];
     scene.refused(&[&add[..], &FAST].concat(), 5, &["qemu-nbd"]);
     let create = ["create", "-f", "luks", "--force", "--new-secret", "env:NEW", "--partition", "2"];

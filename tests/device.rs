@@ -19,6 +19,7 @@ use nix::libc;
 use nix::sys::stat::{major, minor};
 use support::amending::passphrase;
 use support::cryptsetup::Cryptsetup;
+use support::locks::locks;
 use support::{Running, eventually, peer, run, run_ok, stderr};
 use tempfile::TempDir;
 
@@ -177,7 +178,7 @@ fn a_loop_device_is_not_amended_while_its_file_is_in_use() {
     let mut serve = Command::new(nbd);
     serve.args(["--read-only", "--format", "raw", "--persistent", "--socket"]);
     let server = Running::spawn(serve.arg(&socket).arg(&file));
-    eventually("qemu-nbd listens", || socket.exists());
+    eventually("the locks of qemu-nbd", || socket.exists() && !locks(&file).is_empty());
     let error = amend(&device.path).unwrap_err();
     assert_eq!((error.kind(), error.path()), (ErrorKind::InUse, Some(&*file)));
     assert!(error.message().contains("in use by qemu-nbd"), "{error}");
