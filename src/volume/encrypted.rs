@@ -2,7 +2,6 @@
 
 use std::io;
 
-use super::Extent;
 use crate::crypto::SectorCipher;
 use crate::error::{Error, Operation, Result};
 use crate::storage::Storage;
@@ -36,21 +35,6 @@ impl Encrypted<'_> {
         self.storage
             .write_all_at(ciphertext, self.offset + at)
             .map_err(|error| self.failed(Operation::Write, ciphertext.len(), (start, at), error))
-    }
-
-    /// Writes encrypted zeros to the whole extent.
-    pub fn fill(&self, extent: &Extent) -> Result<()> {
-        let piece = usize::try_from(extent.len).map_or(SCRATCH, |len| len.min(SCRATCH));
-        let mut zeros = vec![0; piece];
-        let mut at = 0;
-        while at < extent.len {
-            let len = usize::try_from(extent.len - at).map_or(piece, |left| left.min(piece));
-            zeros[..len].fill(0);
-            self.cipher.encrypt(self.iv_sector(at), &mut zeros[..len]);
-            self.write(extent.start, at, &zeros[..len])?;
-            at += len as u64;
-        }
-        Ok(())
     }
 
     fn failed(
@@ -87,6 +71,3 @@ fn read_padded(storage: &dyn Storage, buf: &mut [u8], offset: u64) -> io::Result
     missing.fill(0);
     Ok(())
 }
-
-/// Bytes encrypted between two writes to the storage, a multiple of every sector size.
-pub(super) const SCRATCH: usize = 256 * 1024;

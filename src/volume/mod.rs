@@ -247,6 +247,11 @@ impl Volume {
             );
             return Err(Error::new(ErrorKind::Corrupt, text));
         }
+        self.part_of(extent, at, len)
+    }
+
+    /// The `len` bytes from byte `at` of an extent on, which are within it.
+    fn part_of(&self, extent: Extent, at: u64, len: u64) -> Result<Part<'_>> {
         let storage = self.map.storage().as_ref();
         let place = match extent.place {
             Place::Hole => None,
@@ -275,9 +280,7 @@ impl Volume {
             return Ok(());
         }
         self.map.allocate(offset, len, &mut |extent: &Extent| {
-            let Place::Data { offset, iv_sector, crypt } = extent.place else { return Ok(()) };
-            let storage = self.map.storage().as_ref();
-            Encrypted { storage, offset, iv_sector, cipher: self.cipher(crypt)? }.fill(extent)
+            self.part_of(*extent, 0, extent.len)?.write(Plain::Zeros(extent.len))
         })
     }
 
@@ -290,10 +293,15 @@ impl Volume {
 
     /// The next range from `offset` on that is not a hole. `None` if there is no more data.
     pub fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
+        self.data_before(self.len, offset)
+    }
+
+    /// The same, of the bytes before `limit`: no extent behind them is looked up.
+    fn data_before(&self, limit: u64, offset: u64) -> Result<Option<Range<u64>>> {
         let mut found: Option<Range<u64>> = None;
         let mut at = offset;
-        while at < self.len {
-            let part = self.part(at, self.len - at)?;
+        while at < limit {
+            let part = self.part(at, limit - at)?;
             let end = at + part.len;
             match (&mut found, part.place) {
                 (None, Some(_)) => found = Some(at..end),

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use zeroize::Zeroizing;
 
-use super::encrypted::{Encrypted, SCRATCH};
+use super::encrypted::Encrypted;
 use super::{Extent, RangeLock};
 use crate::crypto::SectorCipher;
 use crate::error::{Error, ErrorKind, Operation, Result};
@@ -242,3 +242,6 @@ fn bytes(sector: Option<&Sector>) -> &[u8] {
 
 /// A decrypted sector, wiped on drop. It is never moved, because a move would leave a copy.
 type Sector = Zeroizing<Vec<u8>>;
+
+/// Bytes encrypted between two writes to the storage, a multiple of every sector size.
+const SCRATCH: usize = 256 * 1024;

@@ -68,8 +68,7 @@ impl<'a> Side<'a> {
         let (storage, stored) = match self.data {
             Data::Raw { storage, stored } => (storage, stored),
             Data::Volume(volume) => {
-                let next = volume.next_data(at)?.filter(|data| data.start < end);
-                return Ok(next.map_or(end..end, |data| data.start..data.end.min(end)));
+                return Ok(volume.data_before(end, at)?.unwrap_or(end..end));
             }
         };
         let next = storage.next_data(at).and_then(|data| match data {
