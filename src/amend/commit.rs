@@ -7,7 +7,7 @@ use crate::crypto::random;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::header::{Fill, Stage, Step};
 use crate::storage::transfer::{fetch, fetch_back, put, reserve, sync};
-use crate::storage::{Storage, zeroed};
+use crate::storage::{Storage, pieces, zeroed};
 
 /// Runs the steps of `stages` in order. The first failure ends the commit with an error that describes
 /// the state of the image. No write, sync or read error is ignored.
@@ -54,21 +54,17 @@ fn run(storage: &dyn Storage, step: &Step) -> Result<()> {
 fn wipe(storage: &dyn Storage, offset: u64, len: u64, fill: Fill) -> Result<()> {
     let mut seed = [0; 32];
     random::fill(&mut seed)?;
-    let piece = usize::try_from(len).map_or(PIECE, |len| len.min(PIECE));
+    let longest = usize::try_from(len).map_or(PIECE, |len| len.min(PIECE));
     let failed = |e| Error::failed_at(Operation::Write, len, offset, e);
-    let mut bytes = zeroed(piece).map_err(failed)?;
+    let mut bytes = zeroed(longest).map_err(failed)?;
     let mut each = |run: &dyn Fn(&[u8], u64) -> Result<()>| {
         let mut noise = StdRng::from_seed(seed);
-        let mut done = 0;
-        while done < len {
-            let now = usize::try_from(len - done).map_or(piece, |left| left.min(piece));
+        pieces(offset..offset.saturating_add(len), PIECE).try_for_each(|(at, len)| {
             if fill == Fill::Noise {
-                noise.fill_bytes(&mut bytes[..now]);
+                noise.fill_bytes(&mut bytes[..len]);
             }
-            run(&bytes[..now], offset + done)?;
-            done += now as u64;
-        }
-        Ok(())
+            run(&bytes[..len], at)
+        })
     };
     each(&|bytes, at| put(storage, bytes, at))?;
     sync(storage)?;

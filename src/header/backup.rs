@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Header, STEADY_READS, read_steady};
 use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::storage::{ReadOnlyBytes, SharedBytes, Storage, read, zeroed};
+use crate::storage::{ReadOnlyBytes, SharedBytes, Storage, pieces, read, zeroed};
 
 /// A consistent snapshot of a header and the areas of its keyslots.
 pub struct Backup {
@@ -30,12 +30,12 @@ impl Backup {
     /// is parsed from the bytes of the last read.
     pub fn read(storage: &dyn Storage) -> Result<Self> {
         for _ in 0..STEADY_READS {
-            let found = Header::read_start(storage, None)?;
+            let found = Header::read_start(storage, false)?;
             let end = found.end_within(storage)?;
             let mut bytes = zeroed(usize::try_from(end).unwrap_or(usize::MAX)).map_err(failed)?;
             read_steady(storage, &mut bytes).map_err(failed)?;
             let start = ReadOnlyBytes(bytes);
-            if let Ok(header) = Header::read_start(&start, None)
+            if let Ok(header) = Header::read_start(&start, false)
                 && header.is_same(&found)
             {
                 return Ok(Self { header, bytes: start.0.into(), path: None });
@@ -128,7 +128,7 @@ impl Present {
     /// Reads the header and the areas of its keyslots until two reads agree.
     pub fn read(storage: &dyn Storage) -> Result<Self> {
         let read = || -> Result<Self> {
-            let header = Header::read_start(storage, None)?;
+            let header = Header::read_start(storage, false)?;
             let digest = digest(storage, header.end_within(storage)?)?;
             Ok(Self { header, digest })
         };
@@ -157,13 +157,10 @@ impl Present {
 /// SHA-256 of the first `end` bytes.
 pub(crate) fn digest(storage: &dyn Storage, end: u64) -> Result<[u8; 32]> {
     let mut hash = Sha256::new();
-    let mut piece = zeroed(PIECE).map_err(failed)?;
-    let mut at = 0;
-    while at < end {
-        let len = usize::try_from(end - at).map_or(PIECE, |left| left.min(PIECE));
-        storage.read_exact_at(&mut piece[..len], at).map_err(failed)?;
-        hash.update(&piece[..len]);
-        at += len as u64;
+    let mut bytes = zeroed(PIECE).map_err(failed)?;
+    for (at, len) in pieces(0..end, PIECE) {
+        storage.read_exact_at(&mut bytes[..len], at).map_err(failed)?;
+        hash.update(&bytes[..len]);
     }
     Ok(hash.finalize().into())
 }

@@ -91,12 +91,12 @@ impl Header {
 
     /// Reads and checks the header of an image. The payload need not be in the storage.
     pub fn read(storage: &dyn Storage) -> Result<Self> {
-        Self::read_start(storage, Some(length(storage)?))
+        Self::read_start(storage, true)
     }
 
-    /// Reads and checks a header. The areas of LUKS1 keyslots must end by byte `areas_end`, if given. A
-    /// header backup may lack the areas of inactive keyslots, so no end is given for it.
-    fn read_start(storage: &dyn Storage, areas_end: Option<u64>) -> Result<Self> {
+    /// Reads and checks a header. The areas of all LUKS1 keyslots must be in the storage if it
+    /// `has_areas`. A header backup may lack those of inactive keyslots.
+    fn read_start(storage: &dyn Storage, has_areas: bool) -> Result<Self> {
         let len = length(storage)?;
         let mut bytes = [0; HEADER_READ];
         let bytes = match usize::try_from(len) {
@@ -111,7 +111,7 @@ impl Header {
         if bytes.starts_with(b"LUKS\xba\xbe\0\x02") {
             return luks2::Luks2Header::read(storage).map(Self::Luks2);
         }
-        match luks1::Luks1Header::parse(bytes, areas_end) {
+        match luks1::Luks1Header::parse(bytes, has_areas.then_some(len)) {
             // The secondary copy may have survived the primary one.
             Err(error) if !is_luks1(bytes) => {
                 if luks2::Luks2Header::is_behind(storage, error.kind() != ErrorKind::NotLuks)? {

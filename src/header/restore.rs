@@ -2,7 +2,7 @@
 //!
 //! If both headers belong to the same volume, the restoration is an amendment and keeps its promise. If
 //! the image has no header left, nothing can be lost. Anything else needs an override, and a warning says
-//! what an interruption would lose.
+//! that an interruption may lose secrets.
 
 use std::ops::Range;
 
@@ -11,8 +11,8 @@ use super::step::list;
 use super::{Backup, Digest, Header, Stage, Step, luks1};
 use crate::error::{Error, ErrorKind, Result};
 use crate::overrides::{Override, Overrides};
-use crate::storage::Storage;
 use crate::storage::transfer::length;
+use crate::storage::{Storage, pieces};
 
 /// Fate of a keyslot when a backup is restored.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -195,13 +195,10 @@ fn overwrite(present: Option<&Header>, backup: &Backup) -> Result<Vec<Stage>> {
     let end = backup.as_bytes().len() as u64;
     let whole = Snapshot { header: backup.header(), content };
     let (mut steps, mut checks) = (Vec::new(), Vec::new());
-    let mut offset = head_len;
-    while offset < end {
-        let bytes = whole.range(&(offset..end.min(offset + PIECE)))?;
-        let len = bytes.len() as u64;
+    for (offset, len) in pieces(head_len..end, PIECE) {
+        let bytes = whole.range(&(offset..offset + len as u64))?;
         steps.push(Step::Write { offset, bytes: bytes.clone() });
         checks.push(Step::Verify { offset, bytes });
-        offset += len;
     }
     steps.push(Step::Sync);
     steps.extend(checks);
@@ -213,7 +210,7 @@ fn overwrite(present: Option<&Header>, backup: &Backup) -> Result<Vec<Stage>> {
     let mut stages = vec![Stage { steps, on_failure: unsure.to_owned() }];
 
     let payload = backup.header().payload_offset();
-    let behind = offset..if payload == 0 { u64::MAX } else { payload };
+    let behind = end.max(head_len)..if payload == 0 { u64::MAX } else { payload };
     for area in present.map(used).unwrap_or_default() {
         let area = area.start.max(behind.start)..area.end.min(behind.end);
         let len = area.end.saturating_sub(area.start);
@@ -306,4 +303,4 @@ fn warn(
 }
 
 /// Bytes that are written at once
-const PIECE: u64 = 1 << 20;
+const PIECE: usize = 1 << 20;

@@ -35,7 +35,7 @@ mod patience;
 #[cfg(feature = "file")]
 pub mod sharing;
 
-pub(crate) use buffer::{check_room, read, zeroed};
+pub(crate) use buffer::{check_room, pieces, read, zeroed};
 #[cfg(feature = "file")]
 pub use file::{Access, FileStorage, Version};
 pub use identity::Identity;
@@ -122,13 +122,8 @@ pub fn no_holes(storage: &(impl Storage + ?Sized), offset: u64) -> io::Result<Op
 /// zeros piece by piece.
 pub fn write_zeros(storage: &(impl Storage + ?Sized), offset: u64, len: u64) -> io::Result<()> {
     let zeros = vec![0; usize::try_from(len).map_or(ZEROS, |len| len.min(ZEROS))];
-    let (mut at, mut left) = (offset, len);
-    while left > 0 {
-        let now = usize::try_from(left).map_or(ZEROS, |left| left.min(ZEROS));
-        storage.write_all_at(&zeros[..now], at)?;
-        (at, left) = (at + now as u64, left - now as u64);
-    }
-    Ok(())
+    pieces(offset..offset.saturating_add(len), ZEROS)
+        .try_for_each(|(at, len)| storage.write_all_at(&zeros[..len], at))
 }
 
 /// Zeros written at once, in bytes
