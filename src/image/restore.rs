@@ -30,8 +30,8 @@ pub struct Restoration {
 #[derive(Debug)]
 enum Present {
     Valid(Box<header::Present>),
-    /// No valid header, the reason, and SHA-256 of the bytes that the backup replaces
-    Gone(Error, [u8; 32]),
+    /// No valid header, the reason, and the bytes that the backup replaces: their end, and SHA-256
+    Gone(Error, u64, [u8; 32]),
 }
 
 impl Restoration {
@@ -86,7 +86,7 @@ impl Restoration {
     pub fn present(&self) -> std::result::Result<&Header, &Error> {
         match &self.present {
             Present::Valid(present) => Ok(present.header()),
-            Present::Gone(error, _) => Err(error),
+            Present::Gone(error, ..) => Err(error),
         }
     }
 
@@ -112,20 +112,14 @@ impl Restoration {
     /// with every secret common to both headers, and with all secrets of one of them. The text of an
     /// error describes the state of the image.
     pub fn run(self) -> Result<()> {
-        let Self { container, present, backup, lowered } = self;
-        let backup_len = backup.as_bytes().len() as u64;
-        Self::try_run(&container, (&present, backup_len), lowered)
-            .map_err(|error| container.named(error))
+        let Self { container, present, lowered, .. } = self;
+        Self::try_run(&container, &present, lowered).map_err(|error| container.named(error))
     }
 
-    fn try_run(
-        container: &Container,
-        (present, backup_len): (&Present, u64),
-        lowered: Lowered,
-    ) -> Result<()> {
+    fn try_run(container: &Container, present: &Present, lowered: Lowered) -> Result<()> {
         let session = Session::open(container, None)?;
         // Programs that take no lock may have changed the header while the user confirmed.
-        if !present.is_still(container, backup_len)? {
+        if !present.is_still(container)? {
             let text = "the header changed since the restoration was planned";
             return Err(Error::new(ErrorKind::Changed, text));
         }
@@ -142,7 +136,7 @@ impl Present {
         };
         let gone = |error| {
             let end = length(storage)?.min(backup_len);
-            Ok(Self::Gone(error, digest_of_start(storage, end)?))
+            Ok(Self::Gone(error, end, digest_of_start(storage, end)?))
         };
         match error.kind() {
             ErrorKind::Corrupt | ErrorKind::NotLuks => gone(error),
@@ -164,13 +158,13 @@ impl Present {
         }
     }
 
-    fn is_still(&self, container: &Container, backup_len: u64) -> Result<bool> {
+    fn is_still(&self, container: &Container) -> Result<bool> {
         let storage = container.header().as_ref();
         match self {
             Self::Valid(present) => Ok(header::Present::read(storage)?.is_same(present)),
-            Self::Gone(_, digest) => {
-                let end = length(storage)?.min(backup_len);
-                Ok(digest_of_start(storage, end)? == *digest)
+            // An image that became shorter lacks bytes that were looked at.
+            Self::Gone(_, end, digest) => {
+                Ok(length(storage)? >= *end && digest_of_start(storage, *end)? == *digest)
             }
         }
     }
