@@ -52,31 +52,19 @@ impl Container {
             _ => Sharing::ReadData,
         };
         let header_claim = Claim { sharing: header_sharing, ..claim };
-        let (header, file) = match Self::open_file(header, header_part, access, header_claim) {
-            // It is written only if the image is amended while it is in use.
-            Err(error)
-                if header_sharing == Sharing::ReadData
-                    && error.kind() == ErrorKind::PermissionDenied =>
-            {
-                Self::open_file(header, header_part, Access::ReadOnly, header_claim)?
-            }
-            opened => opened?,
-        };
+        // It is written only if the image is amended while it is in use.
+        let (header, file) = or_read_only(header_sharing == Sharing::ReadData, access, |access| {
+            Self::open_file(header, header_part, access, header_claim)
+        })?;
         if file.is_file(path).unwrap_or(false) {
             let text = "the header and the image are the same file";
             return Err(Error::new(ErrorKind::InvalidInput, text).with_path(path));
         }
         let access = if claim.sharing == Sharing::None { Access::ReadOnly } else { access };
-        let payload = match Self::open(path, part, access, claim) {
-            // Only the header is changed when keyslots are.
-            Err(error)
-                if claim.sharing == Sharing::Amend
-                    && error.kind() == ErrorKind::PermissionDenied =>
-            {
-                Self::open(path, part, Access::ReadOnly, claim)?
-            }
-            payload => payload?,
-        };
+        // Only the header is changed when keyslots are.
+        let payload = or_read_only(claim.sharing == Sharing::Amend, access, |access| {
+            Self::open(path, part, access, claim)
+        })?;
         let header = header.payload;
         let files = Files { header: Some(file), ..payload.files.clone() };
         Ok(Self { header, is_detached: true, files, ..payload })
@@ -90,5 +78,19 @@ impl Container {
     /// The file opened as the image.
     pub fn file(&self) -> Option<&Arc<FileStorage>> {
         self.files.image.as_ref()
+    }
+}
+
+/// Opens with `access`, or, if that suffices, read-only where the permissions allow no more.
+fn or_read_only<T>(
+    suffices: bool,
+    access: Access,
+    open: impl Fn(Access) -> Result<T>,
+) -> Result<T> {
+    match open(access) {
+        Err(error) if suffices && error.kind() == ErrorKind::PermissionDenied => {
+            open(Access::ReadOnly)
+        }
+        opened => opened,
     }
 }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 pub use kind::PartitionType;
 
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::storage::transfer::length;
 use crate::storage::{self, Storage, Window};
 
 /// The partitions of a disk image or a disk.
@@ -144,7 +145,7 @@ impl Part {
                 (partition.offset, Some(partition.len))
             }
         };
-        let end = whole.len().map_err(|e| Error::failed(Operation::Read, "the length", e))?;
+        let end = length(whole)?;
         Window::new(Arc::clone(whole), offset, len).map(Some).map_err(|_| {
             let outside = Outside { offset, len, end };
             Error::new(ErrorKind::InvalidInput, outside.to_string()).with_reason(outside)
