@@ -5,6 +5,8 @@ use std::fmt::{self, Display, Formatter};
 use keyslot::{Image, Result};
 use serde::Serialize;
 
+use super::output;
+
 /// A header backup: a file with a header and the areas of its keyslots, but no payload.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -31,13 +33,10 @@ impl BackupInfo {
 impl Display for BackupInfo {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str("note: the file ends before the payload and is a header backup: ")?;
+        let plural = if self.keeps_keyslots.len() == 1 { "" } else { "s" };
         match self.keeps_keyslots.as_slice() {
             [] => f.write_str("it keeps no secret alive"),
-            [keyslot] => write!(f, "it keeps the secret of keyslot {keyslot} alive"),
-            keyslots => {
-                let keyslots: Vec<_> = keyslots.iter().map(ToString::to_string).collect();
-                write!(f, "it keeps the secrets of keyslots {} alive", keyslots.join(", "))
-            }
+            kept => write!(f, "it keeps the secret{plural} of {} alive", output::keyslots(kept)),
         }
     }
 }

@@ -83,6 +83,13 @@ pub fn filename(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
+/// Names keyslots: `keyslot 3`, `keyslots 1, 4`.
+pub fn keyslots(numbers: &[impl Display]) -> String {
+    let list: Vec<_> = numbers.iter().map(ToString::to_string).collect();
+    let plural = if list.len() == 1 { "" } else { "s" };
+    format!("keyslot{plural} {}", list.join(", "))
+}
+
 /// Escapes in JSON text what a terminal obeys, except newlines.
 pub fn json_text(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

@@ -184,11 +184,9 @@ impl TokenReport {
 impl Display for TokenReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "token {}: {}, for ", self.token, output::foreign(&self.kind))?;
-        let numbers: Vec<_> = self.keyslots.iter().map(ToString::to_string).collect();
-        match numbers.as_slice() {
+        match self.keyslots.as_slice() {
             [] => write!(f, "no keyslot"),
-            [one] => write!(f, "keyslot {one}"),
-            several => write!(f, "keyslots {}", several.join(", ")),
+            keyslots => f.write_str(&output::keyslots(keyslots)),
         }
     }
 }

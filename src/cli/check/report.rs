@@ -225,13 +225,8 @@ impl Display for CheckReport {
                 "stale: token {token} ({kind}) has no keyslot; 'keyslot token remove --token {token}' removes it"
             ));
         }
-        match opened {
-            [] => {}
-            [keyslot] => lines.push(format!("the secret opens keyslot {keyslot}")),
-            keyslots => {
-                let list: Vec<_> = keyslots.iter().map(ToString::to_string).collect();
-                lines.push(format!("the secret opens keyslots {}", list.join(", ")));
-            }
+        if !opened.is_empty() {
+            lines.push(format!("the secret opens {}", output::keyslots(opened)));
         }
         lines.iter().try_for_each(|line| writeln!(f, "{}", output::foreign(line)))
     }

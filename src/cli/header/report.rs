@@ -57,11 +57,9 @@ impl Display for HeaderReport {
                 write!(f, ", {what} {value}")?;
             }
         }
-        let active: Vec<_> = self.keyslots.iter().map(ToString::to_string).collect();
-        match active.as_slice() {
+        match self.keyslots.as_slice() {
             [] => write!(f, ", no keyslots"),
-            [one] => write!(f, ", keyslot {one}"),
-            several => write!(f, ", keyslots {}", several.join(", ")),
+            active => write!(f, ", {}", output::keyslots(active)),
         }
     }
 }
