@@ -71,7 +71,7 @@ fn a_backup_says_which_secrets_it_keeps_alive() {
     }
 }
 
-/// An erased secret opens the data again, for whoever has the backup.
+/// A person with the backup can still open the data with an erased secret.
 #[test]
 fn a_backup_is_a_header_for_the_payload_of_its_image() {
     for format in ["luks1", "luks2"] {

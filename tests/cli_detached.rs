@@ -179,7 +179,7 @@ fn a_detached_header_is_amended_while_its_volume_is_in_use() {
     }
 }
 
-/// Whatever may be overwritten: the image is not.
+/// No override lets a new header replace its image.
 #[test]
 fn a_new_header_does_not_take_the_place_of_its_image() {
     let scene = Scene::of(&[7; 4096]);

@@ -110,7 +110,7 @@ fn an_offset_is_whole_sectors() {
     }
 }
 
-/// What is written through a range is what QEMU reads through the same one, with a header in a
+/// QEMU reads through a range the bytes that were written through the same range, with the header in a
 /// range of its own file.
 #[test]
 fn a_header_in_a_range_is_amended_there_and_nowhere_else() {
