@@ -37,7 +37,7 @@ impl Backup {
         let bytes = self.as_bytes();
         let file = place.create(bytes.len() as u64, Preallocation::Off)?;
         file.storage().write_all_at(bytes, 0).map_err(|error| {
-            let object = format_args!("{} bytes", bytes.len());
+            let object = format!("{} bytes", bytes.len());
             Error::failed(Operation::Write, object, error).with_offset(0).with_path(file.path())
         })?;
         file.publish().map_err(not_replaced)

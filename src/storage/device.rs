@@ -51,7 +51,7 @@ pub(super) fn hold(
         Ok(Ok(lock)) => lock,
         Ok(Err(busy)) => return Ok(Err(Busy::Locked(busy))),
         Err(error) => {
-            let object = format_args!("the device by {}", path.display());
+            let object = format!("the device by {}", path.display());
             let hint =
                 "run it as a user who can write there: cryptsetup keeps its device locks there";
             return Err(Error::failed(Operation::Lock, object, error).with_hint(hint));
