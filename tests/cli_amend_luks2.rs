@@ -14,7 +14,7 @@ use desk::{ARGON2, Desk, PBKDF2, passphrase, roomy};
 use keyslot::amend::{Change as Amendment, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::kdf::{Cost, Pbkdf};
-use keyslot::{OpenOptions, Overrides, Sharing};
+use keyslot::{OpenOptions, Sharing};
 use serde_json::json;
 use support::cryptsetup::Cryptsetup;
 use support::luks2::Change;
@@ -250,7 +250,7 @@ fn thirty_two_keyslots() {
     let pbkdf = Pbkdf { kind: Some(KdfKind::Pbkdf2), ..Cost::Iterations(1000).into() };
     let free = (0..32).filter(|it| ![0, 3, 5, 7].contains(it));
     let changes = free.map(|it| Amendment::add(&passphrase(it), pbkdf)).collect();
-    let plan = image.plan(Request { changes, overrides: Overrides::NONE }).unwrap();
+    let plan = image.plan(Request::new(changes)).unwrap();
     image.amend(&plan, Some(&unlocked)).unwrap();
     drop(image);
     assert_eq!(desk.keyslots(), (0..32).collect::<Vec<_>>());

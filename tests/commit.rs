@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use keyslot::amend::{PlannedChange, Request};
 use keyslot::header::Staging;
 use keyslot::storage::Storage;
-use keyslot::{Error, ErrorKind, Image, Limits, OpenOptions, Overrides, Passphrase, Sharing};
+use keyslot::{Error, ErrorKind, Image, Limits, OpenOptions, Passphrase, Sharing};
 use support::crash;
 use support::memory::{self, Forgets, Memory, Op};
 use support::opener::{Opener, add, erase, secret, small_key};
@@ -81,7 +81,7 @@ fn a_change_that_failed_later_says_what_was_done_before() {
     let image = memory::image(&small_key(), &[(0, &a), (1, &b)]);
     let changes = || {
         let replace = support::opener::replace(0, &c);
-        Request { changes: vec![erase(1), replace], overrides: Overrides::NONE }
+        Request::new(vec![erase(1), replace])
     };
     let whole = Memory::new(image.clone(), None);
     amend(&whole, &a, changes()).unwrap();
@@ -118,7 +118,7 @@ fn a_replacement_is_staged_where_cryptsetup_does_not_add() {
         let image = Image::from_storage(memory, Limits::NONE).unwrap();
         let others = others.into_iter().map(|slot| support::opener::add(slot, &b));
         let changes = others.chain([support::opener::replace(3, &c)]).collect();
-        let plan = image.plan(Request { changes, overrides: Overrides::NONE }).unwrap();
+        let plan = image.plan(Request::new(changes)).unwrap();
         let Some(PlannedChange::Replace { staging, .. }) = plan.changes().last() else {
             panic!("{plan:?}")
         };

@@ -219,7 +219,7 @@ fn what_a_crash_left_is_overwritten() {
         let memory = Memory::new(crashed.clone(), None);
         let mut image = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
         let unlocked = image.unlock(&zero).unwrap();
-        let plan = image.plan(Request { changes, overrides: Overrides::ALL }).unwrap();
+        let plan = image.plan(Request::new(changes).overrides(Overrides::ALL)).unwrap();
         image.amend(&plan, Some(&unlocked)).unwrap();
         assert_eq!(left(&memory.bytes()), []);
         memory.bytes()

@@ -166,7 +166,7 @@ fn replace(keyslot: i64, new: &str) -> Change {
 fn amend(memory: &Arc<Memory>, opener: &str, changes: &[Change]) -> Result<(), Error> {
     let mut image = Image::from_storage(Arc::clone(memory), Limits::NONE)?;
     let unlocked = image.unlock(&secret(opener))?;
-    let plan = image.plan(Request { changes: changes.to_vec(), overrides: Overrides::NONE })?;
+    let plan = image.plan(Request::new(changes.to_vec()))?;
     image.amend(&plan, Some(&unlocked)).map(drop)
 }
 
@@ -250,7 +250,7 @@ fn a_full_disk_between_two_replacements_in_place_is_told_so() {
     let mut image = Image::from_storage(full, Limits::NONE).unwrap();
     let unlocked = image.unlock(&secret("hunter0")).unwrap();
     let changes = vec![replace(3, "new"), replace(5, "newer")];
-    let plan = image.plan(Request { changes, overrides: Overrides::ALL }).unwrap();
+    let plan = image.plan(Request::new(changes).overrides(Overrides::ALL)).unwrap();
     let error = image.amend(&plan, Some(&unlocked)).unwrap_err();
     let text = "keyslot 3 replaced; nothing else has changed";
     assert!(error.message().ends_with(text), "{error}");
@@ -289,8 +289,31 @@ fn a_plan_that_does_not_fit_is_refused() {
     let token = token.as_object().unwrap().clone();
     image.edit(&[Edit::PutToken { number: None, token, replace: false }]).unwrap();
     let writes = memory.log().len();
-    let request = Request { changes: vec![add(9, "new")], overrides: Overrides::NONE };
+    let request = Request::one(add(9, "new"));
     let error = image.plan(request).unwrap_err();
     assert!(error.message().contains("does not fit"), "{error}");
     assert_eq!(memory.log().len(), writes);
+}
+
+/// The token of an erased keyslot makes room for a new keyslot, unless it stays: the plan knows.
+#[test]
+fn a_plan_that_keeps_tokens_has_room_for_them() {
+    let filler = "x".repeat(10_000);
+    let token = format!(r#"{{ "type": "test", "keyslots": ["5"], "filler": "{filler}" }}"#);
+    let token: keyslot::json::Value = token.parse().unwrap();
+    let memory = Memory::new(roomy(2).bytes, None);
+    let mut image = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
+    let token = token.as_object().unwrap().clone();
+    image.edit(&[Edit::PutToken { number: None, token, replace: false }]).unwrap();
+    let request = Request::new(vec![Change::erase(5), add(9, "new"), add(10, "newer")]);
+
+    let plan = image.plan(request.clone()).unwrap();
+    let ends = |warnings: &[String], end: &str| warnings.iter().any(|it| it.ends_with(end));
+    assert!(ends(plan.warnings(), "is removed"), "{:?}", plan.warnings());
+
+    let error = image.plan(request.keep_tokens(true)).unwrap_err();
+    assert!(error.message().contains("does not fit"), "{error}");
+
+    let plan = image.plan(Request::one(Change::erase(5)).keep_tokens(true)).unwrap();
+    assert!(ends(plan.warnings(), "is left without a keyslot"), "{:?}", plan.warnings());
 }

@@ -15,8 +15,7 @@ use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::storage::sharing::Conflict;
 use keyslot::storage::{ReadOnlyBytes, Storage};
 use keyslot::{
-    Error, ErrorKind, Image, Limits, OpenOptions, Operation, Override, Overrides, Passphrase,
-    Sharing,
+    Error, ErrorKind, Image, Limits, OpenOptions, Operation, Override, Passphrase, Sharing,
 };
 use nix::libc;
 use support::luks2::roomy;
@@ -80,7 +79,7 @@ fn open(image: &[u8], operation: Operation, range: Range<u64>, number: i32) -> I
 
 fn amend(image: &mut Image, change: Change) -> Error {
     let unlocked = image.unlock(&secret("a")).unwrap();
-    let plan = image.plan(Request { changes: vec![change], overrides: Overrides::NONE }).unwrap();
+    let plan = image.plan(Request::one(change)).unwrap();
     image.amend(&plan, Some(&unlocked)).unwrap_err()
 }
 
@@ -119,7 +118,7 @@ fn a_new_keyslot_is_known_by_its_area() {
         Faulty { memory, operation: Operation::Write, range: fails, number: libc::EDQUOT };
     let mut image = Image::from_storage(Watched(storage), Limits::NONE).unwrap();
     let unlocked = image.unlock(&secret("hunter0")).unwrap();
-    let request = Request { changes: vec![add(9)], overrides: Overrides::NONE };
+    let request = Request::one(add(9));
     let plan = image.plan(request).unwrap();
     let error = image.amend(&plan, Some(&unlocked)).unwrap_err();
     assert_eq!((error.kind(), error.keyslot()), (ErrorKind::NoSpace, Some(9)), "{error:?}");
@@ -232,7 +231,7 @@ fn a_refused_change_has_its_reason() {
         ),
         (vec![erase(None, None)], ErrorKind::InvalidInput, AmendFault::NoTarget { change: erases }),
     ] {
-        let error = image.plan(Request { changes, overrides: Overrides::NONE }).unwrap_err();
+        let error = image.plan(Request::new(changes)).unwrap_err();
         assert_eq!((error.kind(), error.reason()), (kind, Some(&fault)), "{error:?}");
         assert_eq!(error.reason::<Override>().copied(), fault.lifted_by(), "{error:?}");
         assert_eq!((error.keyslot(), error.message()), (fault.keyslot(), &*fault.to_string()));

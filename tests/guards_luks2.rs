@@ -27,7 +27,7 @@ fn open(image: &Luks2) -> Image {
 }
 
 fn plan(image: &Luks2, changes: Vec<Change>) -> Result<Vec<String>, Error> {
-    let plan = open(image).plan(Request { changes, overrides: Overrides::NONE })?;
+    let plan = open(image).plan(Request::new(changes))?;
     Ok(plan.warnings().to_vec())
 }
 

@@ -171,7 +171,7 @@ impl Play<'_> {
         }
         let what = what.join(", ");
         let result =
-            amend(&self.image, &opener, Request { changes, overrides: Overrides::all_if(force) });
+            amend(&self.image, &opener, Request::new(changes).overrides(Overrides::all_if(force)));
         assert_eq!(
             result,
             refusal.map_or(Ok(()), Err),

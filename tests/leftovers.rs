@@ -333,7 +333,7 @@ fn an_erased_and_added_keyslot_is_new() {
     for more in [0, 1] {
         let (memory, mut image) = open(roomy(more).bytes, None);
         let unlocked = image.unlock(&opener).unwrap();
-        let request = Request { changes: vec![erase(3), add.clone()], overrides: Overrides::ALL };
+        let request = Request::new(vec![erase(3), add.clone()]).overrides(Overrides::ALL);
         let plan = image.plan(request).unwrap();
         image.amend(&plan, Some(&unlocked)).unwrap();
         let header = Header::read(&ReadOnlyBytes(memory.bytes())).unwrap();

@@ -70,7 +70,7 @@ fn the_same_is_written(image: &[u8], what: impl Fn(&mut Image)) {
 
 fn amend(image: &mut Image, changes: Vec<Change>) {
     let unlocked = image.unlock(&secret("old")).unwrap();
-    let plan = image.plan(Request { changes, overrides: Overrides::NONE }).unwrap();
+    let plan = image.plan(Request::new(changes)).unwrap();
     image.amend(&plan, Some(&unlocked)).unwrap();
 }
 
@@ -81,7 +81,7 @@ fn images() -> [Vec<u8>; 2] {
     let mut image = Image::from_storage(Arc::clone(&luks2), Limits::NONE).unwrap();
     let unlocked = image.unlock(&secret("hunter0")).unwrap();
     let changes = vec![add(4, &old), add(6, &other)];
-    let plan = image.plan(Request { changes, overrides: Overrides::NONE }).unwrap();
+    let plan = image.plan(Request::new(changes)).unwrap();
     image.amend(&plan, Some(&unlocked)).unwrap();
     [luks1, luks2.bytes()]
 }

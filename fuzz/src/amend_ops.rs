@@ -44,10 +44,8 @@ pub fn check(run: &Run) {
     for amendment in run.amendments.iter().take(MOST_AMENDMENTS) {
         let changes: Vec<_> =
             amendment.changes.iter().take(MOST_CHANGES).map(|it| meant(it, keyslot)).collect();
-        let request = Request {
-            changes: changes.iter().copied().map(asked).collect(),
-            overrides: Overrides::all_if(amendment.force),
-        };
+        let request = Request::new(changes.iter().copied().map(asked).collect())
+            .overrides(Overrides::all_if(amendment.force));
         let before = Picture::of(&memory);
         let expected = judge(&slots, &changes, amendment.force);
         // A keyslot of no iterations cannot be written.

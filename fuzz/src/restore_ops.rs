@@ -102,8 +102,7 @@ fn apply(
         let result = image.edit(&[edit]);
         return (result.is_ok() || fault.is_some()).then_some(result.is_ok());
     }
-    let plan =
-        image.plan(Request { changes: vec![change(what)?], overrides: Overrides::NONE }).ok()?;
+    let plan = image.plan(Request::one(change(what)?)).ok()?;
     memory.set_fault(fault);
     let result = image.amend(&plan, Some(unlocked));
     Some(result.is_ok())

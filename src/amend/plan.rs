@@ -3,7 +3,6 @@
 //! The plan is the difference between the keyslots before and after all changes.
 
 use super::picture::{Opens, Picture, Slot};
-use super::warnings::{kept_token, removed_token};
 use super::{NewSecret, Request};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, Leftover, Occupant, Staging};
@@ -16,7 +15,7 @@ pub struct Plan {
     pub(crate) header: Header,
     pub(crate) changes: Vec<PlannedChange>,
     pub(crate) warnings: Vec<String>,
-    /// Whether to keep tokens that lose their last keyslot
+    /// Whether tokens that lose their last keyslot stay
     pub(crate) keep_tokens: bool,
 }
 
@@ -60,17 +59,6 @@ impl Plan {
         &self.warnings
     }
 
-    /// Keeps LUKS2 tokens that lose their last keyslot. By default they are removed.
-    #[must_use]
-    pub fn keep_tokens(mut self) -> Self {
-        self.keep_tokens = true;
-        let removed: Vec<_> = self.stale_tokens().iter().map(removed_token).collect();
-        self.warnings.retain(|warning| !removed.contains(warning));
-        let kept = self.stale_tokens().iter().map(kept_token).collect::<Vec<_>>();
-        self.warnings.extend(kept);
-        self
-    }
-
     /// Whether the plan needs the volume key. Erasing does not.
     pub fn needs_volume_key(&self) -> bool {
         self.changes.iter().any(|change| !matches!(change, PlannedChange::Erase { .. }))
@@ -79,6 +67,7 @@ impl Plan {
     /// Plans `request` on an image with this header. `opens` returns those of the given active keyslots
     /// that a secret opens.
     pub(crate) fn new(header: &Header, request: Request, opens: &mut Opens<'_>) -> Result<Self> {
+        let Request { changes, overrides, keep_tokens } = request;
         let before = header.occupants();
         let damaged = header.damaged();
         let is_damaged = |keyslot| damaged.iter().any(|(other, _)| *other == keyslot);
@@ -91,16 +80,18 @@ impl Plan {
             rewipe: Vec::new(),
             leftovers: header.leftovers(),
             has_searched: false,
-            overrides: request.overrides,
+            overrides,
             opens,
         };
-        for change in request.changes {
+        for change in changes {
             picture.apply(change)?;
         }
         let Picture { slots, occupants, rewipe, has_searched, .. } = picture;
         check_occupants(header, &before, &slots, &occupants)?;
         let before: Vec<_> = before.iter().map(Option::is_some).collect();
-        let mut plan = Self::between(header, &before, slots, &rewipe, request.overrides)?;
+        let empty =
+            Self { header: header.clone(), changes: Vec::new(), warnings: Vec::new(), keep_tokens };
+        let mut plan = empty.between(&before, slots, &rewipe, overrides)?;
         if has_searched {
             let untried = header.unusable().into_iter().chain(damaged);
             plan.warnings.extend(untried.map(|(keyslot, why)| {
@@ -110,34 +101,28 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Computes the changes that lead from `before` to `after`.
+    /// Adds the changes that lead from `before` to `after`, and their warnings.
     fn between(
-        header: &Header,
+        mut self,
         before: &[bool],
         after: Vec<Slot>,
         rewipe: &[usize],
         overrides: Overrides,
     ) -> Result<Self> {
-        let mut after = settle(header, after)?;
-        let mut plan = Self {
-            header: header.clone(),
-            changes: Vec::new(),
-            warnings: Vec::new(),
-            keep_tokens: false,
-        };
-        plan.take_back(&mut after);
-        let stagings = Self::arrange(header, before, &after)?;
+        let mut after = settle(&self.header, after)?;
+        self.take_back(&mut after);
+        let stagings = Self::arrange(&self.header, before, &after)?;
         let mut stagings = stagings.into_iter();
         let mut replacements = Vec::new();
         for (keyslot, slot) in after.into_iter().enumerate() {
             match (before[keyslot], slot) {
                 (false, After::New { new, .. }) => {
-                    plan.changes.push(PlannedChange::Add { keyslot, new });
+                    self.changes.push(PlannedChange::Add { keyslot, new });
                 }
                 (true, After::New { new, is_new }) => {
                     let staging = stagings.next().unwrap_or(Staging::InPlace);
                     if staging == Staging::InPlace && !overrides.has(Override::InPlace) {
-                        let what = header.no_room();
+                        let what = self.header.no_room();
                         let text = format!(
                             "{what}, so keyslot {keyslot} can only be overwritten in place"
                         );
@@ -153,16 +138,16 @@ impl Plan {
                     }
                     replacements.push(PlannedChange::Replace { keyslot, new, staging, is_new });
                 }
-                (true, After::Free) => plan.changes.push(PlannedChange::Erase { keyslot }),
+                (true, After::Free) => self.changes.push(PlannedChange::Erase { keyslot }),
                 (false, After::Free) if rewipe.contains(&keyslot) => {
-                    plan.changes.push(PlannedChange::Erase { keyslot });
+                    self.changes.push(PlannedChange::Erase { keyslot });
                 }
                 (false, After::Free) | (_, After::Old) => {}
             }
         }
-        plan.changes.append(&mut replacements);
-        plan.warn();
-        Ok(plan)
+        self.changes.append(&mut replacements);
+        self.warn();
+        Ok(self)
     }
 
     /// Erases the staging keyslot that an interrupted replacement of the same keyslot left, because

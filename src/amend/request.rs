@@ -11,11 +11,14 @@ use crate::secret::Passphrase;
 /// LUKS1, changes within one header sector are atomic. If the storage fails between other changes, the
 /// error says which were made.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Request {
     /// Changes, each of which applies to the result of those before it
     pub changes: Vec<Change>,
     /// Safety checks to override
     pub overrides: Overrides,
+    /// Whether LUKS2 tokens that lose their last keyslot stay. By default they are removed
+    pub keep_tokens: bool,
 }
 
 /// One change of keyslots.
@@ -89,15 +92,27 @@ impl Change {
 }
 
 impl Request {
+    /// Creates a request for these changes.
+    pub fn new(changes: Vec<Change>) -> Self {
+        Self { changes, overrides: Overrides::NONE, keep_tokens: false }
+    }
+
     /// Creates a request for one change.
     pub fn one(change: Change) -> Self {
-        Self { changes: vec![change], overrides: Overrides::NONE }
+        Self::new(vec![change])
     }
 
     /// Sets the safety checks to override.
     #[must_use]
     pub fn overrides(mut self, overrides: impl Into<Overrides>) -> Self {
         self.overrides = overrides.into();
+        self
+    }
+
+    /// Sets whether LUKS2 tokens that lose their last keyslot stay. By default they are removed.
+    #[must_use]
+    pub fn keep_tokens(mut self, keep_tokens: bool) -> Self {
+        self.keep_tokens = keep_tokens;
         self
     }
 }

@@ -71,12 +71,13 @@ impl Plan {
                 ));
             }
         }
-        warnings.extend(self.stale_tokens().iter().map(removed_token));
+        let of_stale = if self.keep_tokens { kept_token } else { removed_token };
+        warnings.extend(self.stale_tokens().iter().map(of_stale));
         self.warnings.extend(warnings);
     }
 
     /// The tokens that lose their last keyslot.
-    pub(super) fn stale_tokens(&self) -> Vec<Token> {
+    fn stale_tokens(&self) -> Vec<Token> {
         let Some(header) = self.header.luks2() else { return Vec::new() };
         let loses = |token: &Token, keyslot: u32| {
             let is_opener = token.holds_secret();
@@ -97,12 +98,12 @@ impl Plan {
 }
 
 /// Warning for a token that is removed with its last keyslot.
-pub(super) fn removed_token(token: &Token) -> String {
+fn removed_token(token: &Token) -> String {
     format!("token {} ({}) refers to no other keyslot and is removed", token.number, token.kind)
 }
 
 /// Warning for a token that stays without a keyslot.
-pub(super) fn kept_token(token: &Token) -> String {
+fn kept_token(token: &Token) -> String {
     format!("token {} ({}) is left without a keyslot", token.number, token.kind)
 }
 

@@ -198,7 +198,7 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
     }
     progress.begin();
     // qemu-img prints nothing on success.
-    let amendment = amendment.keep_tokens(args.keep_tokens);
+    let request = request.keep_tokens(args.keep_tokens);
     carry_out(amendment, &request, Some(&unlocked), &args.change, persona == Persona::Keyslot)
         .map_err(|failure| failure.while_amending(&spec.shown))
 }

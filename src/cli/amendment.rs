@@ -4,14 +4,14 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use keyslot::amend::{Change, Plan, PlannedChange, Request};
+use keyslot::amend::{Plan, PlannedChange, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::header::{Keyslot, Priority};
 use keyslot::kdf::Pbkdf;
 use keyslot::qemu::words::amend_error;
 use keyslot::secret::Passphrase;
 use keyslot::unlock::{Unlocked, Until};
-use keyslot::{Error, ErrorKind, Image, OpenOptions, Override, Overrides, Result, Sharing};
+use keyslot::{Error, ErrorKind, Image, OpenOptions, Override, Result, Sharing};
 
 use super::changes::{AmendmentReport, KeyslotChange};
 use super::check::opens_nothing;
@@ -27,8 +27,6 @@ pub struct Amendment {
     quiet: bool,
     /// Secret that must still open the image after an erase
     kept: Option<Passphrase>,
-    /// Whether tokens that lose their last keyslot are kept
-    keep_tokens: bool,
 }
 
 impl Amendment {
@@ -50,18 +48,7 @@ impl Amendment {
         image.check_free()?;
         persona.admit(&image)?;
         image.check_amendable()?;
-        Ok(Self {
-            image,
-            path: path.to_owned(),
-            quiet: change.quiet,
-            kept: None,
-            keep_tokens: false,
-        })
-    }
-
-    /// Keeps tokens that lose their last keyslot, if `keep_tokens`.
-    pub fn keep_tokens(self, keep_tokens: bool) -> Self {
-        Self { keep_tokens, ..self }
+        Ok(Self { image, path: path.to_owned(), quiet: change.quiet, kept: None })
     }
 
     /// Refuses an image that no keyslot opens.
@@ -136,9 +123,9 @@ impl Amendment {
         Ok(())
     }
 
-    /// Refuses changes that no secret could make valid, before a person is asked for secrets.
-    pub fn check(&self, changes: Vec<Change>, overrides: Overrides) -> Result<()> {
-        self.image.plan(Request { changes, overrides }).map(drop).map_err(amend_error)
+    /// Refuses a request that no secret could make valid, before a person is asked for secrets.
+    pub fn check(&self, request: Request) -> Result<()> {
+        self.image.plan(request).map(drop).map_err(amend_error)
     }
 
     /// Refuses a secret that opens no keyslot at all.
@@ -169,7 +156,6 @@ impl Amendment {
             let _spinner = Spinner::start("looking for the secret's keyslots", self.quiet);
             self.image.plan(request).map_err(amend_error)?
         };
-        let plan = if self.keep_tokens { plan.keep_tokens() } else { plan };
         if !overrides.has(Override::LoseKey) {
             self.check_kept(&plan)?;
         }

@@ -127,7 +127,7 @@ pub fn add(args: &AddArgs) -> Outcome {
     ]);
     let add = |new_secret| Change::Add { keyslot, new_secret: Ok(new_secret), pbkdf };
     if Secrets::asks(source.as_ref()) || Secrets::asks(args.new_secret.as_ref()) {
-        amendment.check(vec![add(placeholder()?)], overrides)?;
+        amendment.check(Request::one(add(placeholder()?)).overrides(overrides))?;
     }
     let question = amendment.question("--secret", "Passphrase");
     let (_, unlocked) = secrets
@@ -143,9 +143,10 @@ pub fn replace(args: &ReplaceArgs) -> Outcome {
     let sources = args.old_secret.iter().chain(&args.new_secret);
     let secrets = Secrets::with_opening(&args.objects.objects, &args.opening, sources)?;
     let pbkdf = args.new.pbkdf()?;
-    let amendment = Amendment::open(&args.image, &args.change)?.keep_tokens(args.keep_tokens);
+    let amendment = Amendment::open(&args.image, &args.change)?;
     let keyslot = args.keyslot;
     let overrides = args.change.overrides(&[(Override::InPlace, args.in_place)]);
+    let request = |change| Request::one(change).overrides(overrides).keep_tokens(args.keep_tokens);
     if keyslot.is_none() {
         amendment.check_openable()?;
     }
@@ -158,10 +159,12 @@ pub fn replace(args: &ReplaceArgs) -> Outcome {
     let is_asked = [&opener, &old, &args.new_secret].into_iter();
     if keyslot.is_some() && is_asked.map(Option::as_ref).any(Secrets::asks) {
         let new_secret = Ok(placeholder()?);
-        amendment.check(
-            vec![Change::Replace { keyslot, old_secret: None, new_secret, pbkdf }],
-            overrides,
-        )?;
+        amendment.check(request(Change::Replace {
+            keyslot,
+            old_secret: None,
+            new_secret,
+            pbkdf,
+        }))?;
     }
     let by_secret = keyslot.is_none() || old.is_some();
     let mut unlocked = None;
@@ -193,8 +196,7 @@ pub fn replace(args: &ReplaceArgs) -> Outcome {
     let new_secret =
         amendment.new_secret(&secrets, args.new_secret.as_ref(), args.new.allow_empty_secret)?;
     let change = Change::Replace { keyslot, old_secret, new_secret: Ok(new_secret), pbkdf };
-    let request = Request::one(change).overrides(overrides);
-    carry_out(amendment, &request, unlocked.as_ref(), &args.change, true)
+    carry_out(amendment, &request(change), unlocked.as_ref(), &args.change, true)
 }
 
 /// Empty secret, for checks that do not depend on the secret.

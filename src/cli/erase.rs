@@ -73,13 +73,14 @@ pub fn erase(args: &EraseArgs) -> Outcome {
         return Err(Error::new(ErrorKind::InvalidInput, text).into());
     }
     let secrets = Secrets::with_opening(&args.objects.objects, &args.opening, &args.old_secret)?;
-    let amendment = Amendment::open(&args.image, &args.change)?;
-    let mut amendment = amendment.keep_tokens(args.keep_tokens);
+    let mut amendment = Amendment::open(&args.image, &args.change)?;
     let keyslots = args.keyslots(&amendment);
     let overrides = args.change.overrides(&[
         (Override::LoseKey, args.lose_key || args.all),
         (Override::EraseInactive, args.erase_inactive || args.all),
     ]);
+    let request =
+        |changes| Request::new(changes).overrides(overrides).keep_tokens(args.keep_tokens);
     let by_index = |old_secret: Option<&Passphrase>| -> Vec<_> {
         let old_secret = |_: &i64| old_secret.map(|secret| Ok(secret.clone()));
         keyslots
@@ -94,7 +95,7 @@ pub fn erase(args: &EraseArgs) -> Outcome {
     if args.all && !args.change.dry_run && !args.change.force {
         confirm_all(args.image.path())?;
     } else if source.iter().chain(&args.old_secret).any(|it| Secrets::asks(Some(it))) {
-        amendment.check(by_index(None), overrides)?;
+        amendment.check(request(by_index(None)))?;
     }
     if source.is_some() {
         let question = amendment.question("--secret", "Passphrase");
@@ -118,7 +119,7 @@ pub fn erase(args: &EraseArgs) -> Outcome {
     } else {
         by_index(old_secrets.first())
     };
-    carry_out(amendment, &Request { changes, overrides }, None, &args.change, true)
+    carry_out(amendment, &request(changes), None, &args.change, true)
 }
 
 impl EraseArgs {

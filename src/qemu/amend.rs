@@ -24,7 +24,7 @@ impl Request {
         let sets = change_sets(options)?;
         sets.iter().try_for_each(check)?;
         let changes = sets.iter().map(|set| change(set, secrets, pbkdf)).collect::<Result<_>>()?;
-        Ok(Self { changes, overrides })
+        Ok(Self::new(changes).overrides(overrides))
     }
 }
 

@@ -36,7 +36,7 @@ fn amend(
     let memory = Memory::new(before, fails);
     let mut image = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
     let unlocked = image.unlock(opener).unwrap();
-    let plan = image.plan(Request { changes, overrides: Overrides::ALL }).unwrap();
+    let plan = image.plan(Request::new(changes).overrides(Overrides::ALL)).unwrap();
     let result = image.amend(&plan, Some(&unlocked)).map(|done| assert!(!done.is_empty()));
     (memory, result)
 }

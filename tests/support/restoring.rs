@@ -41,8 +41,7 @@ pub fn changed(image: &[u8], opener: &str, changes: Vec<Change>) -> Vec<u8> {
     let mut image = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
     let unlocked = image.unlock(&secret(opener)).unwrap();
     for change in changes {
-        let plan =
-            image.plan(Request { changes: vec![change], overrides: Overrides::ALL }).unwrap();
+        let plan = image.plan(Request::one(change).overrides(Overrides::ALL)).unwrap();
         image.amend(&plan, Some(&unlocked)).unwrap();
     }
     memory.bytes()
