@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Container, Part};
+use super::{Container, DiskFormat, Part};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::sharing::Claim;
 use crate::storage::{Access, FileStorage, Sharing, Storage};
@@ -19,11 +19,18 @@ pub(super) struct Files {
 
 impl Container {
     /// Opens an image in a file or a part of one, held with `claim` until the container is dropped.
-    pub fn open(path: &Path, part: &Part, access: Access, claim: Claim) -> Result<Self> {
-        Self::open_file(path, part, access, claim).map(|(container, _)| container)
+    pub fn open(
+        path: &Path,
+        part: &Part,
+        format: Option<DiskFormat>,
+        access: Access,
+        claim: Claim,
+    ) -> Result<Self> {
+        let (container, _) = Self::open_file(path, part, access, claim)?;
+        container.in_format(format).map_err(|error| error.with_path(path))
     }
 
-    /// Like [`open`](Self::open), but also returns the file.
+    /// Opens a file or a part of one, without looking for a header. Also returns the file.
     pub(super) fn open_file(
         path: &Path,
         part: &Part,
@@ -63,7 +70,7 @@ impl Container {
         let access = if claim.sharing == Sharing::None { Access::ReadOnly } else { access };
         // Only the header is changed when keyslots are.
         let payload = or_read_only(claim.sharing == Sharing::Amend, access, |access| {
-            Self::open(path, part, access, claim)
+            Self::open(path, part, Some(DiskFormat::Raw), access, claim)
         })?;
         let header = header.payload;
         let files = Files { header: Some(file), ..payload.files.clone() };

@@ -1,12 +1,14 @@
 //! Location of an image's bytes: a file, a range or partition of one, or two files.
 //!
-//! A `Container` names the storage with the header, the storage with the payload, and the locks.
+//! A `Container` names the storage with the header, the storage with the payload, and the locks. In
+//! a qcow2 image, the header is a window of the file.
 //! Everything above works on these storages and does not depend on their kind.
 
 #[cfg(feature = "file")]
 mod file;
 mod partition;
 mod probe;
+mod qcow2;
 #[cfg(feature = "file")]
 mod raw;
 
@@ -20,12 +22,23 @@ pub use partition::{Outside, Partition, PartitionTable, PartitionType, TableKind
 pub(crate) use probe::explain;
 #[doc(hidden)]
 pub use probe::{image_format, is_luks_at};
+pub use qcow2::{Qcow2Compression, Qcow2Encryption, Qcow2Header};
 #[cfg(feature = "file")]
 pub use raw::RawImage;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::header::Header;
-use crate::storage::{Lease, Sharing, Storage};
+use crate::storage::{Lease, Sharing, Storage, Window};
+
+/// Format of the file that contains an image.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum DiskFormat {
+    /// The file begins with the LUKS header. QEMU calls this format `luks`.
+    Raw,
+    /// A qcow2 image that contains a LUKS header
+    Qcow2,
+}
 
 /// Location of an image's header and payload. Both are in one storage unless the header is
 /// detached.
@@ -42,6 +55,8 @@ pub(crate) struct Container {
     name: Option<PathBuf>,
     /// Offset and length of the image in the file, if it is a part of one
     part: Option<(u64, Option<u64>)>,
+    /// The header of a qcow2 image, which is in `payload`
+    qcow2: Option<Arc<Qcow2Header>>,
 }
 
 impl Container {
@@ -57,6 +72,7 @@ impl Container {
             files: file::Files::default(),
             name: None,
             part: None,
+            qcow2: None,
         }
     }
 
@@ -65,6 +81,43 @@ impl Container {
         let Some(window) = part.of(&whole)? else { return Ok(Self::storage(whole)) };
         let part = Some((window.offset(), window.fixed_len()));
         Ok(Self { part, ..Self::storage(Arc::new(window)) })
+    }
+
+    /// Finds the LUKS header in a file of this format, by default the format that the file begins
+    /// with.
+    pub fn in_format(self, format: Option<DiskFormat>) -> Result<Self> {
+        let qcow2 = match format {
+            Some(DiskFormat::Raw) => return Ok(self),
+            Some(DiskFormat::Qcow2) => Qcow2Header::read(self.payload.as_ref()).map(Some),
+            None => Qcow2Header::read_if_qcow2(self.payload.as_ref()),
+        };
+        let Some(qcow2) = qcow2.map_err(|error| self.named(error))? else { return Ok(self) };
+        let area = qcow2.luks_area().map_err(|error| self.named(error))?;
+        let len = Some(area.end - area.start);
+        let window = Window::new(Arc::clone(&self.payload), area.start, len)
+            .map_err(|e| self.named(Error::io("find the LUKS header", e)))?;
+        Ok(Self { header: Arc::new(window), qcow2: Some(Arc::new(qcow2)), ..self })
+    }
+
+    /// The header of a qcow2 image.
+    pub fn qcow2(&self) -> Option<&Qcow2Header> {
+        self.qcow2.as_deref()
+    }
+
+    /// Checks that keyslots can be changed as far as the file's format is concerned.
+    pub fn check_amendable(&self) -> Result<()> {
+        self.qcow2.as_ref().map_or(Ok(()), |qcow2| qcow2.check_amendable())
+    }
+
+    /// Checks that the locked file still has its LUKS header where it was found.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.qcow2.as_ref().map_or(Ok(()), |qcow2| qcow2.check_unchanged(self.payload.as_ref()))
+    }
+
+    /// Prepares the locked file for writing keyslots.
+    pub fn prepare_amendment(&self) -> Result<()> {
+        let storage = self.payload.as_ref();
+        self.qcow2.as_ref().map_or(Ok(()), |qcow2| qcow2.clear_unknown_autoclear(storage))
     }
 
     /// Combines a detached header with the container of its `payload`.
@@ -89,7 +142,14 @@ impl Container {
 
     fn read_header_by(&self, read: fn(&dyn Storage) -> Result<Header>) -> Result<Header> {
         let storage = self.header.as_ref();
-        read(storage).map_err(|error| self.named(explain(error, storage)))
+        let header = read(storage).and_then(|header| match (&self.qcow2, &header) {
+            (Some(_), Header::Luks2(_)) => {
+                let text = "LUKS version 2 is not supported in qcow2 images";
+                Err(Error::new(ErrorKind::Unsupported, text))
+            }
+            _ => Ok(header),
+        });
+        header.map_err(|error| self.named(explain(error, storage)))
     }
 
     /// The storage with the header and the keyslot areas.

@@ -106,7 +106,7 @@ impl Header {
         read_steady(storage, bytes).map_err(|e| Error::failed(Operation::Read, "the header", e))?;
         // Checked first, so that the remains of a LUKS2 header behind a qcow2 header do not count.
         if bytes.starts_with(b"QFI\xfb") {
-            return Err(Error::new(ErrorKind::Unsupported, "a qcow2 image is not supported yet"));
+            return Err(Error::new(ErrorKind::NotLuks, "Volume is not in LUKS format"));
         }
         if bytes.starts_with(b"LUKS\xba\xbe\0\x02") {
             return luks2::Luks2Header::read(storage).map(Self::Luks2);

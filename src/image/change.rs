@@ -38,7 +38,7 @@ pub enum Done {
 impl Image {
     /// Checks that the keyslots can be changed. Fails with [`ErrorKind::Unsupported`] if not.
     pub fn check_amendable(&self) -> Result<()> {
-        self.named(self.header.check_amendable())
+        self.named(self.container.check_amendable().and_then(|()| self.header.check_amendable()))
     }
 
     /// Carries out a plan durably, in an order that keeps the image openable at every instant.
@@ -77,7 +77,7 @@ impl Image {
             return Ok(());
         }
         let header = self.header.clone();
-        header.check_amendable()?;
+        self.check_amendable()?;
         self.commit(&header, header.lower_edits(edits)?)
     }
 

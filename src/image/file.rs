@@ -69,7 +69,7 @@ impl OpenOptions {
                 let header = (header.as_path(), &self.header_part);
                 Container::open_detached(header, (path, &self.part), access, self.claim())
             }
-            None => Container::open(path, &self.part, access, self.claim()),
+            None => Container::open(path, &self.part, self.format, access, self.claim()),
         }
     }
 

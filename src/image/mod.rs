@@ -21,7 +21,7 @@ pub use create::{CreateOptions, Created, Format, Luks2Options};
 pub use options::OpenOptions;
 pub use restore::Restoration;
 
-use crate::container::Container;
+use crate::container::{Container, Qcow2Header};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, Keyslot};
 use crate::secret::{Passphrase, VolumeKey};
@@ -91,6 +91,11 @@ impl Image {
         self.container.is_detached()
     }
 
+    /// Header of the qcow2 image that contains the LUKS header. `None` if the image is not qcow2.
+    pub fn qcow2(&self) -> Option<&Qcow2Header> {
+        self.container.qcow2()
+    }
+
     /// Length in bytes of the payload's file or storage, or of the part of it that holds the image.
     pub fn payload_storage_len(&self) -> Result<u64> {
         self.named(length(self.container.payload()))
@@ -99,6 +104,9 @@ impl Image {
     /// Length of the volume in bytes, whether or not it can be opened. `None` if the payload is missing
     /// or shorter than the header says.
     pub fn volume_len(&self) -> Result<Option<u64>> {
+        if let Some(qcow2) = self.qcow2() {
+            return Ok(Some(qcow2.virtual_size()));
+        }
         if self.header.is_detached() && !self.container.is_detached() {
             return Ok(None);
         }
@@ -184,6 +192,10 @@ impl Image {
     }
 
     fn try_volume(&self, unlocked: &[&Unlocked]) -> Result<Volume> {
+        if self.qcow2().is_some() {
+            let text = "the data of qcow2 images is not supported yet";
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
         if self.header.is_detached() && !self.container.is_detached() {
             let text = "the header is detached: its payload is in another file";
             let error = Error::new(ErrorKind::Unsupported, text);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::Image;
-use crate::container::{Container, Part};
+use crate::container::{Container, DiskFormat, Part};
 use crate::error::Result;
 use crate::header::Header;
 use crate::storage::{Sharing, Storage};
@@ -28,6 +28,7 @@ pub struct OpenOptions {
     #[cfg(feature = "file")]
     pub(super) header_part: Part,
     pub(super) part: Part,
+    pub(super) format: Option<DiskFormat>,
 }
 
 impl OpenOptions {
@@ -89,6 +90,14 @@ impl OpenOptions {
         self
     }
 
+    /// Sets the format of the file that contains the image. By default the format is detected: a file
+    /// that begins with qcow2's magic is a qcow2 image.
+    #[must_use]
+    pub fn format(mut self, format: DiskFormat) -> Self {
+        self.format = Some(format);
+        self
+    }
+
     /// Sets the name for errors, instead of the storage's own. A file's own name is its path.
     #[must_use]
     pub fn name(mut self, name: impl Into<PathBuf>) -> Self {
@@ -120,6 +129,7 @@ impl OpenOptions {
     /// ```
     pub fn open_storage(&self, storage: Arc<dyn Storage>) -> Result<Image> {
         let container = Container::part_of(storage, &self.part);
+        let container = container.and_then(|container| container.in_format(self.format));
         self.open_container(container.map_err(|error| error.with_name(self.name.as_deref()))?)
     }
 

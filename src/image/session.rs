@@ -22,11 +22,13 @@ impl<'a> Session<'a> {
     pub fn open(container: &'a Container, wait: Option<Duration>) -> Result<Self> {
         let lease = container.lease(Sharing::Amend, wait)?;
         lease.check_in_place("since it was opened")?;
+        container.check_unchanged()?;
         Ok(Self { container, lease })
     }
 
     /// Runs the stages durably.
     pub fn commit(&self, stages: impl IntoIterator<Item = Result<Stage>>) -> Result<()> {
+        self.container.prepare_amendment()?;
         commit(self.container.header().as_ref(), stages)
     }
 

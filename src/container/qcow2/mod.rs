@@ -1,0 +1,19 @@
+//! qcow2 images: a LUKS1 header within the file, and the guest's data in clusters.
+
+mod amend;
+mod extension;
+mod header;
+mod layout;
+mod raw;
+
+pub use header::{Qcow2Compression, Qcow2Encryption, Qcow2Header};
+
+use crate::error::{Error, ErrorKind};
+
+fn corrupt(text: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Corrupt, text)
+}
+
+fn unsupported(text: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Unsupported, text)
+}
