@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use super::header::Qcow2Encryption;
+use super::layout::KNOWN_AUTOCLEAR;
 use super::raw::AUTOCLEAR_OFFSET;
 use super::{Qcow2Header, corrupt, unsupported};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::storage::Storage;
 use crate::storage::transfer::{fetch, fetch_back, put, sync};
 
@@ -53,11 +54,17 @@ impl Qcow2Header {
     /// Clears the autoclear features that are unknown here, durably, as the specification asks of every
     /// writer. The image must be locked.
     pub(crate) fn clear_unknown_autoclear(&self, storage: &dyn Storage) -> Result<()> {
-        let now = Self::read(storage)?;
-        if now.unknown_autoclear() == 0 {
+        if self.version() < 3 {
             return Ok(());
         }
-        let features = now.raw.autoclear_features.get() & !now.unknown_autoclear();
+        let mut features = [0; 8];
+        let now = storage.read_exact_at(&mut features, AUTOCLEAR_OFFSET);
+        now.map_err(|e| Error::failed_at(Operation::Read, 8, AUTOCLEAR_OFFSET, e))?;
+        let now = u64::from_be_bytes(features);
+        let features = now & KNOWN_AUTOCLEAR;
+        if features == now {
+            return Ok(());
+        }
         put(storage, &features.to_be_bytes(), AUTOCLEAR_OFFSET)?;
         sync(storage)?;
         if fetch_back(storage, AUTOCLEAR_OFFSET, 8)? != features.to_be_bytes() {

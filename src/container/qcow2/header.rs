@@ -111,7 +111,7 @@ impl Qcow2Header {
         let (backing_format, data_file) =
             (owned(extension::BACKING_FORMAT), owned(extension::DATA_FILE));
         layout::check(&raw, crypto.as_ref(), file_len)?;
-        Ok(Self { raw, crypto, backing_file, backing_format, data_file, extensions, bytes })
+        Ok(Self { raw, extensions, crypto, backing_file, backing_format, data_file, bytes })
     }
 
     /// Format version: 2 (QEMU's `compat=0.10`) or 3 (`compat=1.1`).
@@ -205,11 +205,6 @@ impl Qcow2Header {
     /// Number of internal snapshots.
     pub fn snapshots(&self) -> u32 {
         self.raw.nb_snapshots.get()
-    }
-
-    /// Features that a writer must clear because it does not know them.
-    pub(super) fn unknown_autoclear(&self) -> u64 {
-        self.raw.autoclear_features.get() & !layout::KNOWN_AUTOCLEAR
     }
 
     fn has(&self, feature: u64) -> bool {
