@@ -13,6 +13,7 @@ use super::amendment::{Amendment, carry_out};
 use super::image_spec;
 use super::location::LocationArgs;
 use super::progress::Percent;
+use super::qemu_img::{Images, Side};
 use super::report::Failure;
 use super::secrets::{Question, Secrets, not_both};
 use super::{
@@ -92,6 +93,15 @@ pub struct AmendArgs {
     /// Image, or its options
     #[arg(value_name = "IMAGE")]
     images: Vec<OsString>,
+}
+
+impl AmendArgs {
+    /// Images that the arguments name.
+    pub(super) fn named(&self) -> Images<'_> {
+        let (image_opts, format) = (self.image_opts, self.format.as_deref());
+        let sides = self.images.iter().map(|name| Side::Existing { name, image_opts, format });
+        Images { objects: &self.objects.objects, sides: sides.collect() }
+    }
 }
 
 /// Runs the command.

@@ -1,7 +1,8 @@
 //! The command line: one file per command, and the parts they share.
 //!
 //! Under the name `qemu-img` (a link to the same program), the commands that qemu-img has print its
-//! errors with its prefix, and every failure exits with status 1.
+//! errors with its prefix, and every failure exits with status 1. Command lines that are not about
+//! LUKS go to the real qemu-img.
 
 mod amend;
 mod amendment;
@@ -15,6 +16,7 @@ mod create;
 mod edit;
 mod erase;
 mod generate;
+mod hand_over;
 mod header;
 mod image_spec;
 mod info;
@@ -27,6 +29,7 @@ mod output;
 mod progress;
 mod prompt;
 mod qemu_format;
+mod qemu_img;
 mod qemu_words;
 mod repair;
 mod report;
@@ -39,10 +42,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::error::ErrorKind as ClapKind;
 use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use keyslot::{Error, ErrorKind, Image, Limits, OpenOptions, Override, Overrides, Result};
 use nix::sys::signal::{SigSet, Signal};
 
+use self::hand_over::RealQemuImg;
 use self::kdf::{KDF_TWICE, KdfArgs, KdfName, check_count};
 use self::report::{Failure, Remedies};
 use self::status::Status;
@@ -86,7 +91,20 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     // qemu-img accepts repeated options; the last one counts.
     let parser = command().args_override_self(name == Persona::QemuImg);
     let matches = parser.try_get_matches_from(&arguments);
-    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
+    let parsed = matches.and_then(|matches| Cli::from_arg_matches(&matches));
+    let is_served = match &parsed {
+        Ok(cli) => cli.command.images().is_none_or(|images| images.is_served()),
+        Err(error) => error.kind() == ClapKind::DisplayVersion,
+    };
+    // Before any secret is read and anything is written.
+    if name == Persona::QemuImg
+        && !is_served
+        && let Some(real) = RealQemuImg::find()
+    {
+        let failure = Failure::from(real.run(&arguments));
+        return report::failure(name, Output::Human, Remedies::default(), &failure);
+    }
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return report::usage(name, &arguments, &error),
     };
@@ -212,6 +230,17 @@ impl Command {
             Self::Create(args) => args.remedies(),
             Self::Convert(args) => args.remedies(),
             _ => change.map_or_else(Remedies::default, Remedies::of),
+        }
+    }
+
+    /// Images of a command that qemu-img has too.
+    fn images(&self) -> Option<qemu_img::Images<'_>> {
+        match self {
+            Self::Amend(args) => Some(args.named()),
+            Self::Convert(args) => Some(args.named()),
+            Self::Create(args) => Some(args.named()),
+            Self::Info(args) => Some(args.named()),
+            _ => None,
         }
     }
 

@@ -21,7 +21,7 @@ pub(crate) use partition::Part;
 pub use partition::{Outside, Partition, PartitionTable, PartitionType, TableKind};
 pub(crate) use probe::explain;
 #[doc(hidden)]
-pub use probe::{image_format, is_luks_at};
+pub use probe::{image_format, is_luks_at, is_luks1};
 pub use qcow2::{Qcow2Compression, Qcow2Encryption, Qcow2Header};
 #[cfg(feature = "file")]
 pub use raw::RawImage;

@@ -59,6 +59,8 @@ const MAGICS: &[Magic] = &[
     image(0, b"QED\0", "is in QED format", "qed"),
     image(0, b"WithoutFreeSpace", "is in Parallels format", "parallels"),
     image(0, b"WithouFreSpacExt", "is in Parallels format", "parallels"),
+    image(0, b"Bochs Virtual HD Image", "is in Bochs format", "bochs"),
+    image(0, b"#!/bin/sh\n#V2.0 Format\n", "is in cloop format", "cloop"),
     image(64, b"\x7f\x10\xda\xbe", "is in VDI format", "vdi"),
     Magic {
         offset: 0,
@@ -107,6 +109,12 @@ pub fn image_format(storage: &dyn Storage) -> Option<&'static str> {
 pub fn is_luks_at(storage: &dyn Storage, offset: u64) -> bool {
     let mut magic = [0; 6];
     storage.read_exact_at(&mut magic, offset).is_ok() && magic == *b"LUKS\xba\xbe"
+}
+
+/// Whether the storage begins with a LUKS1 header, damaged or not. QEMU probes as LUKS nothing else.
+pub fn is_luks1(storage: &dyn Storage) -> bool {
+    let mut magic = [0; 8];
+    storage.read_exact_at(&mut magic, 0).is_ok() && magic == *b"LUKS\xba\xbe\0\x01"
 }
 
 /// Adds to `error` the kind of contents that the storage has instead of a LUKS header, if it is

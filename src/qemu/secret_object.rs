@@ -59,6 +59,17 @@ impl SecretObjects {
         }
     }
 
+    /// Whether `definition` names a type of object other than `secret`.
+    pub fn is_other(definition: &str) -> bool {
+        let parsed = if definition.starts_with('{') {
+            parse_members(definition)
+        } else {
+            let before = before_data(definition).unwrap_or(definition);
+            Options::parse_keyval(before, QOM_TYPE)
+        };
+        parsed.is_ok_and(|it| it.last(QOM_TYPE).is_some_and(|qom_type| qom_type != "secret"))
+    }
+
     /// Bytes of secret `id`, which need not be UTF-8.
     pub fn passphrase(&self, id: &str) -> Result<Passphrase> {
         let found = self.objects.iter().find(|(other, _)| other == id);

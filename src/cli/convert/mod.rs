@@ -8,6 +8,7 @@ mod target;
 use std::ffi::OsString;
 use std::fmt::{self, Display, Formatter};
 use std::num::NonZero;
+use std::slice;
 
 use clap::Args;
 use keyslot::qemu::{Options, number, size_argument};
@@ -22,6 +23,7 @@ use super::location::LocationArgs;
 use super::output::{self, Report};
 use super::progress::Progress;
 use super::qemu_format;
+use super::qemu_img::{Images, Side};
 use super::report::Remedies;
 use super::secrets::Secrets;
 use super::{KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, Status, check_cache};
@@ -149,6 +151,30 @@ impl ConvertArgs {
     pub(super) fn remedies(&self) -> Remedies {
         let (overwrite, limits) = (Some(self.overwrite), Some(self.ignore_limits));
         Remedies { overwrite, limits, ..Remedies::default() }
+    }
+
+    /// Images that the arguments name.
+    pub(super) fn named(&self) -> Images<'_> {
+        let (image_opts, format) = (self.image_opts, self.format.as_deref());
+        let objects = &self.objects.objects;
+        let (target, sources) = match self.operands.as_slice() {
+            [source, target] => (Some(target), slice::from_ref(source)),
+            [source] => (None, slice::from_ref(source)),
+            [] => (None, &[][..]),
+            // Several sources are not served.
+            _ => return Images { objects, sides: Vec::new() },
+        };
+        let sources = sources.iter().map(|name| Side::Existing { name, image_opts, format });
+        let target = match (target, &self.output_format) {
+            (Some(name), None) if self.target_image_opts => {
+                Side::Existing { name, image_opts: true, format: None }
+            }
+            (name, format) => Side::New {
+                name: name.map(OsString::as_os_str),
+                format: format.as_deref().unwrap_or("raw"),
+            },
+        };
+        Images { objects, sides: sources.chain([target]).collect() }
     }
 }
 

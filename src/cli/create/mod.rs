@@ -24,6 +24,7 @@ use self::target::Target;
 use super::location::LocationArgs;
 use super::opening::key_file;
 use super::progress::Spinner;
+use super::qemu_img::{Images, Side};
 use super::report::{Failure, Remedies};
 use super::secrets::{Question, Secrets, check_not_empty, line_end_warning, not_both};
 use super::{
@@ -186,6 +187,13 @@ impl CreateArgs {
     pub(super) fn remedies(&self) -> Remedies {
         let (overwrite, limits) = (Some(self.overwrite), Some(self.ignore_limits));
         Remedies { overwrite, limits, ..Remedies::default() }
+    }
+
+    /// Image that the arguments name.
+    pub(super) fn named(&self) -> Images<'_> {
+        let name = self.operands.first().map(OsString::as_os_str);
+        let side = Side::New { name, format: &self.format };
+        Images { objects: &self.objects.objects, sides: vec![side] }
     }
 
     /// The source of the new secret, if one is given.

@@ -19,6 +19,7 @@ use keyslot::{Error, ErrorKind, Image, OpenOptions, Result, Sharing};
 use self::report::InfoReport;
 use super::location::LocationArgs;
 use super::progress::Spinner;
+use super::qemu_img::{Images, Side};
 use super::report::{ErrorReport, Failure, FailureReport, Remedies, tell};
 use super::secrets::{Question, Secrets};
 use super::{
@@ -75,6 +76,15 @@ pub struct InfoArgs {
     /// Images, or their options
     #[arg(value_name = "IMAGE")]
     images: Vec<OsString>,
+}
+
+impl InfoArgs {
+    /// Images that the arguments name.
+    pub(super) fn named(&self) -> Images<'_> {
+        let (image_opts, format) = (self.image_opts, self.format.as_deref());
+        let sides = self.images.iter().map(|name| Side::Existing { name, image_opts, format });
+        Images { objects: &self.objects.objects, sides: sides.collect() }
+    }
 }
 
 /// Runs the command.
