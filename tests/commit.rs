@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use keyslot::amend::{PlannedChange, Request};
 use keyslot::header::Staging;
 use keyslot::storage::Storage;
-use keyslot::{Error, ErrorKind, Image, Limits, OpenOptions, Passphrase, Sharing};
+use keyslot::{Error, ErrorKind, Limits, OpenOptions, Passphrase, Sharing};
 use support::crash;
 use support::memory::{self, Forgets, Memory, Op};
 use support::opener::{Opener, add, erase, secret, small_key};
@@ -26,7 +26,7 @@ fn amend_on(
     opener: &Passphrase,
     request: Request,
 ) -> Result<(), Error> {
-    let mut image = Image::from_storage(storage, Limits::NONE)?;
+    let mut image = support::open_on(storage, Limits::NONE)?;
     let unlocked = image.unlock(opener)?;
     let plan = image.plan(request)?;
     image.amend(&plan, Some(&unlocked)).map(drop)
@@ -115,7 +115,7 @@ fn a_replacement_is_staged_where_cryptsetup_does_not_add() {
         let slots: Vec<_> =
             (0..8).filter(|slot| !free.contains(slot)).map(|slot| (slot, &a)).collect();
         let memory = Memory::new(memory::image(&small_key(), &slots), None);
-        let image = Image::from_storage(memory, Limits::NONE).unwrap();
+        let image = support::open_on(memory, Limits::NONE).unwrap();
         let others = others.into_iter().map(|slot| support::opener::add(slot, &b));
         let changes = others.chain([support::opener::replace(3, &c)]).collect();
         let plan = image.plan(Request::new(changes)).unwrap();
@@ -149,13 +149,13 @@ fn a_new_secret_over_the_limit_is_not_written() {
     let (a, b) = (secret("a"), secret("b"));
     let memory = Memory::new(memory::image(&small_key(), &[(0, &a)]), None);
     let limits = Limits::NONE.with_iterations(1000);
-    let image = Image::from_storage(Arc::clone(&memory), limits).unwrap();
+    let image = support::open_on(Arc::clone(&memory), limits).unwrap();
     // A count that is asked for by number is judged before anything is done.
     let add = Request::one(Change::add(&b, Cost::Iterations(1001)));
     assert_eq!(image.plan(add).unwrap_err().kind(), ErrorKind::Refused);
     // One that a time comes to, when it is known.
     let memory = Memory::new(memory::image(&small_key(), &[(0, &a)]), None);
-    let mut image = Image::from_storage(Arc::clone(&memory), limits).unwrap();
+    let mut image = support::open_on(Arc::clone(&memory), limits).unwrap();
     let unlocked = image.unlock(&a).unwrap();
     let cost = Cost::Time(std::time::Duration::from_secs(10));
     let plan = image.plan(Request::one(Change::add(&b, cost))).unwrap();
@@ -192,7 +192,7 @@ fn what_reads_back_wrong_is_not_taken_for_written() {
     let before = memory.bytes();
     // Key material does not arrive; the header would.
     let storage = Watched(Forgets { memory: Arc::clone(&memory), forgets: 4096..u64::MAX });
-    let mut image = Image::from_storage(storage, Limits::NONE).unwrap();
+    let mut image = support::open_on(storage, Limits::NONE).unwrap();
     let unlocked = image.unlock(&a).unwrap();
     let plan = image.plan(Request::one(add(1, &new))).unwrap();
     let error = image.amend(&plan, Some(&unlocked)).unwrap_err();
@@ -217,7 +217,7 @@ fn a_keyslot_that_another_program_takes_meanwhile_is_not_overwritten() {
             if syncs_left.load(Ordering::Relaxed) != TAKEN {
                 break;
             }
-            let now = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
+            let now = support::open_on(Arc::clone(&memory), Limits::NONE).unwrap();
             assert!(now.unlock(&secret("a")).is_ok());
             if now.unlock(&secret("theirs")).is_ok() {
                 taken += 1;
@@ -263,7 +263,7 @@ impl Watch for Other {
 fn a_plan_for_another_header_is_refused() {
     let (a, new) = (secret("a"), secret("new"));
     let memory = Memory::new(memory::image(&small_key(), &[(0, &a)]), None);
-    let open = || Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
+    let open = || support::open_on(Arc::clone(&memory), Limits::NONE).unwrap();
     let (mut one, mut other) = (open(), open());
     let unlocked = one.unlock(&a).unwrap();
     let plan = one.plan(Request::one(add(1, &new))).unwrap();

@@ -35,7 +35,7 @@ fn check(
 ) -> (Vec<u8>, usize) {
     let run = |fails| {
         let memory = Memory::new(before.to_vec(), fails);
-        let mut image = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
+        let mut image = support::open_on(Arc::clone(&memory), Limits::NONE).unwrap();
         let result = change(&mut image);
         (memory, result)
     };
@@ -130,14 +130,14 @@ fn a_repair_finishes_an_erase() {
     let secrets = [0, 5, 7].map(|number| secret(&format!("hunter{number}")));
     let secrets: Vec<_> = secrets.iter().collect();
     let memory = Memory::new(roomy(0).bytes, Some(10));
-    let mut image = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
+    let mut image = support::open_on(Arc::clone(&memory), Limits::NONE).unwrap();
     let plan = image.plan(keyslot::amend::Request::one(erase(3))).unwrap();
     image.amend(&plan, None).unwrap_err();
     let before = memory.bytes();
     let left = Header::read(&ReadOnlyBytes(before.clone())).unwrap().leftovers();
     assert_eq!(left.len(), 1);
     let memory = Memory::new(before, None);
-    let mut image = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
+    let mut image = support::open_on(Arc::clone(&memory), Limits::NONE).unwrap();
     assert!(image.repair(Overrides::NONE).unwrap());
     assert!(!image.repair(Overrides::NONE).unwrap());
     let after = memory.bytes();

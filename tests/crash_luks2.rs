@@ -13,7 +13,7 @@ use keyslot::crypto::KdfKind;
 use keyslot::header::{Area, Header, Leftover};
 use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::storage::ReadOnlyBytes;
-use keyslot::{Image, Limits, Overrides, Passphrase};
+use keyslot::{Limits, Overrides, Passphrase};
 use serde_json::{Value, json};
 use support::luks2::{Change as HeaderChange, Luks2, roomy};
 use support::memory::{Memory, Op};
@@ -196,7 +196,7 @@ fn what_a_crash_left_is_overwritten() {
     let [zero, three, ..] = hunters();
     let before = roomy(0).bytes;
     let memory = Memory::new(before.clone(), None);
-    let mut image = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
+    let mut image = support::open_on(Arc::clone(&memory), Limits::NONE).unwrap();
     let plan = image.plan(Request::one(erase(3))).unwrap();
     image.amend(&plan, None).unwrap();
     // Up to the second write of a whole copy: both say that it is erased.
@@ -217,7 +217,7 @@ fn what_a_crash_left_is_overwritten() {
 
     let amend = |changes: Vec<Change>| {
         let memory = Memory::new(crashed.clone(), None);
-        let mut image = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
+        let mut image = support::open_on(Arc::clone(&memory), Limits::NONE).unwrap();
         let unlocked = image.unlock(&zero).unwrap();
         let plan = image.plan(Request::new(changes).overrides(Overrides::ALL)).unwrap();
         image.amend(&plan, Some(&unlocked)).unwrap();

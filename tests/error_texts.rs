@@ -14,7 +14,7 @@ use keyslot::crypto::KdfKind;
 use keyslot::header::{Backup, Edit, Header, Priority};
 use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::storage::{ReadOnlyBytes, Storage};
-use keyslot::{Error, Image, Limits, Overrides, Passphrase, Restoration};
+use keyslot::{Error, Limits, Overrides, Passphrase, Restoration};
 use support::luks2::roomy;
 use support::memory::{self, Memory};
 use support::opener::{Opener, erase, secret, small_key};
@@ -164,7 +164,7 @@ fn replace(keyslot: i64, new: &str) -> Change {
 }
 
 fn amend(memory: &Arc<Memory>, opener: &str, changes: &[Change]) -> Result<(), Error> {
-    let mut image = Image::from_storage(Arc::clone(memory), Limits::NONE)?;
+    let mut image = support::open_on(Arc::clone(memory), Limits::NONE)?;
     let unlocked = image.unlock(&secret(opener))?;
     let plan = image.plan(Request::new(changes.to_vec()))?;
     image.amend(&plan, Some(&unlocked)).map(drop)
@@ -201,7 +201,7 @@ fn errors_of_luks1_amendments_are_true() {
     }
     let uuid = "01234567-89ab-4def-8123-456789abcdef".parse().unwrap();
     Scene::check(image.clone(), &secrets, |memory| {
-        let mut image = Image::from_storage(Arc::clone(memory), Limits::NONE)?;
+        let mut image = support::open_on(Arc::clone(memory), Limits::NONE)?;
         image.edit(&[Edit::SetUuid(uuid)])
     });
     for now in [
@@ -231,14 +231,14 @@ fn errors_of_luks2_amendments_are_true() {
     let image = roomy(2).bytes;
     let edits = [Edit::SetPriority { keyslot: 5, priority: Priority::Normal }];
     Scene::check(image.clone(), &secrets, |memory| {
-        Image::from_storage(Arc::clone(memory), Limits::NONE)?.edit(&edits)
+        support::open_on(Arc::clone(memory), Limits::NONE)?.edit(&edits)
     });
     let now = changed(&image, "hunter0", &[erase(5), replace(3, "new"), add(9, "newer")]);
     Scene::check(now, &secrets, |memory| restore(memory, &image));
     let mut damaged = image.clone();
     damaged[6000] = 1;
     Scene::check(damaged, &secrets, |memory| {
-        Image::from_storage(Arc::clone(memory), Limits::NONE)?.repair(Overrides::NONE).map(drop)
+        support::open_on(Arc::clone(memory), Limits::NONE)?.repair(Overrides::NONE).map(drop)
     });
 }
 
@@ -247,7 +247,7 @@ fn errors_of_luks2_amendments_are_true() {
 fn a_full_disk_between_two_replacements_in_place_is_told_so() {
     let full =
         Watched(Full { memory: Memory::new(roomy(0).bytes, None), reserved: AtomicUsize::new(0) });
-    let mut image = Image::from_storage(full, Limits::NONE).unwrap();
+    let mut image = support::open_on(full, Limits::NONE).unwrap();
     let unlocked = image.unlock(&secret("hunter0")).unwrap();
     let changes = vec![replace(3, "new"), replace(5, "newer")];
     let plan = image.plan(Request::new(changes).overrides(Overrides::ALL)).unwrap();
@@ -285,7 +285,7 @@ fn a_plan_that_does_not_fit_is_refused() {
     let token = format!(r#"{{ "type": "test", "keyslots": [], "filler": "{filler}" }}"#);
     let token: keyslot::json::Value = token.parse().unwrap();
     let memory = Memory::new(roomy(1).bytes, None);
-    let mut image = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
+    let mut image = support::open_on(Arc::clone(&memory), Limits::NONE).unwrap();
     let token = token.as_object().unwrap().clone();
     image.edit(&[Edit::PutToken { number: None, token, replace: false }]).unwrap();
     let writes = memory.log().len();
@@ -302,7 +302,7 @@ fn a_plan_that_keeps_tokens_has_room_for_them() {
     let token = format!(r#"{{ "type": "test", "keyslots": ["5"], "filler": "{filler}" }}"#);
     let token: keyslot::json::Value = token.parse().unwrap();
     let memory = Memory::new(roomy(2).bytes, None);
-    let mut image = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
+    let mut image = support::open_on(Arc::clone(&memory), Limits::NONE).unwrap();
     let token = token.as_object().unwrap().clone();
     image.edit(&[Edit::PutToken { number: None, token, replace: false }]).unwrap();
     let request = Request::new(vec![Change::erase(5), add(9, "new"), add(10, "newer")]);

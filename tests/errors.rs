@@ -74,7 +74,7 @@ fn area(image: &[u8], index: usize) -> Range<u64> {
 fn open(image: &[u8], operation: Operation, range: Range<u64>, number: i32) -> Image {
     let memory = Memory::new(image.to_vec(), None);
     let storage = Watched(Faulty { memory, operation, range, number });
-    Image::from_storage(storage, Limits::NONE).unwrap()
+    support::open_on(storage, Limits::NONE).unwrap()
 }
 
 fn amend(image: &mut Image, change: Change) -> Error {
@@ -116,7 +116,7 @@ fn a_new_keyslot_is_known_by_its_area() {
     let memory = Memory::new(image, None);
     let storage =
         Faulty { memory, operation: Operation::Write, range: fails, number: libc::EDQUOT };
-    let mut image = Image::from_storage(Watched(storage), Limits::NONE).unwrap();
+    let mut image = support::open_on(Watched(storage), Limits::NONE).unwrap();
     let unlocked = image.unlock(&secret("hunter0")).unwrap();
     let request = Request::one(add(9));
     let plan = image.plan(request).unwrap();
@@ -145,10 +145,10 @@ fn an_unreadable_keyslot_is_named() {
 #[test]
 fn a_keyslot_over_a_limit_is_named() {
     let limits = Limits::NONE.with_iterations(0);
-    let image = Image::from_storage(ReadOnlyBytes(luks1()), limits).unwrap();
+    let image = support::open_on(ReadOnlyBytes(luks1()), limits).unwrap();
     let error = image.unlock_keyslot(0, &secret("a")).unwrap_err();
     assert_eq!(context(&error), (ErrorKind::Limit, None, None, Some(0), None));
-    let image = Image::from_storage(ReadOnlyBytes(luks1()), Limits::NONE).unwrap();
+    let image = support::open_on(ReadOnlyBytes(luks1()), Limits::NONE).unwrap();
     for (keyslot, kind) in [(0, ErrorKind::WrongSecret), (5, ErrorKind::InvalidInput)] {
         let error = image.unlock_keyslot(keyslot, &secret("b")).unwrap_err();
         assert_eq!(context(&error), (kind, None, None, Some(keyslot), None));
@@ -200,7 +200,7 @@ fn a_failed_wipe_names_its_keyslot() {
 fn a_refused_change_has_its_reason() {
     let (a, b, wrong) = (secret("a"), secret("b"), secret("wrong"));
     let image = memory::image(&small_key(), &[(0, &a), (6, &b)]);
-    let image = Image::from_storage(ReadOnlyBytes(image), Limits::NONE).unwrap();
+    let image = support::open_on(ReadOnlyBytes(image), Limits::NONE).unwrap();
     let erase = |keyslot, old: Option<&Passphrase>| Change::Erase {
         keyslot,
         old_secret: old.map(|secret| Ok(secret.clone())),

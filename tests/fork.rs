@@ -9,8 +9,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
+use keyslot::Limits;
 use keyslot::storage::ReadOnlyBytes;
-use keyslot::{Image, Limits};
 use support::amending::passphrase;
 use support::eventually;
 use support::luks2::{Change, Luks2};
@@ -51,7 +51,7 @@ fn unlock(image: &Luks2) -> Option<usize> {
     // It does not open with another number of lanes, but takes as long.
     let two_lanes = image.with(&Change::Set(vec![lanes]));
     for image in [&two_lanes, image] {
-        let opened = Image::from_storage(ReadOnlyBytes(image.bytes.clone()), Limits::NONE).unwrap();
+        let opened = support::open_on(ReadOnlyBytes(image.bytes.clone()), Limits::NONE).unwrap();
         if let Ok(unlocked) = opened.unlock(&passphrase("hunter0")) {
             return unlocked.keyslot();
         }

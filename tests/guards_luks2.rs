@@ -23,7 +23,7 @@ fn set(values: Vec<(&'static str, serde_json::Value)>) -> HeaderChange {
 }
 
 fn open(image: &Luks2) -> Image {
-    Image::from_storage(Memory::new(image.bytes.clone(), None), Limits::NONE).unwrap()
+    support::open_on(Memory::new(image.bytes.clone(), None), Limits::NONE).unwrap()
 }
 
 fn plan(image: &Luks2, changes: Vec<Change>) -> Result<Vec<String>, Error> {
@@ -247,7 +247,7 @@ fn marks_beside_a_requirement() {
         ("/config/requirements", json!({ "mandatory": ["future"] })),
     ]));
     let memory = Memory::new(image.bytes.clone(), None);
-    let mut opened = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
+    let mut opened = support::open_on(Arc::clone(&memory), Limits::NONE).unwrap();
     assert_eq!(opened.header().leftovers().len(), 1);
     assert!(!opened.repair(Overrides::ALL).unwrap());
     assert!(memory.bytes() == image.bytes);

@@ -21,7 +21,7 @@ use support::watched::Watched;
 
 fn open(bytes: Vec<u8>, fails: Option<usize>) -> (Arc<Memory>, Image) {
     let memory = Memory::new(bytes, fails);
-    let image = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
+    let image = support::open_on(Arc::clone(&memory), Limits::NONE).unwrap();
     (memory, image)
 }
 
@@ -352,7 +352,7 @@ fn a_luks1_header_write_that_is_lost_is_reported() {
     let memory = Memory::new(memory::image(&small_key(), &[(0, &a)]), None);
     for change in [support::opener::add(1, &new), replace(0, &new)] {
         let storage = Watched(Forgets { memory: Arc::clone(&memory), forgets: 0..1024 });
-        let mut image = Image::from_storage(storage, Limits::NONE).unwrap();
+        let mut image = support::open_on(storage, Limits::NONE).unwrap();
         let unlocked = image.unlock(&a).unwrap();
         let plan = image.plan(Request::one(change)).unwrap();
         let error = image.amend(&plan, Some(&unlocked)).unwrap_err();

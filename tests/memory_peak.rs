@@ -9,8 +9,8 @@ mod command;
 mod support;
 
 use command::{Scene, assert_no_secret};
+use keyslot::Limits;
 use keyslot::storage::ReadOnlyBytes;
-use keyslot::{Image, Limits};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::{Map, Value, json};
 use support::luks2::{Change, Luks2, roomy};
@@ -27,7 +27,7 @@ const REST: i64 = 40 << 10;
 #[test]
 fn a_wrong_secret_takes_the_memory_of_one_keyslot() {
     let image = image();
-    let opened = Image::from_storage(ReadOnlyBytes(image.bytes.clone()), Limits::NONE).unwrap();
+    let opened = support::open_on(ReadOnlyBytes(image.bytes.clone()), Limits::NONE).unwrap();
     assert_eq!(opened.keyslots().filter(|keyslot| keyslot.active).count(), KEYSLOTS);
     let scene = Scene::of(&image.bytes);
 

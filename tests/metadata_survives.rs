@@ -7,7 +7,7 @@ use std::sync::Arc;
 use keyslot::header::{Edit, Header, Priority};
 use keyslot::json::Value;
 use keyslot::storage::ReadOnlyBytes;
-use keyslot::{ErrorKind, Image, Limits};
+use keyslot::{ErrorKind, Limits};
 use support::luks2::roomy;
 use support::memory::Memory;
 use support::opener::{replace, secret};
@@ -24,7 +24,7 @@ const ODD: &str = concat!(
 fn a_change_keeps_unknown_members_byte_for_byte() {
     let image = roomy(1).with_member("unknown", ODD);
     let memory = Memory::new(image.bytes, None);
-    let mut image = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
+    let mut image = support::open_on(Arc::clone(&memory), Limits::NONE).unwrap();
     let token: Value = format!(r#"{{"type":"odd","keyslots":[],"odd":{ODD}}}"#).parse().unwrap();
     let token = token.as_object().unwrap().clone();
     let edits = [

@@ -35,7 +35,7 @@ fn image(slots: &[(&Passphrase, KdfAlg)]) -> Vec<u8> {
     let mut bytes = roomy(slots.len()).bytes;
     let storage = ReadOnlyBytes(bytes.clone());
     let header = Header::read(&storage).unwrap();
-    let image = Image::from_storage(storage, Limits::NONE).unwrap();
+    let image = support::open_on(storage, Limits::NONE).unwrap();
     let unlocked = image.unlock(&secret("hunter0")).unwrap();
     let encryption = CipherSpec::parse("aes", "xts-plain64", 64).unwrap();
     let change = |(place, &(secret, kdf)): (usize, &(&Passphrase, KdfAlg))| {
@@ -106,7 +106,7 @@ fn the_right_one_is_found_wherever_it_is() {
     for place in 0..8 {
         let slots: Vec<_> = (0..8).map(|i| (i, if i == place { &right } else { &wrong })).collect();
         let bytes = memory::image(&small_key(), &slots);
-        let image = Image::from_storage(ReadOnlyBytes(bytes), Limits::NONE).unwrap();
+        let image = support::open_on(ReadOnlyBytes(bytes), Limits::NONE).unwrap();
         assert_eq!(image.unlock(&right).unwrap().keyslot(), Some(place));
         let other = image.unlock(&secret("other")).unwrap_err();
         assert_eq!(other.kind(), ErrorKind::WrongSecret);
@@ -171,7 +171,7 @@ fn no_keyslot_is_derived_twice_for_one_amendment() {
     let bytes = memory::image(&small_key(), &[(2, &old)]);
     let count = Arc::new(AtomicUsize::new(0));
     let storage = Watched(Counting(Memory::new(bytes, None), Arc::clone(&count)));
-    let mut image = Image::from_storage(storage, Limits::NONE).unwrap();
+    let mut image = support::open_on(storage, Limits::NONE).unwrap();
     let unlocked = image.unlock(&old).unwrap();
     let replace = Change::replace(&old, &new, Cost::Iterations(1));
     let plan = image.plan(Request::one(replace)).unwrap();
@@ -216,7 +216,7 @@ fn attempts_are_remembered_where_a_file_is_open_to_be_amended() {
 fn what_was_tried_on_another_header_is_forgotten() {
     let (old, other, new) = (secret("old"), secret("other"), secret("new"));
     let memory = Memory::new(memory::image(&small_key(), &[(0, &old), (1, &other)]), None);
-    let open = || Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
+    let open = || support::open_on(Arc::clone(&memory), Limits::NONE).unwrap();
     let mut mine = open();
     let plan = mine.plan(Request::one(Change::erase_secret(&old))).unwrap();
     let mut theirs = open();
@@ -247,14 +247,13 @@ fn the_first_is_the_first_whatever_its_kdf() {
 fn many_images_at_once() {
     let (a, b) = (secret("a"), secret("b"));
     let open = |slots: &[(usize, &Passphrase)]| {
-        Image::from_storage(ReadOnlyBytes(memory::image(&small_key(), slots)), Limits::NONE)
-            .unwrap()
+        support::open_on(ReadOnlyBytes(memory::image(&small_key(), slots)), Limits::NONE).unwrap()
     };
     let luks2 = image(&[(&b, pbkdf2(HashAlg::Sha512, 3)), (&a, ARGON2)]);
     let images = [
         open(&[(0, &a), (5, &b)]),
         open(&[(1, &b)]),
-        Image::from_storage(ReadOnlyBytes(luks2), Limits::default().with_memory(16)).unwrap(),
+        support::open_on(ReadOnlyBytes(luks2), Limits::default().with_memory(16)).unwrap(),
         open(&[]),
         open(&[(2, &a), (3, &a), (7, &b)]),
     ];
@@ -311,7 +310,7 @@ fn the_limit_on_time_is_for_all_keyslots_of_an_image_together() {
     let bytes = image.with(&support::luks2::Change::Set(keyslots)).bytes;
     let open = |millis| {
         let limits = Limits::NONE.with_time(Duration::from_millis(millis));
-        Image::from_storage(ReadOnlyBytes(bytes.clone()), limits).unwrap()
+        support::open_on(ReadOnlyBytes(bytes.clone()), limits).unwrap()
     };
     let over = |image: &Image| -> Vec<usize> {
         let mut over = Vec::new();
@@ -346,7 +345,7 @@ fn the_limit_on_time_is_for_all_keyslots_of_an_image_together() {
 #[test]
 fn tried_passphrases_are_not_kept() {
     const LEN: usize = 1 << 18;
-    let image = Image::from_storage(
+    let image = support::open_on(
         ReadOnlyBytes(memory::image(&small_key(), &[(0, &secret("a"))])),
         Limits::NONE,
     )

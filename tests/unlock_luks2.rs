@@ -17,7 +17,7 @@ use support::luks2::{Change, Luks2};
 use support::memory::scheme;
 
 fn open(image: &Luks2, limits: Limits) -> Image {
-    Image::from_storage(ReadOnlyBytes(image.bytes.clone()), limits).unwrap()
+    support::open_on(ReadOnlyBytes(image.bytes.clone()), limits).unwrap()
 }
 
 /// What unlocking says, of which keyslot or in which words.

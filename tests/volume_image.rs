@@ -117,7 +117,7 @@ fn of_an_image_that_ends_in_the_middle_of_a_sector() {
 fn of_an_image_without_its_payload() {
     let bytes = std::fs::read("testdata/luks1_qemu.img").unwrap();
     let payload = bytes.len() - 65536;
-    let image = Image::from_storage(Disk::new(&bytes), Limits::NONE).unwrap();
+    let image = support::open_on(Disk::new(&bytes), Limits::NONE).unwrap();
     let error = image.header().segments(payload as u64 - 512).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert_eq!(error.hint(), Some("the image is truncated"));

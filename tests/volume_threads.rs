@@ -18,7 +18,7 @@ use keyslot::crypto::CipherSpec;
 use keyslot::header::Segment;
 use keyslot::storage::Storage;
 use keyslot::volume::Keyring;
-use keyslot::{Image, Limits, OpenOptions, Sharing, Volume, VolumeKey};
+use keyslot::{Limits, OpenOptions, Sharing, Volume, VolumeKey};
 use support::amending::passphrase;
 use support::disk::Disk;
 use support::watched::{Watch, Watched};
@@ -115,7 +115,7 @@ fn no_write_is_lost_to_its_neighbour() {
 fn volumes_of_one_image_take_turns() {
     let mut bytes = std::fs::read("testdata/luks1_qemu.img").unwrap();
     bytes.truncate(bytes.len() - 4096);
-    let image = Image::from_storage(Disk::new(&bytes), Limits::NONE).unwrap();
+    let image = support::open_on(Disk::new(&bytes), Limits::NONE).unwrap();
     let unlocked = image.unlock(&passphrase("hunter0")).unwrap();
     let volumes = [(); 3].map(|()| image.volume(&unlocked).unwrap());
     hammer([&volumes[0], &volumes[1]], &volumes[2]);

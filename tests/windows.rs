@@ -11,7 +11,7 @@ use std::sync::Arc;
 use keyslot::amend::{Change, Request};
 use keyslot::header::{Backup, Edit, Header};
 use keyslot::storage::{MemoryStorage, ReadOnlyBytes, Storage, Window};
-use keyslot::{Image, Limits, Overrides, Restoration};
+use keyslot::{Image, Limits, OpenOptions, Overrides, Restoration, Sharing};
 use support::luks2::roomy;
 use support::memory::{self, Memory, Op};
 use support::opener::{add, erase, replace, secret, small_key};
@@ -47,12 +47,12 @@ fn windowed(image: &[u8]) -> (Arc<Memory>, Window) {
 /// Does the same to the image alone, in a window, and with its header apart.
 fn the_same_is_written(image: &[u8], what: impl Fn(&mut Image)) {
     let alone = Memory::new(image.to_vec(), None);
-    what(&mut Image::from_storage(Arc::clone(&alone), Limits::NONE).unwrap());
+    what(&mut support::open_on(Arc::clone(&alone), Limits::NONE).unwrap());
     let expected = accesses(&alone, 0);
     assert!(expected.len() > 4, "{expected:?}");
 
     let (memory, window) = windowed(image);
-    what(&mut Image::from_storage(window, Limits::NONE).unwrap());
+    what(&mut support::open_on(window, Limits::NONE).unwrap());
     assert_eq!(accesses(&memory, BEFORE), expected);
     let bytes = memory.bytes();
     let end = bytes.len() - BEHIND;
@@ -63,7 +63,8 @@ fn the_same_is_written(image: &[u8], what: impl Fn(&mut Image)) {
     let header = Memory::new(image.to_vec(), None);
     let payload = Memory::new(vec![1; 4096], None);
     let storages = (Arc::clone(&header), Arc::clone(&payload));
-    what(&mut Image::from_storages(storages.0, storages.1, Limits::NONE).unwrap());
+    let options = OpenOptions::new().write(true).limits(Limits::NONE);
+    what(&mut options.open_storages(storages.0, storages.1).unwrap());
     assert_eq!(accesses(&header, 0), expected);
     assert!(payload.log().is_empty());
 }
@@ -78,7 +79,7 @@ fn images() -> [Vec<u8>; 2] {
     let (old, other) = (secret("old"), secret("other"));
     let luks1 = memory::image(&small_key(), &[(0, &old), (6, &other)]);
     let luks2 = Memory::new(roomy(6).bytes, None);
-    let mut image = Image::from_storage(Arc::clone(&luks2), Limits::NONE).unwrap();
+    let mut image = support::open_on(Arc::clone(&luks2), Limits::NONE).unwrap();
     let unlocked = image.unlock(&secret("hunter0")).unwrap();
     let changes = vec![add(4, &old), add(6, &other)];
     let plan = image.plan(Request::new(changes)).unwrap();
@@ -104,7 +105,7 @@ fn an_amendment_writes_the_same_wherever_the_image_is() {
 fn a_restoration_writes_the_same_in_a_window() {
     for image in images() {
         let changed = Memory::new(image.clone(), None);
-        let mut opened = Image::from_storage(Arc::clone(&changed), Limits::NONE).unwrap();
+        let mut opened = support::open_on(Arc::clone(&changed), Limits::NONE).unwrap();
         amend(&mut opened, vec![erase(6), add(2, &secret("new"))]);
         let changed = changed.bytes();
         let backup = || Backup::read(&ReadOnlyBytes(image.clone())).unwrap();
@@ -125,7 +126,7 @@ fn a_restoration_writes_the_same_in_a_window() {
 fn the_volume_in_a_window_is_that_of_the_image() {
     let image = std::fs::read("testdata/luks1_qemu.img").unwrap();
     let (memory, window) = windowed(&image);
-    let opened = Image::from_storage(window, Limits::NONE).unwrap();
+    let opened = support::open_on(window, Limits::NONE).unwrap();
     let volume = opened.volume(&opened.unlock(&secret("hunter0")).unwrap()).unwrap();
     let mut read = [0; 4096];
     volume.read_exact_at(&mut read, 0).unwrap();
@@ -133,7 +134,7 @@ fn the_volume_in_a_window_is_that_of_the_image() {
     volume.write_all_at(&[7; 1000], volume.len() - 1000).unwrap();
     let bytes = memory.bytes();
     let moved = &bytes[BEFORE..bytes.len() - BEHIND];
-    let alone = Image::from_storage(MemoryStorage::new(moved.to_vec()), Limits::NONE).unwrap();
+    let alone = support::open_on(MemoryStorage::new(moved.to_vec()), Limits::NONE).unwrap();
     let alone = alone.volume(&alone.unlock(&secret("hunter0")).unwrap()).unwrap();
     let mut end = [0; 1000];
     alone.read_exact_at(&mut end, alone.len() - 1000).unwrap();
@@ -147,14 +148,15 @@ fn a_detached_header_needs_its_payload() {
     let (old, new) = (secret("old"), secret("new"));
     let mut image = memory::image(&small_key(), &[(0, &old)]);
     image[104..108].fill(0);
-    let opened = Image::from_storage(MemoryStorage::new(image.clone()), Limits::NONE).unwrap();
+    let opened = support::open_on(MemoryStorage::new(image.clone()), Limits::NONE).unwrap();
     assert!(opened.header().is_detached() && opened.volume_len().unwrap().is_none());
     let error = opened.volume(&opened.unlock(&old).unwrap()).unwrap_err();
     assert_eq!(error.message(), "the header is detached: its payload is in another file");
 
     let header = Memory::new(image, None);
-    let payload = MemoryStorage::new(vec![0; 2048]);
-    let mut opened = Image::from_storages(Arc::clone(&header), payload, Limits::NONE).unwrap();
+    let payload = Arc::new(MemoryStorage::new(vec![0; 2048]));
+    let options = OpenOptions::new().sharing(Sharing::Amend).limits(Limits::NONE);
+    let mut opened = options.open_storages(header.clone(), payload).unwrap();
     assert_eq!(opened.volume_len().unwrap(), Some(2048));
     let volume = opened.volume(&opened.unlock(&old).unwrap()).unwrap();
     volume.write_all_at(b"through and through", 100).unwrap();

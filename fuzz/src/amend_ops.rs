@@ -40,7 +40,7 @@ pub fn check(run: &Run) {
         (run.active >> i & 1 == 1).then_some(usize::from(run.secrets[i]) % SECRETS.len())
     });
     let memory = image(slots);
-    let mut image = Image::from_storage(memory.clone(), Limits::NONE).expect("a valid image");
+    let mut image = super::memory::open_on(memory.clone(), Limits::NONE).expect("a valid image");
     for amendment in run.amendments.iter().take(MOST_AMENDMENTS) {
         let changes: Vec<_> =
             amendment.changes.iter().take(MOST_CHANGES).map(|it| meant(it, keyslot)).collect();
@@ -215,7 +215,7 @@ struct Picture {
 impl Picture {
     fn of(memory: &Memory) -> Self {
         let header = Header::read(memory).expect("a valid header");
-        let image = Image::from_storage(memory.clone(), Limits::NONE).expect("a valid image");
+        let image = super::memory::open_on(memory.clone(), Limits::NONE).expect("a valid image");
         Self { bytes: memory.bytes(), header, image }
     }
 

@@ -42,7 +42,7 @@ struct Amendment {
 pub fn check(run: &Run) {
     let (mut slots, units) = beginning(run);
     let memory = image(&slots, units);
-    let mut image = Image::from_storage(memory.clone(), Limits::NONE).expect("a valid image");
+    let mut image = super::memory::open_on(memory.clone(), Limits::NONE).expect("a valid image");
     let mut left = Left(vec![false; units * UNIT / 512]);
     for amendment in run.amendments.iter().take(MOST_AMENDMENTS) {
         let changes: Vec<_> =
@@ -161,7 +161,7 @@ struct Picture {
 impl Picture {
     fn of(memory: &Memory) -> Self {
         let header = Header::read(memory).expect("a valid header");
-        let image = Image::from_storage(memory.clone(), Limits::NONE).expect("a valid image");
+        let image = super::memory::open_on(memory.clone(), Limits::NONE).expect("a valid image");
         Self { bytes: memory.bytes(), header, image }
     }
 

@@ -9,7 +9,7 @@ use keyslot::header::luks1;
 use keyslot::header::{Header, Scheme, Sealed, SlotChange, Step};
 use keyslot::storage::{MemoryStorage, Storage};
 use keyslot::unlock::{new_digest, seal, unlock};
-use keyslot::{Limits, Passphrase, Unlocked, VolumeKey};
+use keyslot::{Image, Limits, OpenOptions, Passphrase, Result, Sharing, Unlocked, VolumeKey};
 
 use super::watched::{Watch, Watched};
 
@@ -20,6 +20,11 @@ pub fn passphrase(secret: usize) -> Passphrase {
     static ALL: LazyLock<[Passphrase; 4]> =
         LazyLock::new(|| SECRETS.map(|bytes| Passphrase::new(bytes).expect("memory")));
     ALL[secret].clone()
+}
+
+/// An image on this storage, to be read and changed.
+pub fn open_on(storage: impl Storage + 'static, limits: Limits) -> Result<Image> {
+    OpenOptions::new().sharing(Sharing::Amend).limits(limits).open_storage(Arc::new(storage))
 }
 
 /// The volume key of every [`image`].

@@ -8,7 +8,7 @@ use keyslot::crypto::KdfKind;
 use keyslot::header::{Backup, Edit, Header, Priority};
 use keyslot::json::{Object, Value};
 use keyslot::kdf::{Cost, Pbkdf};
-use keyslot::{Image, Limits, Overrides, Restoration, Unlocked};
+use keyslot::{Limits, Overrides, Restoration, Unlocked};
 
 use super::memory::{self, Memory, SECRETS, passphrase};
 use super::memory_luks2;
@@ -69,7 +69,7 @@ pub fn check(run: &Run) {
             assert!(header.leftovers().is_empty(), "{act:?}: {:?}", header.leftovers());
         }
     }
-    let mut image = Image::from_storage(memory.clone(), Limits::NONE).expect("a valid image");
+    let mut image = super::memory::open_on(memory.clone(), Limits::NONE).expect("a valid image");
     image.repair(Overrides::ALL).expect("no fault");
     assert!(image.header().leftovers().is_empty() && image.header().warning().is_none());
     assert!(!image.repair(Overrides::ALL).expect("no fault"), "there is something to repair still");
@@ -92,7 +92,7 @@ fn apply(
         memory.set_fault(fault.filter(|_| !force));
         return Some(restoration.run().is_ok());
     }
-    let mut image = Image::from_storage(memory.clone(), Limits::NONE).expect("a valid image");
+    let mut image = super::memory::open_on(memory.clone(), Limits::NONE).expect("a valid image");
     if let What::Repair { force } = *what {
         memory.set_fault(fault);
         return Some(image.repair(Overrides::all_if(force)).is_ok());
@@ -158,7 +158,7 @@ fn other(keyslot: u8) -> i64 {
 }
 
 fn opens(memory: &Memory) -> bool {
-    let image = Image::from_storage(memory.clone(), Limits::NONE).expect("a valid image");
+    let image = super::memory::open_on(memory.clone(), Limits::NONE).expect("a valid image");
     image.opens(KEPT.0, &passphrase(KEPT.1)).expect("no fault")
 }
 

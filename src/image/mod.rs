@@ -28,7 +28,7 @@ use crate::secret::{Passphrase, VolumeKey};
 use crate::storage::transfer::length;
 use crate::storage::{Sharing, Storage};
 use crate::unlock::{
-    Candidate, Limits, Unlocked, Until, confirm, search, search_admitted, unlock, unlock_keyslot,
+    Candidate, Unlocked, Until, confirm, search, search_admitted, unlock, unlock_keyslot,
 };
 use crate::volume::{Keyring, Volume};
 
@@ -45,26 +45,6 @@ pub struct Image {
 }
 
 impl Image {
-    /// Opens an image on caller-supplied storage. The caller must exclude other users of it.
-    pub fn from_storage(storage: impl Storage + 'static, limits: Limits) -> Result<Self> {
-        Self::on(Container::storage(Arc::new(storage)), limits)
-    }
-
-    /// Opens an image with a detached header on caller-supplied storages. The caller must exclude
-    /// other users of both.
-    pub fn from_storages(
-        header: impl Storage + 'static,
-        payload: impl Storage + 'static,
-        limits: Limits,
-    ) -> Result<Self> {
-        let payload = Container::storage(Arc::new(payload));
-        Self::on(Container::detached(Arc::new(header), payload), limits)
-    }
-
-    fn on(container: Container, limits: Limits) -> Result<Self> {
-        OpenOptions::new().sharing(Sharing::Amend).limits(limits).open_container(container)
-    }
-
     /// Header as it was read, or as the last amendment left it.
     pub fn header(&self) -> &Header {
         &self.header
@@ -179,8 +159,7 @@ impl Image {
     /// Returns the decrypted contents of the image.
     ///
     /// The volume is writable if the image was opened with [`Sharing::WriteAlone`],
-    /// [`Sharing::WriteData`] or [`Sharing::Amend`], or on caller-supplied storage; otherwise it is
-    /// read-only. With [`Sharing::None`], other programs may change the data while it is read.
+    /// [`Sharing::WriteData`] or [`Sharing::Amend`]; otherwise it is read-only. With [`Sharing::None`], other programs may change the data while it is read.
     pub fn volume(&self, unlocked: &Unlocked) -> Result<Volume> {
         self.volume_with(&[unlocked])
     }

@@ -23,8 +23,12 @@ pub mod watched;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use keyslot::storage::Storage;
+use keyslot::{Image, Limits, OpenOptions, Result, Sharing};
 
 /// Where a program we are compared with is; `None` (and a line that says so) if it is not here.
 ///
@@ -44,6 +48,11 @@ pub fn peer(name: &str) -> Option<PathBuf> {
         eprintln!("SKIPPED: {name} is not installed");
     }
     found
+}
+
+/// An image on this storage, which is this test's alone, to be read and changed.
+pub fn open_on(storage: impl Storage + 'static, limits: Limits) -> Result<Image> {
+    OpenOptions::new().sharing(Sharing::Amend).limits(limits).open_storage(Arc::new(storage))
 }
 
 /// Runs it to its end, with nothing to read. Under the name qemu-img, keyslot does everything itself,

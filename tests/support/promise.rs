@@ -5,7 +5,7 @@ use std::sync::Arc;
 use keyslot::amend::{Change, Request};
 use keyslot::header::Header;
 use keyslot::storage::ReadOnlyBytes;
-use keyslot::{Error, Image, Limits, Overrides, Passphrase};
+use keyslot::{Error, Limits, Overrides, Passphrase};
 
 use super::crash;
 use super::memory::Memory;
@@ -34,7 +34,7 @@ fn amend(
     changes: Vec<Change>,
 ) -> (Arc<Memory>, Result<(), Error>) {
     let memory = Memory::new(before, fails);
-    let mut image = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
+    let mut image = super::open_on(Arc::clone(&memory), Limits::NONE).unwrap();
     let unlocked = image.unlock(opener).unwrap();
     let plan = image.plan(Request::new(changes).overrides(Overrides::ALL)).unwrap();
     let result = image.amend(&plan, Some(&unlocked)).map(|done| assert!(!done.is_empty()));

@@ -8,7 +8,7 @@ use keyslot::crypto::KdfKind;
 use keyslot::header::{Backup, Fate, Header};
 use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::storage::ReadOnlyBytes;
-use keyslot::{Error, Image, Limits, Overrides, Passphrase, Restoration};
+use keyslot::{Error, Limits, Overrides, Passphrase, Restoration};
 
 use super::crash;
 use super::memory::{self, Memory};
@@ -38,7 +38,7 @@ fn pbkdf() -> Pbkdf {
 /// The image after changes, one after the other.
 pub fn changed(image: &[u8], opener: &str, changes: Vec<Change>) -> Vec<u8> {
     let memory = Memory::new(image.to_vec(), None);
-    let mut image = Image::from_storage(Arc::clone(&memory), Limits::NONE).unwrap();
+    let mut image = super::open_on(Arc::clone(&memory), Limits::NONE).unwrap();
     let unlocked = image.unlock(&secret(opener)).unwrap();
     for change in changes {
         let plan = image.plan(Request::one(change).overrides(Overrides::ALL)).unwrap();

@@ -9,7 +9,7 @@ use keyslot::crypto::KdfKind;
 use keyslot::header::{Backup, Header, Leftover};
 use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::storage::ReadOnlyBytes;
-use keyslot::{Error, Image, Limits, Overrides, Passphrase, Restoration};
+use keyslot::{Error, Limits, Overrides, Passphrase, Restoration};
 
 use super::crash;
 use super::memory::{Memory, Op};
@@ -72,7 +72,7 @@ impl Twice {
             let backup = Backup::read(&ReadOnlyBytes(then.clone())).unwrap();
             return Restoration::on_storage(Arc::clone(memory), backup, Overrides::NONE)?.run();
         }
-        let mut image = Image::from_storage(Arc::clone(memory), Limits::NONE)?;
+        let mut image = super::open_on(Arc::clone(memory), Limits::NONE)?;
         let pbkdf = Pbkdf { kind: Some(KdfKind::Pbkdf2), ..Cost::Iterations(1).into() };
         let number = |keyslot: usize| Some(i64::try_from(keyslot).unwrap());
         let change = match action {
