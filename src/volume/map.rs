@@ -13,7 +13,7 @@ use crate::storage::{Identity, Storage};
 ///
 /// A [`Volume`](super::Volume) looks up each location when it accesses it. A map may therefore read
 /// its tables on demand, and may change while the volume is in use: [`allocate`](Self::allocate)
-/// turns holes into data. Data never becomes a hole and never moves.
+/// gives a place of its own to a range that has none. A range that has one keeps it.
 pub trait Map: Debug + Send + Sync {
     /// Length of the volume in bytes.
     fn len(&self) -> u64;
@@ -23,11 +23,23 @@ pub trait Map: Debug + Send + Sync {
         self.len() == 0
     }
 
-    /// The storage with the encrypted bytes.
+    /// The storage with the volume's own bytes.
     fn storage(&self) -> &Arc<dyn Storage>;
 
-    /// The encryptions in use. [`Place::Data::crypt`] is an index into this list.
+    /// The encryptions in use. [`Place::Data::crypt`] is an index into this list. Empty if nothing is
+    /// encrypted.
     fn crypts(&self) -> &[Crypt];
+
+    /// The storage with the bytes of [`Place::Below`], such as a backing file.
+    fn below(&self) -> Option<&Arc<dyn Storage>> {
+        None
+    }
+
+    /// Number of bytes beyond the end of the storage that read as zeros. By default 511: the rest of a
+    /// sector.
+    fn padding(&self) -> u64 {
+        511
+    }
 
     /// The origin of [`Extent::lock`]. Volumes whose maps have the same identity are serialised on
     /// the same bytes.
@@ -36,10 +48,17 @@ pub trait Map: Debug + Send + Sync {
     /// The extent that contains byte `at` of the volume. `at` is less than the length.
     fn extent(&self, at: u64) -> Result<Extent>;
 
-    /// Allocates the holes among `len` bytes from `at` on. The whole of a hole may be allocated.
+    /// Prepares for writing, and fails if the map refuses writes. Called before every write.
+    fn may_write(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Gives a place of their own to those of the `len` bytes from `at` on that have none: holes,
+    /// bytes of the storage below, and [shared](Extent::is_shared) extents. More than these bytes may be
+    /// allocated, for example whole clusters.
     ///
-    /// Before a new extent becomes visible, the map calls `fill` with it, which writes encrypted
-    /// zeros to its location, so the volume reads as before. Calls from several threads are
+    /// Before a new extent becomes visible, the map calls `fill` with it and with the place that the
+    /// same bytes had before. `fill` writes all of the new extent. Calls from several threads are
     /// serialised.
     fn allocate(&self, at: u64, len: u64, fill: &mut Fill<'_>) -> Result<()>;
 
@@ -48,8 +67,8 @@ pub trait Map: Debug + Send + Sync {
     fn sync(&self) -> io::Result<()>;
 }
 
-/// Callback that writes encrypted zeros to a whole extent.
-pub type Fill<'a> = dyn FnMut(&Extent) -> Result<()> + 'a;
+/// Callback that writes a whole new extent, whose bytes had this place before.
+pub type Fill<'a> = dyn FnMut(&Extent, Place) -> Result<()> + 'a;
 
 /// A cipher, and the number of its key.
 #[derive(Clone, Debug)]
@@ -74,6 +93,9 @@ pub struct Extent {
     pub len: u64,
     /// First byte to lock, counted from the start of the map's [identity](Map::identity)
     pub lock: u64,
+    /// Whether something else, such as a snapshot, uses the same bytes of the storage. Before a write,
+    /// the extent must be [allocated](Map::allocate).
+    pub is_shared: bool,
     /// Location of the bytes
     pub place: Place,
 }
@@ -83,6 +105,14 @@ pub struct Extent {
 pub enum Place {
     /// Not stored: the bytes are zeros.
     Hole,
+    /// In the storage [below](Map::below), at the same offset as in the volume. Beyond its end the
+    /// bytes are zeros.
+    Below,
+    /// Stored without encryption.
+    Plain {
+        /// First byte in the storage
+        offset: u64,
+    },
     /// Encrypted in the storage.
     Data {
         /// First byte in the storage

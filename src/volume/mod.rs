@@ -5,7 +5,6 @@
 //! kept.
 
 mod copy;
-mod encrypted;
 mod keyring;
 mod map;
 mod part;
@@ -13,6 +12,8 @@ mod range_lock;
 mod segments;
 mod side;
 mod storage;
+mod stored;
+mod write;
 
 pub use copy::CopyOptions;
 pub use keyring::Keyring;
@@ -24,10 +25,10 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use encrypted::Encrypted;
-use part::{Part, Plain};
+use part::{Located, Part, Plain};
 use range_lock::RangeLock;
 use segments::SegmentMap;
+use stored::Stored;
 
 use crate::crypto::SectorCipher;
 use crate::error::{Error, ErrorKind, Operation, Result};
@@ -36,7 +37,7 @@ use crate::storage::Storage;
 
 /// The data of an unlocked image.
 ///
-/// Its length is that of its segments together, and never changes. All methods take `&self`: one
+/// Its length never changes. All methods take `&self`: one
 /// volume serves many threads. Within a segment, overlapping accesses are serialised if one of them
 /// writes, so no read sees half a write and no write undoes another. This also holds across all
 /// volumes of one file in this process. Other programs are kept out by the sharing mode of the
@@ -169,44 +170,16 @@ impl Volume {
     /// [`write_all_at`](Self::write_all_at), but without a copy, and refuses ranges that are not
     /// aligned to the sectors of their segment.
     ///
-    /// `buf` is encrypted in place. **Afterwards it holds ciphertext**; after an error, ciphertext
-    /// up to some sector, unless the arguments were at fault.
+    /// `buf` is encrypted in place. **Afterwards it may hold ciphertext**, unless the arguments were at
+    /// fault.
     pub fn write_sectors(&self, first_sector: u64, buf: &mut [u8]) -> Result<()> {
-        let result =
-            self.may_write().and_then(|()| self.aligned("write", first_sector, buf.len() as u64));
-        self.named(result.and_then(|offset| {
-            self.allocate(offset, buf.len() as u64)?;
-            let mut rest = &mut buf[..];
-            for part in self.parts(offset, rest.len() as u64) {
-                let part = part?;
-                let (now, later) = rest.split_at_mut(part.buf_len());
-                part.write_in_place(now)?;
-                rest = later;
-            }
-            Ok(())
-        }))
+        self.named(self.write_in_place(first_sector, buf))
     }
 
     /// Makes all writes so far durable.
     pub fn sync(&self) -> Result<()> {
         let failed = |error| Error::failed(Operation::Sync, "the volume", error);
         self.named(self.map.sync().map_err(failed))
-    }
-
-    fn write(&self, verb: &str, data: Plain<'_>, offset: u64) -> Result<()> {
-        self.may_write()?;
-        self.within(verb, offset, data.len())?;
-        if let Plain::Bytes(bytes) = data {
-            self.allocate(offset, bytes.len() as u64)?;
-        }
-        let mut rest = data;
-        for part in self.parts(offset, data.len()) {
-            let part = part?;
-            let (now, later) = rest.split_at(part.len);
-            part.write(now)?;
-            rest = later;
-        }
-        Ok(())
     }
 
     /// Reads a range that is known to be within the volume.
@@ -252,35 +225,30 @@ impl Volume {
 
     /// The `len` bytes from byte `at` of an extent on, which are within it.
     fn part_of(&self, extent: Extent, at: u64, len: u64) -> Result<Part<'_>> {
-        let storage = self.map.storage().as_ref();
+        let stored = |offset, iv_sector, cipher| {
+            let (storage, padding) = (self.map.storage().as_ref(), self.map.padding());
+            Located::Stored(Stored { storage, offset, iv_sector, cipher, padding })
+        };
         let place = match extent.place {
-            Place::Hole => None,
+            Place::Hole => Located::Hole,
+            Place::Below => {
+                self.map.below().map_or(Located::Hole, |below| Located::Below(below.as_ref()))
+            }
+            Place::Plain { offset } => stored(offset, 0, None),
             Place::Data { offset, iv_sector, crypt } => {
-                Some(Encrypted { storage, offset, iv_sector, cipher: self.cipher(crypt)? })
+                stored(offset, iv_sector, Some(self.cipher(crypt)?))
             }
         };
-        let sector_size =
-            place.as_ref().map_or_else(|| self.longest_sector(), |it| it.cipher.sector_size());
+        let sector_size = match &place {
+            Located::Stored(place) => place.sector_size(),
+            _ => self.longest_sector(),
+        };
         Ok(Part { range_lock: &self.range_lock, extent, place, sector_size, at, len })
     }
 
     fn cipher(&self, crypt: usize) -> Result<&SectorCipher> {
         self.ciphers.get(crypt).ok_or_else(|| {
             Error::new(ErrorKind::Corrupt, format!("an extent has the unknown cipher {crypt}"))
-        })
-    }
-
-    /// Allocates the holes in a range that is about to be written.
-    fn allocate(&self, offset: u64, len: u64) -> Result<()> {
-        let mut hole = false;
-        for part in self.parts(offset, len) {
-            hole |= part?.place.is_none();
-        }
-        if !hole {
-            return Ok(());
-        }
-        self.map.allocate(offset, len, &mut |extent: &Extent| {
-            self.part_of(*extent, 0, extent.len)?.write(Plain::Zeros(extent.len))
         })
     }
 
@@ -302,24 +270,18 @@ impl Volume {
         let mut at = offset;
         while at < limit {
             let part = self.part(at, limit - at)?;
-            let end = at + part.len;
-            match (&mut found, part.place) {
-                (None, Some(_)) => found = Some(at..end),
-                (Some(range), Some(_)) => range.end = end,
-                (Some(_), None) => break,
-                (None, None) => {}
+            let (end, data) = (at + part.len, part.data()?);
+            match (&mut found, data) {
+                (None, data) => found = data,
+                (Some(range), Some(data)) if range.end == data.start => range.end = data.end,
+                (Some(_), _) => break,
+            }
+            if found.as_ref().is_some_and(|range| range.end < end) {
+                break;
             }
             at = end;
         }
         Ok(found)
-    }
-
-    fn may_write(&self) -> Result<()> {
-        if self.writable {
-            return Ok(());
-        }
-        let text = "cannot write the volume: the image is not open for writing data";
-        Err(Error::new(ErrorKind::InvalidInput, text))
     }
 
     fn within(&self, verb: &str, offset: u64, len: u64) -> Result<()> {
@@ -355,8 +317,7 @@ impl Volume {
 
     /// Length of a sector in a hole, which may become data under any of the ciphers.
     fn longest_sector(&self) -> usize {
-        let sizes = self.ciphers.iter().map(SectorCipher::sector_size);
-        sizes.max().unwrap_or(SectorCipher::SECTOR_SIZE)
+        self.ciphers.iter().map(SectorCipher::sector_size).max().unwrap_or(1)
     }
 
     /// Adds the file's name to an error.

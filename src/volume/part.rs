@@ -4,22 +4,32 @@ use std::ops::Range;
 
 use zeroize::Zeroizing;
 
-use super::encrypted::Encrypted;
+use super::stored::{Stored, read_below};
 use super::{Extent, RangeLock};
-use crate::crypto::SectorCipher;
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::storage::Storage;
 
 /// A nonempty byte range within one extent.
 pub(super) struct Part<'a> {
     pub range_lock: &'a RangeLock,
     pub extent: Extent,
-    /// Location of the extent; `None` for a hole
-    pub place: Option<Encrypted<'a>>,
-    /// Length of a sector; in a hole, of the longest that it may become
+    /// Location of the extent
+    pub place: Located<'a>,
+    /// Length of a sector; of an extent that is not stored, of the longest that it may get
     pub sector_size: usize,
     /// Offset of the part in the extent
     pub at: u64,
     pub len: u64,
+}
+
+/// Location of an extent.
+pub(super) enum Located<'a> {
+    /// Not stored: zeros
+    Hole,
+    /// At the same place of the storage below
+    Below(&'a dyn Storage),
+    /// In the storage
+    Stored(Stored<'a>),
 }
 
 /// Plaintext to write.
@@ -33,9 +43,13 @@ pub(super) enum Plain<'a> {
 impl Part<'_> {
     /// Fills `buf`, which has the length of the part.
     pub fn read(&self, buf: &mut [u8]) -> Result<()> {
-        let Some(place) = &self.place else {
-            buf.fill(0);
-            return Ok(());
+        let place = match &self.place {
+            Located::Stored(place) => place,
+            Located::Below(below) => return read_below(*below, buf, self.extent.start + self.at),
+            Located::Hole => {
+                buf.fill(0);
+                return Ok(());
+            }
         };
         let _shared = self.range_lock.shared(self.locked());
         let (head, rest) = buf.split_at_mut(self.head());
@@ -61,10 +75,14 @@ impl Part<'_> {
     ///
     /// Zeros in a hole are a no-op. Other data needs an allocated extent.
     pub fn write(&self, data: Plain<'_>) -> Result<()> {
-        let Some(place) = &self.place else {
-            return if let Plain::Zeros(_) = data { Ok(()) } else { Err(self.hole()) };
-        };
+        if let (Located::Hole, Plain::Zeros(_)) = (&self.place, data) {
+            return Ok(());
+        }
+        let place = self.own_place()?;
         let _exclusive = self.range_lock.exclusive(self.locked());
+        if place.cipher.is_none() {
+            return place.write_plain(self.extent.start, self.at, data);
+        }
         let (head, rest) = data.split_at(self.head() as u64);
         let (middle, tail) = rest.split_at(rest.len() - rest.len() % self.sector_size as u64);
 
@@ -82,8 +100,8 @@ impl Part<'_> {
             let mut rest = plaintext;
             while rest.len() > 0 {
                 let (now, later) = rest.split_at((scratch.len() - filled) as u64);
-                let first = place.iv_sector(at + filled as u64);
-                filled += now.encrypt_to(place.cipher, first, &mut scratch[filled..]);
+                let out = &mut scratch[filled..];
+                filled += now.encrypt_to(place, at + filled as u64, out);
                 rest = later;
                 if filled == scratch.len() {
                     place.write(self.extent.start, at, &scratch)?;
@@ -101,10 +119,32 @@ impl Part<'_> {
     /// Encrypts and writes `buf`, which has the length of the part and is
     /// [aligned](Self::is_aligned).
     pub fn write_in_place(&self, buf: &mut [u8]) -> Result<()> {
-        let Some(place) = &self.place else { return Err(self.hole()) };
+        let place = self.own_place()?;
         let _exclusive = self.range_lock.exclusive(self.locked());
-        place.cipher.encrypt(place.iv_sector(self.at), buf);
+        place.encrypt(self.at, buf);
         place.write(self.extent.start, self.at, buf)
+    }
+
+    /// Whether the part must be allocated before `data` is written; `None` stands for any bytes.
+    pub fn must_allocate(&self, data: Option<Plain<'_>>) -> bool {
+        match &self.place {
+            Located::Stored(_) => self.extent.is_shared,
+            Located::Below(_) => true,
+            Located::Hole => !matches!(data, Some(Plain::Zeros(_))),
+        }
+    }
+
+    /// The place to write to. An error if the map did not allocate one before a write.
+    fn own_place(&self) -> Result<&Stored<'_>> {
+        match &self.place {
+            Located::Stored(place) if !self.extent.is_shared => Ok(place),
+            _ => {
+                let at = self.extent.start + self.at;
+                let text =
+                    format!("cannot write {} bytes at byte {at} of the volume: no room", self.len);
+                Err(Error::new(ErrorKind::NoSpace, text).with_operation(Operation::Write))
+            }
+        }
     }
 
     /// Length of the part, which comes from a buffer and so fits `usize`.
@@ -124,10 +164,26 @@ impl Part<'_> {
         self.extent.lock.saturating_add(start)..self.extent.lock.saturating_add(end)
     }
 
-    /// The storage range of the part, rounded out to sectors. `None` for a hole.
+    /// The storage range of the part, rounded out to sectors. `None` if it is not in the storage.
     pub fn stored(&self) -> Option<Range<u64>> {
-        let (offset, sectors) = (self.place.as_ref()?.offset, self.sectors());
-        Some(offset + sectors.start..offset + sectors.end)
+        let Located::Stored(place) = &self.place else { return None };
+        let Range { start, end } = self.sectors();
+        Some(place.offset + start..place.offset + end)
+    }
+
+    /// The first range of the part, as bytes of the volume, that may hold nonzero bytes.
+    pub fn data(&self) -> Result<Option<Range<u64>>> {
+        let start = self.extent.start + self.at;
+        let all = start..start + self.len;
+        let Located::Below(below) = &self.place else {
+            return Ok(matches!(self.place, Located::Stored(_)).then_some(all));
+        };
+        let data = below.next_data(all.start).map_err(|e| {
+            let what = format_args!("find data from byte {start} on in the backing file");
+            Error::io(what, e).with_operation(Operation::Read).with_name(below.name())
+        })?;
+        let data = data.map(|data| data.start.max(all.start)..data.end.min(all.end));
+        Ok(data.filter(|data| !data.is_empty()))
     }
 
     /// The sectors that the part touches, as bytes of the extent.
@@ -150,12 +206,7 @@ impl Part<'_> {
 
     /// The sector around byte `at` of the extent, with `plaintext` merged in. `None` if `plaintext`
     /// is empty.
-    fn merge(
-        &self,
-        place: &Encrypted<'_>,
-        at: u64,
-        plaintext: Plain<'_>,
-    ) -> Result<Option<Sector>> {
+    fn merge(&self, place: &Stored<'_>, at: u64, plaintext: Plain<'_>) -> Result<Option<Sector>> {
         if plaintext.len() == 0 {
             return Ok(None);
         }
@@ -165,17 +216,10 @@ impl Part<'_> {
     }
 
     /// Reads the sector around byte `at` of the extent.
-    fn read_sector(&self, place: &Encrypted<'_>, at: u64) -> Result<Sector> {
+    fn read_sector(&self, place: &Stored<'_>, at: u64) -> Result<Sector> {
         let mut sector = Sector::new(vec![0; self.sector_size]);
         place.read(self.extent.start, at - self.within_sector(at) as u64, &mut sector)?;
         Ok(sector)
-    }
-
-    /// The error for a map that did not allocate a range before a write.
-    fn hole(&self) -> Error {
-        let at = self.extent.start + self.at;
-        let text = format!("cannot write {} bytes at byte {at} of the volume: no room", self.len);
-        Error::new(ErrorKind::NoSpace, text).with_operation(Operation::Write)
     }
 
     fn within_sector(&self, at: u64) -> usize {
@@ -206,6 +250,12 @@ impl Plain<'_> {
         }
     }
 
+    /// The part of data that begins at byte `start` which lies in `range`.
+    pub fn slice(self, start: u64, range: &Range<u64>) -> Self {
+        let (_, rest) = self.split_at(range.start - start);
+        rest.split_at(range.end - range.start).0
+    }
+
     /// Copies the data to the start of `out`, which is large enough.
     fn copy_to(self, out: &mut [u8]) {
         match self {
@@ -214,17 +264,22 @@ impl Plain<'_> {
         }
     }
 
-    /// Encrypts the data to the start of `out`, which is large enough, and returns its length.
-    fn encrypt_to(self, cipher: &SectorCipher, first: u64, out: &mut [u8]) -> usize {
-        match self {
-            Self::Bytes(bytes) => {
-                cipher.encrypt_to(first, bytes, &mut out[..bytes.len()]);
+    /// Encrypts the data, as the bytes at `at` of `place`, to the start of `out`, which is large
+    /// enough. Returns its length.
+    fn encrypt_to(self, place: &Stored<'_>, at: u64, out: &mut [u8]) -> usize {
+        match (self, place.cipher) {
+            (Self::Bytes(bytes), Some(cipher)) => {
+                cipher.encrypt_to(place.iv_sector(at), bytes, &mut out[..bytes.len()]);
                 bytes.len()
             }
-            Self::Zeros(len) => {
+            (Self::Bytes(bytes), None) => {
+                out[..bytes.len()].copy_from_slice(bytes);
+                bytes.len()
+            }
+            (Self::Zeros(len), _) => {
                 let out = beginning(out, len);
                 out.fill(0);
-                cipher.encrypt(first, out);
+                place.encrypt(at, out);
                 out.len()
             }
         }

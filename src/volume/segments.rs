@@ -52,7 +52,7 @@ impl SegmentMap {
         if len > 0 {
             let lock = self.identity.offset().saturating_add(offset);
             let place = Place::Data { offset, iv_sector: iv_tweak, crypt };
-            self.extents.push(Extent { start, len, lock, place });
+            self.extents.push(Extent { start, len, lock, is_shared: false, place });
         }
         Ok(())
     }

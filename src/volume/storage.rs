@@ -51,6 +51,7 @@ impl Storage for VolumeStorage {
     }
 
     fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.0.reserve(offset, len).map_err(into_io)?;
         for range in self.0.stored(offset, len) {
             self.0.map.storage().reserve(range.start, range.end - range.start)?;
         }
