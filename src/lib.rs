@@ -7,6 +7,7 @@
 //! |---|---|
 //! | read the header and the keyslots of a file | [`Image::open`](crate::Image) |
 //! | lock an image, amend it, or serve it as a disk | [`OpenOptions`] |
+//! | open an image by a descriptor, such as one that was passed to a VMM | [`OpenOptions::open_file`](crate::OpenOptions) |
 //! | open an image that is not a local file | [`OpenOptions::open_storage`] over your [`storage::Storage`] |
 //! | add, erase or replace keyslots | [`Image::plan`], then [`Image::amend`] |
 //! | read and write the data | [`Image::unlock`], then [`Image::volume`] and [`Volume`] |

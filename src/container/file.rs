@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Container, DiskFormat, Part};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::sharing::Claim;
-use crate::storage::{Access, FileStorage, Sharing, Storage};
+use crate::storage::{Access, FileRef, FileStorage, Sharing, Storage};
 
 /// The files that were opened.
 #[derive(Clone, Debug, Default)]
@@ -20,26 +20,26 @@ pub(super) struct Files {
 impl Container {
     /// Opens an image in a file or a part of one, held with `claim` until the container is dropped.
     pub fn open(
-        path: &Path,
+        file: FileRef<'_>,
         part: &Part,
         format: Option<DiskFormat>,
         access: Access,
         claim: Claim,
     ) -> Result<Self> {
-        let (container, _) = Self::open_file(path, part, access, claim)?;
-        container.in_format(format).map_err(|error| error.with_path(path))
+        let (container, _) = Self::open_file(file, part, access, claim)?;
+        container.in_format(format).map_err(|error| error.with_path(file.name()))
     }
 
     /// Opens a file or a part of one, without looking for a header. Also returns the file.
     pub(super) fn open_file(
-        path: &Path,
+        file: FileRef<'_>,
         part: &Part,
         access: Access,
         claim: Claim,
     ) -> Result<(Self, Arc<FileStorage>)> {
-        let file = Arc::new(FileStorage::open_claimed(path, access, claim)?);
+        let file = Arc::new(FileStorage::open_claimed(file, access, claim)?);
         let whole: Arc<dyn Storage> = Arc::<FileStorage>::clone(&file);
-        let container = Self::part_of(whole, part).map_err(|error| error.with_path(path))?;
+        let container = Self::part_of(whole, part).map_err(|error| error.with_path(file.path()))?;
         let files = Files { image: Some(Arc::clone(&file)), header: None };
         let is_read_only = access == Access::ReadOnly;
         Ok((Self { is_read_only, files, ..container }, file))
@@ -50,7 +50,7 @@ impl Container {
     /// amendments of the header.
     pub fn open_detached(
         (header, header_part): (&Path, &Part),
-        (path, part): (&Path, &Part),
+        (image, part): (FileRef<'_>, &Part),
         access: Access,
         claim: Claim,
     ) -> Result<Self> {
@@ -58,19 +58,19 @@ impl Container {
             sharing @ (Sharing::Amend | Sharing::None) => sharing,
             _ => Sharing::ReadData,
         };
-        let header_claim = Claim { sharing: header_sharing, ..claim };
+        let header_claim = Claim { sharing: header_sharing, direct: false, ..claim };
         // It is written only if the image is amended while it is in use.
         let (header, file) = or_read_only(header_sharing == Sharing::ReadData, access, |access| {
-            Self::open_file(header, header_part, access, header_claim)
+            Self::open_file(FileRef::Path(header), header_part, access, header_claim)
         })?;
-        if file.is_file(path).unwrap_or(false) {
+        if file.is_same_file(image).unwrap_or(false) {
             let text = "the header and the image are the same file";
-            return Err(Error::new(ErrorKind::InvalidInput, text).with_path(path));
+            return Err(Error::new(ErrorKind::InvalidInput, text).with_path(image.name()));
         }
         let access = if claim.sharing == Sharing::None { Access::ReadOnly } else { access };
         // Only the header is changed when keyslots are.
         let payload = or_read_only(claim.sharing == Sharing::Amend, access, |access| {
-            Self::open(path, part, Some(DiskFormat::Raw), access, claim)
+            Self::open(image, part, Some(DiskFormat::Raw), access, claim)
         })?;
         let header = header.payload;
         let files = Files { header: Some(file), ..payload.files.clone() };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Container, Part};
 use crate::error::Result;
 use crate::storage::sharing::Claim;
-use crate::storage::{Access, FileStorage, Storage};
+use crate::storage::{Access, FileRef, FileStorage, Storage};
 
 /// A file or a part of one, without a header of its own. The file is locked until this is dropped.
 ///
@@ -19,7 +19,7 @@ pub struct RawImage {
 
 impl RawImage {
     pub(crate) fn open(path: &Path, part: &Part, access: Access, claim: Claim) -> Result<Self> {
-        let (container, file) = Container::open_file(path, part, access, claim)?;
+        let (container, file) = Container::open_file(FileRef::Path(path), part, access, claim)?;
         Ok(Self { file, storage: Arc::clone(container.payload()) })
     }
 

@@ -1,12 +1,23 @@
 //! Images in local files.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::{Image, OpenOptions};
 use crate::container::{Container, Part, RawImage};
 use crate::error::Result;
 use crate::storage::sharing::Claim;
-use crate::storage::{Access, FileStorage};
+use crate::storage::{Access, FileRef, FileStorage};
+
+/// The options that apply to files alone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FileOptions {
+    busy_device: bool,
+    direct: bool,
+    /// File with the detached header
+    header: Option<PathBuf>,
+    header_part: Part,
+}
 
 impl Image {
     /// Opens an image read-only and without a lock.
@@ -31,7 +42,19 @@ impl OpenOptions {
     /// attached. By default they are refused with [`ErrorKind::InUse`](crate::ErrorKind::InUse).
     #[must_use]
     pub fn busy_device(mut self, busy_device: bool) -> Self {
-        self.busy_device = busy_device;
+        self.file.busy_device = busy_device;
+        self
+    }
+
+    /// Bypasses the page cache (`O_DIRECT`) to read and write the file. By default it is used.
+    ///
+    /// Accesses that are aligned to the blocks of the device are fastest: offset, length and address
+    /// of the buffer. Others are copied, and a write of a part of a block reads that block first. A
+    /// detached header is read and written through the page cache. Opening fails with
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) on a file system without `O_DIRECT`.
+    #[must_use]
+    pub fn direct(mut self, direct: bool) -> Self {
+        self.file.direct = direct;
         self
     }
 
@@ -39,7 +62,7 @@ impl OpenOptions {
     /// payload's file.
     #[must_use]
     pub fn header(mut self, header: impl Into<PathBuf>) -> Self {
-        self.header = Some(header.into());
+        self.file.header = Some(header.into());
         self
     }
 
@@ -47,14 +70,45 @@ impl OpenOptions {
     /// Locks apply to the whole file.
     #[must_use]
     pub fn header_range(mut self, offset: u64, len: Option<u64>) -> Self {
-        self.header_part = Part::Range { offset, len };
+        self.file.header_part = Part::Range { offset, len };
         self
     }
 
     /// Locks the file as [`sharing`](Self::sharing) says, then reads the header.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Image> {
-        let path = path.as_ref();
-        self.open_container(self.container(path, self.access())?)
+        let file = FileRef::Path(path.as_ref());
+        self.open_container(self.container(file, self.access())?)
+    }
+
+    /// Opens an image in a file that is already open, such as one whose descriptor another process
+    /// has passed on. Otherwise like [`open`](Self::open).
+    ///
+    /// The locks that keep other programs out belong to an open file description, which a passed
+    /// descriptor shares with the process that it came from. The file is therefore opened again,
+    /// through `/proc/self/fd`. `file` is not needed after that, and the locks that its description
+    /// has count as another program's. If the system does not permit the file to be opened again,
+    /// the descriptor is used as it is. The locks then keep out other programs, but not those that
+    /// share the description, and replace any locks that these have taken.
+    ///
+    /// Fails with [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if these options write
+    /// and the descriptor is open for reading only. A descriptor with `O_DIRECT` sets
+    /// [`direct`](Self::direct).
+    ///
+    /// ```
+    /// use std::fs::File;
+    ///
+    /// use keyslot::{OpenOptions, Sharing};
+    ///
+    /// # fn main() -> keyslot::Result<()> {
+    /// let passed = File::open("testdata/luks1_qemu.img").expect("a file");
+    /// let image = OpenOptions::new().sharing(Sharing::ReadData).open_file(&passed)?;
+    /// println!("{} keyslots", image.keyslots().len());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn open_file(&self, file: &File) -> Result<Image> {
+        let file = FileRef::Descriptor(file);
+        self.open_container(self.container(file, self.access())?)
     }
 
     /// Opens a file, or the part of it that these options select, without reading a header.
@@ -63,13 +117,13 @@ impl OpenOptions {
     }
 
     /// Opens and locks the files of an image.
-    pub(super) fn container(&self, path: &Path, access: Access) -> Result<Container> {
-        match &self.header {
+    pub(super) fn container(&self, file: FileRef<'_>, access: Access) -> Result<Container> {
+        match &self.file.header {
             Some(header) => {
-                let header = (header.as_path(), &self.header_part);
-                Container::open_detached(header, (path, &self.part), access, self.claim())
+                let header = (header.as_path(), &self.file.header_part);
+                Container::open_detached(header, (file, &self.part), access, self.claim())
             }
-            None => Container::open(path, &self.part, self.format, access, self.claim()),
+            None => Container::open(file, &self.part, self.format, access, self.claim()),
         }
     }
 
@@ -78,7 +132,7 @@ impl OpenOptions {
     }
 
     fn claim(&self) -> Claim {
-        let Self { sharing, wait, busy_device, .. } = *self;
-        Claim { sharing, wait, busy_device }
+        let Self { sharing, wait, file: FileOptions { busy_device, direct, .. }, .. } = *self;
+        Claim { sharing, wait, busy_device, direct }
     }
 }

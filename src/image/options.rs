@@ -17,16 +17,12 @@ pub struct OpenOptions {
     pub(super) sharing: Sharing,
     pub(super) write: bool,
     pub(super) wait: Option<Duration>,
-    #[cfg(feature = "file")]
-    pub(super) busy_device: bool,
     pub(super) erased: bool,
     pub(super) limits: Limits,
     /// Name for errors, instead of the storage's own
     name: Option<PathBuf>,
     #[cfg(feature = "file")]
-    pub(super) header: Option<PathBuf>,
-    #[cfg(feature = "file")]
-    pub(super) header_part: Part,
+    pub(super) file: super::file::FileOptions,
     pub(super) part: Part,
     pub(super) format: Option<DiskFormat>,
 }

@@ -14,7 +14,7 @@ use crate::overrides::{Override, Overrides};
 use crate::storage::Storage;
 use crate::storage::transfer::length;
 #[cfg(feature = "file")]
-use crate::storage::{Access, Sharing};
+use crate::storage::{Access, FileRef, Sharing};
 
 /// A restoration that passed all checks. The image is locked against all other users until the
 /// restoration is [carried out](Restoration::run) or dropped.
@@ -52,7 +52,7 @@ impl Restoration {
     ) -> Result<Self> {
         let path = path.as_ref();
         let options = options.clone().sharing(Sharing::Amend);
-        let container = options.container(path, Access::ReadWrite)?;
+        let container = options.container(FileRef::Path(path), Access::ReadWrite)?;
         let is_same = backup.path().zip(container.file());
         let is_same = is_same.is_some_and(|(backup, file)| file.is_file(backup).unwrap_or(false));
         if is_same {

@@ -4,13 +4,18 @@
 //! ([`sharing`](super::sharing)) belong to its open file description, and closing the last
 //! descriptor of that description releases them.
 
+mod direct;
+mod open;
+
 use std::fmt;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Seek, SeekFrom};
+use std::mem;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::process;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -18,10 +23,11 @@ use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use nix::libc;
 use nix::unistd::{Whence, lseek64};
 
-use super::patience::Patience;
+use self::direct::Direct;
+pub(crate) use self::open::FileRef;
 use super::sharing::Held;
-use super::{Identity, Lease, Sharing, Storage, file_lease, write_zeros};
-use crate::error::{Error, ErrorKind, Operation, Result};
+use super::{Identity, Lease, Sharing, Storage, write_zeros};
+use crate::error::Result;
 
 /// A regular file or a block device, read and written at offsets.
 pub struct FileStorage {
@@ -30,6 +36,12 @@ pub struct FileStorage {
     path: PathBuf,
     access: Access,
     is_block_device: bool,
+    /// Whether it was opened by a path, to which the same file has to stay
+    is_at_a_path: bool,
+    /// The process that opened it, if the open file description is another user's too
+    borrower: Option<u32>,
+    /// `None` if the page cache is used
+    direct: Option<Direct>,
 }
 
 /// Access mode of an opened file.
@@ -42,74 +54,7 @@ pub enum Access {
 }
 
 impl FileStorage {
-    /// Opens an existing file without a lock. [`open_shared`](Self::open_shared) opens and locks.
-    ///
-    /// Anything but a regular file or a block device is refused ([`ErrorKind::InvalidInput`]). The
-    /// check comes before the open where the system allows it, because opening a FIFO can hang and
-    /// opening some character devices has side effects.
-    ///
-    /// A file under another program's lease (a Samba server's oplock, an NFS server's delegation)
-    /// is opened once the lease is returned. The system asks the holder for it, and revokes it
-    /// after `/proc/sys/fs/lease-break-time` seconds.
-    pub fn open(path: impl AsRef<Path>, access: Access) -> Result<Self> {
-        Self::open_within(path.as_ref(), access, None)
-    }
-
-    /// Like [`open`](Self::open), but waits for a lease no longer than `patience`, if that is
-    /// limited.
-    pub(super) fn open_within(
-        path: &Path,
-        access: Access,
-        patience: Option<&mut Patience>,
-    ) -> Result<Self> {
-        let mut unlimited = Patience::new(Some(file_lease::break_time()));
-        let patience = patience.unwrap_or(&mut unlimited);
-        Self::open_inner(path, access, patience).map_err(|err| err.with_path(path))
-    }
-
-    fn open_inner(path: &Path, access: Access, patience: &mut Patience) -> Result<Self> {
-        let what = match access {
-            Access::ReadOnly => "it for reading",
-            Access::ReadWrite => "it for writing",
-        };
-        let failed = |err| Error::failed(Operation::Open, what, err);
-
-        check_type(&fs::metadata(path).map_err(failed)?)?;
-        let mut options = OpenOptions::new();
-        options.read(true).write(access == Access::ReadWrite);
-        // std adds O_CLOEXEC. O_NONBLOCK keeps this from hanging if the path has become a FIFO
-        // since.
-        options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-        let file = loop {
-            match options.open(path) {
-                // The holder has been asked to return its lease.
-                Err(err) if err.kind() == io::ErrorKind::WouldBlock => {
-                    if !patience.pause() {
-                        return Err(file_lease::in_use(path));
-                    }
-                }
-                file => break file.map_err(failed)?,
-            }
-        };
-        let metadata = file.metadata().map_err(failed)?;
-        check_type(&metadata)?;
-
-        Ok(Self {
-            file,
-            held: Mutex::default(),
-            path: path.to_path_buf(),
-            access,
-            is_block_device: metadata.file_type().is_block_device(),
-        })
-    }
-
-    /// Wraps a file that is already open for reading and writing.
-    pub(super) fn from_file(file: File, path: PathBuf) -> Self {
-        let (access, held) = (Access::ReadWrite, Mutex::default());
-        Self { file, access, held, path, is_block_device: false }
-    }
-
-    /// The path it was opened by.
+    /// The path it was opened by, or the name that the system has for a descriptor's file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -135,9 +80,25 @@ impl FileStorage {
         Ok(self.identity()?.is_same_storage(&identity(&fs::metadata(path)?)))
     }
 
-    /// Whether its path still leads to this file, that is, the file was not replaced.
+    /// Whether `file` is this file or device.
+    pub(crate) fn is_same_file(&self, file: FileRef<'_>) -> io::Result<bool> {
+        match file {
+            FileRef::Path(path) => self.is_file(path),
+            FileRef::Descriptor(file) => {
+                Ok(self.identity()?.is_same_storage(&identity(&file.metadata()?)))
+            }
+        }
+    }
+
+    /// Whether its path still leads to this file, that is, the file was not replaced. A file that was
+    /// opened by a descriptor cannot be replaced.
     pub(crate) fn is_at_its_path(&self) -> io::Result<bool> {
-        self.is_file(&self.path)
+        if self.is_at_a_path { self.is_file(&self.path) } else { Ok(true) }
+    }
+
+    /// Whether accesses bypass the page cache (`O_DIRECT`).
+    pub fn is_direct(&self) -> bool {
+        self.direct.is_some()
     }
 
     /// Length and modification time. Equal values mean that the file was not written.
@@ -164,25 +125,6 @@ pub struct Version {
     mtime: (i64, i64),
 }
 
-/// Refuses file types without bytes at offsets.
-fn check_type(metadata: &Metadata) -> Result<()> {
-    let kind = metadata.file_type();
-    let message = if kind.is_file() || kind.is_block_device() {
-        return Ok(());
-    } else if kind.is_dir() {
-        "is a directory"
-    } else if kind.is_fifo() {
-        "is a FIFO"
-    } else if kind.is_socket() {
-        "is a socket"
-    } else if kind.is_char_device() {
-        "is a character device"
-    } else {
-        "is neither a regular file nor a block device"
-    };
-    Err(Error::new(ErrorKind::InvalidInput, message))
-}
-
 impl Storage for FileStorage {
     fn len(&self) -> io::Result<u64> {
         if self.is_block_device {
@@ -193,11 +135,17 @@ impl Storage for FileStorage {
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.file.read_exact_at(buf, offset)
+        match &self.direct {
+            Some(direct) => direct.read_exact_at(&self.file, buf, offset),
+            None => self.file.read_exact_at(buf, offset),
+        }
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_all_at(buf, offset)
+        match &self.direct {
+            Some(direct) => direct.write_all_at(&self.file, buf, offset, || self.len()),
+            None => self.file.write_all_at(buf, offset),
+        }
     }
 
     fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
@@ -275,6 +223,18 @@ impl Storage for FileStorage {
     }
 }
 
+/// Releases locks that closing the file would not release, because the open file description is
+/// another user's too.
+impl Drop for FileStorage {
+    fn drop(&mut self) {
+        if self.borrower == Some(process::id()) {
+            let held = self.held.get_mut().unwrap_or_else(PoisonError::into_inner);
+            let taken = mem::take(&mut held.taken);
+            self.give_back(taken, Sharing::None);
+        }
+    }
+}
+
 impl fmt::Debug for FileStorage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FileStorage")
@@ -319,35 +279,5 @@ mod tests {
         let storage = FileStorage::open(file.path(), Access::ReadOnly).unwrap();
         assert!(storage.write_all_at(b"x", 0).is_err());
         assert!(storage.is_empty().unwrap());
-    }
-
-    #[test]
-    fn refuses_what_has_no_offsets() {
-        let dir = tempfile::tempdir().unwrap();
-        let fifo = dir.path().join("fifo");
-        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let socket = dir.path().join("socket");
-        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-
-        for (path, expected) in [
-            (dir.path(), "is a directory"),
-            (&fifo, "is a FIFO"),
-            (&socket, "is a socket"),
-            (Path::new("/dev/null"), "is a character device"),
-        ] {
-            for access in [Access::ReadOnly, Access::ReadWrite] {
-                let err = FileStorage::open(path, access).unwrap_err();
-                assert_eq!(err.kind(), ErrorKind::InvalidInput);
-                assert_eq!(err.message(), expected);
-                assert_eq!(err.path(), Some(path));
-            }
-        }
-    }
-
-    #[test]
-    fn names_the_file_that_is_not_there() {
-        let err = FileStorage::open("/nonexistent/disk.img", Access::ReadOnly).unwrap_err();
-        assert_eq!(err.kind(), ErrorKind::NotFound);
-        assert_eq!(err.to_string(), "/nonexistent/disk.img: cannot open it for reading");
     }
 }

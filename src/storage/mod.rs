@@ -37,6 +37,8 @@ pub mod sharing;
 
 pub(crate) use buffer::{check_room, pieces, read, zeroed};
 #[cfg(feature = "file")]
+pub(crate) use file::FileRef;
+#[cfg(feature = "file")]
 pub use file::{Access, FileStorage, Version};
 pub use identity::Identity;
 pub(crate) use identity::StorageId;

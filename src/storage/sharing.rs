@@ -40,7 +40,7 @@ use self::take::{Obstacle, Refusal, Taken};
 pub use super::holder::Holder;
 use super::patience::Patience;
 pub use super::permission::{Permissions, Sharing};
-use super::{Access, FileStorage, Leased};
+use super::{Access, FileRef, FileStorage, Leased};
 use crate::error::{Error, ErrorKind, Operation, Result};
 
 /// A refused lock, in QEMU's terms. It is the [source](std::error::Error::source) of an
@@ -64,6 +64,8 @@ pub(crate) struct Claim {
     pub wait: Option<Duration>,
     /// Accept a block device that is mounted or mapped
     pub busy_device: bool,
+    /// Bypass the page cache
+    pub direct: bool,
 }
 
 /// A file held with additional locks, until this is dropped.
@@ -88,14 +90,15 @@ impl FileStorage {
         sharing: Sharing,
         wait: Option<Duration>,
     ) -> Result<Self> {
-        Self::open_claimed(path.as_ref(), access, Claim { sharing, wait, busy_device: false })
+        let claim = Claim { sharing, wait, ..Claim::default() };
+        Self::open_claimed(FileRef::Path(path.as_ref()), access, claim)
     }
 
-    pub(crate) fn open_claimed(path: &Path, access: Access, claim: Claim) -> Result<Self> {
-        let Claim { sharing, wait, busy_device } = claim;
+    pub(crate) fn open_claimed(file: FileRef<'_>, access: Access, claim: Claim) -> Result<Self> {
+        let Claim { sharing, wait, busy_device, direct } = claim;
         let mut patience = Patience::new(wait);
         loop {
-            let storage = Self::open_within(path, access, wait.map(|_| &mut patience))?;
+            let storage = Self::open_within(file, access, direct, wait.map(|_| &mut patience))?;
             storage.held().shares_device = busy_device;
             storage.retry(&mut patience, |held| {
                 held.taken = storage.take(sharing, held)?;

@@ -12,9 +12,9 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::image::OpenOptions;
 use crate::image::session::Session;
 use crate::secret::Passphrase;
-#[cfg(feature = "file")]
-use crate::storage::Access;
 use crate::storage::transfer::length;
+#[cfg(feature = "file")]
+use crate::storage::{Access, FileRef};
 use crate::storage::{Sharing, Storage, read};
 
 impl CreateOptions {
@@ -34,7 +34,7 @@ impl CreateOptions {
     ) -> Result<Created> {
         let path = path.as_ref();
         let options = place.clone().sharing(Sharing::None);
-        let container = options.container(path, Access::ReadWrite)?;
+        let container = options.container(FileRef::Path(path), Access::ReadWrite)?;
         let created = self.try_create_in(&container, place.wait, passphrase);
         created.map_err(|error| error.with_path(path))
     }

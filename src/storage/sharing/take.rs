@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::storage::device::{self, Busy, Device};
 use crate::storage::holder::{Lock, holders};
 use crate::storage::patience::Patience;
-use crate::storage::{Access, FileStorage, loop_device, ofd};
+use crate::storage::{Access, FileRef, FileStorage, loop_device, ofd};
 
 /// State of the locks of a [`FileStorage`].
 #[derive(Debug, Default)]
@@ -113,8 +113,8 @@ impl FileStorage {
         let device = self.file.metadata().map_err(failed)?;
         let Some(path) = loop_device::backing_file(&device) else { return Ok(None) };
         // The device itself being attached to the file is no obstacle.
-        let claim = Claim { sharing: Sharing::Amend, wait: None, busy_device: true };
-        match Self::open_claimed(&path, Access::ReadOnly, claim) {
+        let claim = Claim { sharing: Sharing::Amend, busy_device: true, ..Claim::default() };
+        match Self::open_claimed(FileRef::Path(&path), Access::ReadOnly, claim) {
             Ok(file) => Ok(Some(Box::new(file))),
             Err(err) if err.kind() == ErrorKind::InUse => Err(Refusal::BackingBusy(err)),
             Err(err) => Err(Refusal::Failed(err)),
@@ -133,7 +133,7 @@ impl FileStorage {
     }
 
     fn take_device(&self, shares_claim: bool) -> std::result::Result<Device, Refusal> {
-        let busy = match device::hold(&self.file, self.path(), shares_claim) {
+        let busy = match device::hold(&self.file, &self.node(), shares_claim) {
             Ok(Ok(device)) => return Ok(device),
             Ok(Err(busy)) => busy,
             Err(error) => return Err(Refusal::Failed(error)),
@@ -193,7 +193,7 @@ impl FileStorage {
 
     /// Restores the locks of `base`. Locks that cannot be released now are released when the file
     /// is closed.
-    pub(super) fn give_back(&self, taken: Taken, base: Sharing) {
+    pub(in crate::storage) fn give_back(&self, taken: Taken, base: Sharing) {
         drop(taken.device);
         drop(taken.backing);
         if taken.flock {
