@@ -4,8 +4,9 @@ use std::ffi::OsString;
 
 use clap::Args;
 use keyslot::amend::{Change, Request};
-use keyslot::qemu::AMEND_HELP;
-use keyslot::qemu::{ImageSpec, Options, check_driver};
+use keyslot::qemu::{
+    AMEND_HELP, ImageSpec, Options, QCOW2_AMEND_HELP, check_driver, qcow2_amend_options,
+};
 use keyslot::unlock::wrong_secret;
 use keyslot::{Error, ErrorKind, OpenOptions, Override, Result};
 
@@ -158,8 +159,14 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
         (Override::LoseKey, args.lose_key),
         (Override::EraseInactive, args.erase_inactive),
     ]);
+    let is_strict = persona == Persona::QemuImg;
+    let is_qcow2 = amendment.as_ref().is_ok_and(|it| it.image().qcow2().is_some());
     let request = || {
-        Request::from_options(&options, &secrets.objects, pbkdf, overrides)
+        let options = match is_qcow2 {
+            true => &qcow2_amend_options(&options, is_strict).map_err(|e| e.with_path(path))?,
+            false => &options,
+        };
+        Request::from_options(options, &secrets.objects, pbkdf, overrides)
             .map_err(|error| error.with_path(path))
     };
     let question = Question { option: "--secret", what: "Passphrase", image: Some(path) };
@@ -238,6 +245,7 @@ fn waits_for_secret(error: &Error, spec: &ImageSpec, persona: Persona) -> bool {
 fn help(format: Option<&str>) -> Outcome {
     match format {
         Some("raw") => return Err(not_amendable().into()),
+        Some("qcow2") => output::print(QCOW2_AMEND_HELP)?,
         Some(other) if check_driver(Some(other)).is_err() => {
             return Err(invalid(format!("Unknown file format '{other}'")).into());
         }

@@ -19,7 +19,9 @@ pub struct BackupInfo {
 impl BackupInfo {
     /// Describes a backup that was opened as an image. `None` if the file is an image.
     pub fn new(image: &Image) -> Result<Option<Self>> {
-        if image.header_file().is_some() || !image.header().is_backup(image.payload_storage_len()?)
+        if image.qcow2().is_some()
+            || image.header_file().is_some()
+            || !image.header().is_backup(image.payload_storage_len()?)
         {
             return Ok(None);
         }

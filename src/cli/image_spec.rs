@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+use keyslot::container::DiskFormat;
 use keyslot::qemu::{Bytes, ImageSpec, Options, RawLayer};
 use keyslot::{Error, ErrorKind, OpenOptions};
 
@@ -106,6 +107,11 @@ pub fn located(spec: &ImageSpec, options: OpenOptions) -> OpenOptions {
         Some((offset, len)) => options.range(offset, len),
         None => options,
     };
+    let options = match spec.driver.as_deref() {
+        Some("qcow2") => options.format(DiskFormat::Qcow2),
+        Some("luks" | "luks2") => options.format(DiskFormat::Raw),
+        _ => options,
+    };
     let Some(header) = &spec.header else { return options };
     let options = options.header(&header.path);
     match header.range() {
@@ -115,7 +121,7 @@ pub fn located(spec: &ImageSpec, options: OpenOptions) -> OpenOptions {
 }
 
 /// Name under which qemu-img reports the image: `json:` where a file name is not enough.
-pub fn qemu_name(spec: &ImageSpec) -> String {
+pub fn qemu_name(spec: &ImageSpec, is_qcow2: bool) -> String {
     if spec.key_secret.is_none() && spec.file.layers.is_empty() {
         return spec.file.path.to_string_lossy().into_owned();
     }
@@ -128,6 +134,13 @@ pub fn qemu_name(spec: &ImageSpec) -> String {
         None => String::new(),
     };
     let file = node(&spec.file.path, &spec.file.layers);
+    if is_qcow2 {
+        let secret = match &spec.key_secret {
+            Some(id) => format!(r#""encrypt.key-secret": {}, "#, qemu_format::json_string(id)),
+            None => String::new(),
+        };
+        return format!(r#"json:{{{secret}"driver": "qcow2", "file": {file}}}"#);
+    }
     format!(r#"json:{{{header}"driver": "luks", "file": {file}{secret}}}"#)
 }
 

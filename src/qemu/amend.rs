@@ -38,6 +38,51 @@ Amend options for 'luks':
   state=<str>            - Select new state of affected keyslots (active/inactive)
 ";
 
+/// Text that `-o help` prints for qcow2 images.
+pub const QCOW2_AMEND_HELP: &str = "\
+Amend options for 'qcow2':
+  backing_file=<str>     - File name of a base image
+  backing_fmt=<str>      - Image format of the base image
+  compat=<str>           - Compatibility level (v2 [0.10] or v3 [1.1])
+  data_file=<str>        - File name of an external data file
+  data_file_raw=<bool (on/off)> - The external data file must stay valid as a raw image
+  encrypt.iter-time=<num> - Time to spend in PBKDF in milliseconds
+  encrypt.keyslot=<num>  - Select a single keyslot to modify explicitly
+  encrypt.new-secret=<str> - New secret to set in the matching keyslots. Empty string to erase
+  encrypt.old-secret=<str> - Select all keyslots that match this password
+  encrypt.state=<str>    - Select new state of affected keyslots (active/inactive)
+  lazy_refcounts=<bool (on/off)> - Postpone refcount updates
+  refcount_bits=<num>    - Width of a reference count entry in bits
+  size=<size>            - Virtual disk size
+";
+
+/// The options of a qcow2 image's amendment, without the prefix `encrypt.`. Options without it are
+/// refused if they are `strict`ly QEMU's.
+///
+/// Fails with [`ErrorKind::Unsupported`] for options that change more than keyslots.
+pub fn qcow2_amend_options(options: &Options, strict: bool) -> Result<Options> {
+    let mut amend = Options::new();
+    for (key, value) in options.iter() {
+        match key.strip_prefix("encrypt.") {
+            Some(key) if strict && !KEYS.contains(&key) => {
+                let error = invalid(format!("Invalid parameter 'encrypt.{key}'"));
+                let is_create = CREATE_ONLY.contains(&key) || key == "format";
+                let hint = "This option is only supported for image creation";
+                return Err(if is_create { with_qemu_hint(error, hint) } else { error });
+            }
+            Some(key) => amend.push(key, value),
+            None if QCOW2_ONLY.contains(&key) => {
+                let text = format!("'{key}' changes more than the keyslots of a qcow2 image");
+                let error = Error::new(ErrorKind::Unsupported, text);
+                return Err(error.with_hint("use qemu-img amend for it, in a separate amendment"));
+            }
+            None if strict => return Err(invalid(format!("Invalid parameter '{key}'"))),
+            None => amend.push(key, value),
+        }
+    }
+    Ok(amend)
+}
+
 /// The options of each change: all of them, or those under `keys.0.`, `keys.1.` ...
 fn change_sets(options: &Options) -> Result<Vec<Options>> {
     if !options.iter().any(|(key, _)| key.starts_with("keys.")) {
@@ -130,5 +175,15 @@ fn invalid(text: impl Into<String>) -> Error {
 }
 
 const KEYS: [&str; 5] = ["state", "keyslot", "old-secret", "new-secret", "iter-time"];
+const QCOW2_ONLY: [&str; 8] = [
+    "backing_file",
+    "backing_fmt",
+    "compat",
+    "data_file",
+    "data_file_raw",
+    "lazy_refcounts",
+    "refcount_bits",
+    "size",
+];
 const CREATE_ONLY: [&str; 6] =
     ["cipher-alg", "cipher-mode", "hash-alg", "ivgen-alg", "ivgen-hash-alg", "key-secret"];

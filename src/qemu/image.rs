@@ -91,15 +91,25 @@ impl ImageSpec {
         if driver.is_none() && !own.is_whole() {
             driver = Some("raw");
         }
-        let is_raw = driver == Some("raw");
+        // Only QEMU's qcow2 driver has options for encryption.
+        let has_encrypt = |key: &str| key.starts_with("encrypt.");
+        if driver.is_none() && options.keys().any(has_encrypt) {
+            driver = Some("qcow2");
+        }
+        let (is_raw, is_qcow2) = (driver == Some("raw"), driver == Some("qcow2"));
         let mut header = None;
-        if !is_raw && let Some(node) = child(options, "header")? {
+        if !is_raw
+            && !is_qcow2
+            && let Some(node) = child(options, "header")?
+        {
             let node = node::file(node, Inherited::default(), &mut names)?;
             node::range(&node.layers)?;
             header = Some(node);
         }
         let (format, known) = if is_raw {
             ("raw", &["file.", "offset", "size"][..])
+        } else if is_qcow2 {
+            ("qcow2", QCOW2)
         } else {
             ("luks", &["key-secret", "file.", "header."][..])
         };
@@ -111,6 +121,9 @@ impl ImageSpec {
         let mut options = options.clone();
         options.drop_empty("backing");
         check_known(&options, known, refusal)?;
+        if is_qcow2 {
+            check_encrypt(&options.strip_prefix("encrypt."))?;
+        }
         if is_raw {
             file.layers.insert(0, own);
         }
@@ -119,7 +132,9 @@ impl ImageSpec {
             shown: String::new(),
             file,
             driver: driver.map(str::to_owned),
-            key_secret: options.given("key-secret").map(str::to_owned),
+            key_secret: options
+                .given(if is_qcow2 { "encrypt.key-secret" } else { "key-secret" })
+                .map(str::to_owned),
             read_only: switch(&options, "read-only")?.unwrap_or(false),
             force_share: switch(&options, "force-share")?.unwrap_or(false),
             header,
@@ -143,14 +158,13 @@ impl ImageSpec {
     }
 }
 
-/// Checks the format given for an image. The error is [`ErrorKind::Unsupported`] for qcow2 and
-/// [`ErrorKind::InvalidInput`] for an unknown format.
+/// Checks the format given for an image. The error is [`ErrorKind::InvalidInput`] for an unknown
+/// format.
 pub fn check_driver(driver: Option<&str>) -> Result<()> {
     match driver {
         // Raw is accepted, because each command has its own error for it. LUKS2 is the name that
         // `info` prints; the header decides which version it is.
-        None | Some("luks" | "luks2" | "raw") => Ok(()),
-        Some("qcow2") => Err(unsupported("qcow2 images are not supported yet")),
+        None | Some("luks" | "luks2" | "raw" | "qcow2") => Ok(()),
         Some(other) => Err(invalid(format!("Unknown driver '{other}'"))),
     }
 }
@@ -159,6 +173,40 @@ fn invalid(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidInput, text)
 }
 
-fn unsupported(text: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Unsupported, text)
+/// Checks the options of a qcow2 image's encryption.
+fn check_encrypt(options: &Options) -> Result<()> {
+    if let Some(key) = options.keys().find(|key| !["format", "key-secret"].contains(key)) {
+        return Err(invalid(format!("Parameter '{key}' is unexpected")));
+    }
+    match options.given("format") {
+        None | Some("luks") => Ok(()),
+        Some("aes") => {
+            let text = "Header reported 'luks' encryption format but options specify 'aes'";
+            Err(invalid(text))
+        }
+        Some(other) => Err(invalid(format!("Parameter 'format' does not accept value '{other}'"))),
+    }
 }
+
+/// Options of QEMU's qcow2 driver. Those of caches and checks have no effect here, and neither
+/// backing nor data files are opened for keyslots.
+const QCOW2: &[&str] = &[
+    "backing",
+    "backing.",
+    "cache-clean-interval",
+    "cache-size",
+    "data-file",
+    "data-file.",
+    "discard-no-unref",
+    "encrypt.",
+    "file.",
+    "l2-cache-entry-size",
+    "l2-cache-size",
+    "lazy-refcounts",
+    "overlap-check",
+    "overlap-check.",
+    "pass-discard-other",
+    "pass-discard-request",
+    "pass-discard-snapshot",
+    "refcount-cache-size",
+];

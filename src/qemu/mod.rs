@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 use crate::error::{Error, ErrorKind, Result};
 use crate::json::{Kind, Value};
 
-pub use amend::AMEND_HELP;
+pub use amend::{AMEND_HELP, QCOW2_AMEND_HELP, qcow2_amend_options};
 pub use image::{ImageSpec, check_driver};
 pub(crate) use json::parse as parse_json;
 pub(crate) use keyval::check_identifier;

@@ -101,7 +101,8 @@ impl CheckReport {
             leftovers: LeftoverReport::all(header.leftovers()),
             warning: header.warning().map(str::to_owned),
             weaknesses: header.weaknesses(),
-            payload_missing: header.payload_offset() > image.payload_storage_len()?,
+            payload_missing: image.qcow2().is_none()
+                && header.payload_offset() > image.payload_storage_len()?,
             backup: BackupInfo::new(image)?,
             stale_tokens: stale_tokens(header).map(TokenReport::new).collect(),
             secret_opens: None,

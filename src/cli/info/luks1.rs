@@ -15,6 +15,9 @@ pub struct Luks1Info {
     uuid: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     ivgen_hash_alg: Option<String>,
+    /// Given only for a header in a qcow2 image
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<&'static str>,
     cipher_mode: String,
     slots: Vec<Slot>,
     payload_offset: u64,
@@ -50,6 +53,7 @@ impl Luks1Info {
             cipher_alg: algorithm.unwrap_or_else(|| header.cipher_name()),
             uuid: header.uuid(),
             ivgen_hash_alg: ivgen_hash.filter(|_| ivgen == "essiv").map(str::to_owned),
+            format: None,
             cipher_mode: chain.to_owned(),
             slots: header.entries().map(Slot::new).collect(),
             payload_offset: header.payload_offset(),

@@ -4,6 +4,7 @@ mod disk;
 mod luks1;
 mod luks2;
 mod nodes;
+mod qcow2;
 mod raw;
 mod report;
 

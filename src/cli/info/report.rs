@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use keyslot::container::Qcow2Header;
 use keyslot::kdf::estimate;
 use keyslot::qemu::ImageSpec;
 use keyslot::{Image, Result};
@@ -18,21 +19,30 @@ use super::disk::DiskInfo;
 use super::luks1::Luks1Info;
 use super::luks2::{Luks2Info, printed_members};
 use super::nodes::{self, Child};
+use super::qcow2::{Backing, Qcow2Info};
 
 /// An image, under qemu-img's names.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct InfoReport {
     children: Vec<Child>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backing_filename_format: Option<String>,
     /// `None` if the payload cannot be used
     virtual_size: Option<u64>,
     filename: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_size: Option<u64>,
     format: &'static str,
     actual_size: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     format_specific: Option<FormatSpecific>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    full_backing_filename: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     encrypted: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backing_filename: Option<String>,
     dirty_flag: bool,
     #[serde(flatten)]
     pub disk: Option<DiskInfo>,
@@ -69,6 +79,7 @@ struct Data {
 enum HeaderInfo {
     Luks1(Luks1Info),
     Luks2(Box<Luks2Info>),
+    Qcow2(Box<Qcow2Info>),
 }
 
 #[derive(Serialize)]
@@ -102,7 +113,19 @@ impl InfoReport {
         let header = image.header();
         let format = Version::of_header(header).format();
         let luks2 = header.luks2().map(|it| HeaderInfo::Luks2(Box::new(Luks2Info::new(it))));
-        let luks1 = || header.luks1().map(|it| HeaderInfo::Luks1(Luks1Info::new(it)));
+        let luks1 = || {
+            let luks1 = Luks1Info::new(header.luks1()?);
+            Some(match image.qcow2() {
+                Some(qcow2) => HeaderInfo::Qcow2(Box::new(Qcow2Info::new(qcow2, luks1))),
+                None => HeaderInfo::Luks1(luks1),
+            })
+        };
+        let format = if image.qcow2().is_some() { "qcow2" } else { format };
+        let backing = image.qcow2().and_then(|qcow2| Backing::new(qcow2, &spec.file.path));
+        let (backing_filename, full_backing_filename, backing_filename_format) = match backing {
+            Some(Backing { name, full_name, format }) => (Some(name), Some(full_name), format),
+            None => (None, None, None),
+        };
         let data = Data {
             header: luks2.or_else(luks1),
             metadata: header.luks2().map(|it| printed_members(it.metadata().value())),
@@ -112,9 +135,19 @@ impl InfoReport {
             virtual_size: image.volume_len()?,
             format_specific: Some(FormatSpecific { format, data }),
             encrypted: Some(true),
+            cluster_size: image.qcow2().map(Qcow2Header::cluster_size),
+            dirty_flag: image.qcow2().is_some_and(Qcow2Header::is_dirty),
+            backing_filename,
+            full_backing_filename,
+            backing_filename_format,
             backup: BackupInfo::new(image)?,
             format,
-            ..Self::raw(children, 0, image_spec::qemu_name(spec), actual_size)
+            ..Self::raw(
+                children,
+                0,
+                image_spec::qemu_name(spec, image.qcow2().is_some()),
+                actual_size,
+            )
         })
     }
 
@@ -122,12 +155,16 @@ impl InfoReport {
     pub fn raw(children: Vec<Child>, len: u64, filename: String, actual_size: u64) -> Self {
         Self {
             children,
+            backing_filename_format: None,
             virtual_size: Some(len),
             filename,
+            cluster_size: None,
             format: "raw",
             actual_size,
             format_specific: None,
+            full_backing_filename: None,
             encrypted: None,
+            backing_filename: None,
             dirty_flag: false,
             disk: None,
             backup: None,
@@ -135,6 +172,29 @@ impl InfoReport {
             secret_opens: None,
             estimates: None,
         }
+    }
+}
+
+impl InfoReport {
+    /// Writes the lines of a qcow2 image that precede its format's own.
+    fn write_qcow2(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if let Some(size) = self.cluster_size {
+            writeln!(f, "cluster_size: {size}")?;
+        }
+        if self.dirty_flag {
+            writeln!(f, "cleanly shut down: no")?;
+        }
+        if let (Some(name), Some(full)) = (&self.backing_filename, &self.full_backing_filename) {
+            write!(f, "backing file: {}", output::foreign(name))?;
+            if name != full {
+                write!(f, " (actual path: {})", output::foreign(full))?;
+            }
+            writeln!(f)?;
+        }
+        if let Some(format) = &self.backing_filename_format {
+            writeln!(f, "backing file format: {}", output::foreign(format))?;
+        }
+        Ok(())
     }
 }
 
@@ -149,7 +209,9 @@ impl Display for InfoReport {
         }
         writeln!(f, "disk size: {}", size(self.actual_size))?;
         if let Some(FormatSpecific { data, .. }) = &self.format_specific {
-            writeln!(f, "encrypted: yes\nFormat specific information:")?;
+            writeln!(f, "encrypted: yes")?;
+            self.write_qcow2(f)?;
+            writeln!(f, "Format specific information:")?;
             f.write_str(&human(&data.header, 1).map_err(|_| fmt::Error)?)?;
             f.write_str(&human(&data.weaknesses, 1).map_err(|_| fmt::Error)?)?;
         }

@@ -164,6 +164,11 @@ impl Qcow2Header {
         self.data_file.as_deref()
     }
 
+    /// Whether the external data file can be read as a raw image.
+    pub fn is_data_file_raw(&self) -> bool {
+        self.raw.autoclear_features.get() & layout::DATA_FILE_RAW != 0
+    }
+
     /// Whether the image was not closed properly, so that its reference counts may be wrong.
     pub fn is_dirty(&self) -> bool {
         self.has(layout::DIRTY)

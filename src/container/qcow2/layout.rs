@@ -19,8 +19,10 @@ pub(super) const DATA_FILE: u64 = 1 << 2;
 const COMPRESSION: u64 = 1 << 3;
 pub(super) const EXTENDED_L2: u64 = 1 << 4;
 const KNOWN: u64 = DIRTY | CORRUPT | DATA_FILE | COMPRESSION | EXTENDED_L2;
-/// Autoclear features: consistent bitmaps, raw external data
-pub(super) const KNOWN_AUTOCLEAR: u64 = 0b11;
+/// Autoclear features
+const BITMAPS: u64 = 1;
+pub(super) const DATA_FILE_RAW: u64 = 1 << 1;
+pub(super) const KNOWN_AUTOCLEAR: u64 = BITMAPS | DATA_FILE_RAW;
 
 /// Checks the fields that the meaning of the others depends on.
 pub(super) fn check_fixed(raw: &RawHeader) -> Result<()> {
