@@ -1,6 +1,6 @@
 //! The promise: at every instant of an amendment, whatever reached the disk, the image opens with
 //! every secret that is not touched, and with the old or the new one where one is; after it, what
-//! was erased is gone.
+//! was erased is gone. The same holds in a qcow2 image.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -12,6 +12,7 @@ use keyslot::crypto::CipherSpec;
 use support::memory;
 use support::opener::{Opener, add, erase, replace, secret, small_key};
 use support::promise::{self, Amended, Promise};
+use support::qcow2;
 
 /// Amends an image with these secrets in these keyslots; `new` are those that may come.
 fn check(
@@ -22,7 +23,24 @@ fn check(
     new: &[&Passphrase],
 ) -> Amended {
     let all: Vec<_> = slots.iter().map(|slot| slot.1).chain(new.iter().copied()).collect();
-    promise::check(memory::image(cipher, slots), &all, changes, promise)
+    let image = memory::image(cipher, slots);
+    let in_qcow2 = promise::check(qcow2::around(&image), &all, &changes, promise);
+    assert_only_luks_changed(&in_qcow2);
+    let amended = promise::check(image, &all, changes, promise);
+    Amended { states: amended.states + in_qcow2.states, ..amended }
+}
+
+/// In a qcow2 image, only the LUKS header and the features change.
+fn assert_only_luks_changed(amended: &Amended) {
+    let Amended { before, after, .. } = amended;
+    let area = qcow2::area(before);
+    let features = qcow2::AUTOCLEAR..qcow2::AUTOCLEAR + 8;
+    assert_eq!(before.len(), after.len());
+    let changed = (0..before.len()).filter(|&at| before[at] != after[at]);
+    let outside: Vec<_> =
+        changed.filter(|at| !area.contains(at) && !features.contains(at)).collect();
+    assert!(outside.is_empty(), "{outside:?}");
+    assert_eq!(after[features], [0; 8], "the unknown feature is cleared");
 }
 
 /// The key material is gone: the old header on top of it opens nothing.

@@ -114,10 +114,11 @@ impl Container {
         self.qcow2.as_ref().map_or(Ok(()), |qcow2| qcow2.check_unchanged(self.payload.as_ref()))
     }
 
-    /// Prepares the locked file for writing keyslots.
-    pub fn prepare_amendment(&self) -> Result<()> {
+    /// Offset in the payload's storage, and bytes, that must be written there before any keyslot. The
+    /// file must be locked.
+    pub fn preparation(&self) -> Result<Option<(u64, [u8; 8])>> {
         let storage = self.payload.as_ref();
-        self.qcow2.as_ref().map_or(Ok(()), |qcow2| qcow2.clear_unknown_autoclear(storage))
+        self.qcow2.as_ref().map_or(Ok(None), |qcow2| qcow2.features_to_clear(storage))
     }
 
     /// Combines a detached header with the container of its `payload`.

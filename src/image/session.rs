@@ -5,9 +5,9 @@ use std::time::Duration;
 use crate::amend::commit;
 use crate::container::Container;
 use crate::error::Result;
-use crate::header::Stage;
+use crate::header::{Stage, Step};
 use crate::storage::Lease;
-use crate::storage::Sharing;
+use crate::storage::{SharedBytes, Sharing};
 
 /// Exclusive lock on an image whose path still leads to it. Released on drop.
 #[derive(Debug)]
@@ -28,7 +28,13 @@ impl<'a> Session<'a> {
 
     /// Runs the stages durably.
     pub fn commit(&self, stages: impl IntoIterator<Item = Result<Stage>>) -> Result<()> {
-        self.container.prepare_amendment()?;
+        if let Some((offset, bytes)) = self.container.preparation()? {
+            let bytes = SharedBytes::from(bytes.to_vec());
+            let write = Step::Write { offset, bytes: bytes.clone() };
+            let steps = vec![write, Step::Sync, Step::Verify { offset, bytes }];
+            let on_failure = "no keyslot has changed".to_owned();
+            commit(self.container.payload().as_ref(), [Ok(Stage { steps, on_failure })])?;
+        }
         commit(self.container.header().as_ref(), stages)
     }
 

@@ -15,6 +15,7 @@ pub mod memory;
 pub mod opener;
 pub mod parallel;
 pub mod promise;
+pub mod qcow2;
 pub mod qemu;
 pub mod restoring;
 pub mod twice;

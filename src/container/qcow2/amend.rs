@@ -8,7 +8,7 @@ use super::raw::AUTOCLEAR_OFFSET;
 use super::{Qcow2Header, corrupt, unsupported};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::storage::Storage;
-use crate::storage::transfer::{fetch, fetch_back, put, sync};
+use crate::storage::transfer::fetch;
 
 impl Qcow2Header {
     /// The LUKS header's place. An error if the image has none.
@@ -51,26 +51,21 @@ impl Qcow2Header {
         Err(Error::new(ErrorKind::Changed, text))
     }
 
-    /// Clears the autoclear features that are unknown here, durably, as the specification asks of every
-    /// writer. The image must be locked.
-    pub(crate) fn clear_unknown_autoclear(&self, storage: &dyn Storage) -> Result<()> {
+    /// Offset and new value of the autoclear features, if a writer must first clear features that are
+    /// unknown here. The image must be locked.
+    pub(crate) fn features_to_clear(
+        &self,
+        storage: &dyn Storage,
+    ) -> Result<Option<(u64, [u8; 8])>> {
         if self.version() < 3 {
-            return Ok(());
+            return Ok(None);
         }
         let mut features = [0; 8];
-        let now = storage.read_exact_at(&mut features, AUTOCLEAR_OFFSET);
-        now.map_err(|e| Error::failed_at(Operation::Read, 8, AUTOCLEAR_OFFSET, e))?;
+        storage
+            .read_exact_at(&mut features, AUTOCLEAR_OFFSET)
+            .map_err(|e| Error::failed_at(Operation::Read, 8, AUTOCLEAR_OFFSET, e))?;
         let now = u64::from_be_bytes(features);
-        let features = now & KNOWN_AUTOCLEAR;
-        if features == now {
-            return Ok(());
-        }
-        put(storage, &features.to_be_bytes(), AUTOCLEAR_OFFSET)?;
-        sync(storage)?;
-        if fetch_back(storage, AUTOCLEAR_OFFSET, 8)? != features.to_be_bytes() {
-            let text = "the qcow2 header reads back differently from what was written";
-            return Err(corrupt(text).with_offset(AUTOCLEAR_OFFSET));
-        }
-        Ok(())
+        let known = now & KNOWN_AUTOCLEAR;
+        Ok((known != now).then(|| (AUTOCLEAR_OFFSET, known.to_be_bytes())))
     }
 }
