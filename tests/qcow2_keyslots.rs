@@ -18,6 +18,7 @@ use support::{peer, qcow2, run, run_ok};
 
 const OLD: &str = SECRETS[0].1;
 const NEW: &str = SECRETS[1].1;
+const NONE: [usize; 0] = [];
 const FAST: [&str; 2] = ["--iterations", "1000"];
 
 /// Options of `qemu-img create`, and names of the files that the image refers to
@@ -107,7 +108,7 @@ fn keyslots_change_in_images_of_every_kind_and_nothing_else_does() {
         assert_eq!(scene.opened_by("OTHER"), [0], "{kind:?}");
         scene.done(&["erase", "--keyslot", "0", "IMG"]);
         let only_new = scene.bytes();
-        assert_eq!(changed_outside_the_luks_header(&before, &only_new), [], "{kind:?}");
+        assert_eq!(changed_outside_the_luks_header(&before, &only_new), NONE, "{kind:?}");
         scene.refused(&["add", "--secret", "env:OLD", "--new-secret", "env:OTHER", "IMG"], 2, &[]);
         let check = scene.json(&["check", "--secret", "env:NEW", "IMG"]);
         assert_eq!((&check["secret-opens"], &check["leftovers"]), (&json!([1]), &json!([])));
@@ -121,8 +122,8 @@ fn keyslots_change_in_images_of_every_kind_and_nothing_else_does() {
         }
         scene.restore(&backup);
         assert_eq!(scene.opened_by("OLD"), [0], "{kind:?}");
-        assert_eq!(scene.opened_by("NEW"), [], "{kind:?}");
-        assert_eq!(changed_outside_the_luks_header(&before, &scene.bytes()), [], "{kind:?}");
+        assert_eq!(scene.opened_by("NEW"), NONE, "{kind:?}");
+        assert_eq!(changed_outside_the_luks_header(&before, &scene.bytes()), NONE, "{kind:?}");
         if kind.1.is_empty() {
             assert!(qemu_reads(&scene.image, OLD), "{kind:?}");
         }
@@ -144,7 +145,7 @@ fn snapshots_and_bitmaps_stay() {
     let before = scene.bytes();
     let replace = ["replace", "--old-secret", "env:OLD", "--new-secret", "env:NEW"];
     scene.done(&[&replace[..], &FAST, &["IMG"]].concat());
-    assert_eq!(changed_outside_the_luks_header(&before, &scene.bytes()), []);
+    assert_eq!(changed_outside_the_luks_header(&before, &scene.bytes()), NONE);
     assert!(qcow2::is_clean(&scene.image, NEW) && qemu_reads(&scene.image, NEW));
     let data = &scene.json(&["info", "IMG"])["format-specific"]["data"];
     assert_eq!(data["internal-snapshots"], 1);
@@ -168,7 +169,7 @@ fn amend_takes_the_options_with_and_without_their_prefix() {
     done("encrypt.state=active,encrypt.new-secret=t,encrypt.iter-time=10,encrypt.keyslot=5");
     assert_eq!(scene.opened_by("NEW"), [5]);
     done("encrypt.state=inactive,encrypt.old-secret=t");
-    assert_eq!(scene.opened_by("NEW"), []);
+    assert_eq!(scene.opened_by("NEW"), NONE);
     done("state=active,new-secret=t,iter-time=10");
     assert!(qemu_reads(&scene.image, NEW));
     scene.refused(&[&amend[..], &["size=2M"]].concat(), 4, &["'size' changes more than"]);
@@ -229,7 +230,7 @@ fn a_dirty_image_is_amended_and_a_corrupt_one_is_not() {
     assert_eq!(scene.json(&["info", "IMG"])["dirty-flag"], true);
     scene.done(&add);
     assert_eq!(scene.bytes()[79], 1, "only a repair may clear the dirty bit");
-    assert_eq!(changed_outside_the_luks_header(&image, &scene.bytes()), []);
+    assert_eq!(changed_outside_the_luks_header(&image, &scene.bytes()), NONE);
     assert!(qemu_reads(&scene.image, NEW));
     image[79] = 2;
     fs::write(&scene.image, &image).unwrap();
@@ -266,7 +267,7 @@ fn a_header_that_moved_since_it_was_read_is_not_written() {
     let mut other = [&image[..], &scene.bytes()[1024..]].concat();
     other[120..128].copy_from_slice(&(image.len() as u64).to_be_bytes());
     fs::write(moved, &other).unwrap();
-    let label = keyslot::header::Edit::Uuid(uuid::Uuid::nil());
+    let label = keyslot::header::Edit::SetUuid(uuid::Uuid::nil());
     let error = opened.edit(&[label]).unwrap_err();
     assert_eq!(error.kind(), keyslot::ErrorKind::Changed, "{error}");
     assert!(fs::read(&scene.image).unwrap() == other);
