@@ -131,6 +131,7 @@ pub mod storage;
 pub mod unlock;
 pub mod volume;
 
+pub use container::DiskFormat;
 pub use error::{Error, ErrorKind, Operation, Result};
 #[cfg(feature = "file")]
 pub use image::NewImage;

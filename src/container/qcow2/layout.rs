@@ -35,10 +35,9 @@ pub(super) fn check_fixed(raw: &RawHeader) -> Result<()> {
     }
     let unknown = raw.incompatible_features.get() & !KNOWN;
     if unknown != 0 {
-        let bits = (0..64).filter(|bit| unknown >> bit & 1 != 0);
-        let names: Vec<_> =
-            bits.map(|bit| format!("Unknown incompatible feature: {bit}")).collect();
-        return Err(unsupported(format!("Unsupported qcow2 feature(s): {}", names.join(", "))));
+        let text =
+            format!("Unsupported qcow2 feature(s): Unknown incompatible feature: {unknown:x}");
+        return Err(unsupported(text));
     }
     Ok(())
 }
