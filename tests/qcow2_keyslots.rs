@@ -60,7 +60,9 @@ fn make(scene: &Scene, (options, names): (&str, &[&str])) {
         let write = "write -q -P 0xa5 64k 128k";
         run_ok(&mut qemu_io(&scene.image, OLD, write));
     }
-    names.iter().for_each(|name| fs::rename(dir.join(name), dir.join("away")).unwrap());
+    for name in names {
+        fs::rename(dir.join(name), dir.join("away")).unwrap();
+    }
 }
 
 fn qemu_io(image: &Path, secret: &str, command: &str) -> Command {
@@ -80,7 +82,9 @@ fn qemu_reads(image: &Path, secret: &str) -> bool {
 /// What `make` hid is back.
 fn put_back(scene: &Scene, names: &[&str]) {
     let dir = scene.dir.path();
-    names.iter().for_each(|name| fs::rename(dir.join("away"), dir.join(name)).unwrap());
+    for name in names {
+        fs::rename(dir.join("away"), dir.join(name)).unwrap();
+    }
 }
 
 fn changed_outside_the_luks_header(before: &[u8], after: &[u8]) -> Vec<usize> {

@@ -159,14 +159,11 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
         (Override::LoseKey, args.lose_key),
         (Override::EraseInactive, args.erase_inactive),
     ]);
-    let is_strict = persona == Persona::QemuImg;
     let is_qcow2 = amendment.as_ref().is_ok_and(|it| it.image().qcow2().is_some());
     let request = || {
-        let options = match is_qcow2 {
-            true => &qcow2_amend_options(&options, is_strict).map_err(|e| e.with_path(path))?,
-            false => &options,
-        };
-        Request::from_options(options, &secrets.objects, pbkdf, overrides)
+        let options = keyslot_options(&options, is_qcow2, persona);
+        options
+            .and_then(|it| Request::from_options(&it, &secrets.objects, pbkdf, overrides))
             .map_err(|error| error.with_path(path))
     };
     let question = Question { option: "--secret", what: "Passphrase", image: Some(path) };
@@ -204,20 +201,32 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
         }
     }
     if args.kdf.is_given() {
-        let text = match options.iter().any(|(key, _)| key.ends_with("iter-time")) {
-            true => KDF_TWICE,
-            false if request.changes.iter().any(|it| matches!(it, Change::Add { .. })) => "",
-            false => "'iter-time' must not be given when erasing keyslots",
-        };
-        if !text.is_empty() {
-            return Err(invalid(text).with_path(&spec.file.path).into());
-        }
+        check_kdf(&options, &request).map_err(|error| error.with_path(path))?;
     }
     progress.begin();
     // qemu-img prints nothing on success.
     let request = request.keep_tokens(args.keep_tokens);
     carry_out(amendment, &request, Some(&unlocked), &args.change, persona == Persona::Keyslot)
         .map_err(|failure| failure.while_amending(&spec.shown))
+}
+
+/// The options without qcow2's prefix.
+fn keyslot_options(options: &Options, is_qcow2: bool, persona: Persona) -> Result<Options> {
+    if is_qcow2 {
+        return qcow2_amend_options(options, persona == Persona::QemuImg);
+    }
+    Ok(options.clone())
+}
+
+/// Refuses options of a KDF that do not apply to the request.
+fn check_kdf(options: &Options, request: &Request) -> Result<()> {
+    if options.keys().any(|key| key.ends_with("iter-time")) {
+        return Err(invalid(KDF_TWICE));
+    }
+    if request.changes.iter().any(|it| matches!(it, Change::Add { .. })) {
+        return Ok(());
+    }
+    Err(invalid("'iter-time' must not be given when erasing keyslots"))
 }
 
 /// Open options that locate the image.
