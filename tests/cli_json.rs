@@ -9,6 +9,7 @@ mod pages;
 mod support;
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
 use command::Scene;
 use pages::Schema;
@@ -121,6 +122,40 @@ fn a_failure_is_json_with_its_kind_and_exit_status() {
         let in_json = document["error"].get("hint").and_then(Value::as_str);
         assert_eq!(in_json, hint, "{args:?}: {document}");
     }
+}
+
+/// What a program needs to judge an error is a member each, and none is there without a value.
+#[test]
+fn an_error_has_its_operation_offset_keyslot_and_number() {
+    let scene = Scene::new();
+    let missing = scene.dir.path().join("missing.img");
+    for (args, expected) in [
+        (&["check", missing.to_str().unwrap()][..], json!({ "operation": "open", "os-error": 2 })),
+        (&["erase", "--keyslot", "0", "IMG"], json!({ "keyslot": 0 })),
+        (&["erase", "--keyslot", "9", "IMG"], json!({})),
+    ] {
+        let (found, _, _) = documents(&scene, &[args, &["--output", "json"]].concat());
+        let error = found[0]["error"].as_object().unwrap().clone();
+        let general = ["kind", "message", "hint", "exit-status"];
+        let rest: serde_json::Map<_, _> =
+            error.into_iter().filter(|(name, _)| !general.contains(&&**name)).collect();
+        assert_eq!(Value::Object(rest), expected, "{args:?}: {}", found[0]);
+    }
+
+    // Files end at byte 102400, within the area of keyslot 0.
+    let add = scene.command(&[ADD, &["--keyslot", "1", "--output", "json"]].concat());
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 200; exec \"$0\" \"$@\""]).arg(add.get_program());
+    limited.args(add.get_args());
+    limited.envs(add.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = limited.output().unwrap();
+    let error: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let error = &error["error"];
+    let area = keyslot::Image::open(&scene.image).unwrap().keyslots().nth(1).unwrap().area.offset;
+    assert_eq!((&error["offset"], &error["keyslot"]), (&json!(area), &json!(1)), "{error}");
+    assert_eq!((&error["os-error"], &error["kind"]), (&json!(27), &json!("io")), "{error}");
+    let operation = error["operation"].as_str().unwrap();
+    assert!(["reserve", "write"].contains(&operation), "{error}");
 }
 
 /// What is run on each image, in the image's directory: `OPEN` is a secret that opens it.

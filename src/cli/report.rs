@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind as ClapKind};
 use keyslot::qemu::words;
 use keyslot::storage::sharing::Conflict;
-use keyslot::{Error, ErrorKind, Override};
+use keyslot::{Error, ErrorKind, Operation, Override};
 use serde::Serialize;
 
 use super::output::{self, Report};
@@ -160,6 +160,14 @@ pub struct ErrorReport {
     exit_status: Status,
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operation: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keyslot: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    os_error: Option<i32>,
 }
 
 impl ErrorReport {
@@ -169,6 +177,10 @@ impl ErrorReport {
             message: format!("{}{}", error.message(), cause(error)),
             exit_status: Status::of(error.kind()),
             hint: hint(error, remedies),
+            operation: error.operation().map(Operation::name),
+            offset: error.offset(),
+            keyslot: error.keyslot(),
+            os_error: error.raw_os_error(),
         }
     }
 

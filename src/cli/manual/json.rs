@@ -2,6 +2,10 @@
 //!
 //! `tests/cli_json.rs` reads the pages and checks every command's output against them.
 
+mod info;
+
+use self::info::{INFO, INFO_DISK, INFO_LUKS1, INFO_LUKS2};
+
 /// A member: its path, its type and its meaning.
 ///
 /// `[]` in a path is any item of a list. A type is followed by `, optional` where the member may be
@@ -24,13 +28,13 @@ pub fn members(command: &str) -> &'static [&'static [Member]] {
             &[IMAGE, DRY_RUN, CHANGES]
         }
         "keyslot-benchmark" => &[BENCHMARK],
-        "keyslot-check" => &[IMAGE, CHECK],
+        "keyslot-check" => &[IMAGE, FAILURE, CHECK],
         "keyslot-config" => &[IMAGE, DRY_RUN, CONFIG],
         "keyslot-convert" => &[IMAGE, CREATED, CONVERTED],
         "keyslot-create" => &[IMAGE, CREATED, HEADER, OPENED],
         "keyslot-header-backup" => &[IMAGE, BACKUP],
         "keyslot-header-restore" => &[IMAGE, DRY_RUN, RESTORE],
-        "keyslot-info" => &[INFO, INFO_LUKS1, INFO_LUKS2, INFO_DISK],
+        "keyslot-info" => &[FAILURE, INFO, INFO_LUKS1, INFO_LUKS2, INFO_DISK],
         "keyslot-repair" => &[IMAGE, DRY_RUN, REPAIR],
         "keyslot-token-import" | "keyslot-token-remove" => &[IMAGE, DRY_RUN, TOKEN],
         "keyslot-token-list" => &[IMAGE, TOKENS],
@@ -52,6 +56,31 @@ const ERROR: &[Member] = &[
     member("error.message", "string", "The error's line, without the names of program and file"),
     member("error.hint", "string, optional", "The hint"),
     member("error.exit-status", "integer", "Exit status that the failure leads to"),
+    member(
+        "error.operation",
+        "string, optional",
+        "Operation that failed: create, derive, lock, open, read, reserve, sync or write",
+    ),
+    member(
+        "error.offset",
+        "integer, optional",
+        "Start of the access that failed, in bytes from the start of the file",
+    ),
+    member("error.keyslot", "integer, optional", "Index of the keyslot that the error is about"),
+    member("error.os-error", "integer, optional", "The system's error number (errno)"),
+];
+
+/// The failure of one of many images
+const FAILURE: &[Member] = &[
+    member("error", "object, optional", "The failure, as in keyslot(1)"),
+    member("error.kind", "string", "See keyslot(1)"),
+    member("error.message", "string", "See keyslot(1)"),
+    member("error.hint", "string, optional", "See keyslot(1)"),
+    member("error.exit-status", "integer", "See keyslot(1)"),
+    member("error.operation", "string, optional", "See keyslot(1)"),
+    member("error.offset", "integer, optional", "See keyslot(1)"),
+    member("error.keyslot", "integer, optional", "See keyslot(1)"),
+    member("error.os-error", "integer, optional", "See keyslot(1)"),
 ];
 
 const IMAGE: &[Member] = &[member("filename", "string", "Image, as it was named")];
@@ -132,11 +161,6 @@ const BENCHMARK: &[Member] = &[
 ];
 
 const CHECK: &[Member] = &[
-    member("error", "object, optional", "The failure, as in keyslot(1)"),
-    member("error.kind", "string", "See keyslot(1)"),
-    member("error.message", "string", "See keyslot(1)"),
-    member("error.hint", "string, optional", "See keyslot(1)"),
-    member("error.exit-status", "integer", "See keyslot(1)"),
     member("format", "string", "luks (which is LUKS1) or luks2"),
     member("cipher", "string or null", "Cipher, mode and IV generator, if known"),
     member("key-bits", "integer or null", "Size of the volume key in bits (XTS: both halves)"),
@@ -280,162 +304,4 @@ const TOKENS: &[Member] = &[
 const UUID: &[Member] = &[
     member("uuid", "string", "UUID of the image"),
     member("dry-run", "boolean, optional", "With --uuid: whether this is a dry run"),
-];
-
-const INFO: &[Member] = &[
-    member("error", "object, optional", "The failure, as in keyslot(1)"),
-    member("error.kind", "string", "See keyslot(1)"),
-    member("error.message", "string", "See keyslot(1)"),
-    member("error.hint", "string, optional", "See keyslot(1)"),
-    member("error.exit-status", "integer", "See keyslot(1)"),
-    member("children", "array", "QEMU's: the file below the format"),
-    member("children[]", "any", "QEMU's"),
-    member("virtual-size", "integer or null", "Size of the payload in bytes"),
-    member("filename", "string", "Image, as qemu-img names it"),
-    member("format", "string", "luks (which is LUKS1), luks2, or raw for a partitioned disk"),
-    member("actual-size", "integer", "Space that the file occupies, in bytes"),
-    member("format-specific", "object, optional", "QEMU's: fields of the header"),
-    member("format-specific.type", "string", "The format again"),
-    member("format-specific.data", "object or null", "The header"),
-    member("encrypted", "boolean, optional", "QEMU's: always true"),
-    member("dirty-flag", "boolean", "QEMU's: always false"),
-    member("header-backup", "boolean, optional", "True for a header backup"),
-    member(
-        "keeps-keyslots",
-        "array, optional",
-        "Keyslots that the backup keeps, as in keyslot-check(1)",
-    ),
-    member("keeps-keyslots[]", "integer", "Index of a keyslot"),
-    member("secret-opens", "array, optional", "Keyslots that the secret opens, with --secret"),
-    member("secret-opens[]", "integer", "Index of a keyslot"),
-    member("estimates", "array, optional", "Active keyslots, with --estimate"),
-    member("estimates[].keyslot", "integer", "Index of the keyslot"),
-    member("estimates[].milliseconds", "integer", "Time to open it on this machine"),
-    member("format-specific.data.uuid", "string", "UUID of the image"),
-];
-
-/// A disk image that is not LUKS itself
-const INFO_DISK: &[Member] = &[
-    member(
-        "partition-table",
-        "string, optional",
-        "gpt or mbr, for a disk with LUKS in a partition (its format is raw)",
-    ),
-    member("partitions", "array, optional", "Partitions of such a disk"),
-    member("partitions[].partition", "integer", "Number, for --partition"),
-    member("partitions[].type", "string", "GUID of its type, or 0x and a number"),
-    member("partitions[].type-name", "string, optional", "Usual name of that type"),
-    member("partitions[].name", "string, optional", "GPT: its name"),
-    member("partitions[].offset", "integer", "Start in bytes"),
-    member("partitions[].size", "integer", "Length in bytes"),
-    member(
-        "partitions[].truncated",
-        "boolean, optional",
-        "True if it ends beyond the end of the file",
-    ),
-    member("partitions[].luks", "object, optional", "LUKS header in it"),
-    member("partitions[].luks.format", "string, optional", "luks (which is LUKS1) or luks2"),
-    member("partitions[].luks.uuid", "string, optional", "UUID of the image in it"),
-    member("partitions[].luks.unusable", "string, optional", "Why the header cannot be used"),
-];
-
-/// QEMU's names
-const INFO_LUKS1: &[Member] = &[
-    member("format-specific.data.ivgen-alg", "string, optional", "LUKS1: IV generator"),
-    member("format-specific.data.ivgen-hash-alg", "string, optional", "LUKS1: hash of ESSIV"),
-    member("format-specific.data.detached-header", "boolean, optional", "LUKS1: always false"),
-    member("format-specific.data.hash-alg", "string, optional", "LUKS1: hash"),
-    member("format-specific.data.cipher-alg", "string, optional", "LUKS1: cipher and key size"),
-    member("format-specific.data.cipher-mode", "string, optional", "LUKS1: mode"),
-    member("format-specific.data.slots", "array, optional", "LUKS1: the eight keyslots"),
-    member("format-specific.data.slots[].active", "boolean", "Whether it is active"),
-    member("format-specific.data.slots[].iters", "integer, optional", "Iterations of PBKDF2"),
-    member("format-specific.data.slots[].key-offset", "integer", "Start of its area in bytes"),
-    member("format-specific.data.slots[].damage", "string, optional", "Why it is damaged"),
-    member("format-specific.data.slots[].stripes", "integer, optional", "Stripes of its area"),
-    member(
-        "format-specific.data.payload-offset",
-        "integer, optional",
-        "LUKS1: start of the payload in bytes",
-    ),
-    member(
-        "format-specific.data.master-key-iters",
-        "integer, optional",
-        "LUKS1: iterations of the volume key's digest",
-    ),
-];
-
-const INFO_LUKS2: &[Member] = &[
-    member("format-specific.data.label", "string, optional", "LUKS2: label"),
-    member("format-specific.data.subsystem", "string, optional", "LUKS2: subsystem"),
-    member("format-specific.data.seqid", "integer, optional", "LUKS2: sequence number"),
-    member(
-        "format-specific.data.header-size",
-        "integer, optional",
-        "LUKS2: size of a copy of the header in bytes",
-    ),
-    member(
-        "format-specific.data.keyslots-size",
-        "integer, optional",
-        "LUKS2: size of the keyslots' region in bytes",
-    ),
-    member("format-specific.data.checksum-alg", "string, optional", "LUKS2: hash of the checksum"),
-    member("format-specific.data.copy", "string, optional", "LUKS2: copy in use"),
-    member("format-specific.data.warning", "string, optional", "LUKS2: fault of the other copy"),
-    member("format-specific.data.flags", "array, optional", "LUKS2: flags"),
-    member("format-specific.data.flags[]", "string", "A flag"),
-    member("format-specific.data.requirements", "array, optional", "LUKS2: requirements"),
-    member("format-specific.data.requirements[]", "string", "A requirement"),
-    member("format-specific.data.keyslots", "array, optional", "LUKS2: keyslots"),
-    member("format-specific.data.keyslots[].keyslot", "integer", "Index of the keyslot"),
-    member("format-specific.data.keyslots[].type", "string", "Its type"),
-    member("format-specific.data.keyslots[].key-bits", "integer", "Size of its key in bits"),
-    member("format-specific.data.keyslots[].priority", "string", "ignore, normal or prefer"),
-    member(
-        "format-specific.data.keyslots[].unusable",
-        "string, optional",
-        "Why it cannot be opened",
-    ),
-    member(
-        "format-specific.data.keyslots[].opened-by-token",
-        "integer, optional",
-        "Token that is needed to open it",
-    ),
-    member(
-        "format-specific.data.keyslots[].unbound",
-        "boolean, optional",
-        "True if its key is not the volume key",
-    ),
-    member("format-specific.data.keyslots[].cipher", "any, optional", "Cipher of its area"),
-    member(
-        "format-specific.data.keyslots[].cipher-key-bits",
-        "integer, optional",
-        "Size of that cipher's key in bits",
-    ),
-    member("format-specific.data.keyslots[].kdf", "any, optional", "pbkdf2, argon2i or argon2id"),
-    member("format-specific.data.keyslots[].hash", "any, optional", "Hash of PBKDF2"),
-    member("format-specific.data.keyslots[].iterations", "any, optional", "Iterations of PBKDF2"),
-    member("format-specific.data.keyslots[].time", "any, optional", "Passes of Argon2"),
-    member("format-specific.data.keyslots[].memory-kib", "any, optional", "Memory in KiB"),
-    member("format-specific.data.keyslots[].cpus", "any, optional", "Lanes of Argon2"),
-    member("format-specific.data.keyslots[].af-hash", "any, optional", "Hash of the split"),
-    member("format-specific.data.keyslots[].stripes", "any, optional", "Stripes of the split"),
-    member("format-specific.data.keyslots[].key-offset", "integer", "Start of its area in bytes"),
-    member("format-specific.data.keyslots[].area-size", "integer", "Size of its area in bytes"),
-    member("format-specific.data.keyslots[].digest", "integer, optional", "Digest of its key"),
-    member("format-specific.data.tokens", "array, optional", "LUKS2: tokens"),
-    member("format-specific.data.tokens[]", "any", "See keyslot-token-list(1)"),
-    member("format-specific.data.segments", "array, optional", "LUKS2: segments"),
-    member("format-specific.data.segments[].segment", "integer", "Number of the segment"),
-    member("format-specific.data.segments[].type", "string", "Its type"),
-    member("format-specific.data.segments[].offset", "integer", "Its start in bytes"),
-    member("format-specific.data.segments[].size", "integer or string", "In bytes, or dynamic"),
-    member("format-specific.data.segments[].cipher", "string, optional", "Its cipher"),
-    member("format-specific.data.segments[].sector-size", "integer, optional", "In bytes"),
-    member("format-specific.data.segments[].iv-tweak", "integer, optional", "First IV"),
-    member("format-specific.data.segments[].integrity", "any, optional", "Its integrity"),
-    member("format-specific.data.segments[].flags", "any, optional", "Its flags"),
-    member("format-specific.data.digests", "array, optional", "LUKS2: digests"),
-    member("format-specific.data.digests[]", "any", "A digest, as the metadata has it"),
-    member("format-specific.data.metadata", "any, optional", "LUKS2: the raw metadata"),
 ];
