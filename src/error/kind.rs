@@ -104,6 +104,8 @@ pub enum Operation {
     Read,
     /// Reserving space for a later write.
     Reserve,
+    /// Changing the length of a file.
+    Resize,
     /// Making writes durable.
     Sync,
     /// Writing bytes.
@@ -120,6 +122,7 @@ impl Operation {
             Self::Open => "open",
             Self::Read => "read",
             Self::Reserve => "reserve",
+            Self::Resize => "resize",
             Self::Sync => "sync",
             Self::Write => "write",
         }

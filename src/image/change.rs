@@ -108,7 +108,7 @@ impl Image {
         self.container.lease(Sharing::Amend, self.options.wait).map(drop)
     }
 
-    fn must_be_writable(&self) -> Result<()> {
+    pub(super) fn must_be_writable(&self) -> Result<()> {
         if self.options.write {
             return Ok(());
         }
@@ -119,16 +119,7 @@ impl Image {
     fn commit(&mut self, expected: &Header, (stages, after): (Vec<Stage>, Header)) -> Result<()> {
         let container = self.container.clone();
         let session = Session::open(&container, self.options.wait)?;
-        let header = self.options.read_header(&self.container)?;
-        if !header.is_same(&self.header) {
-            // The results belong to the old header.
-            lock(&self.tried).clear();
-        }
-        self.header = header;
-        if !self.header.is_same(expected) {
-            let text = "the header changed since it was read";
-            return Err(Error::new(ErrorKind::Changed, text));
-        }
+        self.read_again(expected)?;
         lock(&self.tried).clear();
         if let Err(error) = session.commit(stages.into_iter().map(Ok)) {
             // Later calls must see the header that is on disk now.
@@ -143,5 +134,19 @@ impl Image {
         }
         self.header = after;
         session.finish()
+    }
+    /// Reads the header again, under the lock. It must still be `expected`.
+    pub(super) fn read_again(&mut self, expected: &Header) -> Result<()> {
+        let header = self.options.read_header(&self.container)?;
+        if !header.is_same(&self.header) {
+            // The results belong to the old header.
+            lock(&self.tried).clear();
+        }
+        self.header = header;
+        if !self.header.is_same(expected) {
+            let text = "the header changed since it was read";
+            return Err(Error::new(ErrorKind::Changed, text));
+        }
+        Ok(())
     }
 }

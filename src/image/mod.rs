@@ -8,6 +8,8 @@ mod create;
 mod file;
 mod options;
 mod plan;
+#[cfg(feature = "file")]
+mod resize;
 mod restore;
 mod session;
 mod tried;

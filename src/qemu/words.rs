@@ -74,6 +74,7 @@ pub fn message(error: &Error) -> String {
     match error.operation() {
         Some(Operation::Open) => format!("Could not open '{path}'"),
         Some(Operation::Create) => format!("Could not create '{path}'"),
+        Some(Operation::Resize) => "Could not resize file".to_owned(),
         _ => error.message().to_owned(),
     }
 }

@@ -10,6 +10,8 @@ mod identity;
 mod lease;
 mod memory;
 mod permission;
+#[cfg(feature = "file")]
+mod preallocation;
 mod shared;
 pub(crate) mod transfer;
 mod window;
@@ -47,8 +49,10 @@ pub use memory::{MemoryStorage, ReadOnlyBytes};
 #[cfg(feature = "file")]
 pub use mmap::MmapStorage;
 #[cfg(feature = "file")]
-pub use new_file::{NewFile, Place, Preallocation};
+pub use new_file::{NewFile, Place};
 pub use permission::{Permissions, Sharing};
+#[cfg(feature = "file")]
+pub use preallocation::Preallocation;
 pub use shared::SharedBytes;
 pub use window::Window;
 

@@ -23,28 +23,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, FallocateFlags, fallocate, renameat};
+use nix::fcntl::{AT_FDCWD, AtFlags, renameat};
 #[cfg(target_env = "gnu")]
 use nix::fcntl::{RenameFlags, renameat2};
 use nix::libc;
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
 use super::sharing::Sharing;
-use super::{Access, FileStorage, write_zeros};
+use super::{Access, FileStorage, Preallocation};
 use crate::crypto::random;
 use crate::error::{Error, ErrorKind, Operation, Result};
-
-/// Allocation of space for a new file (QEMU's `preallocation`).
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Preallocation {
-    /// No allocation: the file is sparse.
-    #[default]
-    Off,
-    /// Reserve the space in the file system.
-    Falloc,
-    /// Write zeros to the whole file.
-    Full,
-}
 
 /// Destination of a file to be created. Every reason to refuse it is reported here, before any
 /// work.
@@ -119,8 +107,8 @@ impl Place {
     /// A destination that does not exist yet, as `error` reports.
     fn vacant(path: &Path, error: io::Error) -> Result<Self> {
         let cannot = match path.as_os_str().as_bytes() {
-            [] => Some(io::ErrorKind::NotFound.into()),
-            [.., b'/'] => Some(io::ErrorKind::IsADirectory.into()),
+            [] => Some(Errno::ENOENT.into()),
+            [.., b'/'] => Some(Errno::EISDIR.into()),
             _ if error.kind() == io::ErrorKind::InvalidFilename => Some(error),
             _ => None,
         };
@@ -160,13 +148,8 @@ impl Place {
         let failed = |e| {
             Error::io(format_args!("allocate {len} bytes"), e).with_operation(Operation::Reserve)
         };
-        file.set_len(len).map_err(failed)?;
         let storage = Arc::new(FileStorage::from_file(file, self.path.clone()));
-        match space {
-            Preallocation::Off => {}
-            Preallocation::Falloc => reserve(&storage.file, len).map_err(failed)?,
-            Preallocation::Full => write_zeros(storage.as_ref(), 0, len).map_err(failed)?,
-        }
+        storage.set_len(len, space).map_err(failed)?;
         Ok(NewFile { place: self, storage, temporary })
     }
 
@@ -215,21 +198,6 @@ fn as_before(file: &File, metadata: &Metadata, allowed: u32) -> Result<()> {
     }
     let mode = Permissions::from_mode(metadata.permissions().mode() & allowed);
     file.set_permissions(mode).map_err(failed)
-}
-
-fn reserve(file: &File, len: u64) -> io::Result<()> {
-    let Ok(len) = libc::off_t::try_from(len) else {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    };
-    if len == 0 {
-        return Ok(());
-    }
-    loop {
-        match fallocate(file, FallocateFlags::empty(), 0, len) {
-            Err(Errno::EINTR) => {}
-            result => return Ok(result?),
-        }
-    }
 }
 
 impl NewFile {

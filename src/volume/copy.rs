@@ -91,7 +91,7 @@ impl CopyOptions {
         if target.len() < source.len() {
             return Err(target.named(Error::new(ErrorKind::InvalidInput, SMALLER)));
         }
-        self.each_piece(source.len(), 1, progress, |start, buffer| {
+        self.each_piece(0..source.len(), 1, progress, |start, buffer| {
             if target.is_raw() && self.sparse > 0 {
                 return self.copy_sparse(source, target, start, buffer);
             }
@@ -100,60 +100,43 @@ impl CopyOptions {
         })
     }
 
-    /// Compares both sides over the length of the source. [`ErrorKind::Differs`] names a byte that
-    /// differs.
-    pub fn compare(
+    /// Runs `work` on each piece of the range in all threads, each with `buffers` piece-sized buffers,
+    /// until all pieces are done or one has failed. Of several failures, the first piece's is returned:
+    /// pieces are started in their order, and those that are started are finished.
+    pub(super) fn each_piece(
         &self,
-        source: Side<'_>,
-        target: Side<'_>,
-        progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<()> {
-        self.each_piece(source.len(), 2, progress, |start, buffers| {
-            let (one, other) = buffers.split_at_mut(buffers.len() / 2);
-            source.read(one, start)?;
-            target.read(other, start)?;
-            match one.iter().zip(&*other).position(|(one, other)| one != other) {
-                None => Ok(()),
-                Some(at) => {
-                    let at = start + at as u64;
-                    let text = format!("byte {at} differs from what was written");
-                    Err(target.named(Error::new(ErrorKind::Differs, text)))
-                }
-            }
-        })
-    }
-
-    /// Runs `work` on each piece in all threads, each with `buffers` piece-sized buffers, until all
-    /// pieces are done or one has failed.
-    fn each_piece(
-        &self,
-        len: u64,
+        range: Range<u64>,
         buffers: usize,
         progress: &(dyn Fn(u64) + Sync),
         work: impl Fn(u64, &mut [u8]) -> Result<()> + Sync,
     ) -> Result<()> {
         let piece = Self::PIECE as u64;
-        let (next, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
-        let failure = Mutex::new(None);
+        let Range { start: first, end } = range;
+        let (next, is_over) = (AtomicU64::new(first), AtomicBool::new(false));
+        let failure = Mutex::new(None::<(u64, Error)>);
         let worker = || {
             let mut memory = Zeroizing::new(zeroed(buffers * Self::PIECE)?);
             while !is_over.load(Ordering::Relaxed) {
                 let start = next.fetch_add(piece, Ordering::Relaxed);
-                if start >= len {
+                if start >= end {
                     break;
                 }
                 let size =
-                    usize::try_from(len - start).map_or(Self::PIECE, |it| it.min(Self::PIECE));
+                    usize::try_from(end - start).map_or(Self::PIECE, |it| it.min(Self::PIECE));
                 if let Err(error) = work(start, &mut memory[..buffers * size]) {
                     is_over.store(true, Ordering::Relaxed);
-                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                    if failure.as_ref().is_none_or(|(earlier, _)| start < *earlier) {
+                        *failure = Some((start, error));
+                    }
                     break;
                 }
                 progress(size as u64);
             }
             Ok(())
         };
-        let pieces = usize::try_from(len.div_ceil(piece)).unwrap_or(usize::MAX);
+        let pieces =
+            usize::try_from(end.saturating_sub(first).div_ceil(piece)).unwrap_or(usize::MAX);
         let last = thread::scope(|scope| {
             for _ in 1..self.threads.get().min(pieces) {
                 // If no more threads can be started, or one has no memory, the others do all the
@@ -165,8 +148,8 @@ impl CopyOptions {
             worker()
         });
         match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some(error) => Err(error),
-            None if next.into_inner() >= len => Ok(()),
+            Some((_, error)) => Err(error),
+            None if next.into_inner() >= end => Ok(()),
             None => last.map_err(|e: io::Error| Error::io("allocate a buffer", e)),
         }
     }

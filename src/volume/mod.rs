@@ -4,6 +4,7 @@
 //! buffer and the storage. Where an access covers only part of a sector, the rest of that sector is
 //! kept.
 
+mod compare;
 mod copy;
 mod keyring;
 mod map;

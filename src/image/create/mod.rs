@@ -148,8 +148,8 @@ impl CreateOptions {
         }
     }
 
-    /// Length in bytes of the header with the areas of its keyslots.
-    fn header_len(&self) -> Result<u64> {
+    /// Length in bytes of the header with the areas of its keyslots. The payload begins after it.
+    pub fn header_len(&self) -> Result<u64> {
         match &self.format {
             Format::Luks1 => Ok(luks1::header_len(self)),
             Format::Luks2(options) => luks2::header_len(self, options),
