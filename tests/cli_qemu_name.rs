@@ -185,8 +185,8 @@ fn a_failure_is_said_once() {
     let image = scene.image.to_str().unwrap();
     let text = scene.file("text", b"not an image").to_str().unwrap().to_owned();
     for (args, lines) in [
-        (vec!["check", &text], 1),
-        (vec!["check", "-q", "--secret", "env:WRONG", image], 1),
+        (vec!["header", "backup", &text, "backup"], 1),
+        (vec!["erase", "--old-secret", "env:WRONG", image], 1),
         (vec!["is-luks", &text], 0),
         (vec!["info", &text, image], 2),
         (vec!["info", image, image], 2),

@@ -116,6 +116,22 @@ fn what_is_not_luks_is_handed_over() {
         "convert disk.img disk.img new",
         "convert -O luks image.qcow2 new",
         "amend -f qcow2 -o compat=v3 image.qcow2",
+        "check image.qcow2",
+        "check --no-such-option disk.img",
+        "compare text text",
+        "compare disk.img image.qcow2",
+        "compare disk.img",
+        "dd if=text of=new",
+        "dd if=disk.img of=new -O qcow2",
+        "dd if=disk.img of=new -O luks",
+        "dd if=disk.img",
+        "map text",
+        "measure --size 1M",
+        "measure -O qcow2 disk.img",
+        "resize text 1M",
+        "resize image.qcow2 --shrink",
+        "snapshot -l image.qcow2",
+        "snapshot -c one disk.img",
         "amend -o compat=v3 image.qcow2",
     ] {
         let output = desk.run(words);
@@ -264,6 +280,10 @@ fn a_script_needs_no_change() {
         "resize -q a.qcow2 2M".to_owned(),
         "info a.qcow2".to_owned(),
         "info disk.img".to_owned(),
+        "check -q b.qcow2".to_owned(),
+        "map b.qcow2".to_owned(),
+        "measure -O qcow2 --size 1M".to_owned(),
+        "snapshot -l a.qcow2".to_owned(),
     ] {
         let mut command = desk.command(&["bin"], &words);
         let path = [desk.path("bin"), bin.to_owned()];

@@ -6,13 +6,24 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use keyslot::Error;
 use nix::unistd::{AccessFlags, access};
 
+use super::report::{self, Failure, Remedies};
+use super::{Output, Persona};
+
+/// Hands the command line over. Returns the exit status if that fails, and `None` if there is no
+/// program to hand it over to.
+pub fn hand_over(arguments: &[OsString]) -> Option<ExitCode> {
+    let failure = Failure::from(RealQemuImg::find()?.run(arguments));
+    let remedies = Remedies::default();
+    Some(report::failure(Persona::QemuImg, Output::Human, remedies, &failure))
+}
+
 /// The real qemu-img.
-pub struct RealQemuImg {
+struct RealQemuImg {
     path: PathBuf,
     /// Every copy of keyslot that has handed this command line over, itself included
     copies: String,
@@ -21,7 +32,7 @@ pub struct RealQemuImg {
 impl RealQemuImg {
     /// Looks for the program. `None` if there is none, if `KEYSLOT_QEMU_IMG` is empty, or if this
     /// program was started by the one that it handed the command line over to.
-    pub fn find() -> Option<Self> {
+    fn find() -> Option<Self> {
         let own = identity(Path::new("/proc/self/exe"))?;
         let mut copies = env::var(COPIES).unwrap_or_default();
         if is_listed(&copies, &own) {
@@ -51,7 +62,7 @@ impl RealQemuImg {
     /// gives SIGPIPE its default action, which it had changed itself. Open files are inherited: those
     /// of this program are all closed by the system, and those that it was started with may be named
     /// in the arguments.
-    pub fn run(&self, arguments: &[OsString]) -> Error {
+    fn run(&self, arguments: &[OsString]) -> Error {
         let mut command = Command::new(&self.path);
         if let [name, rest @ ..] = arguments {
             command.arg0(name).args(rest);

@@ -8,7 +8,7 @@ use keyslot::kdf::{Cost, MIN_ITERATIONS, MIN_PASSES, Pbkdf};
 use keyslot::{Error, ErrorKind, Result};
 
 /// KDF of a new keyslot
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct KdfArgs {
     /// Time to open the keyslot on this machine, in milliseconds [default: 2000]
     #[arg(short = 'i', long, value_name = "MS", conflicts_with = "iterations")]

@@ -47,7 +47,7 @@ use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcomm
 use keyslot::{Error, ErrorKind, Image, Limits, OpenOptions, Override, Overrides, Result};
 use nix::sys::signal::{SigSet, Signal};
 
-use self::hand_over::RealQemuImg;
+use self::hand_over::hand_over;
 use self::kdf::{KDF_TWICE, KdfArgs, KdfName, check_count};
 use self::report::{Failure, Remedies};
 use self::status::Status;
@@ -88,6 +88,11 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         *last = "--help".into();
     }
     let name = Persona::of(arguments.first());
+    if name == Persona::QemuImg
+        && let Some(status) = qemu_img::run(&arguments)
+    {
+        return status;
+    }
     // qemu-img accepts repeated options; the last one counts.
     let parser = command().args_override_self(name == Persona::QemuImg);
     let matches = parser.try_get_matches_from(&arguments);
@@ -99,10 +104,9 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     // Before any secret is read and anything is written.
     if name == Persona::QemuImg
         && !is_served
-        && let Some(real) = RealQemuImg::find()
+        && let Some(failed) = hand_over(&arguments)
     {
-        let failure = Failure::from(real.run(&arguments));
-        return report::failure(name, Output::Human, Remedies::default(), &failure);
+        return failed;
     }
     let cli = match parsed {
         Ok(cli) => cli,

@@ -25,6 +25,8 @@ pub struct Failure {
     is_amend: bool,
     /// The command whose help qemu-img points to
     help: Option<&'static str>,
+    /// Second line of qemu-img, with its name before it
+    second_line: Option<&'static str>,
 }
 
 impl Failure {
@@ -37,6 +39,16 @@ impl Failure {
     pub fn usage(text: impl Into<String>, command: &'static str) -> Self {
         let error = Error::new(ErrorKind::InvalidInput, text);
         Self { help: Some(command), ..Self::from(error) }
+    }
+
+    /// A failure of which qemu-img says more in a second line.
+    pub fn followed(error: Error, line: &'static str) -> Self {
+        Self { second_line: Some(line), ..Self::from(error) }
+    }
+
+    /// Whether it is wrong usage of a command.
+    pub fn is_usage(&self) -> bool {
+        self.help.is_some()
     }
 
     /// A failure to create the image that was named `shown`.
@@ -71,7 +83,7 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, qemu_prefix: String::new(), is_amend: false, help: None }
+        Self { error, qemu_prefix: String::new(), is_amend: false, help: None, second_line: None }
     }
 }
 
@@ -118,7 +130,7 @@ fn option(of: Override) -> &'static str {
 
 /// Prints a failure, as JSON too if that was asked for, and returns the exit status.
 pub fn failure(persona: Persona, asked: Output, remedies: Remedies, failure: &Failure) -> ExitCode {
-    let Failure { error, qemu_prefix, is_amend, help } = failure;
+    let Failure { error, qemu_prefix, is_amend, help, second_line } = failure;
     if persona == Persona::QemuImg {
         let cause = cause(error);
         match error.reason::<Conflict>() {
@@ -138,6 +150,9 @@ pub fn failure(persona: Persona, asked: Output, remedies: Remedies, failure: &Fa
         }
         if let Some(lines) = words::below(error) {
             lines.lines().for_each(output::tell);
+        }
+        if let Some(line) = second_line {
+            output::tell(&format!("qemu-img: {line}"));
         }
         if let Some(command) = help {
             output::tell(&format!("Try 'qemu-img {command} --help' for more info"));

@@ -63,7 +63,7 @@ impl Version {
 }
 
 /// Options of a new LUKS image, named as in cryptsetup
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct LuksArgs {
     /// Cipher, mode and IV generator of a LUKS image [default: aes-xts-plain64]
     #[arg(long, value_name = "SPEC")]
