@@ -173,19 +173,30 @@ fn qemu_and_keyslot_see_the_same_image_in_a_range() {
 }
 
 #[test]
-fn an_image_in_a_partition_is_refused_while_qemu_has_the_disk_open() {
+fn an_image_in_a_part_is_refused_while_qemu_has_the_disk_open() {
     let (Some(nbd), Some(scene)) = (peer("qemu-nbd"), gpt(&luks1())) else { return };
     let socket = scene.dir.path().join("socket");
     let mut serve = Command::new(nbd);
     serve.args(["--read-only", "--format", "raw", "--persistent", "--socket"]);
     let server = Running::spawn(serve.arg(&socket).arg(&scene.image));
     eventually("the locks of qemu-nbd", || socket.exists() && !locks(&scene.image).is_empty());
-    let add = ["add", "--secret", "env:OLD", "--new-secret", "env:NEW", "--partition", "2", "IMG"];
-    scene.refused(&[&add[..], &FAST].concat(), 5, &["qemu-nbd"]);
-    let create = ["create", "-f", "luks", "--force", "--new-secret", "env:NEW", "--partition", "2"];
-    scene.refused(&[&create[..], &["IMG"], &FAST].concat(), 5, &["qemu-nbd"]);
+    let (start, len) = (PART.start.to_string(), PART.len().to_string());
+    let parts =
+        [&["--partition", "2"][..], &["--offset", &start], &["--offset", &start, "--size", &len]];
+    let add = ["add", "--secret", "env:OLD", "--new-secret", "env:NEW", "IMG"];
+    let erase = ["erase", "--keyslot", "1", "IMG"];
+    let create = ["create", "-f", "luks", "--force", "--new-secret", "env:NEW", "IMG"];
+    for part in parts {
+        scene.refused(&[&add[..], part, &FAST].concat(), 5, &["qemu-nbd"]);
+        scene.refused(&[&create[..], part, &FAST].concat(), 5, &["qemu-nbd"]);
+        // The locks are those of the whole file, so reading without one works.
+        scene.done(&[&["check", "--secret", "env:OLD", "IMG"][..], part].concat());
+    }
     drop(server);
-    scene.done(&[&add[..], &FAST].concat());
+    for part in parts {
+        scene.done(&[&add[..], part, &FAST].concat());
+        scene.done(&[&erase[..], part].concat());
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub mod luks2_state;
 pub mod memory;
 pub mod opener;
 pub mod parallel;
+pub mod partition;
 pub mod promise;
 pub mod qcow2;
 pub mod qemu;
@@ -22,6 +23,7 @@ pub mod twice;
 pub mod watched;
 
 use std::env;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
@@ -49,6 +51,11 @@ pub fn peer(name: &str) -> Option<PathBuf> {
         eprintln!("SKIPPED: {name} is not installed");
     }
     found
+}
+
+/// Where the LUKS header and its areas are in an image, which may be qcow2, or in a partition of a disk.
+pub fn luks_area(image: &[u8]) -> Range<usize> {
+    partition::area(image).unwrap_or_else(|| qcow2::area(image))
 }
 
 /// An image on this storage, which is this test's alone, to be read and changed.

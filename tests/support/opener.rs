@@ -10,8 +10,6 @@ use keyslot::storage::ReadOnlyBytes;
 use keyslot::unlock::opens;
 use keyslot::{Limits, Passphrase};
 
-use super::qcow2;
-
 /// Opens keyslots, each content once: most states differ in a few sectors only.
 pub struct Opener {
     secrets: Vec<Passphrase>,
@@ -36,7 +34,7 @@ impl Opener {
 
     /// The same, and `None` for an image without a valid header.
     pub fn try_open(&mut self, image: &[u8]) -> Option<Vec<(usize, Vec<usize>)>> {
-        let image = &image[qcow2::area(image)];
+        let image = &image[super::luks_area(image)];
         let storage = ReadOnlyBytes(image);
         let header = Header::read(&storage).ok()?;
         let mut opened = Vec::new();

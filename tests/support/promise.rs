@@ -5,12 +5,12 @@ use std::sync::Arc;
 use keyslot::amend::{Change, Request};
 use keyslot::header::Header;
 use keyslot::storage::ReadOnlyBytes;
-use keyslot::{Error, Limits, Overrides, Passphrase};
+use keyslot::{Error, Limits, OpenOptions, Overrides, Passphrase, Sharing};
 
 use super::crash;
 use super::memory::Memory;
 use super::opener::Opener;
-use super::qcow2;
+use super::partition;
 
 /// What must hold in every state: the secrets that open the image are one of these sets at least.
 pub struct Promise<'a> {
@@ -35,7 +35,12 @@ fn amend(
     changes: Vec<Change>,
 ) -> (Arc<Memory>, Result<(), Error>) {
     let memory = Memory::new(before, fails);
-    let mut image = super::open_on(Arc::clone(&memory), Limits::NONE).unwrap();
+    let options = OpenOptions::new().sharing(Sharing::Amend).limits(Limits::NONE);
+    let options = match partition::area(&memory.bytes()) {
+        Some(_) => options.partition(partition::NUMBER),
+        None => options,
+    };
+    let mut image = options.open_storage(Arc::<Memory>::clone(&memory)).unwrap();
     let unlocked = image.unlock(opener).unwrap();
     let plan = image.plan(Request::new(changes).overrides(Overrides::ALL)).unwrap();
     let result = image.amend(&plan, Some(&unlocked)).map(|done| assert!(!done.is_empty()));
@@ -58,7 +63,12 @@ pub fn check(
     let mut opener = Opener::new(all);
     let first = opener.open(&before);
     let last = opener.open(&after);
+    let part = partition::area(&before);
     let mut hold = |state: &[u8]| {
+        if let Some(part) = &part {
+            assert!(state[..part.start] == before[..part.start], "the disk before the partition");
+            assert!(state[part.end..] == before[part.end..], "the disk after the partition");
+        }
         let opened = opener.open(state);
         let any = |secret: &Passphrase| {
             opened.iter().any(|(_, by)| by.iter().any(|&i| *all[i] == *secret))
@@ -86,7 +96,7 @@ pub fn check(
         // What was durable before is what the states above began with.
         states += 1 + crash::last_states(&before, &broken.log(), &mut hold);
     }
-    let header = ReadOnlyBytes(after[qcow2::area(&after)].to_vec());
+    let header = ReadOnlyBytes(after[super::luks_area(&after)].to_vec());
     assert!(Header::read(&header).unwrap().leftovers().is_empty());
     Amended { before, after, states }
 }
