@@ -78,6 +78,18 @@ fn find(file: &Metadata, lock: &Lock, own: Option<(u32, u32)>) -> Vec<Holder> {
     holders
 }
 
+/// Whether a descriptor other than `file` leads to the same file, in a process that may be inspected.
+pub(super) fn is_open_elsewhere(file: &File) -> bool {
+    let own = (process::id(), file.as_raw_fd().unsigned_abs());
+    let link = |(pid, fd): (u32, u32)| fs::read_link(format!("/proc/{pid}/fd/{fd}"));
+    let Ok(target) = link(own) else { return false };
+    let descriptors = numbers(Path::new("/proc"))
+        .flat_map(|pid| numbers(Path::new(&format!("/proc/{pid}/fd"))).map(move |fd| (pid, fd)));
+    // By its name: stat(2) would hang on a file of a server that is gone.
+    let mut others = descriptors.take(MAX_DESCRIPTORS).filter(|it| *it != own);
+    others.any(|it| link(it).is_ok_and(|other| other == target))
+}
+
 /// Whether the descriptor has the lock and belongs to the file.
 fn holds(pid: u32, fd: u32, inode: (u64, u64), lock: &Lock) -> bool {
     let Ok(fdinfo) = read(&format!("/proc/{pid}/fdinfo/{fd}"), MAX_FDINFO) else { return false };

@@ -35,6 +35,8 @@ mod ofd;
 #[cfg(feature = "file")]
 mod patience;
 #[cfg(feature = "file")]
+mod replaced;
+#[cfg(feature = "file")]
 pub mod sharing;
 
 pub(crate) use buffer::{check_room, pieces, read, zeroed};

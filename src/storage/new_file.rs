@@ -9,16 +9,17 @@
 //! rename the new file gets a temporary name, because a file can only be linked to a name that does
 //! not exist. The replaced file's owner and mode are kept, except for mode bits that a
 //! [private](Place::private) file, or one [no wider than](Place::no_wider_than) another, may not
-//! have. Other hard links, access lists and extended attributes are not kept.
+//! have. Other hard links, access lists and extended attributes are not kept, unless the file itself
+//! is ([`Place::keep_file`]).
 //!
 //! The kernel follows symbolic links, and refuses some of them (`fs.protected_symlinks`, proc(5)).
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, Metadata, OpenOptions, Permissions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ use nix::fcntl::{RenameFlags, renameat2};
 use nix::libc;
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
+use super::replaced::{Replaced, is_forbidden};
 use super::sharing::Sharing;
 use super::{Access, FileStorage, Preallocation};
 use crate::crypto::random;
@@ -46,14 +48,8 @@ pub struct Place {
     allowed: u32,
     /// The only group that may have more permissions than others
     group: Option<u32>,
-}
-
-/// The file to be replaced.
-#[derive(Debug)]
-struct Replaced {
-    /// Locked exclusively until the new file has taken its name
-    file: FileStorage,
-    metadata: Metadata,
+    /// Whether an existing file is kept where a rename would be noticed
+    keep_file: bool,
 }
 
 /// A file being made. Dropping it without publishing leaves nothing behind.
@@ -61,6 +57,9 @@ struct Replaced {
 pub struct NewFile {
     place: Place,
     storage: Arc<FileStorage>,
+    space: Preallocation,
+    /// Whether the file cannot have the replaced file's owner and mode
+    is_foreign: bool,
     /// Set if the file system does not support files without a name
     temporary: Option<Temporary>,
 }
@@ -101,7 +100,7 @@ impl Place {
             return Err(taken());
         }
         let replaced = Some(Replaced { file, metadata });
-        Ok(Self { directory: open_parent(&path)?, path, replaced, allowed: 0o777, group: None })
+        Ok(Self { replaced, ..Self::at(path)? })
     }
 
     /// A destination that does not exist yet, as `error` reports.
@@ -115,8 +114,21 @@ impl Place {
         if let Some(error) = cannot {
             return Err(Error::failed(Operation::Create, "a file of this name", error));
         }
-        let directory = open_parent(path)?;
-        Ok(Self { path: path.into(), directory, replaced: None, allowed: 0o777, group: None })
+        Self::at(path.into())
+    }
+
+    fn at(path: PathBuf) -> Result<Self> {
+        let directory = open_parent(&path)?;
+        Ok(Self { path, directory, replaced: None, allowed: 0o777, group: None, keep_file: false })
+    }
+
+    /// Treats an existing file as qemu-img does, which writes into it. Its mode stays. If a rename would
+    /// be noticed, the complete contents are copied into the file: it has other names, is open in
+    /// another process, is a mount point, or belongs to somebody whose files cannot be replaced. An
+    /// interruption of that copy leaves the file incomplete.
+    #[must_use]
+    pub fn keep_file(self, keep_file: bool) -> Self {
+        Self { keep_file, ..self }
     }
 
     /// Restricts the file to its owner (mode 0600).
@@ -125,8 +137,12 @@ impl Place {
         Self { allowed: self.allowed & 0o600, ..self }
     }
 
-    /// Grants no access that `source` does not grant.
+    /// Grants no access that `source` does not grant, except by an existing file that is
+    /// [kept](Self::keep_file).
     pub fn no_wider_than(self, source: &FileStorage) -> Result<Self> {
+        if self.keep_file && self.replaced.is_some() {
+            return Ok(self);
+        }
         let failed = |e| Error::io("inspect the file", e).with_path(source.path());
         let metadata = source.file.metadata().map_err(failed)?;
         let allowed = self.allowed & metadata.mode();
@@ -141,8 +157,13 @@ impl Place {
 
     fn try_create(self, len: u64, space: Preallocation) -> Result<NewFile> {
         let (file, temporary) = self.open()?;
-        if let Some(Replaced { metadata, .. }) = &self.replaced {
-            as_before(&file, metadata, self.allowed)?;
+        let lent = self.replaced.as_ref().map_or(Ok(()), |it| it.lend(&file, self.allowed));
+        let is_foreign = lent.is_err();
+        if is_foreign && self.keep_file {
+            let failed = |e| Error::io("set the mode of the new file", e);
+            file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
+        } else {
+            lent?;
         }
         self.keep_group_out(&file)?;
         let failed = |e| {
@@ -150,7 +171,7 @@ impl Place {
         };
         let storage = Arc::new(FileStorage::from_file(file, self.path.clone()));
         storage.set_len(len, space).map_err(failed)?;
-        Ok(NewFile { place: self, storage, temporary })
+        Ok(NewFile { place: self, storage, space, is_foreign, temporary })
     }
 
     /// Removes permissions from the group that others do not have, unless it is the allowed group.
@@ -188,18 +209,6 @@ impl Place {
     }
 }
 
-/// Sets the replaced file's owner and mode, limited to `allowed`. Independent of the current
-/// user and umask.
-fn as_before(file: &File, metadata: &Metadata, allowed: u32) -> Result<()> {
-    let failed = |e| Error::io("set the owner and mode of the new file", e);
-    let ours = file.metadata().map_err(failed)?;
-    if (ours.uid(), ours.gid()) != (metadata.uid(), metadata.gid()) {
-        fchown(file, Some(metadata.uid()), Some(metadata.gid())).map_err(failed)?;
-    }
-    let mode = Permissions::from_mode(metadata.permissions().mode() & allowed);
-    file.set_permissions(mode).map_err(failed)
-}
-
 impl NewFile {
     /// The contents. No other process can open the file yet.
     pub fn storage(&self) -> &Arc<FileStorage> {
@@ -218,7 +227,7 @@ impl NewFile {
     }
 
     fn try_publish(self) -> Result<()> {
-        let Self { place, storage, temporary } = self;
+        let Self { place, storage, space, is_foreign, temporary } = self;
         // sync_all, not sync_data: owner and mode were changed too.
         storage.file.sync_all().map_err(|e| Error::failed(Operation::Sync, "the new file", e))?;
         if let Some(Replaced { file, .. }) = &place.replaced
@@ -228,12 +237,22 @@ impl NewFile {
         {
             return Err(taken());
         }
+        if let Some(replaced) = place.replaced.as_ref().filter(|_| place.keep_file)
+            && (is_foreign || replaced.is_shared())
+        {
+            return replaced.fill(&storage, space);
+        }
         let named = match (temporary, &place.replaced) {
             (None, None) => place.link(&storage.file, place.file_name()),
             (None, Some(_)) => place.replace(&storage.file),
             (Some(file), None) => file.link(&place.path),
             (Some(file), Some(_)) => std::fs::rename(&file.0, &place.path),
         };
+        if let (Err(error), Some(replaced), true) = (&named, &place.replaced, place.keep_file)
+            && is_forbidden(error)
+        {
+            return replaced.fill(&storage, space);
+        }
         named.map_err(|e| {
             Error::io("link the new file to its name", e).with_operation(Operation::Create)
         })?;

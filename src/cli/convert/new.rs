@@ -76,6 +76,7 @@ pub fn new_luks(
     }
     let create = create::create_options(version, options, &args.kdf, &args.luks)?;
     let create = create.limits(limits(args.ignore_limits)).overwrite(overwrite);
+    let create = create.keep_file(persona == Persona::QemuImg);
     create.check(len)?;
     // Reasons to refuse the target's name are found before a person is asked for a secret.
     drop(Place::new(path, overwrite)?);
@@ -114,7 +115,8 @@ pub fn new_raw(
         space = Preallocation::Falloc;
     }
     let overwrite = conversion.persona.overwrites(conversion.args.overwrite);
-    let mut place = Place::new(path, overwrite)?;
+    let keep_file = conversion.persona == Persona::QemuImg;
+    let mut place = Place::new(path, overwrite)?.keep_file(keep_file);
     if let Some(file) = source.file() {
         place = place.no_wider_than(file)?;
     }

@@ -145,6 +145,7 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
     let create = create_options(version, &options, &args.kdf, &args.luks).map_err(named)?;
     let overwrite = persona.overwrites(args.overwrite);
     let create = create.limits(limits(args.ignore_limits)).overwrite(overwrite);
+    let create = create.keep_file(persona == Persona::QemuImg);
     if let Some(size) = target.size() {
         create.check(size).map_err(named)?;
     }

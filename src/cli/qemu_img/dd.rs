@@ -114,7 +114,7 @@ pub fn run(args: &DdArgs) -> Exit {
     let (_, volume) = source.luks()?;
     let (range, is_beyond) = operands.range(volume.len());
     let len = range.end - range.start;
-    let place = Place::new(&path, true).map_err(named)?;
+    let place = Place::new(&path, true).map_err(named)?.keep_file(true);
     let target = place.create(len.next_multiple_of(512), Preallocation::Off).map_err(named)?;
     if is_beyond {
         tell(&format!("qemu-img: {}: cannot skip to specified offset", input.to_string_lossy()));

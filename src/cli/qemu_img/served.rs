@@ -53,14 +53,26 @@ impl Side<'_> {
     fn format(&self) -> Format {
         match *self {
             Self::New { name, format } => {
-                let is_file = |name| image_spec::file(name, Persona::QemuImg).is_ok();
-                if name.is_none_or(is_file) { Format::of_driver(format) } else { Format::Other }
+                if name.is_none_or(can_be_made) {
+                    Format::of_driver(format)
+                } else {
+                    Format::Other
+                }
             }
             Self::Existing { name, image_opts, format } => {
                 let spec = image_spec::parse(name, image_opts, format, Persona::QemuImg);
                 spec.map_or(Format::Other, |spec| Format::of(&spec))
             }
         }
+    }
+}
+
+/// Whether keyslot can make a file of this name: it does not exist, or is a regular file.
+fn can_be_made(name: &OsStr) -> bool {
+    let Ok(path) = image_spec::file(name, Persona::QemuImg) else { return false };
+    match fs::metadata(&path) {
+        Ok(metadata) => metadata.is_file(),
+        Err(_) => !path.is_symlink(),
     }
 }
 

@@ -66,7 +66,7 @@ impl CreateOptions {
 
     fn try_begin(&self, path: &Path, size: u64, passphrase: &Passphrase) -> Result<NewImage> {
         self.check(size)?;
-        let place = Place::new(path, self.overwrite)?;
+        let place = Place::new(path, self.overwrite)?.keep_file(self.keep_file);
         let parts = self.make(size, passphrase)?;
         let payload = if self.detached { 0 } else { size };
         let len = image_len(payload, self.header_len()?)?;

@@ -43,6 +43,8 @@ pub struct CreateOptions {
     preallocation: Preallocation,
     limits: Limits,
     overwrite: bool,
+    #[cfg(feature = "file")]
+    keep_file: bool,
     detached: bool,
 }
 
@@ -70,6 +72,8 @@ impl CreateOptions {
             preallocation: Preallocation::Off,
             limits: Limits::default(),
             overwrite: false,
+            #[cfg(feature = "file")]
+            keep_file: false,
             detached: false,
         })
     }
@@ -128,6 +132,14 @@ impl CreateOptions {
     #[must_use]
     pub fn overwrite(mut self, overwrite: bool) -> Self {
         self.overwrite = overwrite;
+        self
+    }
+
+    /// Treats an existing file as [`Place::keep_file`](crate::storage::Place::keep_file) does.
+    #[cfg(feature = "file")]
+    #[must_use]
+    pub fn keep_file(mut self, keep_file: bool) -> Self {
+        self.keep_file = keep_file;
         self
     }
 
