@@ -4,7 +4,7 @@ use clap::Args;
 use keyslot::crypto::KdfKind;
 use keyslot::header::Header;
 use keyslot::qemu::size_argument;
-use keyslot::{Error, ErrorKind, Format, Luks2Options, Result};
+use keyslot::{Format, Luks2Options, Result};
 use uuid::Uuid;
 
 use super::super::Persona;
@@ -16,6 +16,8 @@ use super::invalid;
 pub enum Version {
     Luks1,
     Luks2,
+    /// LUKS1 in a qcow2 image
+    Qcow2,
 }
 
 impl Version {
@@ -24,10 +26,7 @@ impl Version {
         match (format, persona) {
             ("luks", _) | ("luks1", Persona::Keyslot) => Ok(Self::Luks1),
             ("luks2", Persona::Keyslot) => Ok(Self::Luks2),
-            ("qcow2", _) => {
-                let text = "creating qcow2 images is not supported yet";
-                Err(Error::new(ErrorKind::Unsupported, text))
-            }
+            ("qcow2", _) => Ok(Self::Qcow2),
             _ => Err(invalid(format!("Unknown file format '{format}'"))),
         }
     }
@@ -42,6 +41,7 @@ impl Version {
         match self {
             Self::Luks1 => "luks",
             Self::Luks2 => "luks2",
+            Self::Qcow2 => "qcow2",
         }
     }
 
@@ -50,13 +50,14 @@ impl Version {
         match self {
             Self::Luks1 => "LUKS1",
             Self::Luks2 => "LUKS2",
+            Self::Qcow2 => "qcow2 with LUKS1",
         }
     }
 
     /// Default KDF of its keyslots.
     pub fn kdf(self) -> KdfKind {
         match self {
-            Self::Luks1 => KdfKind::Pbkdf2,
+            Self::Luks1 | Self::Qcow2 => KdfKind::Pbkdf2,
             Self::Luks2 => KdfKind::Argon2id,
         }
     }
@@ -107,7 +108,7 @@ impl LuksArgs {
     /// Refuses options that this version does not have.
     pub fn check(&self, version: Version) -> Result<()> {
         match self.of_luks2() {
-            Some(name) if version == Version::Luks1 => {
+            Some(name) if version != Version::Luks2 => {
                 Err(invalid(format!("{name} applies only to LUKS2")))
             }
             _ => Ok(()),
@@ -131,7 +132,7 @@ impl LuksArgs {
 
     /// Converts the options to the library's format.
     pub fn format(&self, version: Version) -> Result<Format> {
-        if version == Version::Luks1 {
+        if version != Version::Luks2 {
             return Ok(Format::Luks1);
         }
         let size = |what: &str, text: &Option<String>| {

@@ -3,6 +3,7 @@
 mod cipher;
 mod luks;
 mod options;
+mod qcow2;
 mod report;
 mod target;
 
@@ -13,11 +14,12 @@ use clap::Args;
 use keyslot::header::Header;
 use keyslot::qemu::{Options, image_size, size};
 use keyslot::storage::Place;
-use keyslot::{Error, ErrorKind, Passphrase, Result};
+use keyslot::{Error, ErrorKind, Format, Passphrase, Result};
 
 pub use self::luks::{LuksArgs, Version};
 use self::options::echo;
 pub use self::options::{check_options, create_options, help, is_detached, preallocation};
+use self::qcow2::Qcow2Create;
 use self::report::CreateReport;
 pub use self::report::WrittenImage;
 use self::target::Target;
@@ -44,7 +46,7 @@ pub struct CreateArgs {
     #[command(flatten)]
     objects: ObjectArgs,
 
-    /// Format of the image: luks (which is LUKS1) or luks2
+    /// Format of the image: luks (which is LUKS1), luks2, or qcow2 with LUKS1
     #[arg(short, long, visible_alias = "type", value_name = "FMT")]
     format: String,
 
@@ -80,6 +82,18 @@ pub struct CreateArgs {
     /// Ignore the limits on iteration counts and memory of keyslots
     #[arg(long)]
     ignore_limits: bool,
+
+    /// Backing file of a qcow2 image, relative to the image
+    #[arg(short = 'b', long = "backing", value_name = "FILE")]
+    backing: Option<String>,
+
+    /// Format of the backing file
+    #[arg(short = 'F', long, value_name = "FMT")]
+    backing_format: Option<String>,
+
+    /// Do not open the backing file
+    #[arg(short = 'u', long = "backing-unsafe")]
+    unsafe_backing: bool,
 
     /// Output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
@@ -122,6 +136,8 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
     let named = |error: Error| creating(error.with_path(&path));
     let version = Version::of(&args.format, persona).map_err(named)?;
     args.luks.check(version).map_err(named)?;
+    let qcow2 = args.qcow2(version, &options, persona).map_err(named)?;
+    let options = qcow2.as_ref().map_or(options, |it| it.luks.clone());
     check_options(&options).map_err(named)?;
     let size = match (&size_operand, options.last("size")) {
         (Some(_), Some(_)) => {
@@ -131,12 +147,18 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
         (None, Some(text)) => Some(size("size", text).map_err(named)?),
         (None, None) => None,
     };
+    let size = match &qcow2 {
+        Some(qcow2) if !args.unsafe_backing => size.or(qcow2.backing_size(&path).map_err(named)?),
+        _ => size,
+    };
     let target = Target::new(&path, size, is_detached(&options), &args.location).map_err(named)?;
     // qemu-img announces the image before it is created; keyslot reports it afterwards.
     if !args.quiet && persona == Persona::QemuImg {
-        let options = echo(&options);
         let size = target.size().unwrap_or(0);
-        let line = format!("Formatting '{shown}', fmt=luks size={size}{options}");
+        let line = match &qcow2 {
+            Some(qcow2) => format!("Formatting '{shown}', fmt=qcow2{}", qcow2.echo(size)),
+            None => format!("Formatting '{shown}', fmt=luks size={size}{}", echo(&options)),
+        };
         output::print(&(output::foreign(&line) + "\n"))?;
     }
     if options.last("iter-time").is_some() && args.kdf.is_given() {
@@ -144,6 +166,10 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
     }
     let create = create_options(version, &options, &args.kdf, &args.luks).map_err(named)?;
     let overwrite = persona.overwrites(args.overwrite);
+    let create = match &qcow2 {
+        Some(qcow2) => create.format(Format::Qcow2(qcow2.options().map_err(named)?)),
+        None => create,
+    };
     let create = create.limits(limits(args.ignore_limits)).overwrite(overwrite);
     let create = create.keep_file(persona == Persona::QemuImg);
     if let Some(size) = target.size() {
@@ -195,6 +221,24 @@ impl CreateArgs {
         let name = self.operands.first().map(OsString::as_os_str);
         let side = Side::New { name, format: &self.format };
         Images { objects: &self.objects.objects, sides: vec![side] }
+    }
+
+    /// The options of a qcow2 image, if one is to be created.
+    fn qcow2(
+        &self,
+        version: Version,
+        options: &Options,
+        persona: Persona,
+    ) -> Result<Option<Qcow2Create>> {
+        let (backing, format) = (self.backing.as_deref(), self.backing_format.as_deref());
+        if version != Version::Qcow2 {
+            return match backing.or(format) {
+                Some(_) => Err(invalid("a backing file applies only to qcow2")),
+                None => Ok(None),
+            };
+        }
+        self.location.check_none("a new qcow2 image")?;
+        Ok(Some(Qcow2Create::new(options, persona)?.with_backing(backing, format)))
     }
 
     /// The source of the new secret, if one is given.

@@ -10,6 +10,7 @@ use super::super::{KdfArgs, check_count};
 use super::cipher;
 use super::invalid;
 use super::luks::{LuksArgs, Version};
+use super::qcow2::QCOW2_HELP;
 
 /// Options as qemu-img prints them, in the order of its own list.
 pub fn echo(options: &Options) -> String {
@@ -93,6 +94,11 @@ const KEYS: [&str; 10] = [
 /// The text of `-o help`. As in qemu-img, options of the file, not of the format, are listed only if a
 /// file is named.
 pub fn help(version: Version, names_a_file: bool) -> String {
+    if version == Version::Qcow2 {
+        let more = if names_a_file { "" } else { HELP_MORE };
+        let format = if names_a_file { "" } else { "qcow2 " };
+        return format!("Supported {format}options:\n{QCOW2_HELP}{more}");
+    }
     let (detached, format) = (HELP_DETACHED, version.format());
     if names_a_file {
         format!("Supported options:\n{HELP}{detached}{HELP_REST}{HELP_PREALLOCATION}{HELP_SIZE}")

@@ -178,8 +178,8 @@ fn l1_entries(raw: &RawHeader) -> u64 {
 }
 
 /// QEMU's limits in bytes
-const LARGEST_REFCOUNT_TABLE: u64 = 8 << 20;
-const LARGEST_L1: u64 = 32 << 20;
+pub(super) const LARGEST_REFCOUNT_TABLE: u64 = 8 << 20;
+pub(super) const LARGEST_L1: u64 = 32 << 20;
 const MOST_SNAPSHOTS: u64 = 65536;
 /// Length in bytes of a snapshot's entry without its names
 const SHORTEST_SNAPSHOT: u64 = 40;

@@ -1,11 +1,14 @@
 //! qcow2 images: a LUKS1 header within the file, and the guest's data in clusters.
 
 mod amend;
+mod build;
 mod extension;
 mod header;
 mod layout;
 mod raw;
 
+pub(crate) use build::NewQcow2;
+pub use build::Qcow2Options;
 pub use header::{Qcow2Compression, Qcow2Encryption, Qcow2Header};
 
 use crate::error::{Error, ErrorKind};

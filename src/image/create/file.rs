@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{CreateOptions, Created, image_len, invalid};
-use crate::error::Result;
+use super::{CreateOptions, Created, Format, Parts, image_len, invalid, round_up};
+use crate::container::NewQcow2;
+use crate::error::{Error, Result};
 use crate::header::Header;
 use crate::secret::Passphrase;
-use crate::storage::{FileStorage, NewFile, Place, Preallocation, Storage};
+use crate::storage::{FileStorage, NewFile, Place, Preallocation, Storage, Window};
 use crate::unlock::{Limits, unlock};
 use crate::volume::{Keyring, Volume};
 
@@ -68,6 +69,11 @@ impl CreateOptions {
         self.check(size)?;
         let place = Place::new(path, self.overwrite)?.keep_file(self.keep_file);
         let parts = self.make(size, passphrase)?;
+        if let Format::Qcow2(options) = &self.format {
+            let qcow2 = options.build(round_up(size)?, self.header_len()?)?;
+            let file = place.create(qcow2.len, self.preallocation)?;
+            return Self::begin_qcow2(file, &qcow2, size, parts);
+        }
         let payload = if self.detached { 0 } else { size };
         let len = image_len(payload, self.header_len()?)?;
         let file = place.create(len, self.preallocation)?;
@@ -84,6 +90,20 @@ impl CreateOptions {
         };
         let created = Created { header, unlocked, payload_len: size.next_multiple_of(512) };
         Ok(NewImage { file, created, volume })
+    }
+}
+
+impl CreateOptions {
+    /// Writes a qcow2 image to a new file.
+    fn begin_qcow2(file: NewFile, qcow2: &NewQcow2, size: u64, parts: Parts) -> Result<NewImage> {
+        let storage: Arc<dyn Storage> = Arc::<FileStorage>::clone(file.storage());
+        qcow2.write(storage.as_ref())?;
+        let (offset, len) = (qcow2.crypto.start, qcow2.crypto.end - qcow2.crypto.start);
+        let window = Window::new(Arc::clone(&storage), offset, Some(len));
+        let window = window.map_err(|e| Error::io("find the LUKS header", e))?;
+        let (header, unlocked) = parts.write(&window, "no image was created")?;
+        let created = Created { header, unlocked, payload_len: round_up(size)? };
+        Ok(NewImage { file, created, volume: None })
     }
 }
 

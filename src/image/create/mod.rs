@@ -17,6 +17,7 @@ pub use self::created::Created;
 pub use self::file::NewImage;
 pub use self::luks2::Luks2Options;
 use crate::amend::commit;
+use crate::container::Qcow2Options;
 use crate::crypto::{Cipher, CipherMode, CipherSpec, HashAlg, IvGen};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::header::{Header, Sealed, SlotChange};
@@ -57,6 +58,8 @@ pub enum Format {
     Luks1,
     /// LUKS2
     Luks2(Luks2Options),
+    /// qcow2 with LUKS1 encryption
+    Qcow2(Qcow2Options),
 }
 
 impl CreateOptions {
@@ -156,6 +159,13 @@ impl CreateOptions {
     pub fn check(&self, size: u64) -> Result<()> {
         match &self.format {
             Format::Luks1 => luks1::check(self),
+            Format::Qcow2(_) if self.detached => {
+                Err(invalid("the LUKS header of a qcow2 image cannot be detached"))
+            }
+            Format::Qcow2(options) => {
+                luks1::check(self)?;
+                options.build(round_up(size)?, luks1::header_len(self)).map(drop)
+            }
             Format::Luks2(options) => luks2::check(self, options, size),
         }
     }
@@ -163,7 +173,7 @@ impl CreateOptions {
     /// Length in bytes of the header with the areas of its keyslots. The payload begins after it.
     pub fn header_len(&self) -> Result<u64> {
         match &self.format {
-            Format::Luks1 => Ok(luks1::header_len(self)),
+            Format::Luks1 | Format::Qcow2(_) => Ok(luks1::header_len(self)),
             Format::Luks2(options) => luks2::header_len(self, options),
         }
     }
@@ -171,7 +181,7 @@ impl CreateOptions {
     /// Derives the key material of the first keyslot and does all other slow work.
     fn make(&self, size: u64, passphrase: &Passphrase) -> Result<Parts> {
         match &self.format {
-            Format::Luks1 => luks1::make(self, passphrase),
+            Format::Luks1 | Format::Qcow2(_) => luks1::make(self, passphrase),
             Format::Luks2(options) => luks2::make(self, options, size, passphrase),
         }
     }
@@ -212,10 +222,17 @@ impl Parts {
 
 /// Length in bytes of a file with `size` bytes of payload, which are rounded up to a sector.
 fn image_len(size: u64, payload_offset: u64) -> Result<u64> {
-    size.checked_next_multiple_of(512)
-        .and_then(|size| size.checked_add(payload_offset))
-        .filter(|&len| i64::try_from(len).is_ok())
-        .ok_or_else(|| invalid(format!("image size {size} is too large")))
+    let len = round_up(size)?.checked_add(payload_offset);
+    len.filter(|&len| i64::try_from(len).is_ok()).ok_or_else(|| too_large(size))
+}
+
+/// Rounds a size in bytes up to a sector.
+fn round_up(size: u64) -> Result<u64> {
+    size.checked_next_multiple_of(512).ok_or_else(|| too_large(size))
+}
+
+fn too_large(size: u64) -> Error {
+    invalid(format!("image size {size} is too large"))
 }
 
 fn invalid(text: impl Into<String>) -> Error {

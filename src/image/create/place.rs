@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{CreateOptions, Created};
+use super::{CreateOptions, Created, Format};
 use crate::container::Container;
 use crate::error::{Error, ErrorKind, Operation, Result};
 #[cfg(feature = "file")]
@@ -74,6 +74,10 @@ impl CreateOptions {
     ) -> Result<Created> {
         if self.detached || container.is_detached() {
             let text = "a detached header can only be created in a new file";
+            return Err(Error::new(ErrorKind::InvalidInput, text));
+        }
+        if matches!(self.format, Format::Qcow2(_)) {
+            let text = "a qcow2 image can only be created in a new file";
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
         let storage = container.header().as_ref();
