@@ -22,6 +22,7 @@ pub use partition::{Outside, Partition, PartitionTable, PartitionType, TableKind
 pub(crate) use probe::explain;
 #[doc(hidden)]
 pub use probe::{image_format, is_luks_at, is_luks1};
+#[cfg(feature = "file")]
 pub(crate) use qcow2::NewQcow2;
 pub use qcow2::{Qcow2Compression, Qcow2Encryption, Qcow2Header, Qcow2Options};
 #[cfg(feature = "file")]

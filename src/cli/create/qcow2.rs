@@ -1,6 +1,7 @@
 //! QEMU's options of a new qcow2 image (`-o`).
 
 use std::ffi::OsStr;
+use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -128,7 +129,7 @@ impl Qcow2Create {
     pub fn echo(&self, size: u64) -> String {
         let mut text = " encrypt.format=luks".to_owned();
         let mut add = |key: &str, value: &str| {
-            text += &format!(" {key}={value}");
+            let _ = write!(text, " {key}={value}");
         };
         for key in ENCRYPT {
             if let Some(value) = self.luks.last(key) {

@@ -18,7 +18,9 @@ use super::layout::{LARGEST_L1, LARGEST_REFCOUNT_TABLE};
 use super::raw::{LEN, MAGIC, RawHeader, V2_LEN};
 use super::{corrupt, extension};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{Storage, zeroed};
+use crate::storage::zeroed;
+#[cfg(feature = "file")]
+use crate::storage::{Storage, transfer::put};
 
 /// Options of a new qcow2 image. The defaults are QEMU's.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -53,6 +55,7 @@ impl Default for Qcow2Options {
 
 /// Metadata of a new image.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "file"), expect(dead_code, reason = "only files are created"))]
 pub(crate) struct NewQcow2 {
     /// Length of the file in bytes
     pub len: u64,
@@ -102,7 +105,11 @@ impl Qcow2Options {
             let fixed = 1 + table + blocks + l1 + crypto;
             let (needs, most) = (fixed + allocated, fixed + l2_tables + clusters);
             let needs_blocks = needs.div_ceil(per_block);
-            let needs_table = (most.div_ceil(per_block) + 1).div_ceil(cluster / 8);
+            let table_of = |blocks: u64| blocks.div_ceil(cluster / 8);
+            // The largest disks do not fit a table of the length that QEMU permits.
+            let longest = LARGEST_REFCOUNT_TABLE / cluster;
+            let needs_table = table_of(most.div_ceil(per_block)).min(longest);
+            let needs_table = needs_table.max(table_of(needs_blocks));
             if needs_blocks <= blocks && needs_table <= table {
                 break;
             }
@@ -216,12 +223,11 @@ impl Qcow2Options {
     }
 }
 
+#[cfg(feature = "file")]
 impl NewQcow2 {
     /// Writes everything but the LUKS header to a file of zeros.
     pub fn write(&self, storage: &dyn Storage) -> Result<()> {
-        self.parts
-            .iter()
-            .try_for_each(|(at, bytes)| crate::storage::transfer::put(storage, bytes, *at))
+        self.parts.iter().try_for_each(|(at, bytes)| put(storage, bytes, *at))
     }
 }
 

@@ -7,6 +7,7 @@ mod header;
 mod layout;
 mod raw;
 
+#[cfg(feature = "file")]
 pub(crate) use build::NewQcow2;
 pub use build::Qcow2Options;
 pub use header::{Qcow2Compression, Qcow2Encryption, Qcow2Header};
