@@ -13,7 +13,7 @@ use std::process::Command;
 use command::{Scene, passphrase};
 use keyslot::amend::{Change, Request};
 use keyslot::kdf::Cost;
-use keyslot::{OpenOptions, Passphrase, Sharing};
+use keyslot::{ErrorKind, OpenOptions, Passphrase, Sharing};
 use serde_json::json;
 use support::locks::locks;
 use support::{Running, eventually, peer, run, run_ok};
@@ -196,6 +196,55 @@ fn a_new_header_does_not_take_the_place_of_its_image() {
     let header = scene.image.to_str().unwrap();
     scene.refused(&[&create[..], &["--header", header, "IMG", "1M"]].concat(), 1, &[same]);
     assert!(!fs::exists(header).unwrap(), "nothing is left");
+}
+
+/// A disk image that holds a header and its payload, one behind the other.
+#[test]
+fn a_header_and_its_payload_are_two_parts_of_one_file() {
+    for kind in ["luks1", "luks2"] {
+        let Some((scene, header)) = by_cryptsetup(kind) else { return };
+        let plain = scene.file("plain", &vec![0x5a; 1 << 20]);
+        let target =
+            format!("driver=luks,file.filename={},header.filename={header}", scene.image.display());
+        let into = ["convert", "-n", "--target-image-opts", "--new-secret", "env:OLD"];
+        scene.done(&[&into[..], &[plain.to_str().unwrap(), &target]].concat());
+        let payload = scene.bytes();
+        let header = fs::read(&header).unwrap();
+        let start = header.len().next_multiple_of(1 << 20);
+        let gap = vec![0; start - header.len()];
+        fs::write(&scene.image, [&header[..], &gap, &payload].concat()).unwrap();
+
+        let offset = start.to_string();
+        let parts = ["--header", "IMG", "--offset", &offset, "IMG"];
+        let parts = scene.args(&parts);
+        let parts: Vec<_> = parts.iter().map(|it| it.to_str().unwrap()).collect();
+        let add = ["add", "--secret", "env:OLD", "--new-secret", "env:NEW", "--wait", "0"];
+        scene.done(&[&add[..], &FAST, &parts].concat());
+        let check = [&["check", "--secret", "env:NEW"][..], &parts].concat();
+        assert_eq!(scene.json(&check)["secret-opens"], json!([1]));
+        let out = scene.dir.path().join("out").to_str().unwrap().to_owned();
+        let convert = [&["convert", "--secret", "env:NEW"][..], &parts, &[&out]].concat();
+        scene.done(&convert);
+        assert!(fs::read(&out).unwrap() == vec![0x5a; 1 << 20]);
+        assert_eq!(scene.bytes()[start..], payload);
+
+        // A VM's disk: the one lock is that of the whole file.
+        let options = OpenOptions::new().sharing(Sharing::WriteAlone).header(&scene.image);
+        let options = options.range(start as u64, None);
+        let image = options.open(&scene.image).unwrap();
+        let volume = image.volume(&image.unlock(&passphrase("OLD")).unwrap()).unwrap();
+        volume.write_all_at(&[7; 512], 0).unwrap();
+        assert!(options.open(&scene.image).is_err_and(|it| it.kind() == ErrorKind::InUse));
+        drop((volume, image));
+
+        // What the two have in common is refused, as far as the header uses it.
+        let overlap = ["check", "--header", parts[1], "--offset", "8192", parts[1]];
+        scene.refused(&overlap, 1, &["the header and the image overlap: bytes 0 to "]);
+        let open = OpenOptions::new().header(&scene.image).header_range(4096, Some(4096));
+        let error = open.range(0, Some(4608)).open(&scene.image).unwrap_err();
+        let text = "the header and the image overlap: bytes 4096 to 8192 and 0 to 4608 of the file";
+        assert_eq!((error.kind(), error.message()), (ErrorKind::InvalidInput, text));
+    }
 }
 
 #[test]

@@ -106,6 +106,21 @@ fn a_device_that_is_mapped_is_amended_only_where_that_is_said() {
 }
 
 #[test]
+fn info_of_a_device_is_what_qemu_img_prints() {
+    let (Some(qemu_img), Some(device)) = (peer("qemu-img"), Loop::luks1()) else { return };
+    for output in ["human", "json"] {
+        let info = |program: &Path| {
+            let mut command = Command::new(program);
+            let output = run_ok(command.args(["info", "--output", output]).arg(&device.path));
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let theirs = info(&qemu_img);
+        assert!(theirs.contains("host_device"), "{theirs}");
+        assert_eq!(info(Path::new(env!("CARGO_BIN_EXE_keyslot"))), theirs);
+    }
+}
+
+#[test]
 fn a_device_is_claimed_while_it_is_amended() {
     let Some(device) = Loop::luks1() else { return };
     let busy = || claim(&device.path).unwrap_err().kind();

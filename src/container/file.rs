@@ -12,9 +12,9 @@ use crate::storage::{Access, FileRef, FileStorage, Sharing, Storage};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Files {
     /// The file that is the image, or contains it
-    image: Option<Arc<FileStorage>>,
+    pub(super) image: Option<Arc<FileStorage>>,
     /// The file with a detached header
-    header: Option<Arc<FileStorage>>,
+    pub(super) header: Option<Arc<FileStorage>>,
 }
 
 impl Container {
@@ -54,6 +54,9 @@ impl Container {
         access: Access,
         claim: Claim,
     ) -> Result<Self> {
+        if FileRef::Path(header).is_same_file(image).unwrap_or(false) {
+            return Self::open_one_file(image, header_part, part, access, claim);
+        }
         let header_sharing = match claim.sharing {
             sharing @ (Sharing::Amend | Sharing::None) => sharing,
             _ => Sharing::ReadData,
@@ -64,8 +67,8 @@ impl Container {
             Self::open_file(FileRef::Path(header), header_part, access, header_claim)
         })?;
         if file.is_same_file(image).unwrap_or(false) {
-            let text = "the header and the image are the same file";
-            return Err(Error::new(ErrorKind::InvalidInput, text).with_path(image.name()));
+            let text = "the header was replaced by the image while they were opened";
+            return Err(Error::new(ErrorKind::Changed, text).with_path(image.name()));
         }
         let access = if claim.sharing == Sharing::None { Access::ReadOnly } else { access };
         // Only the header is changed when keyslots are.

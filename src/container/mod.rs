@@ -6,6 +6,8 @@
 
 #[cfg(feature = "file")]
 mod file;
+#[cfg(feature = "file")]
+mod one_file;
 mod partition;
 mod probe;
 mod qcow2;

@@ -2,6 +2,7 @@
 
 use super::partition::{Partition, PartitionTable};
 use crate::error::{Error, ErrorKind};
+use crate::header::luks2::HDR_SIZES;
 use crate::storage::{Storage, read};
 
 /// A kind of contents, identified by bytes at an offset.
@@ -41,6 +42,15 @@ const fn image(
     Magic { offset, bytes, what, format: Some(name), hint: CONVERT }
 }
 
+/// A clone has other magics than the image that it is a clone of.
+const CLONE: Magic = Magic {
+    offset: 0,
+    bytes: b"RBDL\xba\xbe",
+    what: "is a clone of an encrypted RBD image",
+    format: None,
+    hint: Some("flatten the clone first: rbd flatten"),
+};
+
 /// Longer magics come first, and magics at the start before those at greater offsets.
 const MAGICS: &[Magic] = &[
     compressed(b"\xfd7zXZ\0", "is compressed with xz"),
@@ -75,13 +85,7 @@ const MAGICS: &[Magic] = &[
         format: None,
         hint: Some("finish it with cryptsetup-reencrypt, or restore a header backup"),
     },
-    Magic {
-        offset: 0,
-        bytes: b"RBDL\xba\xbe",
-        what: "is a clone of an encrypted RBD image",
-        format: None,
-        hint: Some("flatten the clone first: rbd flatten"),
-    },
+    CLONE,
     contents(3, b"-FVE-FS-", "is a BitLocker volume"),
     file_system(0, b"XFSB", "is an XFS file system"),
     file_system(0, b"hsqs", "is a squashfs file system"),
@@ -95,6 +99,9 @@ const MAGICS: &[Magic] = &[
     file_system(0x1_0040, b"_BHRfS_M", "is a btrfs file system"),
 ];
 
+/// The magic of the secondary copy of a LUKS2 header in a clone of an RBD image
+const CLONE_COPY: &[u8] = b"LDBR\xba\xbe";
+
 /// Length of the prefix that contains every magic
 const PROBED: u64 = 0x1_0048;
 
@@ -103,7 +110,17 @@ fn find(storage: &dyn Storage) -> Option<&'static Magic> {
     let len = storage.len().ok()?.min(PROBED);
     let start = read(storage, 0, usize::try_from(len).ok()?).ok()?;
     let rest = |magic: &Magic| start.get(magic.offset..);
-    MAGICS.iter().find(|magic| rest(magic).is_some_and(|it| it.starts_with(magic.bytes)))
+    let found =
+        MAGICS.iter().find(|magic| rest(magic).is_some_and(|it| it.starts_with(magic.bytes)));
+    found.or_else(|| has_copy_of_clone(storage).then_some(&CLONE))
+}
+
+/// Whether a clone's secondary copy is at one of the offsets that it can have. The first may be gone.
+fn has_copy_of_clone(storage: &dyn Storage) -> bool {
+    let mut magic = [0; CLONE_COPY.len()];
+    HDR_SIZES
+        .into_iter()
+        .any(|at| storage.read_exact_at(&mut magic, at).is_ok() && magic == CLONE_COPY)
 }
 
 /// QEMU's name for the format of a file, if it is an image format other than raw and LUKS.
@@ -165,5 +182,101 @@ pub(crate) fn explain(error: Error, storage: &dyn Storage) -> Error {
                 first.number
             ))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::ReadOnlyBytes;
+
+    /// The start of each kind of contents as its own programs write it, or as its specification says.
+    const SAMPLES: &[(&[Piece], &str)] = &[
+        (&[(0, b"\xfd7zXZ\x00\x00\x04\xe6\xd6\xb4\x46\x02\x00\x21\x01")], "compressed with xz"),
+        (&[(0, b"\x28\xb5\x2f\xfd\x24\x03\x19\x00\x00abc")], "compressed with zstd"),
+        (&[(0, b"\x04\x22\x4d\x18\x64\x40\xa7\x03\x00\x00\x80")], "compressed with lz4"),
+        (&[(0, b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03")], "compressed with gzip"),
+        (&[(0, b"BZh91AY&SY")], "compressed with bzip2"),
+        (&[(0, b"7z\xbc\xaf\x27\x1c\x00\x04")], "a 7-Zip archive"),
+        (&[(0, b"PK\x03\x04\x0a\x00\x00\x00\x00\x00")], "a ZIP archive"),
+        (&[(0, b"QFI\xfb\x00\x00\x00\x03")], "in qcow2 format"),
+        (&[(0, b"COWD\x01\x00\x00\x00\x03\x00\x00\x00")], "in VMDK format"),
+        (&[(0, b"KDMV\x01\x00\x00\x00\x03\x00\x00\x00")], "in VMDK format"),
+        (&[(0, b"# Disk DescriptorFile\nversion=1\n")], "in VMDK format"),
+        (&[(0, b"vhdxfileQ\x00E\x00M\x00U\x00")], "in VHDX format"),
+        (&[(0, b"conectix\x00\x00\x00\x02\x00\x01\x00\x00")], "in VHD format"),
+        (&[(0, b"QED\x00\x00\x00\x01\x00\x04\x00\x00\x00")], "in QED format"),
+        (&[(0, b"WithoutFreeSpace\x02\x00\x00\x00")], "in Parallels format"),
+        (&[(0, b"WithouFreSpacExt\x02\x00\x00\x00")], "in Parallels format"),
+        (&[(0, b"Bochs Virtual HD Image\0\0\0\0\0\0\0\0\0\0Redolog\0")], "in Bochs format"),
+        (&[(0, b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0 && mount")], "in cloop format"),
+        (
+            &[
+                (0, b"<<< QEMU VM Virtual Disk Image >>>\n"),
+                (64, b"\x7f\x10\xda\xbe\x01\x00\x01\x00\x80\x01\x00\x00"),
+            ],
+            "in VDI format",
+        ),
+        (&[(0, b"LUKS\xde\xad\x00\x01aes\0")], "being reencrypted by cryptsetup-reencrypt"),
+        (&[(0, b"RBDL\xba\xbe\x00\x02"), (0x4000, b"LDBR\xba\xbe\x00\x02")], "a clone of"),
+        (&[(0, b"\xeb\x58\x90-FVE-FS-\x00\x02\x08")], "a BitLocker volume"),
+        (&[(0, b"XFSB\x00\x00\x10\x00\x00\x00")], "an XFS file system"),
+        (&[(0, b"hsqs\x07\x00\x00\x00")], "a squashfs file system"),
+        (&[(0, b"\xeb\x52\x90NTFS    \x00\x02\x08"), BOOT], "an NTFS file system"),
+        (
+            &[(0, b"\xeb\x58\x90mkfs.fat\x00\x02\x01"), (71, b"NO NAME    FAT32   \x0e\x1f"), BOOT],
+            "a FAT file system",
+        ),
+        (
+            &[(0, b"\xeb\x3c\x90mkfs.fat\x00\x02\x04"), (43, b"NO NAME    FAT16   \x0e\x1f"), BOOT],
+            "a FAT file system",
+        ),
+        (
+            &[(0, b"name\0"), (100, b"0000644\x000001750\0"), (257, b"ustar  \0root")],
+            "a tar archive",
+        ),
+        (&[(512, b"LABELONE\x01\0\0\0\0\0\0\0"), (536, b"LVM2 001")], "an LVM physical volume"),
+        (&[(0x400, b"\x00\x04\x00\x00"), (0x438, b"\x53\xef\x01\x00\x01\x00")], "an ext2, ext3"),
+        (&[(0x8000, b"\x01CD001\x01\x00LINUX")], "an ISO 9660 file system"),
+        (&[(0x1_0000, b"\xc8\x2f\xa9\xa6"), (0x1_0040, b"_BHRfS_M\x05")], "a btrfs file system"),
+    ];
+
+    /// Bytes at an offset
+    type Piece = (usize, &'static [u8]);
+
+    /// What a boot sector ends with. There is no partition table in it.
+    const BOOT: Piece = (510, b"\x55\xaa");
+
+    fn bytes(pieces: &[Piece]) -> ReadOnlyBytes<Vec<u8>> {
+        let mut bytes = vec![0; 0x1_1000];
+        for (offset, piece) in pieces {
+            bytes[*offset..offset + piece.len()].copy_from_slice(piece);
+        }
+        ReadOnlyBytes(bytes)
+    }
+
+    #[test]
+    fn every_magic_is_that_of_a_sample_and_of_no_other() {
+        let mut found = Vec::new();
+        for (pieces, what) in SAMPLES {
+            let magic = find(&bytes(pieces)).unwrap_or_else(|| panic!("{what} is not found"));
+            assert!(magic.what.contains(what), "{what}: {magic:?}");
+            found.push((magic.offset, magic.bytes));
+        }
+        let magics: Vec<_> = MAGICS.iter().map(|magic| (magic.offset, magic.bytes)).collect();
+        let missing: Vec<_> = magics.iter().filter(|magic| !found.contains(magic)).collect();
+        assert!(missing.is_empty(), "without a sample: {missing:?}");
+        assert!(MAGICS.iter().all(|it| (it.offset + it.bytes.len()) as u64 <= PROBED));
+    }
+
+    #[test]
+    fn a_clone_is_known_by_its_secondary_copy_alone() {
+        for offset in HDR_SIZES {
+            let mut disk = vec![0; 0x40_1000];
+            let at = usize::try_from(offset).unwrap();
+            disk[at..at + 6].copy_from_slice(b"LDBR\xba\xbe");
+            assert!(find(&ReadOnlyBytes(disk)).unwrap().what.contains("clone"));
+        }
+        assert!(find(&bytes(&[(0x5000, CLONE_COPY)])).is_none());
     }
 }

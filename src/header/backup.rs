@@ -94,7 +94,7 @@ impl Header {
     }
 
     /// Length in bytes of a backup of this header.
-    fn end(&self) -> Result<u64> {
+    pub(crate) fn end(&self) -> Result<u64> {
         let end = match self {
             Self::Luks1(header) => header.end(),
             Self::Luks2(header) => header.end(),

@@ -82,12 +82,7 @@ impl FileStorage {
 
     /// Whether `file` is this file or device.
     pub(crate) fn is_same_file(&self, file: FileRef<'_>) -> io::Result<bool> {
-        match file {
-            FileRef::Path(path) => self.is_file(path),
-            FileRef::Descriptor(file) => {
-                Ok(self.identity()?.is_same_storage(&identity(&file.metadata()?)))
-            }
-        }
+        Ok(self.identity()?.is_same_storage(&file.identity()?))
     }
 
     /// Whether its path still leads to this file, that is, the file was not replaced. A file that was

@@ -99,9 +99,9 @@ fn file(path: &Path, storage: &FileStorage) -> Result<Node> {
         children: Vec::new(),
         virtual_size: storage.len().map_err(failed)?.next_multiple_of(512),
         filename: output::filename(path),
-        format: FILE,
+        format: if storage.is_block_device() { "host_device" } else { "file" },
         actual_size: storage.actual_size().map_err(failed)?,
-        format_specific: Some(FileSpecific { kind: FILE, data: Empty {} }),
+        format_specific: Some(FileSpecific { kind: "file", data: Empty {} }),
         dirty_flag: false,
     })
 }
@@ -115,10 +115,11 @@ pub fn text(children: &[Child], path: &str, indent: usize) -> String {
         let filename = output::foreign(&info.filename);
         let disk_size = size(info.actual_size);
         let len = format!("{} ({} bytes)", size(info.virtual_size), info.virtual_size);
-        let lines = if info.format == FILE {
+        // Of these nodes, only files have specific fields.
+        let lines = if info.format_specific.is_some() {
             [
                 format!("filename: {filename}"),
-                "protocol type: file".to_owned(),
+                format!("protocol type: {}", info.format),
                 format!("file length: {len}"),
                 format!("disk size: {disk_size}"),
             ]
@@ -138,5 +139,3 @@ pub fn text(children: &[Child], path: &str, indent: usize) -> String {
     }
     out
 }
-
-const FILE: &str = "file";

@@ -29,6 +29,7 @@ pub use digest::KeyDigest;
 pub(crate) use edits::name;
 pub use keyslot::Slot;
 pub use metadata::{Metadata, Token};
+pub(crate) use raw::HDR_SIZES;
 pub use raw::Which;
 pub use segment::{Crypt, DataSegment};
 

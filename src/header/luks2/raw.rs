@@ -189,7 +189,7 @@ const CHECKSUM_ALG: &[u8] = b"sha256";
 /// Length of the binary header
 pub(super) const BINARY_SIZE: usize = 4096;
 /// Possible lengths of a copy, which are also the possible offsets of the secondary copy.
-pub(super) const HDR_SIZES: [u64; 9] =
+pub(crate) const HDR_SIZES: [u64; 9] =
     [0x4000, 0x8000, 0x1_0000, 0x2_0000, 0x4_0000, 0x8_0000, 0x10_0000, 0x20_0000, 0x40_0000];
 
 const _: () = assert!(size_of::<RawHeader>() == BINARY_SIZE);

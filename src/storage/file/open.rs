@@ -13,10 +13,10 @@ use nix::fcntl::OFlag;
 use nix::libc;
 
 use super::direct::{Direct, flags};
-use super::{Access, FileStorage};
+use super::{Access, FileStorage, identity};
 use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::storage::file_lease;
 use crate::storage::patience::Patience;
+use crate::storage::{Identity, file_lease};
 
 /// A file to open.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +27,20 @@ pub(crate) enum FileRef<'a> {
 }
 
 impl FileRef<'_> {
+    /// Identity of the file's bytes.
+    pub(super) fn identity(self) -> io::Result<Identity> {
+        let metadata = match self {
+            Self::Path(path) => fs::metadata(path),
+            Self::Descriptor(file) => file.metadata(),
+        };
+        metadata.map(|metadata| identity(&metadata))
+    }
+
+    /// Whether both are the same file or device.
+    pub fn is_same_file(self, other: Self) -> io::Result<bool> {
+        Ok(self.identity()?.is_same_storage(&other.identity()?))
+    }
+
     /// The path, or the name that the system has for the descriptor's file.
     pub fn name(self) -> PathBuf {
         match self {
