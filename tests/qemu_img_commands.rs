@@ -8,8 +8,12 @@ mod persona;
 mod side_by_side;
 mod support;
 
-use persona::Images;
-use side_by_side::{Pair, for_each};
+use std::path::Path;
+use std::process::Command;
+
+use persona::{Images, arguments};
+use side_by_side::{Outcome, Pair, for_each};
+use support::{Running, eventually, locks::locks, peer};
 
 /// Compares each line.
 fn same(lines: &[&str]) {
@@ -36,6 +40,9 @@ fn check_is_qemu_imgs() {
         "check --image-opts A",
         "check --object secret,id=s,data=wrong --image-opts A",
         "check -f luks plain.raw",
+        "check S --image-opts D",
+        "check S --image-opts W",
+        "check S --image-opts -r all W",
         "check -f raw plain.raw",
         "check nowhere",
         "check -f luks nowhere",
@@ -70,6 +77,8 @@ fn map_is_qemu_imgs() {
         "map -f luks a.luks",
         "map --image-opts A",
         "map --object secret,id=s,data=wrong --image-opts A",
+        "map --output=json S --image-opts D",
+        "map --output=json S --image-opts W",
         "map nowhere",
         "map",
         "map a b",
@@ -105,6 +114,8 @@ fn measure_is_qemu_imgs() {
         "measure -O luks S -o key-secret=s,iter-time=10 plain.raw",
         "measure -O luks S -o key-secret=s,iter-time=10 -f raw a.luks",
         "measure S --image-opts A",
+        "measure S --image-opts D",
+        "measure S --image-opts W",
         "measure -O raw --output=json S --image-opts A",
         "measure -O raw a.luks",
         "measure -O luks --size 1M",
@@ -121,4 +132,42 @@ fn measure_is_qemu_imgs() {
         "measure -O luks S -o key-secret=s nowhere",
         "measure -f raw --image-opts -O luks A",
     ]);
+}
+
+/// What is refused while another program has the image open, and what is not.
+#[test]
+fn images_in_use_are_opened_as_qemu_img_opens_them() {
+    let (Some(qemu_nbd), Some(pair)) = (peer("qemu-nbd"), Pair::find()) else { return };
+    let directory = Images::new().directory();
+    let image = directory.path().join("a.luks");
+    for (args, suffix, held) in [
+        (&[][..], "", "203 203"),
+        (&["-r"], "", "203 203"),
+        (&["-r"], ",force-share=on", "100 100"),
+    ] {
+        let mut nbd = Command::new(&qemu_nbd);
+        nbd.args(["--persistent", "--object", "secret,id=s,data=hunter0"]).args(args);
+        nbd.arg("-k").arg(directory.path().join("socket"));
+        let options = format!("driver=luks,key-secret=s,file.filename=a.luks{suffix}");
+        nbd.args(["--image-opts", &options]).current_dir(directory.path());
+        let _nbd = Running::spawn(&mut nbd);
+        eventually("qemu-nbd's locks", || locks(&image).iter().any(|it| it.contains(held)));
+        for line in [
+            "check S --image-opts A",
+            "check -r all S --image-opts A",
+            "check -U S --image-opts A",
+            "map --output=json S --image-opts A",
+            "measure S --image-opts A",
+            "compare S --image-opts A R",
+            "compare -U S --image-opts A R",
+            "snapshot -l S --image-opts A",
+        ] {
+            let outcome = |program: &Path| Outcome::of(program, &arguments(line), directory.path());
+            assert_eq!(
+                outcome(&pair.ours),
+                outcome(&pair.theirs),
+                "{line} beside {args:?}{suffix}"
+            );
+        }
+    }
 }

@@ -26,6 +26,8 @@ fn dd_is_qemu_imgs() {
         "dd S --image-opts if=A! of=file:new.raw",
         "dd S --image-opts if=B! if=A! of=other of=new.raw",
         "dd -U S --image-opts if=A! of=new.raw",
+        "dd S --image-opts if=D! of=new.raw",
+        "dd S --image-opts if=W! of=new.raw",
         "dd S --image-opts if=A! of=new.raw oflag=direct",
         "dd S --image-opts if=A! of=new.raw seek=1",
         "dd S --image-opts if=A! of=new.raw word",

@@ -14,7 +14,7 @@ impl Image {
     /// keeps its length. Existing [volumes](Self::volume) keep the length that they were opened with.
     ///
     /// Fails with [`ErrorKind::Unsupported`] for LUKS2, for an image inside another (a qcow2 image, a
-    /// part of a file) and for a block device.
+    /// part of a file that does not extend to its end) and for a block device.
     pub fn resize(&mut self, len: u64, space: Preallocation) -> Result<()> {
         let result = self.try_resize(len, space);
         self.named(result)
@@ -25,13 +25,21 @@ impl Image {
         if self.header.luks1().is_none() {
             return Err(unsupported("only LUKS1 images can be resized"));
         }
-        if self.part().is_some() || self.qcow2().is_some() {
-            return Err(unsupported("an image inside another cannot be resized"));
-        }
+        let start = match self.part() {
+            _ if self.qcow2().is_some() => {
+                return Err(unsupported("an image inside a qcow2 image cannot be resized"));
+            }
+            Some((_, Some(_))) => {
+                return Err(unsupported("a part of fixed length cannot be resized"));
+            }
+            Some((start, None)) => start,
+            None => 0,
+        };
         if self.header.is_detached() && !self.container.is_detached() {
             return Err(unsupported("the header is detached: its payload is in another file"));
         }
-        let file_len = self.header.payload_offset().checked_add(len);
+        let begin = start.checked_add(self.header.payload_offset());
+        let file_len = begin.and_then(|begin| begin.checked_add(len));
         let file_len = file_len.filter(|&len| i64::try_from(len).is_ok());
         let file_len = file_len.ok_or_else(|| invalid("The requested file size is too large"))?;
         let container = self.container.clone();

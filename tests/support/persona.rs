@@ -33,7 +33,15 @@ impl Images {
             volume.write_all_at(&plain, 0).unwrap();
             files.push((name.to_owned(), fs::read(&path).unwrap()));
         }
+        let disk = [&[5; 4096][..], &files[0].1].concat();
+        files.push(("disk".to_owned(), disk));
         files.push(("plain.raw".to_owned(), plain));
+        let header = directory.path().join("header");
+        let cost = keyslot::kdf::Cost::Iterations(1000);
+        let create = keyslot::CreateOptions::new().unwrap().cost(cost).detached(true);
+        create.create(&header, 4096, &secret(0)).unwrap();
+        files.push(("header".to_owned(), fs::read(&header).unwrap()));
+        files.push(("payload".to_owned(), vec![1; 4096]));
         files.push(("empty".to_owned(), Vec::new()));
         Self { files }
     }
@@ -58,8 +66,8 @@ impl Images {
     }
 
     /// Runs the command line with both programs, each in a directory of its own, and compares what
-    /// they say and the files that they leave. In it, `S` stands for the object of the secret, `A`
-    /// and `B` for the options of the two images.
+    /// they say and the files that they leave. In it, `S` stands for the object of the secret, and
+    /// other letters for the options of images.
     pub fn judge(&self, pair: &Pair, line: &str) -> Result<Outcome, String> {
         let arguments = arguments(line);
         let run = |program: &Path| {
@@ -90,6 +98,23 @@ fn contents(directory: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
+/// Letters, and the image options that they stand for: images, raw data, an image with a detached
+/// header, an image behind others in a file, with and without a length.
+const NAMES: [(&str, &str); 6] = [
+    ("A", "driver=luks,key-secret=s,file.filename=a.luks"),
+    ("B", "driver=luks,key-secret=s,file.filename=b.luks"),
+    ("R", "driver=raw,file.filename=plain.raw"),
+    (
+        "D",
+        "driver=luks,key-secret=s,file.filename=payload,header.driver=file,header.filename=header",
+    ),
+    ("W", "driver=luks,key-secret=s,file.driver=raw,file.offset=4096,file.file.filename=disk"),
+    (
+        "V",
+        "driver=luks,key-secret=s,file.driver=raw,file.offset=4096,file.size=2M,file.file.filename=disk",
+    ),
+];
+
 /// The arguments that a line stands for.
 pub fn arguments(line: &str) -> Vec<String> {
     let mut arguments = Vec::new();
@@ -98,11 +123,9 @@ pub fn arguments(line: &str) -> Vec<String> {
             "S" => arguments.extend(["--object", "secret,id=s,data=hunter0"].map(str::to_owned)),
             word => {
                 let mut word = word.to_owned();
-                for (name, file) in [("A", "a.luks"), ("B", "b.luks"), ("R", "plain.raw")] {
-                    let driver = if name == "R" { "raw" } else { "luks,key-secret=s" };
-                    let options = format!("driver={driver},file.filename={file}");
+                for (name, options) in NAMES {
                     if word == name || word.starts_with(&format!("{name},")) {
-                        word = word.replacen(name, &options, 1);
+                        word = word.replacen(name, options, 1);
                     }
                     word = word.replace(&format!("={name}!"), &format!("={options}"));
                 }

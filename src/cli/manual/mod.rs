@@ -90,6 +90,9 @@ fn page(command: &Command, name: &str, names: &[String]) -> std::io::Result<Vec<
         roff.to_writer(&mut page)?;
     }
     exit_status().to_writer(&mut page)?;
+    if is_root {
+        environment().to_writer(&mut page)?;
+    }
     json_section(name).to_writer(&mut page)?;
     example_section(name).to_writer(&mut page)?;
     see_also(name, names).to_writer(&mut page)?;
@@ -237,6 +240,20 @@ const JSON_OF_INFO: &[&str] = &[
 const JSON_OF_OTHERS: &[&str] =
     &["One object for each image, each on a line of its own. Failures are described in \
      keyslot(1). The members are:"];
+
+fn environment() -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", ["ENVIRONMENT"]);
+    roff.control("TP", []);
+    roff.text([bold("KEYSLOT_QEMU_IMG")]);
+    roff.text([roman(QEMU_IMG)]);
+    roff
+}
+
+const QEMU_IMG: &str = "Under the name qemu-img, the path or name of the program that gets the command \
+                        lines which are not about LUKS1. If empty, keyslot runs them itself, and \
+                        refuses what it does not support. The default is the next qemu-img on PATH that \
+                        is not keyslot.";
 
 fn example_section(name: &str) -> Roff {
     let mut roff = Roff::new();

@@ -78,6 +78,9 @@ pub fn run(args: &ResizeArgs, size: Option<&OsString>) -> Exit {
     if args.preallocation.as_deref() == Some("metadata") {
         return Err(invalid("Unsupported preallocation mode: metadata").into());
     }
+    if let Some((_, Some(_))) = image.part() {
+        return Err(invalid("Cannot resize fixed-size raw disks").into());
+    }
     image.resize(len, space)?;
     if !args.quiet {
         output::print_done("Image resized.\n")?;
