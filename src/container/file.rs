@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Container, DiskFormat, Part};
+use super::{Container, DiskFormat, DiskOptions, Located, Part};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::sharing::Claim;
 use crate::storage::{Access, FileRef, FileStorage, Sharing, Storage};
@@ -19,30 +19,25 @@ pub(super) struct Files {
 
 impl Container {
     /// Opens an image in a file or a part of one, held with `claim` until the container is dropped.
-    pub fn open(
-        file: FileRef<'_>,
-        part: &Part,
-        format: Option<DiskFormat>,
-        access: Access,
-        claim: Claim,
-    ) -> Result<Self> {
-        let (container, _) = Self::open_file(file, part, access, claim)?;
-        container.in_format(format).map_err(|error| error.with_path(file.name()))
+    pub fn open(file: FileRef<'_>, at: &Located<'_>, access: Access, claim: Claim) -> Result<Self> {
+        let (container, _) = Self::open_file(file, at, access, claim)?;
+        Ok(container)
     }
 
-    /// Opens a file or a part of one, without looking for a header. Also returns the file.
+    /// The same. Also returns the file.
     pub(super) fn open_file(
         file: FileRef<'_>,
-        part: &Part,
+        at: &Located<'_>,
         access: Access,
         claim: Claim,
     ) -> Result<(Self, Arc<FileStorage>)> {
         let file = Arc::new(FileStorage::open_claimed(file, access, claim)?);
         let whole: Arc<dyn Storage> = Arc::<FileStorage>::clone(&file);
-        let container = Self::part_of(whole, part).map_err(|error| error.with_path(file.path()))?;
+        let disk = DiskOptions { is_read_only: access == Access::ReadOnly, ..at.disk };
+        let container = Self::locate(whole, &Located { disk, ..*at });
+        let container = container.map_err(|error| error.with_path(file.path()))?;
         let files = Files { image: Some(Arc::clone(&file)), header: None };
-        let is_read_only = access == Access::ReadOnly;
-        Ok((Self { is_read_only, files, ..container }, file))
+        Ok((Self { files, ..container }, file))
     }
 
     /// Opens an image whose header is in another file. Both files are held until the container is
@@ -64,7 +59,8 @@ impl Container {
         let header_claim = Claim { sharing: header_sharing, direct: false, ..claim };
         // It is written only if the image is amended while it is in use.
         let (header, file) = or_read_only(header_sharing == Sharing::ReadData, access, |access| {
-            Self::open_file(FileRef::Path(header), header_part, access, header_claim)
+            let header = FileRef::Path(header);
+            Self::open_file(header, &Located::raw(header_part), access, header_claim)
         })?;
         if file.is_same_file(image).unwrap_or(false) {
             let text = "the header was replaced by the image while they were opened";
@@ -73,7 +69,7 @@ impl Container {
         let access = if claim.sharing == Sharing::None { Access::ReadOnly } else { access };
         // Only the header is changed when keyslots are.
         let payload = or_read_only(claim.sharing == Sharing::Amend, access, |access| {
-            Self::open(image, part, Some(DiskFormat::Raw), access, claim)
+            Self::open(image, &Located::raw(part), access, claim)
         })?;
         let header = header.payload;
         let files = Files { header: Some(file), ..payload.files.clone() };
@@ -88,6 +84,14 @@ impl Container {
     /// The file opened as the image.
     pub fn file(&self) -> Option<&Arc<FileStorage>> {
         self.files.image.as_ref()
+    }
+}
+
+impl<'a> Located<'a> {
+    /// A part of a file, whatever the file contains.
+    pub(super) fn raw(part: &'a Part) -> Self {
+        let disk = DiskOptions { gate: None, is_read_only: true, is_unordered: false };
+        Self { part, format: Some(DiskFormat::Raw), disk }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Location of an image's bytes: a file, a range or partition of one, or two files.
 //!
 //! A `Container` names the storage with the header, the storage with the payload, and the locks. In
-//! a qcow2 image, the header is a window of the file.
+//! an encrypted qcow2 image, the header is a window of the file. In one that is not encrypted, an image
+//! can be a part of the guest's disk.
 //! Everything above works on these storages and does not depend on their kind.
 
 #[cfg(feature = "file")]
@@ -16,7 +17,7 @@ mod raw;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 pub(crate) use partition::Part;
@@ -26,13 +27,18 @@ pub(crate) use probe::explain;
 pub use probe::{image_format, is_luks_at, is_luks1};
 #[cfg(feature = "file")]
 pub(crate) use qcow2::NewQcow2;
-pub use qcow2::{Qcow2Compression, Qcow2Encryption, Qcow2Header, Qcow2Options};
+pub(crate) use qcow2::{DiskOptions, Qcow2Map, open_files};
+pub use qcow2::{
+    Gate, Purpose, Qcow2Compression, Qcow2Disk, Qcow2Encryption, Qcow2Header, Qcow2Options,
+    Reference, Referenced,
+};
 #[cfg(feature = "file")]
 pub use raw::RawImage;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::Header;
 use crate::storage::{Lease, Sharing, Storage, Window};
+use crate::volume::Crypt;
 
 /// Format of the file that contains an image.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -57,10 +63,22 @@ pub(crate) struct Container {
     files: file::Files,
     /// Name for errors, if it differs from that of the header's storage
     name: Option<PathBuf>,
-    /// Offset and length of the image in the file, if it is a part of one
+    /// Offset and length of the image in the file or guest's disk, if it is a part of one
     part: Option<(u64, Option<u64>)>,
     /// The header of a qcow2 image, which is in `payload`
     qcow2: Option<Arc<Qcow2Header>>,
+    /// The clusters of that image, while a volume uses them
+    clusters: Arc<Mutex<Weak<Qcow2Map>>>,
+    /// The guest's disk that the image is a part of
+    disk: Option<Qcow2Disk>,
+}
+
+/// Place of an image in a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Located<'a> {
+    pub part: &'a Part,
+    pub format: Option<DiskFormat>,
+    pub disk: DiskOptions<'a>,
 }
 
 impl Container {
@@ -77,7 +95,27 @@ impl Container {
             name: None,
             part: None,
             qcow2: None,
+            clusters: Arc::default(),
+            disk: None,
         }
+    }
+
+    /// Finds the image in a file: the whole file, the part of it that `part` names, or, if the file is a
+    /// qcow2 image, that part of the guest's disk.
+    pub fn locate(whole: Arc<dyn Storage>, at: &Located<'_>) -> Result<Self> {
+        let Located { part, format, disk: options } = *at;
+        let is_read_only = options.is_read_only;
+        let qcow2 = match (part, format) {
+            (Part::Whole, _) | (_, Some(DiskFormat::Raw)) => None,
+            _ => Qcow2Header::read_if_qcow2(whole.as_ref())?,
+        };
+        if let Some(header) = qcow2 {
+            let disk = Qcow2Disk::open(whole, header, options)?;
+            let container = Self::part_of(Arc::clone(disk.storage()), part)?;
+            return Ok(Self { disk: Some(disk), is_read_only, ..container });
+        }
+        let container = Self { is_read_only, ..Self::part_of(whole, part)? };
+        container.in_format(format)
     }
 
     /// Restricts an image to the part that `part` names, if it names one.
@@ -108,6 +146,27 @@ impl Container {
         self.qcow2.as_deref()
     }
 
+    /// The guest's disk that the image is a part of.
+    pub fn disk(&self) -> Option<&Qcow2Disk> {
+        self.disk.as_ref()
+    }
+
+    /// The clusters of an encrypted qcow2 image. All volumes of the image share one map, because its
+    /// tables are cached.
+    pub fn clusters(&self, crypt: Crypt, options: DiskOptions<'_>) -> Result<Arc<Qcow2Map>> {
+        let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(map) = clusters.upgrade() {
+            return Ok(map);
+        }
+        let image = Arc::clone(&self.payload);
+        let header = Qcow2Header::read(image.as_ref())?;
+        let files = open_files(image.as_ref(), &header, options.gate)?;
+        let map = Qcow2Map::open(image, header, files, Some(crypt))?;
+        let map = Arc::new(if options.is_unordered { map.unordered() } else { map });
+        *clusters = Arc::downgrade(&map);
+        Ok(map)
+    }
+
     /// Checks that keyslots can be changed as far as the file's format is concerned.
     pub fn check_amendable(&self) -> Result<()> {
         self.qcow2.as_ref().map_or(Ok(()), |qcow2| qcow2.check_amendable())
@@ -115,12 +174,18 @@ impl Container {
 
     /// Checks that the locked file still has its LUKS header where it was found.
     pub fn check_unchanged(&self) -> Result<()> {
+        if let Some(disk) = &self.disk {
+            disk.refresh()?;
+        }
         self.qcow2.as_ref().map_or(Ok(()), |qcow2| qcow2.check_unchanged(self.payload.as_ref()))
     }
 
     /// Offset in the payload's storage, and bytes, that must be written there before any keyslot. The
     /// file must be locked.
     pub fn preparation(&self) -> Result<Option<(u64, [u8; 8])>> {
+        if let Some(disk) = &self.disk {
+            disk.may_write()?;
+        }
         let storage = self.payload.as_ref();
         self.qcow2.as_ref().map_or(Ok(None), |qcow2| qcow2.features_to_clear(storage))
     }

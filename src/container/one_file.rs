@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::file::Files;
-use super::{Container, Part};
+use super::{Container, Located, Part};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::Header;
 use crate::storage::sharing::Claim;
@@ -28,7 +28,7 @@ impl Container {
             let text = "the header and the image are the same file";
             return Err(Error::new(ErrorKind::InvalidInput, text).with_path(file.name()));
         }
-        let (container, file) = Self::open_file(file, payload, access, claim)?;
+        let (container, file) = Self::open_file(file, &Located::raw(payload), access, claim)?;
         let path = file.path();
         let header = header_window(&file, header, &container);
         let header = header.map_err(|error| error.with_path(path))?;

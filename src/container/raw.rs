@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Container, Part};
+use super::{Container, Located, Part};
 use crate::error::Result;
 use crate::storage::sharing::Claim;
 use crate::storage::{Access, FileRef, FileStorage, Storage};
@@ -19,7 +19,8 @@ pub struct RawImage {
 
 impl RawImage {
     pub(crate) fn open(path: &Path, part: &Part, access: Access, claim: Claim) -> Result<Self> {
-        let (container, file) = Container::open_file(FileRef::Path(path), part, access, claim)?;
+        let at = Located::raw(part);
+        let (container, file) = Container::open_file(FileRef::Path(path), &at, access, claim)?;
         Ok(Self { file, storage: Arc::clone(container.payload()) })
     }
 

@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{Image, OpenOptions};
-use crate::container::{Container, Part, RawImage};
+use crate::container::{Container, Part, Qcow2Disk, RawImage};
 use crate::error::Result;
 use crate::storage::sharing::Claim;
 use crate::storage::{Access, FileRef, FileStorage};
@@ -116,6 +117,27 @@ impl OpenOptions {
         RawImage::open(path.as_ref(), &self.part, self.access(), self.claim())
     }
 
+    /// Opens and locks a qcow2 image that is not encrypted, for the guest's disk in it.
+    ///
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the image is encrypted, or needs a
+    /// file that the [gate](Self::gate) does not open.
+    ///
+    /// ```no_run
+    /// use keyslot::container::PartitionTable;
+    /// use keyslot::{OpenOptions, Sharing};
+    ///
+    /// # fn main() -> keyslot::Result<()> {
+    /// let disk = OpenOptions::new().sharing(Sharing::ReadData).open_disk("guest.qcow2")?;
+    /// let table = PartitionTable::read(disk.storage().as_ref())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn open_disk(&self, path: impl AsRef<Path>) -> Result<Qcow2Disk> {
+        let path = path.as_ref();
+        let file = FileStorage::open_claimed(FileRef::Path(path), self.access(), self.claim())?;
+        self.open_disk_storage(Arc::new(file)).map_err(|error| error.with_path(path))
+    }
+
     /// Opens and locks the files of an image.
     pub(super) fn container(&self, file: FileRef<'_>, access: Access) -> Result<Container> {
         match &self.file.header {
@@ -123,7 +145,7 @@ impl OpenOptions {
                 let header = (header.as_path(), &self.file.header_part);
                 Container::open_detached(header, (file, &self.part), access, self.claim())
             }
-            None => Container::open(file, &self.part, self.format, access, self.claim()),
+            None => Container::open(file, &self.located(), access, self.claim()),
         }
     }
 

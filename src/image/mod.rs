@@ -13,8 +13,9 @@ mod resize;
 mod restore;
 mod session;
 mod tried;
+mod volume;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use change::Done;
 #[cfg(feature = "file")]
@@ -23,7 +24,7 @@ pub use create::{CreateOptions, Created, Format, Luks2Options};
 pub use options::OpenOptions;
 pub use restore::Restoration;
 
-use crate::container::{Container, Qcow2Header};
+use crate::container::{Container, Qcow2Disk, Qcow2Header};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{Header, Keyslot};
 use crate::secret::{Passphrase, VolumeKey};
@@ -32,7 +33,7 @@ use crate::storage::{Sharing, Storage};
 use crate::unlock::{
     Candidate, Unlocked, Until, confirm, search, search_admitted, unlock, unlock_keyslot,
 };
-use crate::volume::{Keyring, Volume};
+use crate::volume::Volume;
 
 use self::tried::Tried;
 
@@ -76,6 +77,11 @@ impl Image {
     /// Header of the qcow2 image that contains the LUKS header. `None` if the image is not qcow2.
     pub fn qcow2(&self) -> Option<&Qcow2Header> {
         self.container.qcow2()
+    }
+
+    /// The guest's disk of a qcow2 image, if the image is a partition or a range of it.
+    pub fn disk(&self) -> Option<&Qcow2Disk> {
+        self.container.disk()
     }
 
     /// Length in bytes of the payload's file or storage, or of the part of it that holds the image.
@@ -170,35 +176,6 @@ impl Image {
     /// its own keyslot.
     pub fn volume_with(&self, unlocked: &[&Unlocked]) -> Result<Volume> {
         self.named(self.try_volume(unlocked))
-    }
-
-    fn try_volume(&self, unlocked: &[&Unlocked]) -> Result<Volume> {
-        if self.qcow2().is_some() {
-            let text = "the data of qcow2 images is not supported yet";
-            return Err(Error::new(ErrorKind::Unsupported, text));
-        }
-        if self.header.is_detached() && !self.container.is_detached() {
-            let text = "the header is detached: its payload is in another file";
-            let error = Error::new(ErrorKind::Unsupported, text);
-            return Err(error.with_hint("open the payload's file, and pass this one with --header"));
-        }
-        let payload = self.container.payload();
-        let len = length(payload)?;
-        let segments = self.header.segments(len)?;
-        let mut keys = Keyring::default();
-        for unlocked in unlocked {
-            let digests = self.header.digests();
-            let mut numbers = digests.iter().filter(|(_, it)| unlocked.is_of(it)).peekable();
-            if numbers.peek().is_none() {
-                return Err(another_image());
-            }
-            for (number, _) in numbers {
-                keys = keys.with(*number, unlocked.volume_key());
-            }
-        }
-        let volume = Volume::new(Arc::clone(payload), segments, &keys)?;
-        let writable = self.options.sharing.writes() && !self.container.is_read_only();
-        Ok(if writable { volume } else { volume.read_only() })
     }
 
     /// Whether the passphrase opens this keyslot. An inactive keyslot never opens.

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::Image;
-use crate::container::{Container, DiskFormat, Part};
+use crate::container::{
+    Container, DiskFormat, DiskOptions, Gate, Located, Part, Qcow2Disk, Qcow2Header,
+};
 use crate::error::Result;
 use crate::header::Header;
 use crate::storage::{Sharing, Storage};
@@ -25,6 +27,8 @@ pub struct OpenOptions {
     pub(super) file: super::file::FileOptions,
     pub(super) part: Part,
     pub(super) format: Option<DiskFormat>,
+    gate: Option<Arc<dyn Gate>>,
+    unordered: bool,
 }
 
 impl OpenOptions {
@@ -94,6 +98,23 @@ impl OpenOptions {
         self
     }
 
+    /// Opens the files that a qcow2 image names, such as its backing file, through this gate. By
+    /// default an image that needs another file for its data is refused. Keyslots of an encrypted
+    /// qcow2 image need no other file.
+    #[must_use]
+    pub fn gate(mut self, gate: Arc<dyn Gate>) -> Self {
+        self.gate = Some(gate);
+        self
+    }
+
+    /// Writes the data of a qcow2 image without syncs between dependent changes, which is faster. For a
+    /// new image that nothing uses before it is complete and synced: a crash may damage it.
+    #[must_use]
+    pub fn unordered(mut self, unordered: bool) -> Self {
+        self.unordered = unordered;
+        self
+    }
+
     /// Sets the name for errors, instead of the storage's own. A file's own name is its path.
     #[must_use]
     pub fn name(mut self, name: impl Into<PathBuf>) -> Self {
@@ -124,9 +145,20 @@ impl OpenOptions {
     /// # }
     /// ```
     pub fn open_storage(&self, storage: Arc<dyn Storage>) -> Result<Image> {
-        let container = Container::part_of(storage, &self.part);
-        let container = container.and_then(|container| container.in_format(self.format));
+        let container = Container::locate(storage, &self.located());
         self.open_container(container.map_err(|error| error.with_name(self.name.as_deref()))?)
+    }
+
+    /// Opens the guest's disk in a qcow2 image that is not encrypted, on caller-supplied storage. The
+    /// caller must exclude other users of it. The disk is read-only unless
+    /// [`sharing`](Self::sharing) or [`write`](Self::write) says otherwise.
+    ///
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the image is encrypted, or needs a
+    /// file that the [gate](Self::gate) does not open.
+    pub fn open_disk_storage(&self, storage: Arc<dyn Storage>) -> Result<Qcow2Disk> {
+        let disk = Qcow2Header::read(storage.as_ref())
+            .and_then(|header| Qcow2Disk::open(storage, header, self.disk_options()));
+        disk.map_err(|error| error.with_name(self.name.as_deref()))
     }
 
     /// Opens an image with a detached header on two caller-supplied storages, as
@@ -144,6 +176,17 @@ impl OpenOptions {
 }
 
 impl OpenOptions {
+    /// Place of the image in its file.
+    pub(super) fn located(&self) -> Located<'_> {
+        Located { part: &self.part, format: self.format, disk: self.disk_options() }
+    }
+
+    /// How the disk in a qcow2 image is opened.
+    pub(super) fn disk_options(&self) -> DiskOptions<'_> {
+        let is_read_only = !(self.write || self.sharing.writes());
+        DiskOptions { gate: self.gate.as_deref(), is_read_only, is_unordered: self.unordered }
+    }
+
     /// Reads the header from an open container.
     pub(super) fn open_container(&self, container: Container) -> Result<Image> {
         let options = Self { write: self.write || self.sharing.writes(), ..self.clone() };

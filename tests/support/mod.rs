@@ -7,6 +7,7 @@ pub mod both_ways;
 pub mod crash;
 pub mod cryptsetup;
 pub mod disk;
+pub mod guest;
 pub mod held_up;
 pub mod locks;
 pub mod luks2;

@@ -212,6 +212,21 @@ impl Qcow2Header {
         self.raw.nb_snapshots.get()
     }
 
+    /// Whether `other` is a later header of the same disk, so that offsets in the disk keep their
+    /// meaning. The tables may have moved.
+    pub(crate) fn is_same_disk(&self, other: &Self) -> bool {
+        let of = |header: &Self| {
+            let raw = &header.raw;
+            let incompatible = raw.incompatible_features.get() & !(layout::DIRTY | layout::CORRUPT);
+            let kind = (raw.version, raw.cluster_bits, raw.refcount_order, incompatible);
+            (kind, raw.size, raw.crypt_method)
+        };
+        of(self) == of(other)
+            && self.crypto == other.crypto
+            && self.backing_file == other.backing_file
+            && self.data_file == other.data_file
+    }
+
     fn has(&self, feature: u64) -> bool {
         self.raw.incompatible_features.get() & feature != 0
     }

@@ -87,7 +87,6 @@ pub(super) fn crypto_area(
 
 /// Checks the places of all tables that the header names.
 pub(super) fn check(raw: &RawHeader, crypto: Option<&Range<u64>>, file_len: u64) -> Result<()> {
-    let cluster = 1_u64 << raw.cluster_bits.get();
     if raw.refcount_order.get() > 6 {
         let text = "Reference count entry width too large; may not exceed 64 bits";
         return Err(corrupt(text));
@@ -106,8 +105,7 @@ pub(super) fn check(raw: &RawHeader, crypto: Option<&Range<u64>>, file_len: u64)
         let text = format!("the LUKS header ends at byte {end}, the file at byte {file_len}");
         return Err(corrupt(text).with_hint("the image is truncated"));
     }
-    let header = Table { name: "qcow2 header", range: 0..cluster };
-    for Table { name, range } in [header].into_iter().chain(tables) {
+    for Table { name, range } in tables {
         if range.start < end && offset < range.end {
             return Err(corrupt(format!(
                 "the LUKS header at byte {offset} overlaps the {name} at byte {}",
@@ -124,7 +122,16 @@ struct Table {
     range: Range<u64>,
 }
 
-/// The tables, with QEMU's checks of each.
+/// The ranges that the header names, which hold no guest data, each with its name.
+pub(super) fn reserved(
+    raw: &RawHeader,
+    crypto: Option<Range<u64>>,
+) -> Result<Vec<(&'static str, Range<u64>)>> {
+    let tables = tables(raw)?.into_iter().map(|Table { name, range }| (name, range));
+    Ok(tables.chain(crypto.map(|range| ("LUKS header", range))).collect())
+}
+
+/// The header and the tables that it names, with QEMU's checks of each.
 fn tables(raw: &RawHeader) -> Result<Vec<Table>> {
     let cluster = 1_u64 << raw.cluster_bits.get();
     let table = |name: &'static str, title: &str, offset: u64, len: u64| {
@@ -154,6 +161,7 @@ fn tables(raw: &RawHeader) -> Result<Vec<Table>> {
         return Err(corrupt("Snapshot table too large"));
     }
     let mut tables = vec![
+        Table { name: "qcow2 header", range: 0..cluster },
         table(
             "refcount table",
             "Reference count table",

@@ -2,7 +2,10 @@
 
 mod amend;
 mod build;
+mod data;
+mod disk;
 mod extension;
+mod gate;
 mod header;
 mod layout;
 mod raw;
@@ -10,6 +13,11 @@ mod raw;
 #[cfg(feature = "file")]
 pub(crate) use build::NewQcow2;
 pub use build::Qcow2Options;
+pub(crate) use data::Qcow2Map;
+pub(crate) use disk::DiskOptions;
+pub use disk::Qcow2Disk;
+pub(crate) use gate::open_files;
+pub use gate::{Gate, Purpose, Reference, Referenced};
 pub use header::{Qcow2Compression, Qcow2Encryption, Qcow2Header};
 
 use crate::error::{Error, ErrorKind};

@@ -1,0 +1,241 @@
+//! The guest's data of a qcow2 image: a [`Map`] of its clusters.
+//!
+//! The engine is our own, because the published one, imago, issues no syncs between reference counts,
+//! L2 and L1 tables, so its writes cannot keep the crash promise. `docs/qcow2.md` has the order of
+//! writes.
+//!
+//! Reads and writes of the data itself are the [`Volume`](crate::volume::Volume)'s. The map finds the
+//! place of each byte and allocates clusters.
+
+mod allocate;
+mod cache;
+mod entry;
+mod geometry;
+mod grow;
+mod refcount;
+mod tables;
+mod writer;
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::{Qcow2Encryption, Qcow2Header, unsupported};
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{Identity, Storage};
+use crate::volume::{Crypt, Extent, Fill, Map, Place};
+
+use geometry::Geometry;
+use tables::{Found, Run, Tables};
+use writer::Writer;
+
+/// The clusters of a qcow2 image.
+///
+/// The tables are read on demand and cached, so no other program may write the image meanwhile, and a
+/// process must not have two maps of an image that it writes.
+#[derive(Debug)]
+pub(crate) struct Qcow2Map {
+    /// The image, with all tables
+    image: Arc<dyn Storage>,
+    /// The storage with the clusters: the image, or an external data file
+    data: Arc<dyn Storage>,
+    below: Option<Arc<dyn Storage>>,
+    crypts: Vec<Crypt>,
+    identity: Identity,
+    geometry: Geometry,
+    /// Locked after `writer`, and never during the writes of guest data
+    tables: Mutex<Tables>,
+    /// State for writes, from the first write on
+    writer: Mutex<Option<Writer>>,
+    /// Whether `writer` is there, for a look without the lock
+    is_writing: AtomicBool,
+    /// Signalled when an allocation has ended
+    done: Condvar,
+    /// Whether a crash must leave a consistent image
+    is_ordered: bool,
+    /// Whether free clusters may be counted in advance
+    is_spare_allowed: bool,
+}
+
+/// Storages of the files that an image names.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Files {
+    /// Contents of the backing file; without it, bytes that are not in the image are zeros
+    pub below: Option<Arc<dyn Storage>>,
+    /// The external data file
+    pub data: Option<Arc<dyn Storage>>,
+}
+
+impl Qcow2Map {
+    /// Opens the clusters of an image, whose header was read from `image`. `crypt` is the cipher of
+    /// its LUKS header.
+    pub fn open(
+        image: Arc<dyn Storage>,
+        header: Qcow2Header,
+        files: Files,
+        crypt: Option<Crypt>,
+    ) -> Result<Self> {
+        match (header.encryption(), &crypt) {
+            (Qcow2Encryption::None, None) | (Qcow2Encryption::Luks, Some(_)) => {}
+            (Qcow2Encryption::Aes, _) => {
+                return Err(unsupported("the qcow2 image has the legacy AES encryption"));
+            }
+            (_, crypt) => {
+                let verb = if crypt.is_some() { "is not" } else { "is" };
+                let text = format!("the qcow2 image {verb} encrypted");
+                return Err(Error::new(ErrorKind::InvalidInput, text));
+            }
+        }
+        let data = match (header.has_data_file(), files.data) {
+            (true, Some(data)) => data,
+            (true, None) => return Err(unsupported("the external data file is missing")),
+            (false, _) => Arc::clone(&image),
+        };
+        let tables = Tables::load(image.as_ref(), header)?;
+        let identity = data.identity().map_err(|e| Error::io("identify the storage", e))?;
+        let geometry = tables.geometry;
+        Ok(Self {
+            image,
+            data,
+            below: files.below,
+            crypts: crypt.into_iter().collect(),
+            identity,
+            geometry,
+            tables: Mutex::new(tables),
+            writer: Mutex::default(),
+            is_writing: AtomicBool::default(),
+            done: Condvar::new(),
+            is_ordered: true,
+            is_spare_allowed: true,
+        })
+    }
+
+    /// Writes without syncs between dependent changes, for an image that nobody sees before it is
+    /// complete and synced. After a crash the image may be damaged.
+    #[must_use]
+    pub fn unordered(self) -> Self {
+        Self { is_ordered: false, ..self }
+    }
+
+    /// Counts no cluster before it is used, for an image that is locked only for short times.
+    #[must_use]
+    pub fn without_spare(self) -> Self {
+        Self { is_spare_allowed: false, ..self }
+    }
+
+    /// Reads the header and the tables again, after the image was locked.
+    ///
+    /// Fails with [`ErrorKind::Changed`] if the disk has another length, or its data is elsewhere.
+    pub fn refresh(&self) -> Result<()> {
+        let header = Qcow2Header::read(self.image.as_ref())?;
+        let mut writer = lock(&self.writer);
+        let mut tables = self.tables();
+        if !tables.header.is_same_disk(&header) {
+            let text = "the qcow2 header changed since it was read";
+            return Err(Error::new(ErrorKind::Changed, text));
+        }
+        *tables = Tables::load(self.image.as_ref(), header)?;
+        // Others may have written since the last change.
+        if let Some(mut writer) = writer.take() {
+            writer.abandon();
+        }
+        self.is_writing.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        lock(&self.tables)
+    }
+
+    fn extent_of(&self, run: Run) -> Extent {
+        let Run { start, len, found } = run;
+        let (place, host, is_shared) = match found {
+            Found::Unallocated if self.below.is_some() => (Place::Below, 0, false),
+            Found::Unallocated | Found::Zeros => (Place::Hole, 0, false),
+            Found::Data { host, is_copied } => (self.place(host), host, !is_copied),
+        };
+        Extent { start, len, lock: self.identity.offset().saturating_add(host), is_shared, place }
+    }
+
+    /// The place of bytes at `host`. Sectors are numbered by their position in the file.
+    fn place(&self, host: u64) -> Place {
+        if self.crypts.is_empty() {
+            return Place::Plain { offset: host };
+        }
+        Place::Data { offset: host, iv_sector: host / 512, crypt: 0 }
+    }
+}
+
+impl Map for Qcow2Map {
+    fn len(&self) -> u64 {
+        self.geometry.len
+    }
+
+    fn storage(&self) -> &Arc<dyn Storage> {
+        &self.data
+    }
+
+    fn crypts(&self) -> &[Crypt] {
+        &self.crypts
+    }
+
+    fn below(&self) -> Option<&Arc<dyn Storage>> {
+        self.below.as_ref()
+    }
+
+    /// The file may end within its last cluster, as QEMU leaves it.
+    fn padding(&self) -> u64 {
+        self.geometry.cluster() - 1
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        Ok(self.identity)
+    }
+
+    fn extent(&self, at: u64) -> Result<Extent> {
+        let run = self.tables().run(self.image.as_ref(), self.data.as_ref(), at)?;
+        Ok(self.extent_of(run))
+    }
+
+    fn may_write(&self) -> Result<()> {
+        if self.is_writing.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut writer = lock(&self.writer);
+        if writer.is_none() {
+            *writer = Some(self.start_writer()?);
+            self.is_writing.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn allocate(&self, at: u64, len: u64, fill: &mut Fill<'_>) -> Result<()> {
+        self.may_write()?;
+        self.allocate_range(&(at..at.saturating_add(len)), fill)
+    }
+
+    /// Also releases the clusters that are not in use any more.
+    fn sync(&self) -> io::Result<()> {
+        let mut releases = Vec::new();
+        if let Some(writer) = lock(&self.writer).as_mut() {
+            writer.check().map_err(io::Error::other)?;
+            releases = std::mem::take(&mut writer.releases);
+        }
+        let synced = self.image.sync_data();
+        let synced =
+            if self.geometry.has_data_file { synced.and(self.data.sync_data()) } else { synced };
+        if let Some(writer) = lock(&self.writer).as_mut() {
+            writer.has_failed |= synced.is_err();
+            if synced.is_ok() {
+                writer.release(&releases);
+            }
+        }
+        synced
+    }
+}
+
+/// A poisoned lock still guards valid data: tables change by single assignments, and clusters that a
+/// panic leaves out are counted and not used.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

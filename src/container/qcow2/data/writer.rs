@@ -1,0 +1,234 @@
+//! State of an image that is written: free clusters, clusters to release, and allocations under way.
+
+use std::ops::Range;
+
+use super::super::{Qcow2Header, corrupt, unsupported};
+use super::Qcow2Map;
+use super::entry;
+use super::refcount::Refcounts;
+use super::tables::Tables;
+use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::storage::Storage;
+use crate::storage::transfer::{fetch_back, put, sync};
+
+/// State of an image that is written.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub refcounts: Refcounts,
+    /// Unused clusters, in ascending order, whose reference count of 1 is durable
+    pool: Vec<u64>,
+    /// Clusters kept in the pool beyond those that are needed, so that not every allocation needs a
+    /// sync for its reference counts
+    spare: usize,
+    /// Clusters that have one user less once a sync has made the last changes of entries durable
+    pub releases: Vec<u64>,
+    /// Ranges of the disk that are being allocated
+    pub busy: Vec<Range<u64>>,
+    /// Whether a sync failed. Writes before it may be lost, so nothing may depend on them.
+    pub has_failed: bool,
+    pub is_ordered: bool,
+}
+
+impl Writer {
+    fn new(refcounts: Refcounts, is_ordered: bool, spare: usize) -> Self {
+        Self {
+            refcounts,
+            pool: Vec::new(),
+            spare,
+            releases: Vec::new(),
+            busy: Vec::new(),
+            has_failed: false,
+            is_ordered,
+        }
+    }
+
+    /// Fails if a sync failed before.
+    pub fn check(&self) -> Result<()> {
+        if !self.has_failed {
+            return Ok(());
+        }
+        let text = "cannot write: an earlier sync failed, so the last changes may be lost";
+        let error = Error::new(ErrorKind::Io, text).with_operation(Operation::Write);
+        Err(error.with_hint("close the image and open it again"))
+    }
+
+    /// Makes sure that the pool has `count` clusters.
+    pub fn stock(&mut self, tables: &mut Tables, count: usize) -> Result<()> {
+        if self.pool.len() >= count {
+            return Ok(());
+        }
+        let missing = count - self.pool.len() + self.spare;
+        let stocked = self.find(tables, missing).and_then(|found| {
+            self.refcounts.set(&found, 1)?;
+            Ok(found)
+        });
+        let found = self.noted(stocked)?;
+        self.barrier()?;
+        self.pool.extend(found);
+        Ok(())
+    }
+
+    /// Takes clusters from the pool, which has as many.
+    pub fn take(&mut self, count: usize) -> Vec<u64> {
+        self.pool.drain(..count.min(self.pool.len())).collect()
+    }
+
+    /// Gives back clusters that nothing refers to.
+    pub fn give_back(&mut self, clusters: impl IntoIterator<Item = u64>) {
+        self.pool.extend(clusters);
+        self.pool.sort_unstable();
+        if self.spare == 0 {
+            self.close();
+        }
+    }
+
+    /// Makes all writes so far durable, unless the image may be in any state after a crash.
+    pub fn barrier(&mut self) -> Result<()> {
+        if !self.is_ordered {
+            return Ok(());
+        }
+        let synced = sync(self.refcounts.image.as_ref());
+        self.noted(synced)
+    }
+
+    /// Remembers that a sync failed.
+    pub fn noted<T>(&mut self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result {
+            self.has_failed |= error.operation() == Some(Operation::Sync);
+        }
+        result
+    }
+
+    /// Releases clusters after a sync. A failure leaves clusters that are counted and not used.
+    pub fn release(&mut self, clusters: &[u64]) {
+        for &cluster in clusters {
+            let _ = self.refcounts.release(cluster);
+        }
+    }
+
+    /// Gives the pool's clusters back to the image.
+    pub fn close(&mut self) {
+        let pool = std::mem::take(&mut self.pool);
+        if !self.has_failed {
+            // A failure leaves clusters that are counted and not used.
+            let _ = self.refcounts.set(&pool, 0);
+        }
+    }
+
+    /// Forgets the pool, because the image may have changed.
+    pub fn abandon(&mut self) {
+        self.pool.clear();
+    }
+
+    /// Finds free clusters. Their counts are in blocks that exist, if need be in new ones.
+    fn find(&mut self, tables: &mut Tables, count: usize) -> Result<Vec<u64>> {
+        let mut found = Vec::new();
+        loop {
+            found.extend(self.refcounts.find(count - found.len())?);
+            if found.len() == count {
+                break;
+            }
+            let area = self.refcounts.next / self.refcounts.geometry.refcounts();
+            if area < self.refcounts.table.len() as u64 {
+                self.refcounts.add_block()?;
+            } else {
+                let old = self.refcounts.grow()?;
+                self.releases.extend(old);
+                tables.reserved.push(("refcount table", self.refcounts.place.clone()));
+            }
+        }
+        for &cluster in &found {
+            if let Some(name) = tables.reserved_by(self.refcounts.offset(cluster)?) {
+                return Err(miscounted(name));
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Qcow2Map {
+    /// Checks that the image can be written, and prepares it.
+    pub(super) fn start_writer(&self) -> Result<Writer> {
+        let mut tables = self.tables();
+        check_writable(&tables.header)?;
+        let (header, image) = (&tables.header, self.image.as_ref());
+        clear_features(header, image)?;
+        let start = header.raw.refcount_table_offset.get();
+        let len = u64::from(header.raw.refcount_table_clusters.get()) * header.cluster_size();
+        let (image, geometry) = (std::sync::Arc::clone(&self.image), tables.geometry);
+        let mut refcounts = Refcounts::load(image, geometry, start..start + len)?;
+        check_counts(&mut tables, &mut refcounts)?;
+        let spare = if self.is_spare_allowed { SPARE >> geometry.cluster_bits } else { 0 };
+        Ok(Writer::new(refcounts, self.is_ordered, spare.min(MOST_SPARE)))
+    }
+}
+
+/// Refuses images whose writes are not supported.
+fn check_writable(header: &Qcow2Header) -> Result<()> {
+    header.check_amendable()?;
+    if header.is_dirty() {
+        let text = "the qcow2 image was not closed, so its reference counts may be wrong";
+        return Err(unsupported(text).with_hint("repair it first: qemu-img check -r all"));
+    }
+    if header.has_bitmaps() {
+        let text = "the qcow2 image has persistent bitmaps, which a write would make stale";
+        return Err(unsupported(text).with_hint("remove them first: qemu-img bitmap --remove"));
+    }
+    if header.has_data_file() {
+        return Err(unsupported("writing to an external data file is not supported"));
+    }
+    Ok(())
+}
+
+/// Clears autoclear features that are unknown here, durably.
+fn clear_features(header: &Qcow2Header, image: &dyn Storage) -> Result<()> {
+    let Some((offset, bytes)) = header.features_to_clear(image)? else { return Ok(()) };
+    put(image, &bytes, offset)?;
+    sync(image)?;
+    if fetch_back(image, offset, bytes.len())? != bytes {
+        let text = "the qcow2 header reads back differently from what was written";
+        return Err(corrupt(text).with_offset(offset));
+    }
+    Ok(())
+}
+
+/// Checks that the clusters of all tables are counted, so that no table is taken for free.
+fn check_counts(tables: &mut Tables, refcounts: &mut Refcounts) -> Result<()> {
+    let (geometry, cluster) = (tables.geometry, tables.geometry.cluster());
+    for (name, range) in &tables.reserved {
+        for used in range.start / cluster..range.end.div_ceil(cluster) {
+            if refcounts.get(used)? == 0 {
+                return Err(miscounted(name));
+            }
+        }
+    }
+    let l2 = tables.l1.iter().filter_map(|&word| entry::table(word, &geometry).unwrap_or(None));
+    for (table, _) in l2 {
+        if refcounts.get(table / cluster)? == 0 {
+            return Err(miscounted("L2 table"));
+        }
+    }
+    for index in 0..refcounts.table.len() as u64 {
+        let Some(block) = refcounts.block(index)? else { continue };
+        if refcounts.get(block / cluster)? == 0 {
+            return Err(miscounted("refcount block"));
+        }
+    }
+    Ok(())
+}
+
+fn miscounted(name: &str) -> Error {
+    let text = format!("the reference count of the {name} is 0");
+    corrupt(text).with_hint("repair the image first: qemu-img check -r all")
+}
+
+/// Bytes kept in the pool
+const SPARE: usize = 1 << 20;
+/// Most clusters kept in the pool
+const MOST_SPARE: usize = 64;

@@ -1,0 +1,61 @@
+//! The decrypted contents of an image.
+
+use std::sync::Arc;
+
+use super::{Image, another_image};
+use crate::crypto::SectorCipher;
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::Sharing;
+use crate::storage::transfer::length;
+use crate::unlock::Unlocked;
+use crate::volume::{Crypt, Keyring, Map, Volume};
+
+impl Image {
+    pub(super) fn try_volume(&self, unlocked: &[&Unlocked]) -> Result<Volume> {
+        if self.header.is_detached() && !self.container.is_detached() && self.qcow2().is_none() {
+            let text = "the header is detached: its payload is in another file";
+            let error = Error::new(ErrorKind::Unsupported, text);
+            return Err(error.with_hint("open the payload's file, and pass this one with --header"));
+        }
+        let volume = if self.qcow2().is_some() {
+            Volume::over(self.clusters()?, &self.keyring(unlocked)?)?
+        } else {
+            let payload = self.container.payload();
+            let segments = self.header.segments(length(payload)?)?;
+            Volume::new(Arc::clone(payload), segments, &self.keyring(unlocked)?)?
+        };
+        let writable = self.options.sharing.writes() && !self.container.is_read_only();
+        Ok(if writable { volume } else { volume.read_only() })
+    }
+
+    /// The keys by the numbers of their digests.
+    fn keyring<'a>(&self, unlocked: &[&'a Unlocked]) -> Result<Keyring<'a>> {
+        let mut keys = Keyring::default();
+        for unlocked in unlocked {
+            let digests = self.header.digests();
+            let mut numbers = digests.iter().filter(|(_, it)| unlocked.is_of(it)).peekable();
+            if numbers.peek().is_none() {
+                return Err(another_image());
+            }
+            for (number, _) in numbers {
+                keys = keys.with(*number, unlocked.volume_key());
+            }
+        }
+        Ok(keys)
+    }
+
+    /// The clusters of an encrypted qcow2 image.
+    fn clusters(&self) -> Result<Arc<dyn Map>> {
+        if self.options.sharing == Sharing::WriteData {
+            let text = "the data of a qcow2 image cannot have several writers";
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
+        self.header.check_supported()?;
+        let Some(encryption) = self.header.cipher().cloned() else {
+            return Err(Error::new(ErrorKind::Unsupported, "unknown cipher"));
+        };
+        let (name, sector_size) = ("the qcow2 image".to_owned(), SectorCipher::SECTOR_SIZE);
+        let crypt = Crypt { name, key: 0, encryption, sector_size };
+        Ok(self.container.clusters(crypt, self.options.disk_options())?)
+    }
+}

@@ -1,0 +1,199 @@
+//! What keyslot writes to the disk in a qcow2 image, keyslot and QEMU read, and `qemu-img check` finds
+//! no fault afterwards.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::fs;
+
+use keyslot::storage::Storage;
+use keyslot::{ErrorKind, OpenOptions, Sharing};
+
+mod support;
+use support::guest::{Guest, Numbers, all};
+
+/// Reads, writes and zeros at random places, against a model.
+fn exercise(disk: &dyn Storage, model: &mut [u8], numbers: &mut Numbers, count: usize) {
+    let mut buf = vec![0; 80_000];
+    for n in 0..count {
+        let start = numbers.below(model.len());
+        // Most accesses are short, and many are sectors.
+        let most = [4096, 80_000][usize::from(numbers.below(8) == 0)].min(model.len() - start);
+        let len = 1 + numbers.below(most);
+        let (start, len) = match numbers.below(2) {
+            0 => (start, len),
+            _ => (start / 512 * 512, (len / 512 * 512).max(512)),
+        };
+        let range = start..(start + len).min(model.len());
+        let buf = &mut buf[..range.len()];
+        match numbers.below(10) {
+            0..5 => {
+                buf.fill(u8::try_from(n % 255).unwrap() + 1);
+                disk.write_all_at(buf, start as u64).unwrap();
+                model[range].copy_from_slice(buf);
+            }
+            5 => {
+                disk.write_zeros_at(start as u64, range.len() as u64).unwrap();
+                model[range].fill(0);
+            }
+            _ => {
+                disk.read_exact_at(buf, start as u64).unwrap();
+                assert!(*buf == model[range], "operation {n}, {len} bytes at {start}");
+            }
+        }
+    }
+}
+
+fn each_kind(is_encrypted: bool, kinds: &[&str], count: usize) {
+    const LEN: usize = 6_291_968;
+    let directory = tempfile::tempdir().unwrap();
+    let mut numbers = Numbers(0x2545_f491_4f6c_dd1d);
+    for (n, options) in kinds.iter().enumerate() {
+        let image = directory.path().join(format!("{n}.qcow2"));
+        let Some(guest) = Guest::create(&image, is_encrypted, options, &["6291968"]) else {
+            return;
+        };
+        // Zeros, clusters in place, and holes
+        guest.io("write -q -P 9 100k 300k\nwrite -q -z 200k 150k\nwrite -q -P 8 2M 64k\n");
+        let mut model = guest.raw();
+        assert_eq!(model.len(), LEN);
+        for round in 0..2 {
+            let disk = guest.disk(Sharing::WriteAlone).unwrap();
+            exercise(disk.as_ref(), &mut model, &mut numbers, count);
+            disk.sync_data().unwrap();
+            assert!(all(disk.as_ref()) == model);
+            drop(disk);
+            guest.check();
+            assert!(guest.raw() == model, "{options} {round}");
+            assert!(all(guest.disk(Sharing::ReadData).unwrap().as_ref()) == model);
+            if options.contains("refcount_bits=1,") {
+                break;
+            }
+            guest.snapshot("one");
+        }
+    }
+}
+
+#[test]
+fn plain_images_of_every_kind() {
+    each_kind(
+        false,
+        &[
+            "cluster_size=512",
+            "cluster_size=4k,refcount_bits=1,compat=1.1",
+            "",
+            "cluster_size=2M,refcount_bits=64",
+            "compat=0.10",
+            "cluster_size=512,refcount_bits=64",
+            "preallocation=metadata",
+            "cluster_size=4k,refcount_bits=2,lazy_refcounts=on",
+        ],
+        5000,
+    );
+}
+
+#[test]
+fn encrypted_images_of_every_kind() {
+    let kinds = ["cluster_size=512,refcount_bits=16", "", "cluster_size=2M,compat=0.10"];
+    each_kind(true, &kinds, 5000);
+}
+
+#[test]
+fn overlays_are_copied_on_write() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut numbers = Numbers(99);
+    let raw: Vec<u8> = (0..3_000_000_u32).map(|n| n.to_le_bytes()[(n % 3) as usize]).collect();
+    let base = directory.path().join("base.raw");
+    fs::write(&base, &raw).unwrap();
+    for is_encrypted in [false, true] {
+        let image = directory.path().join("top.qcow2");
+        let backing = ["-b", "base.raw", "-F", "raw", "4M"];
+        let Some(guest) = Guest::create(&image, is_encrypted, "", &backing) else { return };
+        let mut model = guest.raw();
+        let disk = guest.disk(Sharing::WriteAlone).unwrap();
+        exercise(disk.as_ref(), &mut model, &mut numbers, 3000);
+        disk.sync_data().unwrap();
+        drop(disk);
+        guest.check();
+        assert!(guest.raw() == model);
+    }
+    assert!(fs::read(base).unwrap() == raw, "the backing file changed");
+}
+
+#[test]
+fn a_snapshot_keeps_what_it_had() {
+    let directory = tempfile::tempdir().unwrap();
+    for is_encrypted in [false, true] {
+        let image = directory.path().join("it.qcow2");
+        let Some(guest) = Guest::create(&image, is_encrypted, "cluster_size=4k", &["2M"]) else {
+            return;
+        };
+        guest.io("write -q -P 9 100k 900k\nwrite -q -z 300k 64k\n");
+        let before = guest.raw();
+        guest.snapshot("one");
+        let mut model = before.clone();
+        let disk = guest.disk(Sharing::WriteAlone).unwrap();
+        exercise(disk.as_ref(), &mut model, &mut Numbers(3), 1000);
+        disk.sync_data().unwrap();
+        drop(disk);
+        guest.check();
+        assert!(guest.raw() == model);
+        guest.revert("one");
+        guest.check();
+        assert!(guest.raw() == before, "the snapshot changed");
+    }
+}
+
+#[test]
+fn an_image_that_cannot_be_written_is_refused_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("it.qcow2");
+    let refused = |guest: &Guest, expected: &str| {
+        let before = fs::read(&guest.image).unwrap();
+        let disk = guest.disk(Sharing::WriteAlone).unwrap();
+        let error = disk.write_all_at(&[1; 512], 0).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+        assert!(fs::read(&guest.image).unwrap() == before, "{expected}: the file changed");
+    };
+    let Some(guest) = Guest::create(&image, false, "", &["1M"]) else { return };
+    guest.bitmap("b");
+    refused(&guest, "persistent bitmaps");
+
+    let guest = Guest::create(&image, false, "", &["1M"]).unwrap();
+    guest.io("write -q -c -P 4 0 64k\n");
+    refused(&guest, "byte 0 of the disk is compressed");
+
+    let guest = Guest::create(&image, false, "extended_l2=on", &["1M"]).unwrap();
+    refused(&guest, "extended L2 entries");
+
+    let guest = Guest::create(&image, false, "", &["1M"]).unwrap();
+    let mut bytes = fs::read(&image).unwrap();
+    bytes[79] |= 1;
+    fs::write(&image, &bytes).unwrap();
+    refused(&guest, "was not closed");
+    bytes[79] = 2;
+    fs::write(&image, &bytes).unwrap();
+    refused(&guest, "Image is corrupt");
+
+    // The first refcount block says that the L1 table is free.
+    let guest = Guest::create(&image, false, "", &["1M"]).unwrap();
+    let mut bytes = fs::read(&image).unwrap();
+    let table = u64::from_be_bytes(bytes[48..56].try_into().unwrap());
+    let table = usize::try_from(table).unwrap();
+    let block = u64::from_be_bytes(bytes[table..table + 8].try_into().unwrap());
+    let l1 = u64::from_be_bytes(bytes[40..48].try_into().unwrap());
+    let count = usize::try_from(block + l1 / 65536 * 2).unwrap();
+    bytes[count..count + 2].fill(0);
+    fs::write(&image, &bytes).unwrap();
+    refused(&guest, "the reference count of the L1 table is 0");
+}
+
+#[test]
+fn an_encrypted_image_has_one_writer() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("it.qcow2");
+    let Some(guest) = Guest::create(&image, true, "", &["1M"]) else { return };
+    let error = guest.disk(Sharing::WriteData).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    // An image that is not encrypted has no disk of its own, but what QEMU's guest has.
+    assert!(OpenOptions::new().open_disk(&image).is_err());
+}
