@@ -32,7 +32,7 @@ fn only(own: &str, scene: impl Fn() -> Scene, args: &[&str]) {
     let text = scene().refused(args, 1, &[]);
     assert!(text.contains(own), "{args:?} does not name {own}: {text}");
     let help = scene().done(&[args[0], args[1], "--help"]);
-    for option in OPTIONS.iter().filter(|&&option| option != own) {
+    for option in OPTIONS.iter().filter(|&&option| option != own && !args.contains(&option)) {
         // `--overwrite` is the start of `--overwrite-keyslot`, too.
         if help.split_whitespace().any(|word| word == *option) {
             scene().refused(&[args, &[option]].concat(), 1, &[]);
@@ -85,7 +85,14 @@ fn the_header_of_another_image_is_restored_if_that_is_asked_for() {
     let create = ["create", "-q", "-f", "luks", "--new-secret", "env:OLD", "IMG", "64K"];
     made.done(&[&create[..], &["--iterations", "1000"]].concat());
     let backup = made.backup("other.hdr");
-    only("--foreign-header", Scene::new, &["header", "restore", "-q", "--yes", &backup, "IMG"]);
+    let restore = ["header", "restore", "-q", "--yes"];
+    // One volume's keyslots cannot become another's one by one, so this takes both.
+    let parts = [&backup, "IMG"];
+    only("--foreign-header", Scene::new, &[&restore[..], &["--in-place"], &parts].concat());
+    only("--in-place", Scene::new, &[&restore[..], &["--foreign-header"], &parts].concat());
+    let scene = Scene::new();
+    let text = scene.refused(&[&restore[..], &parts].concat(), 1, &[]);
+    assert!(text.contains("--foreign-header"), "{text}");
 }
 
 #[test]

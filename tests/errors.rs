@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use keyslot::amend::{AmendFault, Change, ChangeKind, Request};
 use keyslot::crypto::KdfKind;
-use keyslot::header::{Header, Keyslot};
+use keyslot::header::{Backup, Header, Keyslot};
 use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::storage::sharing::Conflict;
 use keyslot::storage::{ReadOnlyBytes, Storage};
 use keyslot::{
-    Error, ErrorKind, Image, Limits, OpenOptions, Operation, Override, Passphrase, Sharing,
+    Error, ErrorKind, Image, Limits, OpenOptions, Operation, Override, Overrides, Passphrase,
+    Restoration, Sharing,
 };
 use nix::libc;
 use support::luks2::roomy;
@@ -130,6 +131,24 @@ fn a_failed_sync_has_no_offset() {
     let mut image = open(&luks1(), Operation::Sync, 0..1, libc::EIO);
     let expected = (ErrorKind::Io, Some(Operation::Sync), None, None, Some(libc::EIO));
     assert_eq!(context(&amend(&mut image, add(3))), expected);
+}
+
+#[test]
+fn a_restoration_names_the_keyslot_that_it_could_not_write() {
+    let image = memory::image(&small_key(), &[(0, &secret("a")), (3, &secret("b"))]);
+    let backup = Backup::read(&ReadOnlyBytes(image.clone())).unwrap();
+    let range = area(&image, 3);
+    let memory = Memory::new(image, None);
+    let mut opened = support::open_on(Arc::clone(&memory), Limits::NONE).unwrap();
+    let plan = opened.plan(Request::one(erase(3))).unwrap();
+    opened.amend(&plan, None).unwrap();
+
+    let (operation, number) = (Operation::Write, libc::EIO);
+    let storage = Watched(Faulty { memory, operation, range: range.clone(), number });
+    let restoration = Restoration::on_storage(storage, backup, Overrides::NONE).unwrap();
+    let error = restoration.run().unwrap_err();
+    let expected = (ErrorKind::Io, Some(operation), Some(range.start), Some(3), Some(number));
+    assert_eq!(context(&error), expected);
 }
 
 #[test]

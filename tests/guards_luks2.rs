@@ -158,7 +158,9 @@ fn a_newer_copy_that_we_do_not_read_is_not_restored_over() {
         let error = restore(Overrides::NONE).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
         assert!(error.message().contains("it may be newer"), "{error}");
-        let forced = restore(Override::ForeignHeader.into()).unwrap();
+        assert_eq!(error.reason(), Some(&Override::NewerCopy));
+        assert!(restore(Override::ForeignHeader.into()).is_err());
+        let forced = restore(Override::NewerCopy.into()).unwrap();
         assert!(forced.warnings()[0].contains("it may be newer"), "{:?}", forced.warnings());
         forced.run().unwrap();
     }

@@ -63,6 +63,13 @@ pub(crate) fn lower_restore(
     }
     let is_same_volume = differences.is_empty();
     let mut warnings = differences;
+    if let Some(unread) = now.and_then(Header::luks2).and_then(super::luks2::Luks2Header::unread) {
+        let text = format!("{unread}; it may be newer than the other copy");
+        if !overrides.has(Override::NewerCopy) {
+            return Err(Override::NewerCopy.refused(text));
+        }
+        warnings.push(text);
+    }
     let fates = fates(storage, present, backup)?;
     let stages = match present {
         None => overwrite(None, backup)?,
@@ -177,6 +184,10 @@ fn replace(
             }
         }
         _ => {}
+    }
+    if !in_place {
+        let text = "the header can only be overwritten in place: an interruption would lose its secrets and those of the backup";
+        return Err(Override::InPlace.refused(text));
     }
     warnings.push(
         "the header is overwritten in place: if this is interrupted, neither its secrets nor those of the backup may open the image".to_owned(),

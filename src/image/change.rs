@@ -1,6 +1,6 @@
 //! Changes to an image, made under its lock and only if the header is unchanged since it was read.
 
-use super::session::Session;
+use super::session::{Session, with_keyslot_of};
 use super::{Image, lock};
 use crate::amend::Plan;
 use crate::crypto::KdfAlg;
@@ -126,11 +126,7 @@ impl Image {
             if let Ok(header) = self.options.read_header(&self.container) {
                 self.header = header;
             }
-            let at = |offset| after.keyslot_at(offset).or_else(|| expected.keyslot_at(offset));
-            return Err(match error.offset().and_then(at) {
-                Some(keyslot) => error.with_keyslot(keyslot),
-                None => error,
-            });
+            return Err(with_keyslot_of(error, [&after, expected]));
         }
         self.header = after;
         session.finish()

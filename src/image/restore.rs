@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "file")]
 use super::OpenOptions;
-use super::session::Session;
+use super::session::{Session, with_keyslot_of};
 use crate::container::{Container, image_format};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::{self, Backup, Fate, Header, Lowered, digest_of_start, lower_restore};
@@ -38,8 +38,10 @@ impl Restoration {
     /// Locks an image as an amendment does, and plans the restoration. Nothing is written.
     ///
     /// Fails with [`ErrorKind::Refused`] if the backup was made of another image, unless
-    /// [`Override::ForeignHeader`] is set. Fails with [`ErrorKind::NoFreeKeyslot`] if an interruption of
-    /// the restoration would lose secrets, unless [`Override::InPlace`] is set.
+    /// [`Override::ForeignHeader`] is set, or if a copy of the header that cannot be read may be newer
+    /// than the other, unless [`Override::NewerCopy`] is set. Fails with [`ErrorKind::NoFreeKeyslot`] or
+    /// [`ErrorKind::Refused`] if an interruption of the restoration would lose secrets, unless
+    /// [`Override::InPlace`] is set.
     ///
     /// An image without a valid header accepts any backup that fits. If its header is valid except for
     /// an erased magic, the backup must be of the same volume.
@@ -112,8 +114,11 @@ impl Restoration {
     /// with every secret common to both headers, and with all secrets of one of them. The text of an
     /// error describes the state of the image.
     pub fn run(self) -> Result<()> {
-        let Self { container, present, lowered, .. } = self;
-        Self::try_run(&container, &present, lowered).map_err(|error| container.named(error))
+        let Self { container, present, backup, lowered } = self;
+        let headers = [Some(backup.header()), present.valid().map(header::Present::header)];
+        let headers = headers.into_iter().flatten();
+        let done = Self::try_run(&container, &present, lowered);
+        done.map_err(|error| container.named(with_keyslot_of(error, headers)))
     }
 
     fn try_run(container: &Container, present: &Present, lowered: Lowered) -> Result<()> {

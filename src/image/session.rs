@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::amend::commit;
 use crate::container::Container;
-use crate::error::Result;
-use crate::header::{Stage, Step};
+use crate::error::{Error, Result};
+use crate::header::{Header, Stage, Step};
 use crate::storage::Lease;
 use crate::storage::{SharedBytes, Sharing};
 
@@ -41,5 +41,18 @@ impl<'a> Session<'a> {
     /// Releases the lock. Fails if the file is no longer at its path.
     pub fn finish(self) -> Result<()> {
         self.lease.check_in_place("while it was changed: the file that was opened has the change")
+    }
+}
+
+/// Adds the keyslot to an error of an access to its area, in the first of these headers that has one
+/// there.
+pub(super) fn with_keyslot_of<'a>(
+    error: Error,
+    headers: impl IntoIterator<Item = &'a Header>,
+) -> Error {
+    let mut headers = headers.into_iter();
+    match error.offset().and_then(|at| headers.find_map(|header| header.keyslot_at(at))) {
+        Some(keyslot) => error.with_keyslot(keyslot),
+        None => error,
     }
 }

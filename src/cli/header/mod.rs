@@ -60,13 +60,18 @@ struct BackupArgs {
 /// the same volume, an interruption at any instant leaves an image that opens with the secrets of
 /// either. Afterwards the image opens with the secrets of the backup, including those erased since.
 #[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 struct RestoreArgs {
     #[command(flatten)]
     change: ChangeArgs,
 
-    /// Restore a backup of another image, or replace a copy of the header that may be newer
+    /// Restore a backup of another image; over a valid header this needs --in-place too
     #[arg(long)]
     foreign_header: bool,
+
+    /// Replace an unreadable copy of the header that may be newer than the other
+    #[arg(long)]
+    newer_copy: bool,
 
     /// Write the header in place if there is no other way; an interruption then loses secrets
     #[arg(long)]
@@ -137,6 +142,7 @@ fn restore(args: &RestoreArgs) -> Outcome {
     let overrides = change.overrides(&[
         (Override::ForeignHeader, args.foreign_header),
         (Override::InPlace, args.in_place),
+        (Override::NewerCopy, args.newer_copy),
     ]);
     let asks = !change.force && !yes;
     let backup = Backup::open(file)?;

@@ -41,12 +41,12 @@ impl Luks2Header {
         if segments(self) != segments(backup) {
             found.push("the segments differ from those in the backup".to_owned());
         }
-        found.extend(
-            self.unread
-                .iter()
-                .map(|unread| format!("{unread}; it may be newer than the other copy")),
-        );
         found
+    }
+
+    /// Warning about a copy that this crate cannot read.
+    pub(in crate::header) fn unread(&self) -> Option<&str> {
+        self.unread.as_deref()
     }
 
     /// Areas of keyslots, and areas that are not overwritten yet.
