@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::qcow2::is_qcow2;
 use super::{Container, DiskFormat, DiskOptions, Located, Part};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::sharing::Claim;
@@ -31,7 +32,7 @@ impl Container {
         access: Access,
         claim: Claim,
     ) -> Result<(Self, Arc<FileStorage>)> {
-        let file = Arc::new(FileStorage::open_claimed(file, access, claim)?);
+        let file = Arc::new(open_locked(file, at.format, access, claim)?);
         let whole: Arc<dyn Storage> = Arc::<FileStorage>::clone(&file);
         let disk = DiskOptions { is_read_only: access == Access::ReadOnly, ..at.disk };
         let container = Self::locate(whole, &Located { disk, ..*at });
@@ -93,6 +94,23 @@ impl<'a> Located<'a> {
         let disk = DiskOptions { gate: None, is_read_only: true, is_unordered: false };
         Self { part, format: Some(DiskFormat::Raw), disk }
     }
+}
+
+/// Opens and locks a file with an image of this format. The tables of a qcow2 image change with its
+/// data, so QEMU has other locks for using its data.
+pub(crate) fn open_locked(
+    file: FileRef<'_>,
+    format: Option<DiskFormat>,
+    access: Access,
+    claim: Claim,
+) -> Result<FileStorage> {
+    let storage = FileStorage::open_claimed(file, access, claim)?;
+    let sharing = claim.sharing.of_qcow2();
+    if sharing == claim.sharing || format == Some(DiskFormat::Raw) || !is_qcow2(&storage) {
+        return Ok(storage);
+    }
+    drop(storage);
+    FileStorage::open_claimed(file, access, Claim { sharing, ..claim })
 }
 
 /// Opens with `access`, or, if that suffices, read-only where the permissions allow no more.

@@ -20,6 +20,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+#[cfg(feature = "file")]
+pub(crate) use file::open_locked;
 pub(crate) use partition::Part;
 pub use partition::{Outside, Partition, PartitionTable, PartitionType, TableKind};
 pub(crate) use probe::explain;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Image, OpenOptions};
-use crate::container::{Container, Part, Qcow2Disk, RawImage};
+use crate::container::{Container, Part, Qcow2Disk, RawImage, open_locked};
 use crate::error::Result;
 use crate::storage::sharing::Claim;
 use crate::storage::{Access, FileRef, FileStorage};
@@ -134,7 +134,7 @@ impl OpenOptions {
     /// ```
     pub fn open_disk(&self, path: impl AsRef<Path>) -> Result<Qcow2Disk> {
         let path = path.as_ref();
-        let file = FileStorage::open_claimed(FileRef::Path(path), self.access(), self.claim())?;
+        let file = open_locked(FileRef::Path(path), self.format, self.access(), self.claim())?;
         self.open_disk_storage(Arc::new(file)).map_err(|error| error.with_path(path))
     }
 

@@ -12,7 +12,7 @@
 //! | 3 | resize | 103 | 203 |
 //! | 4 | change children (QEMU before 6.2) | 104 | 204 |
 //!
-//! All modes but the last are those QEMU 10 uses for a raw LUKS image:
+//! All modes but the last are those QEMU 10 uses, for a raw LUKS image unless stated otherwise:
 //!
 //! | [`Sharing`] | as | locks | tests |
 //! |---|---|---|---|
@@ -21,6 +21,7 @@
 //! | `ReadStable` | `qemu-img convert`, of its source | 100, 201, 203 | 200, 101, 103 |
 //! | `WriteData` | `qemu-nbd` | 100, 101, 203 | 200, 201, 103 |
 //! | `WriteAlone` | a guest's disk | 100, 101, 201 | 200, 201, 101 |
+//! | `WriteQcow2` | `qemu-nbd` of qcow2 | 100, 101, 103, 201, 203 | 200, 201, 203, 101, 103 |
 //! | `Amend` | | 100, 101, 103, 200, 201, 203 | 200-204, 100-104 |
 
 use std::fmt;
@@ -43,6 +44,10 @@ pub enum Sharing {
     /// Writes the payload as the only writer, as QEMU does for a guest's disk. Others may read.
     /// Refused while another program writes.
     WriteAlone,
+    /// Writes the data of a qcow2 image as its only writer: its tables and its length change too.
+    /// Others may read the file, but not its data. Opening a qcow2 image to write data takes this
+    /// mode, and opening it to read data takes [`ReadStable`](Self::ReadStable).
+    WriteQcow2,
     /// Changes keyslots, excluding all other users.
     Amend,
 }
@@ -58,7 +63,9 @@ impl Sharing {
             Self::None => Permissions::NONE,
             Self::ReadData | Self::ReadStable => Permissions::CONSISTENT_READ,
             Self::WriteData | Self::WriteAlone => Permissions::CONSISTENT_READ | Permissions::WRITE,
-            Self::Amend => Permissions::CONSISTENT_READ | Permissions::WRITE | Permissions::RESIZE,
+            Self::WriteQcow2 | Self::Amend => {
+                Permissions::CONSISTENT_READ | Permissions::WRITE | Permissions::RESIZE
+            }
         }
     }
 
@@ -67,9 +74,19 @@ impl Sharing {
         match self {
             Self::None => Permissions::NONE,
             Self::ReadData | Self::WriteData => Permissions::RESIZE,
-            Self::ReadStable => Permissions::WRITE | Permissions::RESIZE,
+            Self::ReadStable | Self::WriteQcow2 => Permissions::WRITE | Permissions::RESIZE,
             Self::WriteAlone => Permissions::WRITE,
             Self::Amend => Permissions::CONSISTENT_READ | Permissions::WRITE | Permissions::RESIZE,
+        }
+    }
+
+    /// The mode for the same use of a qcow2 image, as QEMU has it.
+    #[cfg(feature = "file")]
+    pub(crate) fn of_qcow2(self) -> Self {
+        match self {
+            Self::ReadData => Self::ReadStable,
+            Self::WriteData | Self::WriteAlone => Self::WriteQcow2,
+            other => other,
         }
     }
 
@@ -179,6 +196,7 @@ mod tests {
             (Sharing::ReadStable, &[100, 201, 203], &[200, 101, 103]),
             (Sharing::WriteData, &[100, 101, 203], &[200, 201, 103]),
             (Sharing::WriteAlone, &[100, 101, 201], &[200, 201, 101]),
+            (Sharing::WriteQcow2, &[100, 101, 103, 201, 203], &[200, 201, 203, 101, 103]),
             (
                 Sharing::Amend,
                 &[100, 101, 103, 200, 201, 203],

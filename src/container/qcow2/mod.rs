@@ -21,6 +21,15 @@ pub use gate::{Gate, Purpose, Reference, Referenced};
 pub use header::{Qcow2Compression, Qcow2Encryption, Qcow2Header};
 
 use crate::error::{Error, ErrorKind};
+#[cfg(feature = "file")]
+use crate::storage::Storage;
+
+/// Whether a storage begins with qcow2's magic.
+#[cfg(feature = "file")]
+pub(crate) fn is_qcow2(storage: &dyn Storage) -> bool {
+    let mut magic = [0; 4];
+    storage.read_exact_at(&mut magic, 0).is_ok() && magic == raw::MAGIC
+}
 
 fn corrupt(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::Corrupt, text)
