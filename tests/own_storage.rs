@@ -8,7 +8,8 @@ use keyslot::crypto::{CipherSpec, KdfKind};
 use keyslot::kdf::{Cost, Pbkdf};
 use keyslot::storage::{MemoryStorage, ReadOnlyBytes, Storage};
 use keyslot::{
-    CreateOptions, ErrorKind, Format, Luks2Options, OpenOptions, Passphrase, Sharing, VolumeKey,
+    CreateOptions, ErrorKind, Format, Image, Luks2Options, OpenOptions, Override, Passphrase,
+    Sharing, Unlocked, VolumeKey,
 };
 
 fn secret(text: &str) -> Passphrase {
@@ -81,6 +82,56 @@ fn a_volume_key_is_checked_against_the_digest() {
             assert_eq!(error.kind(), ErrorKind::WrongSecret, "{name}");
         }
     }
+}
+
+/// The volume key opens the data when no keyslot is left.
+#[test]
+fn a_volume_key_opens_an_image_without_keyslots() {
+    for name in ["luks1_qemu.img", "luks2_keyslots.img"] {
+        let storage = Arc::new(MemoryStorage::new(testdata(name)));
+        let options = OpenOptions::new().sharing(Sharing::Amend);
+        let mut image = options.open_storage(storage).unwrap();
+        let unlocked = image.unlock(&secret("hunter0")).unwrap();
+        let key = VolumeKey::new(unlocked.volume_key().as_bytes()).unwrap();
+        let start = |image: &Image, unlocked: &Unlocked| {
+            let mut start = [0; 4096];
+            image.volume(unlocked).unwrap().read_exact_at(&mut start, 0).unwrap();
+            start
+        };
+        let before = start(&image, &unlocked);
+        let active = image.keyslots().filter(|it| it.active).map(|it| Change::erase(it.index));
+        let request = Request::new(active.collect()).overrides(Override::LoseKey);
+        let plan = image.plan(request).unwrap();
+        image.amend(&plan, None).unwrap();
+
+        let unlocked = image.unlock_with_key(key).unwrap();
+        assert!(start(&image, &unlocked) == before, "{name}");
+        let other = VolumeKey::random(unlocked.volume_key().as_bytes().len()).unwrap();
+        assert!(image.unlock_with_key(other).is_err(), "{name}");
+    }
+}
+
+/// What looks for the copies of a LUKS2 header would find the older one behind the new image's.
+#[test]
+fn copies_of_an_older_header_are_overwritten_too() {
+    let mut large = Luks2Options::default();
+    large.metadata_size = Some(4 << 20);
+    let pbkdf = Pbkdf { kind: Some(KdfKind::Pbkdf2), ..Cost::Iterations(1000).into() };
+    let old = CreateOptions::new().unwrap().format(Format::Luks2(large)).pbkdf(pbkdf);
+    let storage = Arc::new(MemoryStorage::new(vec![0; 32 << 20]));
+    old.create_on(storage.clone(), &secret("old")).unwrap();
+    // What comes before the secondary copy is gone.
+    storage.write_all_at(&vec![0; 4 << 20], 0).unwrap();
+
+    let new = CreateOptions::new().unwrap().cost(Cost::Iterations(1000));
+    let error = new.create_on(storage.clone(), &secret("new")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert_eq!(error.message(), "a copy of an older header is at byte 4194304");
+    new.overwrite(true).create_on(storage.clone(), &secret("new")).unwrap();
+    assert_eq!(storage.to_vec()[4 << 20..][..4096], [0; 4096]);
+    storage.write_all_at(&[0; 4096], 0).unwrap();
+    let error = OpenOptions::new().open_storage(storage).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotLuks);
 }
 
 /// HMAC pads short keys with zeros, so the digest alone confirms a key with zeros behind it. Key material

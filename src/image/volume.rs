@@ -21,8 +21,10 @@ impl Image {
             Volume::over(self.clusters()?, &self.keyring(unlocked)?)?
         } else {
             let payload = self.container.payload();
-            let segments = self.header.segments(length(payload)?)?;
-            Volume::new(Arc::clone(payload), segments, &self.keyring(unlocked)?)?
+            let keys = self.keyring(unlocked)?;
+            let key_size = |number| keys.get(number).map(|key| key.as_bytes().len());
+            let segments = self.header.segments_with(length(payload)?, &key_size)?;
+            Volume::new(Arc::clone(payload), segments, &keys)?
         };
         let writable = self.options.sharing.writes() && !self.container.is_read_only();
         Ok(if writable { volume } else { volume.read_only() })

@@ -6,18 +6,19 @@
 //! `wipefs`, `mkswap` and similar tools erase only the magic of each copy. To recognise such a header, the
 //! magic is filled in, and the checksum shows whether the rest is intact.
 
+mod read;
+
 use std::cmp::Ordering;
 use std::io;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-use zerocopy::IntoBytes;
-
+pub(crate) use self::read::secondary_copies;
+use self::read::{Bad, Copies, Fault, Whole, read_erased, read_once, same, search};
 use super::corrupt;
 use super::metadata::Metadata;
-use super::raw::{BINARY_SIZE, HDR_SIZES, RawHeader, Which};
+use super::raw::{RawHeader, Which};
 use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::storage::{SharedBytes, Storage, zeroed};
+use crate::storage::{SharedBytes, Storage};
 
 /// The chosen copy, and the report on the other.
 pub(super) struct Chosen {
@@ -35,45 +36,8 @@ pub(super) struct Chosen {
     pub unread: Option<String>,
 }
 
-/// A copy whose checksum is right.
-struct Whole {
-    raw: Box<RawHeader>,
-    json_area: Vec<u8>,
-}
-
-impl Whole {
-    fn bytes(&self) -> SharedBytes {
-        [self.raw.as_bytes(), &self.json_area].concat().into()
-    }
-}
-
 /// A copy whose metadata is valid, too
 type Valid = (Box<RawHeader>, Arc<Metadata>);
-
-/// Fault of a copy.
-struct Bad {
-    error: Error,
-    fault: Fault,
-    /// SHA-256 of the bytes that were read
-    read: [u8; 32],
-    /// `seqid` of the copy, if the copy may be intact
-    seqid: Option<u64>,
-}
-
-/// The fault of a copy, as far as a decision depends on it.
-#[derive(Clone, Copy, Eq, PartialEq)]
-enum Fault {
-    /// The magic is not at its place.
-    Magic,
-    /// No magic is at any place.
-    Absent,
-    Other,
-}
-
-type Checked<T> = std::result::Result<T, Bad>;
-
-/// Primary and secondary copy, or the fault of each
-type Copies = [Checked<Whole>; 2];
 
 /// Reads both copies until two reads agree.
 pub(super) fn read(storage: &dyn Storage, image_len: u64, attempts: usize) -> Result<Chosen> {
@@ -122,134 +86,6 @@ pub(super) fn erased(storage: &dyn Storage, image_len: u64) -> Result<Option<Cho
     let Some(copies) = read_erased(storage, image_len).map_err(failed)? else { return Ok(None) };
     let chosen = choose(copies.map(Ok))?;
     Ok(Some(Chosen { warning: Some(ERASED.to_owned()), is_erased: true, ..chosen }))
-}
-
-fn read_erased(storage: &dyn Storage, image_len: u64) -> io::Result<Option<[Whole; 2]>> {
-    let Ok(primary) = read_copy(storage, image_len, Which::Primary, 0, Magic::Supplied)? else {
-        return Ok(None);
-    };
-    let offset = primary.raw.hdr_size.get();
-    let secondary = read_copy(storage, image_len, Which::Secondary, offset, Magic::Supplied)?;
-    Ok(secondary.ok().map(|secondary| [primary, secondary]))
-}
-
-/// Locates the secondary copy by the primary's `hdr_size`, or, if the primary is damaged, at each
-/// of the nine possible offsets.
-fn read_once(storage: &dyn Storage, image_len: u64) -> io::Result<Copies> {
-    let primary = read_copy(storage, image_len, Which::Primary, 0, Magic::Read)?;
-    let secondary = match &primary {
-        Ok(primary) => {
-            let offset = primary.raw.hdr_size.get();
-            read_copy(storage, image_len, Which::Secondary, offset, Magic::Read)?
-        }
-        Err(_) => search(storage, image_len)?,
-    };
-    Ok([primary, secondary])
-}
-
-/// Finds the first intact secondary copy, or collects the faults at the nine possible offsets.
-fn search(storage: &dyn Storage, image_len: u64) -> io::Result<Checked<Whole>> {
-    let mut reasons = Vec::new();
-    let mut read = Sha256::new();
-    let mut others = 0;
-    let mut found = None;
-    for offset in HDR_SIZES {
-        match read_copy(storage, image_len, Which::Secondary, offset, Magic::Read)? {
-            Ok(copy) => return Ok(Ok(copy)),
-            Err(bad) if has_magic(storage, image_len, offset)? => {
-                read.update(bad.read);
-                reasons.push(format!("at byte {offset}: {}", full(&bad.error)));
-                found.get_or_insert(bad);
-            }
-            Err(bad) => {
-                read.update(bad.read);
-                others += 1;
-            }
-        }
-    }
-    let read = read.finalize().into();
-    let Some(Bad { error, seqid, fault, .. }) = found else {
-        let (error, fault) = (corrupt("not found"), Fault::Absent);
-        return Ok(Err(Bad { error, fault, read, seqid: None }));
-    };
-    reasons.push(format!("at the {others} other offsets: not found"));
-    let error = Error::new(error.kind(), reasons.join("; "));
-    Ok(Err(Bad { error, fault, read, seqid }))
-}
-
-/// Whether the magic of a secondary copy is at byte `offset`.
-fn has_magic(storage: &dyn Storage, image_len: u64, offset: u64) -> io::Result<bool> {
-    let mut magic = [0; 6];
-    if image_len < offset + magic.len() as u64 {
-        return Ok(false);
-    }
-    storage.read_exact_at(&mut magic, offset)?;
-    Ok(magic == *Which::Secondary.magic())
-}
-
-/// Treatment of a copy's magic: read from the storage, or filled in.
-#[derive(Clone, Copy, Eq, PartialEq)]
-enum Magic {
-    Read,
-    Supplied,
-}
-
-fn read_copy(
-    storage: &dyn Storage,
-    image_len: u64,
-    which: Which,
-    offset: u64,
-    magic: Magic,
-) -> io::Result<Checked<Whole>> {
-    let fits = |len: u64| offset.checked_add(len).is_some_and(|end| end <= image_len);
-    let mut read = Sha256::new();
-    let bad = |error, fault, read: Sha256| {
-        Ok(Err(Bad { error, fault, read: read.finalize().into(), seqid: None }))
-    };
-    if !fits(BINARY_SIZE as u64) {
-        return bad(corrupt("the image is truncated"), Fault::Other, read);
-    }
-    let mut head = [0; BINARY_SIZE];
-    storage.read_exact_at(&mut head, offset)?;
-    read.update(head);
-    if magic == Magic::Supplied {
-        head[..6].copy_from_slice(which.magic());
-    }
-    let raw = match RawHeader::parse(&head, which, offset) {
-        Ok(raw) => Box::new(raw),
-        Err(_) if head[..SECTOR].iter().all(|&byte| byte == 0) => {
-            return bad(corrupt("it begins with zeros"), Fault::Other, read);
-        }
-        Err(error) if head[..6] != *which.magic() => return bad(error, Fault::Magic, read),
-        Err(error) => return bad(error, Fault::Other, read),
-    };
-    if !fits(raw.hdr_size.get()) {
-        return bad(corrupt("the image is truncated"), Fault::Other, read);
-    }
-    // `hdr_size` is one of nine values, at most 4 MiB.
-    let len = usize::try_from(raw.hdr_size.get()).unwrap_or(0).saturating_sub(BINARY_SIZE);
-    let mut json_area = zeroed(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
-    storage.read_exact_at(&mut json_area, offset + BINARY_SIZE as u64)?;
-    Ok(match raw.verify(&json_area) {
-        Ok(()) => Ok(Whole { raw, json_area }),
-        Err(error) => {
-            // An unknown checksum algorithm cannot be verified; the copy may still be valid.
-            let may_be_whole = error.kind() == ErrorKind::Unsupported;
-            let seqid = may_be_whole.then(|| raw.seqid.get());
-            read.update(&json_area);
-            Err(Bad { error, fault: Fault::Other, read: read.finalize().into(), seqid })
-        }
-    })
-}
-
-fn same(one: &Copies, other: &Copies) -> bool {
-    one.iter().zip(other).all(|pair| match pair {
-        (Ok(one), Ok(other)) => {
-            one.raw.as_bytes() == other.raw.as_bytes() && one.json_area == other.json_area
-        }
-        (Err(one), Err(other)) => one.read == other.read,
-        _ => false,
-    })
 }
 
 fn choose(copies: Copies) -> Result<Chosen> {
@@ -366,4 +202,3 @@ fn full(error: &Error) -> String {
 }
 
 const ERASED: &str = "the magic is erased, the first six bytes of each copy";
-const SECTOR: usize = 512;

@@ -25,6 +25,7 @@ mod write;
 pub use build::{Layout, NewHeader};
 pub(crate) use build::{check_cipher, check_digest_size};
 pub use config::Config;
+pub(crate) use copies::secondary_copies;
 pub use digest::KeyDigest;
 pub(crate) use edits::name;
 pub use keyslot::Slot;
@@ -242,12 +243,22 @@ impl Luks2Header {
     ///
     /// A segment that extends to the end of the storage excludes an incomplete sector of 512 bytes, as a
     /// loop device does.
-    pub(super) fn segments(&self, storage_len: u64) -> Result<Vec<Segment>> {
+    pub(super) fn segments(
+        &self,
+        storage_len: u64,
+        key_size: &dyn Fn(u32) -> Option<usize>,
+    ) -> Result<Vec<Segment>> {
         self.check_requirements()?;
-        self.metadata.regular_segments().map(|it| self.segment(it, storage_len)).collect()
+        let segments = self.metadata.regular_segments();
+        segments.map(|it| self.segment(it, storage_len, key_size)).collect()
     }
 
-    fn segment(&self, segment: &DataSegment, storage_len: u64) -> Result<Segment> {
+    fn segment(
+        &self,
+        segment: &DataSegment,
+        storage_len: u64,
+        known_size: &dyn Fn(u32) -> Option<usize>,
+    ) -> Result<Segment> {
         let DataSegment { number, ref kind, offset, .. } = *segment;
         let Some(crypt) = segment.crypt.as_ref().filter(|_| kind == "crypt") else {
             let kind = keyslot::quoted(kind);
@@ -273,7 +284,11 @@ impl Luks2Header {
             );
             return Err(corrupt(text).with_hint("the image is truncated or has trailing bytes"));
         }
-        let key_size = key_size(&self.metadata, number);
+        let key = self.metadata.digest_of_segment(number).map_or(0, |digest| digest.number);
+        let key_size = match key_size(&self.metadata, number) {
+            0 => known_size(key).unwrap_or(0),
+            size => size,
+        };
         if key_size == 0 {
             let text = format!("segment {number}: no keyslot holds its key any more");
             return Err(Error::new(ErrorKind::Unsupported, text));
@@ -282,7 +297,6 @@ impl Luks2Header {
             Error::new(ErrorKind::Unsupported, format!("segment {number}: {why}"))
         })?;
         let sector_size = usize::try_from(crypt.sector_size).unwrap_or(usize::MAX);
-        let key = self.metadata.digest_of_segment(number).map_or(0, |digest| digest.number);
         Ok(Segment { offset, len, iv_tweak: crypt.iv_tweak, sector_size, encryption, key })
     }
 

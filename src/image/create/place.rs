@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{CreateOptions, Created, Format};
 use crate::container::Container;
 use crate::error::{Error, ErrorKind, Operation, Result};
+use crate::header::luks2::secondary_copies;
 #[cfg(feature = "file")]
 use crate::image::OpenOptions;
 use crate::image::session::Session;
@@ -103,6 +104,9 @@ impl CreateOptions {
         };
         // A copy of an older header must not be found later.
         storage.write_zeros_at(0, header_len).map_err(failed)?;
+        for offset in copies_behind(storage, header_len)? {
+            storage.write_zeros_at(offset, BINARY_HEADER).map_err(failed)?;
+        }
         storage.sync_data().map_err(failed)?;
         let (header, unlocked) = parts.write(storage, lost)?;
         session.finish()?;
@@ -130,9 +134,28 @@ impl CreateOptions {
             }
             at = end;
         }
-        Ok(())
+        match copies_behind(storage, header_len)?.first() {
+            Some(offset) if !self.overwrite => {
+                let text = format!("a copy of an older header is at byte {offset}");
+                Err(Error::new(ErrorKind::Refused, text).with_hint("use --overwrite to discard it"))
+            }
+            _ => Ok(()),
+        }
     }
 }
+
+/// Offsets of secondary copies of an older, larger LUKS2 header, behind the new one. Programs that look
+/// for such copies would take the image for the older one.
+fn copies_behind(storage: &dyn Storage, header_len: u64) -> Result<Vec<u64>> {
+    let failed = |e| Error::failed(Operation::Read, "the bytes behind the header", e);
+    let mut offsets = secondary_copies(storage).map_err(failed)?;
+    let len = length(storage)?;
+    offsets.retain(|&at| at >= header_len && at + BINARY_HEADER <= len);
+    Ok(offsets)
+}
+
+/// Length in bytes of a copy without its metadata
+const BINARY_HEADER: u64 = 4096;
 
 /// Bytes that are checked at once
 const PIECE: u64 = 1 << 20;
