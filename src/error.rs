@@ -112,10 +112,15 @@ impl Error {
     }
 
     /// Creates an error of the operating system, whose kind follows from `source`. `what` completes
-    /// "cannot ...".
+    /// "cannot ...". If `source` wraps an error of this crate, as that of a storage over a
+    /// [`Volume`](crate::Volume) does, the new error has its kind and its hint.
     pub fn io(what: impl fmt::Display, source: io::Error) -> Self {
-        let kind = ErrorKind::of_system(&source);
-        Self::new(kind, format!("cannot {what}")).with_source(source)
+        let inner = source.get_ref().and_then(|inner| inner.downcast_ref::<Self>());
+        let kind = inner.map_or_else(|| ErrorKind::of_system(&source), Self::kind);
+        let hint = inner.and_then(|inner| inner.0.hint.clone());
+        let mut error = Self::new(kind, format!("cannot {what}")).with_source(source);
+        error.0.hint = hint;
+        error
     }
 
     /// Creates an error of an operation on `object`: "cannot read the length".

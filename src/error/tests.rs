@@ -64,3 +64,11 @@ fn a_reason_is_found_by_its_type() {
 fn an_error_is_one_pointer() {
     assert_eq!(size_of::<Error>(), size_of::<usize>());
 }
+
+#[test]
+fn an_error_in_a_systems_error_keeps_its_kind_and_hint() {
+    let inner = Error::new(ErrorKind::Unsupported, "is compressed").with_hint("convert it");
+    let error = Error::io("read it", io::Error::other(inner));
+    assert_eq!((error.kind(), error.hint()), (ErrorKind::Unsupported, Some("convert it")));
+    assert_eq!(error.message(), "cannot read it");
+}

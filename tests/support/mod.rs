@@ -18,6 +18,7 @@ pub mod parallel;
 pub mod partition;
 pub mod promise;
 pub mod qcow2;
+pub mod qcow2_check;
 pub mod qemu;
 pub mod restoring;
 pub mod twice;
