@@ -247,7 +247,7 @@ fn thirty_two_keyslots() {
     let desk = Desk::roomy();
     let mut image = OpenOptions::new().sharing(Sharing::Amend).open(desk.path()).unwrap();
     let unlocked = image.unlock(&passphrase(0)).unwrap();
-    let pbkdf = Pbkdf { kind: Some(KdfKind::Pbkdf2), ..Cost::Iterations(1000).into() };
+    let pbkdf = Pbkdf::from(Cost::Iterations(1000)).kind(KdfKind::Pbkdf2);
     let free = (0..32).filter(|it| ![0, 3, 5, 7].contains(it));
     let changes = free.map(|it| Amendment::add(&passphrase(it), pbkdf)).collect();
     let plan = image.plan(Request::new(changes)).unwrap();

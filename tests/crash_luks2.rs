@@ -43,7 +43,7 @@ fn keyslot(image: &[u8], number: &str) -> Value {
 
 /// A new secret by PBKDF2, where Argon2 is what LUKS2 has otherwise.
 fn pbkdf() -> Pbkdf {
-    Pbkdf { kind: Some(KdfKind::Pbkdf2), ..Cost::Iterations(1).into() }
+    Pbkdf::from(Cost::Iterations(1)).kind(KdfKind::Pbkdf2)
 }
 
 fn add(keyslot: i64, new: &Passphrase) -> Change {

@@ -151,7 +151,7 @@ fn numbers(text: &str) -> Vec<usize> {
 }
 
 fn pbkdf() -> Pbkdf {
-    Pbkdf { kind: Some(KdfKind::Pbkdf2), ..Cost::Iterations(1).into() }
+    Pbkdf::from(Cost::Iterations(1)).kind(KdfKind::Pbkdf2)
 }
 
 fn add(keyslot: i64, new: &str) -> Change {

@@ -85,7 +85,7 @@ fn amend(image: &mut Image, change: Change) -> Error {
 }
 
 fn add(keyslot: i64) -> Change {
-    let pbkdf = Pbkdf { kind: Some(KdfKind::Pbkdf2), ..Cost::Iterations(1).into() };
+    let pbkdf = Pbkdf::from(Cost::Iterations(1)).kind(KdfKind::Pbkdf2);
     Change::Add { keyslot: Some(keyslot), new_secret: Ok(secret("b")), pbkdf }
 }
 

@@ -32,13 +32,13 @@ fn plan(image: &Luks2, changes: Vec<Change>) -> Result<Vec<String>, Error> {
 }
 
 fn replace(keyslot: i64, new: &Passphrase) -> Change {
-    let pbkdf = Pbkdf { kind: Some(KdfKind::Pbkdf2), ..Cost::Iterations(1).into() };
+    let pbkdf = Pbkdf::from(Cost::Iterations(1)).kind(KdfKind::Pbkdf2);
     let (keyslot, new_secret) = (Some(keyslot), Ok(new.clone()));
     Change::Replace { keyslot, old_secret: None, new_secret, pbkdf }
 }
 
 fn add(keyslot: i64) -> Change {
-    let pbkdf = Pbkdf { kind: Some(KdfKind::Pbkdf2), ..Cost::Iterations(1).into() };
+    let pbkdf = Pbkdf::from(Cost::Iterations(1)).kind(KdfKind::Pbkdf2);
     Change::Add { keyslot: Some(keyslot), new_secret: Ok(secret("new")), pbkdf }
 }
 

@@ -327,7 +327,7 @@ fn an_area_that_is_gone_since_is_not_written() {
 #[test]
 fn an_erased_and_added_keyslot_is_new() {
     let (opener, new) = (secret("hunter0"), secret("new"));
-    let pbkdf = Pbkdf { kind: Some(KdfKind::Pbkdf2), ..Cost::Iterations(1).into() };
+    let pbkdf = Pbkdf::from(Cost::Iterations(1)).kind(KdfKind::Pbkdf2);
     // Keyslot 3 is to be ignored, and a token is for it.
     let add = Change::Add { keyslot: Some(3), new_secret: Ok(new.clone()), pbkdf };
     for more in [0, 1] {

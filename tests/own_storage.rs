@@ -116,7 +116,7 @@ fn a_volume_key_opens_an_image_without_keyslots() {
 fn copies_of_an_older_header_are_overwritten_too() {
     let mut large = Luks2Options::default();
     large.metadata_size = Some(4 << 20);
-    let pbkdf = Pbkdf { kind: Some(KdfKind::Pbkdf2), ..Cost::Iterations(1000).into() };
+    let pbkdf = Pbkdf::from(Cost::Iterations(1000)).kind(KdfKind::Pbkdf2);
     let old = CreateOptions::new().unwrap().format(Format::Luks2(large)).pbkdf(pbkdf);
     let storage = Arc::new(MemoryStorage::new(vec![0; 32 << 20]));
     old.create_on(storage.clone(), &secret("old")).unwrap();
@@ -141,7 +141,7 @@ fn a_volume_key_with_zeros_behind_it_is_another() {
     for format in [Format::Luks1, Format::Luks2(Luks2Options::default())] {
         let storage = Arc::new(MemoryStorage::new(vec![0; 20 << 20]));
         let cipher = CipherSpec::parse("aes", "xts-plain64", 32).unwrap();
-        let pbkdf = Pbkdf { kind: Some(KdfKind::Pbkdf2), ..Cost::Iterations(1000).into() };
+        let pbkdf = Pbkdf::from(Cost::Iterations(1000)).kind(KdfKind::Pbkdf2);
         let options = CreateOptions::new().unwrap().format(format).cipher(cipher).pbkdf(pbkdf);
         let created = options.create_on(storage.clone(), &secret("a")).unwrap();
         let mut key = created.unlocked().volume_key().as_bytes().to_vec();

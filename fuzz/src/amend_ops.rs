@@ -136,7 +136,7 @@ pub fn asked(change: Change) -> amend::Change {
     // New keyslots of LUKS2 would have Argon2.
     let pbkdf = |iterations| {
         let cost = Cost::Iterations(iterations);
-        Pbkdf { kind: Some(KdfKind::Pbkdf2), ..cost.into() }
+        Pbkdf::from(cost).kind(KdfKind::Pbkdf2)
     };
     match change {
         Change::Add { keyslot, new, iterations } => {

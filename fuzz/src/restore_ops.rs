@@ -109,7 +109,7 @@ fn apply(
 }
 
 fn change(what: &What) -> Option<Change> {
-    let pbkdf = Pbkdf { kind: Some(KdfKind::Pbkdf2), ..Cost::Iterations(1).into() };
+    let pbkdf = Pbkdf::from(Cost::Iterations(1)).kind(KdfKind::Pbkdf2);
     let secret = |secret: u8| Ok(passphrase(usize::from(secret) % SECRETS.len()));
     Some(match *what {
         What::Add { keyslot, secret: new } => {

@@ -226,6 +226,6 @@ impl NewArgs {
     fn pbkdf(&self) -> Result<Pbkdf> {
         let named = |error: Error| Error::new(ErrorKind::InvalidInput, error.message());
         let hash = self.hash.as_deref().map(HashAlg::parse).transpose().map_err(named)?;
-        Ok(Pbkdf { hash, ..self.kdf.pbkdf() })
+        Ok(self.kdf.pbkdf().hash(hash))
     }
 }

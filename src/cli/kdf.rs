@@ -71,7 +71,7 @@ impl KdfArgs {
             (cost, _) => cost,
         };
         let (memory, parallelism) = (self.pbkdf_memory, self.pbkdf_parallel);
-        Pbkdf { kind, cost, memory, parallelism, hash: None }
+        Pbkdf::from(cost).kind(kind).memory(memory).parallelism(parallelism)
     }
 }
 

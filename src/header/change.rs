@@ -15,6 +15,7 @@ impl Header {
     }
 
     /// Occupants of all keyslots that the format has: 8 in LUKS1, 32 in LUKS2.
+    #[doc(hidden)]
     pub fn occupants(&self) -> Vec<Option<Occupant>> {
         match self {
             Self::Luks1(header) => {
@@ -27,6 +28,7 @@ impl Header {
     }
 
     /// Parameters for a new key in this keyslot. An active keyslot keeps its own.
+    #[doc(hidden)]
     pub fn template(&self, keyslot: usize) -> Result<Template> {
         match self {
             Self::Luks1(header) => header.template(),
@@ -35,7 +37,7 @@ impl Header {
     }
 
     /// Parameters for a new key in an inactive keyslot.
-    pub fn new_template(&self) -> Result<Template> {
+    pub(crate) fn new_template(&self) -> Result<Template> {
         match self {
             Self::Luks1(header) => header.template(),
             Self::Luks2(header) => header.new_template(),
@@ -44,7 +46,7 @@ impl Header {
 
     /// Generates a salt for new key material of a keyslot. In LUKS1, if the keyslot is active, the salt
     /// encodes its index, which identifies the staging keyslot of an interrupted replacement.
-    pub fn salt(&self, keyslot: usize) -> Result<[u8; 32]> {
+    pub(crate) fn salt(&self, keyslot: usize) -> Result<[u8; 32]> {
         match self {
             Self::Luks1(header) => header.salt(keyslot),
             Self::Luks2(_) => {
@@ -97,6 +99,7 @@ impl Header {
     ///
     /// Every keyslot may occur once, and must be in the state that its change starts from.
     /// LUKS2 tokens that lose their last keyslot are removed.
+    #[doc(hidden)]
     pub fn lower(&self, changes: &[SlotChange]) -> Result<(Vec<Stage>, Self)> {
         self.lower_with(changes, false)
     }
@@ -124,6 +127,7 @@ impl Header {
     ///
     /// Fails with [`ErrorKind::InvalidInput`] if the format does not support an edit, or if the token or
     /// keyslot does not exist.
+    #[doc(hidden)]
     pub fn lower_edits(&self, edits: &[Edit]) -> Result<(Vec<Stage>, Self)> {
         match self {
             Self::Luks1(header) => {
@@ -142,6 +146,7 @@ impl Header {
     ///
     /// Fails with [`ErrorKind::Refused`] if the repair may destroy something, such as foreign data at
     /// the start of the image or a damaged keyslot that may have been active, and no override permits it.
+    #[doc(hidden)]
     pub fn lower_repair(&self, overrides: Overrides) -> Result<Option<(Vec<Stage>, Self)>> {
         let wraps = |(stages, after)| (stages, Self::Luks2(after));
         match self {

@@ -27,6 +27,7 @@ impl Default for Cost {
 /// KDF of a new keyslot. Unset fields take the header's or cryptsetup's defaults: a replaced keyslot
 /// keeps its KDF, a new LUKS2 keyslot uses Argon2id, a new LUKS1 keyslot PBKDF2.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Pbkdf {
     /// Kind of KDF
     pub kind: Option<KdfKind>,
@@ -48,6 +49,34 @@ impl From<Cost> for Pbkdf {
 }
 
 impl Pbkdf {
+    /// Sets the kind of KDF.
+    #[must_use]
+    pub fn kind(mut self, kind: impl Into<Option<KdfKind>>) -> Self {
+        self.kind = kind.into();
+        self
+    }
+
+    /// Sets the hash of PBKDF2 and of the anti-forensic split.
+    #[must_use]
+    pub fn hash(mut self, hash: impl Into<Option<HashAlg>>) -> Self {
+        self.hash = hash.into();
+        self
+    }
+
+    /// Sets the memory of Argon2 in KiB.
+    #[must_use]
+    pub fn memory(mut self, memory: impl Into<Option<u32>>) -> Self {
+        self.memory = memory.into();
+        self
+    }
+
+    /// Sets the number of lanes of Argon2.
+    #[must_use]
+    pub fn parallelism(mut self, parallelism: impl Into<Option<u32>>) -> Self {
+        self.parallelism = parallelism.into();
+        self
+    }
+
     /// Kind of KDF, or `default` if none is set.
     pub fn kind_or(&self, default: KdfKind) -> KdfKind {
         self.kind.unwrap_or(default)

@@ -16,7 +16,7 @@ use super::cryptsetup::Cryptsetup;
 pub fn pbkdf(kind: KdfKind) -> Pbkdf {
     let argon2 = |value| (kind != KdfKind::Pbkdf2).then_some(value);
     let cost = Cost::Iterations(if kind == KdfKind::Pbkdf2 { 1000 } else { 4 });
-    Pbkdf { kind: Some(kind), cost, memory: argon2(32), parallelism: argon2(1), hash: None }
+    Pbkdf::from(cost).kind(kind).memory(argon2(32)).parallelism(argon2(1))
 }
 
 /// The same for cryptsetup.

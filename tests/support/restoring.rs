@@ -32,7 +32,7 @@ pub fn replace(keyslot: i64, name: &str) -> Change {
 }
 
 fn pbkdf() -> Pbkdf {
-    Pbkdf { kind: Some(KdfKind::Pbkdf2), ..Cost::Iterations(1).into() }
+    Pbkdf::from(Cost::Iterations(1)).kind(KdfKind::Pbkdf2)
 }
 
 /// The image after changes, one after the other.

@@ -73,7 +73,7 @@ impl Twice {
             return Restoration::on_storage(Arc::clone(memory), backup, Overrides::NONE)?.run();
         }
         let mut image = super::open_on(Arc::clone(memory), Limits::NONE)?;
-        let pbkdf = Pbkdf { kind: Some(KdfKind::Pbkdf2), ..Cost::Iterations(1).into() };
+        let pbkdf = Pbkdf::from(Cost::Iterations(1)).kind(KdfKind::Pbkdf2);
         let number = |keyslot: usize| Some(i64::try_from(keyslot).unwrap());
         let change = match action {
             Action::Repair => return image.repair(Overrides::NONE).map(drop),

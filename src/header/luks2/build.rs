@@ -96,6 +96,7 @@ impl Layout {
 impl Luks2Header {
     /// Builds a header without keyslots. Its metadata passes the same checks as metadata read from an
     /// image. No copy of it is on disk until a change is written.
+    #[doc(hidden)]
     pub fn build(new: &NewHeader<'_>) -> Result<Self> {
         let NewHeader { layout, cipher, sector_size, digest, uuid, label, subsystem } = *new;
         check_cipher(cipher)?;

@@ -24,7 +24,7 @@ use crate::unlock::{new_digest, seal};
 /// let mut luks2 = Luks2Options::default();
 /// luks2.label = "backup".to_owned();
 /// // The default is Argon2id with an opening time of two seconds.
-/// let pbkdf = Pbkdf { kind: Some(KdfKind::Pbkdf2), ..Cost::Iterations(1000).into() };
+/// let pbkdf = Pbkdf::from(Cost::Iterations(1000)).kind(KdfKind::Pbkdf2);
 /// let options = CreateOptions::new()?.format(Format::Luks2(luks2)).pbkdf(pbkdf);
 /// options.create(&path, 1 << 20, &Passphrase::new(b"hunter0")?)?;
 /// # Ok(())
