@@ -16,7 +16,7 @@ use super::location::LocationArgs;
 use super::progress::Percent;
 use super::qemu_img::{Images, Side};
 use super::report::Failure;
-use super::secrets::{Question, Secrets, not_both};
+use super::secrets::{Question, Secrets, no_key_secret, not_both};
 use super::{
     ChangeArgs, KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Persona, SOURCES, Status, check_cache,
     output,
@@ -101,7 +101,11 @@ impl AmendArgs {
     pub(super) fn named(&self) -> Images<'_> {
         let (image_opts, format) = (self.image_opts, self.format.as_deref());
         let sides = self.images.iter().map(|name| Side::Existing { name, image_opts, format });
-        Images { objects: &self.objects.objects, sides: sides.collect() }
+        // All other options change more than the keyslots.
+        let is_encrypt = |text: &String| {
+            Options::parse(text).is_ok_and(|it| it.keys().all(|key| key.starts_with("encrypt.")))
+        };
+        Images::new(&self.objects.objects, sides).with_qcow2(self.options.iter().all(is_encrypt))
     }
 }
 
@@ -178,6 +182,9 @@ pub fn run(args: &AmendArgs, persona: Persona) -> Outcome {
         amendment.keep(secret);
         (amendment, unlocked)
     } else {
+        if id.is_none() && source.is_none() && is_qcow2 {
+            return Err(opening(no_key_secret("encrypt.key-secret")));
+        }
         // QEMU's order: the secret is looked up before the header is read. The secret is not kept,
         // because QEMU allows an erase if any other keyslot stays active.
         let secret = secrets.opening(id, source, &question, persona).map_err(opening)?;

@@ -144,7 +144,7 @@ impl Secrets {
         match key_secret {
             Some(id) => self.objects.passphrase_utf8(id),
             None if source.is_none() && persona == Persona::QemuImg => {
-                Err(invalid("Parameter 'key-secret' is required for cipher"))
+                Err(no_key_secret("key-secret"))
             }
             None => self.existing(source, question),
         }
@@ -262,6 +262,11 @@ fn stdin_lines(count: usize) -> Result<VecDeque<Passphrase>> {
 
 fn has_terminal() -> bool {
     std::io::stderr().is_terminal() || std::io::stdin().is_terminal()
+}
+
+/// QEMU's error for an image without the option that names its secret.
+pub fn no_key_secret(option: &str) -> Error {
+    invalid(&format!("Parameter '{option}' is required for cipher"))
 }
 
 /// Refuses a secret that is given both as `key-secret` and by an option.

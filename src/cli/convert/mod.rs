@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use self::source::Source;
 use self::target::Target;
-use super::create::{LuksArgs, WrittenImage};
+use super::create::{LuksArgs, WrittenImage, are_known};
 use super::location::LocationArgs;
 use super::output::{self, Report};
 use super::progress::Progress;
@@ -157,12 +157,16 @@ impl ConvertArgs {
     pub(super) fn named(&self) -> Images<'_> {
         let (image_opts, format) = (self.image_opts, self.format.as_deref());
         let objects = &self.objects.objects;
+        let is_known = |text: &String| Options::parse(text).is_ok_and(|it| are_known(&it));
+        if !self.options.iter().all(is_known) {
+            return Images::new(objects, []);
+        }
         let (target, sources) = match self.operands.as_slice() {
             [source, target] => (Some(target), slice::from_ref(source)),
             [source] => (None, slice::from_ref(source)),
             [] => (None, &[][..]),
             // Several sources are not served.
-            _ => return Images { objects, sides: Vec::new() },
+            _ => return Images::new(objects, []),
         };
         let sources = sources.iter().map(|name| Side::Existing { name, image_opts, format });
         let target = match (target, &self.output_format) {
@@ -174,7 +178,7 @@ impl ConvertArgs {
                 format: format.as_deref().unwrap_or("raw"),
             },
         };
-        Images { objects, sides: sources.chain([target]).collect() }
+        Images::new(objects, sources.chain([target]))
     }
 }
 

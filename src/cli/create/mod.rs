@@ -28,7 +28,9 @@ use super::opening::key_file;
 use super::progress::Spinner;
 use super::qemu_img::{Images, Side};
 use super::report::{Failure, Remedies};
-use super::secrets::{Question, Secrets, check_not_empty, line_end_warning, not_both};
+use super::secrets::{
+    Question, Secrets, check_not_empty, line_end_warning, no_key_secret, not_both,
+};
 use super::{
     KDF_TWICE, KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, Status, image_spec, limits,
     output,
@@ -112,10 +114,7 @@ pub struct CreateArgs {
 pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
     let new_secret_source = args.new_source();
     let secrets = Secrets::new(&args.objects.objects, &new_secret_source)?;
-    let mut options = Options::new();
-    for text in &args.options {
-        options.append(Options::parse(text)?);
-    }
+    let options = parse(&args.options)?;
     if options.asks_help() {
         let version = Version::of(&args.format, persona)?;
         output::print(&help(version, !args.operands.is_empty()))?;
@@ -180,6 +179,11 @@ pub fn run(args: &CreateArgs, persona: Persona) -> Outcome {
         let file = target.new_file().map(|path| Place::new(path, overwrite));
         drop(file.transpose().map_err(named)?);
     }
+    if let (Some(qcow2), Persona::QemuImg, None) = (&qcow2, persona, source)
+        && qcow2.luks.last("key-secret").is_none()
+    {
+        return Err(named(no_key_secret("encrypt.key-secret")));
+    }
     let question = Question { option: "--new-secret", what: "New passphrase", image: Some(&path) };
     let empty = args.allow_empty_secret;
     let secret =
@@ -219,8 +223,15 @@ impl CreateArgs {
     /// Image that the arguments name.
     pub(super) fn named(&self) -> Images<'_> {
         let name = self.operands.first().map(OsString::as_os_str);
-        let side = Side::New { name, format: &self.format };
-        Images { objects: &self.objects.objects, sides: vec![side] }
+        let options = parse(&self.options);
+        let side = Side::New { name, format: self.format.as_str() };
+        let is_luks = options.as_ref().is_ok_and(are_known);
+        let has_backing = self.backing.is_some() || self.backing_format.is_some();
+        let qcow2 = options.and_then(|it| Qcow2Create::new(&it, Persona::QemuImg));
+        let is_qcow2 = qcow2.is_ok_and(|it| it.is_served() && are_known(&it.luks) && !has_backing);
+        let is_served = if self.format == "qcow2" { is_qcow2 } else { is_luks };
+        let sides = Some(side).filter(|_| is_served);
+        Images::new(&self.objects.objects, sides).with_qcow2(true)
     }
 
     /// The options of a qcow2 image, if one is to be created.
@@ -247,6 +258,21 @@ impl CreateArgs {
     }
 }
 
+/// Parses the options of a new image, which may be given in several lists.
+fn parse(lists: &[String]) -> Result<Options> {
+    let mut options = Options::new();
+    for text in lists {
+        options.append(Options::parse(text)?);
+    }
+    Ok(options)
+}
+
+/// Whether keyslot knows all options of a new image, and their values. QEMU also has those of the file
+/// that the image is in.
+pub(super) fn are_known(options: &Options) -> bool {
+    !options.asks_help() && check_options(options).is_ok() && preallocation(options).is_ok()
+}
+
 /// Reads the secret of a new image: the `key-secret` in its options, or `--new-secret`.
 pub(super) fn new_secret(
     options: &Options,
@@ -264,9 +290,7 @@ pub(super) fn new_secret(
             check_not_empty(&secret, allow_empty || persona == Persona::QemuImg)?;
             Ok(secret)
         }
-        None if persona == Persona::QemuImg => {
-            Err(invalid("Parameter 'key-secret' is required for cipher"))
-        }
+        None if persona == Persona::QemuImg => Err(no_key_secret("key-secret")),
         None => secrets.new_secret(source, question, allow_empty),
     }
 }

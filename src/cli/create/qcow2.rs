@@ -50,6 +50,13 @@ impl Qcow2Create {
         self
     }
 
+    /// Whether the image is encrypted, has no backing file, and no option that keyslot does not have.
+    pub fn is_served(&self) -> bool {
+        let is_luks = self.own.last("encrypt.format") == Some("luks");
+        let others = ["backing_file", "encryption"];
+        is_luks && others.iter().all(|key| self.own.last(key).is_none()) && self.options().is_ok()
+    }
+
     /// The library's options, of which those that it does not have are refused.
     pub fn options(&self) -> Result<Qcow2Options> {
         let unsupported = |text: String| Err(Error::new(ErrorKind::Unsupported, text));

@@ -84,7 +84,7 @@ impl InfoArgs {
     pub(super) fn named(&self) -> Images<'_> {
         let (image_opts, format) = (self.image_opts, self.format.as_deref());
         let sides = self.images.iter().map(|name| Side::Existing { name, image_opts, format });
-        Images { objects: &self.objects.objects, sides: sides.collect() }
+        Images::new(&self.objects.objects, sides)
     }
 }
 

@@ -57,13 +57,9 @@ impl CompareArgs {
         let formats = [self.format.as_deref(), self.other_format.as_deref()];
         let existing = |(name, format)| self.opening.named(name, format);
         let names = self.images.iter().map(OsString::as_os_str);
-        Images {
-            objects: &self.objects.objects,
-            sides: match self.images.len() {
-                2 => names.zip(formats).map(existing).collect(),
-                _ => Vec::new(),
-            },
-        }
+        let is_pair = self.images.len() == 2;
+        let sides = names.zip(formats).filter(|_| is_pair).map(existing);
+        Images::new(&self.objects.objects, sides)
     }
 
     fn tell(&self, line: &str) -> Result<()> {

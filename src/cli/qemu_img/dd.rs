@@ -53,12 +53,12 @@ impl DdArgs {
     pub fn named(&self) -> Images<'_> {
         let objects = &self.objects.objects;
         let Ok(Operands { input: Some(input), output: Some(output), .. }) = self.operands() else {
-            return Images { objects, sides: Vec::new() };
+            return Images::new(objects, []);
         };
         // dd has no options for a new LUKS image, and so cannot make one.
         let format = Some(self.target()).filter(|format| *format == "raw");
         let target = Side::New { name: Some(output), format: format.unwrap_or("") };
-        Images { objects, sides: vec![self.opening.named(input, self.format.as_deref()), target] }
+        Images::new(objects, [self.opening.named(input, self.format.as_deref()), target])
     }
 
     fn target(&self) -> &str {

@@ -57,7 +57,7 @@ impl ImageArgs {
     pub fn named(&self) -> Images<'_> {
         let names = self.images.iter();
         let sides = names.map(|name| self.opening.named(name, self.format.as_deref()));
-        Images { objects: &self.objects.objects, sides: sides.collect() }
+        Images::new(&self.objects.objects, sides)
     }
 
     /// Opens the image. Any other number of images than one is wrong usage of `command`.

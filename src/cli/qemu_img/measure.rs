@@ -64,7 +64,7 @@ impl MeasureArgs {
         let names = self.images.iter();
         let sides = names.map(|name| self.opening.named(name, self.format.as_deref()));
         let target = Side::New { name: None, format: self.target() };
-        Images { objects: &self.objects.objects, sides: sides.chain([target]).collect() }
+        Images::new(&self.objects.objects, sides.chain([target]))
     }
 
     fn target(&self) -> &str {

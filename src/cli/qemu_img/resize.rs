@@ -34,9 +34,7 @@ pub struct ResizeArgs {
 impl ResizeArgs {
     /// Images that the arguments name.
     pub fn named(&self) -> Images<'_> {
-        let mut images = self.image.named();
-        images.sides.truncate(1);
-        images
+        self.image.named().first()
     }
 
     /// Whether `argument` is the image's name, and the only operand.
