@@ -14,7 +14,9 @@
 //!
 //! The kernel follows symbolic links, and refuses some of them (`fs.protected_symlinks`, proc(5)).
 
-use std::ffi::{OsStr, OsString};
+mod temporary;
+
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -25,15 +27,13 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, renameat};
-#[cfg(target_env = "gnu")]
-use nix::fcntl::{RenameFlags, renameat2};
 use nix::libc;
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
+use self::temporary::{Temporary, with_temporary_name};
 use super::replaced::{Replaced, is_forbidden};
 use super::sharing::Sharing;
 use super::{Access, FileStorage, Preallocation};
-use crate::crypto::random;
 use crate::error::{Error, ErrorKind, Operation, Result};
 
 /// Destination of a file to be created. Every reason to refuse it is reported here, before any
@@ -291,45 +291,6 @@ impl Place {
     }
 }
 
-/// The path of a file that has a temporary name. Removed on drop, unless the file was renamed.
-#[derive(Debug)]
-struct Temporary(PathBuf);
-
-impl Temporary {
-    /// Renames the file to this name, if no file has it.
-    fn link(&self, path: &Path) -> io::Result<()> {
-        // Not every file system has hard links, so a rename is tried first.
-        #[cfg(target_env = "gnu")]
-        match renameat2(AT_FDCWD, &self.0, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE) {
-            Err(Errno::EINVAL | Errno::ENOSYS) => {}
-            result => return Ok(result?),
-        }
-        std::fs::hard_link(&self.0, path)
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-/// Calls `make` with temporary names until it succeeds or fails for another reason than an existing
-/// file.
-fn with_temporary_name<T>(mut make: impl FnMut(&OsStr) -> io::Result<T>) -> io::Result<T> {
-    for _ in 0..NAMES {
-        let mut letters = [0; 6];
-        random::fill(&mut letters).map_err(io::Error::other)?;
-        let letters = letters.map(|byte| char::from(b'a' + byte % 26));
-        let name = OsString::from(format!("{PREFIX}{}", String::from_iter(letters)));
-        match make(&name) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            result => return result,
-        }
-    }
-    Err(io::ErrorKind::AlreadyExists.into())
-}
-
 fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
@@ -356,10 +317,6 @@ fn taken() -> Error {
 fn invalid(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidInput, text)
 }
-
-const PREFIX: &str = ".keyslot-";
-/// Temporary names to try
-const NAMES: usize = 100;
 
 /// Errors that mean files without a name are not supported: by the file system (`EOPNOTSUPP`), or
 /// by a kernel that does not know the flag and sees a directory opened for writing (open(2)).
