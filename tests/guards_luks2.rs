@@ -5,18 +5,21 @@
 
 mod support;
 
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use keyslot::amend::{Change, Request};
 use keyslot::crypto::KdfKind;
 use keyslot::header::{Backup, Leftover};
 use keyslot::kdf::{Cost, Pbkdf};
-use keyslot::storage::ReadOnlyBytes;
+use keyslot::storage::{ReadOnlyBytes, Storage};
 use keyslot::{Error, ErrorKind, Image, Limits, Override, Overrides, Passphrase, Restoration};
 use serde_json::json;
 use support::luks2::{Change as HeaderChange, Luks2, roomy};
-use support::memory::Memory;
-use support::opener::{erase, secret};
+use support::memory::{self, Memory};
+use support::opener::{erase, secret, small_key};
+use support::watched::{Watch, Watched};
 
 fn set(values: Vec<(&'static str, serde_json::Value)>) -> HeaderChange {
     HeaderChange::Set(values)
@@ -277,4 +280,38 @@ fn a_backup_warns_of_keyslots_that_cannot_be_tried() {
     let warned =
         |it: &String| it.starts_with("keyslot 0 of the backup cannot be opened by this program: ");
     assert!(restoration.warnings().iter().any(warned), "{:?}", restoration.warnings());
+}
+
+/// Counts the reads that begin where an area does.
+#[derive(Debug)]
+struct Counting {
+    memory: Arc<Memory>,
+    area: u64,
+    reads: Arc<AtomicUsize>,
+}
+
+impl Watch for Counting {
+    fn below(&self) -> &dyn Storage {
+        &self.memory
+    }
+
+    fn read(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.reads.fetch_add((offset == self.area).into(), Ordering::Relaxed);
+        self.memory.read_exact_at(buf, offset)
+    }
+}
+
+/// An area is as large as 512 KiB, and there are 32: what was found once is not read again.
+#[test]
+fn a_restoration_compares_each_area_once() {
+    let luks1 = memory::image(&small_key(), &[(0, &secret("a")), (5, &secret("b"))]);
+    for (image, keyslot) in [(luks1, 5), (roomy(1).bytes, 5)] {
+        let backup = Backup::read(&ReadOnlyBytes(image.clone())).unwrap();
+        let area = backup.header().keyslot(keyslot).unwrap().area.offset;
+        let reads = Arc::new(AtomicUsize::new(0));
+        let memory = Memory::new(image, None);
+        let storage = Watched(Counting { memory, area, reads: Arc::clone(&reads) });
+        Restoration::on_storage(storage, backup, Overrides::NONE).unwrap();
+        assert_eq!(reads.load(Ordering::Relaxed), 1);
+    }
 }

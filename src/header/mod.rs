@@ -229,34 +229,6 @@ impl Header {
         self.payload_offset() == 0
     }
 
-    /// Ranges of the encrypted data in a storage of `storage_len` bytes, in the volume's order. If the
-    /// header is [detached](Self::is_detached), this is the storage of the payload.
-    pub fn segments(&self, storage_len: u64) -> Result<Vec<Segment>> {
-        self.segments_with(storage_len, &|_| None)
-    }
-
-    /// Like [`segments`](Self::segments). `key_size` gives the length of the key of a digest, by its
-    /// number: LUKS2 records it in keyslots only, of which none may be left.
-    pub(crate) fn segments_with(
-        &self,
-        storage_len: u64,
-        key_size: &dyn Fn(u32) -> Option<usize>,
-    ) -> Result<Vec<Segment>> {
-        match self {
-            Self::Luks1(header) => Ok(vec![header.segment(storage_len)?]),
-            Self::Luks2(header) => header.segments(storage_len, key_size),
-        }
-    }
-
-    /// Length in bytes of the volume in a storage of `storage_len` bytes, whether or not it can be
-    /// opened. `None` if the storage is too short.
-    pub fn volume_len(&self, storage_len: u64) -> Option<u64> {
-        match self {
-            Self::Luks1(header) => header.payload_len(storage_len).ok(),
-            Self::Luks2(header) => header.volume_len(storage_len),
-        }
-    }
-
     /// Traces of interrupted amendments.
     pub fn leftovers(&self) -> Vec<Leftover> {
         match self {

@@ -75,7 +75,8 @@ pub(crate) fn lower_restore(
         None => overwrite(None, backup)?,
         Some(present) => {
             let content = Content::Image(storage);
-            replace((present, content), backup, is_same_volume, overrides, &mut warnings)?
+            let now = Now { header: present, content, kept: &kept(&fates), is_same_volume };
+            replace(&now, backup, overrides, &mut warnings)?
         }
     };
     warn(present, backup, &fates, &mut warnings);
@@ -144,21 +145,35 @@ fn differences(now: &Header, then: &Header) -> Vec<String> {
     found
 }
 
+/// A valid header that is to be replaced.
+struct Now<'a> {
+    header: &'a Header,
+    content: Content<'a>,
+    /// Keyslots that are the same in the backup, so that their areas are not read again
+    kept: &'a [usize],
+    is_same_volume: bool,
+}
+
+/// Keyslots that are the same in both headers.
+fn kept(fates: &[(usize, Fate)]) -> Vec<usize> {
+    fates.iter().filter(|(_, fate)| *fate == Fate::Kept).map(|(index, _)| *index).collect()
+}
+
 /// Lowers the replacement of one valid header by another, as an amendment if possible.
 fn replace(
-    (present, content): (&Header, Content<'_>),
+    now: &Now<'_>,
     backup: &Backup,
-    is_same_volume: bool,
     overrides: Overrides,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Stage>> {
+    let Now { header: present, content, kept, is_same_volume } = *now;
     let in_place = overrides.has(Override::InPlace);
     let other = backup.content();
     match (present, backup.header()) {
         (Header::Luks1(now), Header::Luks1(then)) if is_same_volume => {
             let (now, then) =
                 (Snapshot { header: now, content }, Snapshot { header: then, content: other });
-            match now.lower_restore(&then, overrides) {
+            match now.lower_restore(&then, kept, overrides) {
                 // An unsupported cipher rules out writing single keyslots, but not the whole header.
                 Err(error) if error.kind() == ErrorKind::Unsupported => {
                     if !in_place {
@@ -178,7 +193,7 @@ fn replace(
         (Header::Luks2(now), Header::Luks2(then)) if now.has_same_places(then) => {
             let (now, then) =
                 (Snapshot { header: now, content }, Snapshot { header: then, content: other });
-            match now.lower_restore(&then) {
+            match now.lower_restore(&then, kept) {
                 Err(error) if in_place && error.kind() == ErrorKind::NoFreeKeyslot => {}
                 result => return result,
             }

@@ -73,16 +73,18 @@ impl Snapshot<'_, Luks1Header> {
         Ok(steps)
     }
 
-    /// Lowers the restoration of a backup of the same volume with the same areas. Also returns warnings.
+    /// Lowers the restoration of a backup of the same volume with the same areas. `kept` are the keyslots
+    /// that are the same in it. Also returns warnings.
     ///
     /// Fails with [`ErrorKind::NoFreeKeyslot`] if there are fewer free keyslots than keyslots to
     /// replace, unless [`Override::InPlace`] is set.
     pub fn lower_restore(
         &self,
         backup: &Self,
+        kept: &[usize],
         overrides: Overrides,
     ) -> Result<(Vec<Stage>, Vec<String>)> {
-        let sorted = Sorted::new(self, backup)?;
+        let sorted = Sorted::new(self.header, backup.header, kept);
         let Sorted { replaced, spares, .. } = &sorted;
         let mut warnings = Vec::new();
         let (mut stages, after) = if spares.len() >= replaced.len() {
@@ -179,30 +181,23 @@ struct Sorted {
 }
 
 impl Sorted {
-    fn new(
-        present: &Snapshot<'_, Luks1Header>,
-        backup: &Snapshot<'_, Luks1Header>,
-    ) -> Result<Self> {
+    fn new(present: &Luks1Header, backup: &Luks1Header, kept: &[usize]) -> Self {
         let all = |now: bool, then: bool| -> Vec<usize> {
             let is = |header: &Luks1Header, i| header.is_active(i);
-            let fits = |&i: &usize| is(present.header, i) == now && is(backup.header, i) == then;
+            let fits = |&i: &usize| is(present, i) == now && is(backup, i) == then;
             (0..KEYSLOTS).filter(fits).collect()
         };
-        let mut replaced = Vec::new();
-        for index in all(true, true) {
-            if !present.has_same_keyslot(backup, index)? {
-                replaced.push(index);
-            }
-        }
+        let mut replaced = all(true, true);
+        replaced.retain(|index| !kept.contains(index));
         let mut spares = all(false, false);
         // Start with the last one, because cryptsetup takes no lock and adds to the first.
         spares.reverse();
-        let left = present.header.leftovers().into_iter().filter_map(|left| match left {
+        let left = present.leftovers().into_iter().filter_map(|left| match left {
             Leftover::Wipe { keyslot } | Leftover::Replace { keyslot, .. } => Some(keyslot),
             _ => None,
         });
         let unwiped = left.filter(|keyslot| spares.contains(keyslot)).collect();
-        Ok(Self { added: all(false, true), erased: all(true, false), replaced, spares, unwiped })
+        Self { added: all(false, true), erased: all(true, false), replaced, spares, unwiped }
     }
 
     /// Changes for a restoration without enough spare keyslots. All replacements use the same staging

@@ -94,12 +94,13 @@ impl Snapshot<'_, Luks2Header> {
         Ok(steps)
     }
 
-    /// Lowers the restoration of a backup whose header has the same layout.
+    /// Lowers the restoration of a backup whose header has the same layout. `kept` are the keyslots that
+    /// are the same in it.
     ///
     /// Fails with [`ErrorKind::NoFreeKeyslot`] if there is no room for its key material beside the
     /// present one.
-    pub fn lower_restore(&self, backup: &Self) -> Result<Vec<Stage>> {
-        let places = self.places(backup)?;
+    pub fn lower_restore(&self, backup: &Self, kept: &[usize]) -> Result<Vec<Stage>> {
+        let places = self.places(backup, kept)?;
         let (present, header) = (self.header, backup.header);
         let used: Vec<_> = places.iter().map(|place| place.area.clone()).collect();
         let mut unwiped: Vec<Range<u64>> = Vec::new();
@@ -144,7 +145,11 @@ impl Snapshot<'_, Luks2Header> {
 
     /// Chooses an area for each keyslot of the backup without touching an area in use: the area that
     /// already holds its key material, else its own area if free, else a gap.
-    fn places<'a>(&self, backup: &Snapshot<'a, Luks2Header>) -> Result<Vec<Place<'a>>> {
+    fn places<'a>(
+        &self,
+        backup: &Snapshot<'a, Luks2Header>,
+        kept: &[usize],
+    ) -> Result<Vec<Place<'a>>> {
         let mut areas = Areas::of(self.header);
         let mut places: Vec<Place<'a>> = Vec::new();
         let mut slots: Vec<_> = backup.header.metadata.keyslots().iter().collect();
@@ -155,7 +160,10 @@ impl Snapshot<'_, Luks2Header> {
                     |area: &Range<u64>| places.iter().all(|place| are_apart(&place.area, area));
                 let holds = |area: Option<Range<u64>>| -> Result<_> {
                     let Some(area) = area.filter(is_apart) else { return Ok(None) };
-                    let is_it = self.range(&area)? == backup.range(&slot.range())?;
+                    let index = slot.number as usize;
+                    let is_present = self.header.slot(index).is_some_and(|it| it.range() == area);
+                    let is_it = is_present && kept.contains(&index)
+                        || self.range(&area)? == backup.range(&slot.range())?;
                     Ok(is_it.then_some(area))
                 };
                 let own = slot.range();
