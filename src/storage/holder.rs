@@ -80,14 +80,27 @@ fn find(file: &Metadata, lock: &Lock, own: Option<(u32, u32)>) -> Vec<Holder> {
 
 /// Whether a descriptor other than `file` leads to the same file, in a process that may be inspected.
 pub(super) fn is_open_elsewhere(file: &File) -> bool {
+    let Ok(metadata) = file.metadata() else { return false };
     let own = (process::id(), file.as_raw_fd().unsigned_abs());
-    let link = |(pid, fd): (u32, u32)| fs::read_link(format!("/proc/{pid}/fd/{fd}"));
-    let Ok(target) = link(own) else { return false };
+    let name = fs::read_link(format!("/proc/{}/fd/{}", own.0, own.1)).ok();
     let descriptors = numbers(Path::new("/proc"))
         .flat_map(|pid| numbers(Path::new(&format!("/proc/{pid}/fd"))).map(move |fd| (pid, fd)));
-    // By its name: stat(2) would hang on a file of a server that is gone.
     let mut others = descriptors.take(MAX_DESCRIPTORS).filter(|it| *it != own);
-    others.any(|it| link(it).is_ok_and(|other| other == target))
+    others.any(|(pid, fd)| leads_to(pid, fd, &metadata, name.as_deref()))
+}
+
+/// Whether the descriptor leads to the file. `name` is the file's, for kernels before 5.14, whose
+/// fdinfo does not have the inode.
+fn leads_to(pid: u32, fd: u32, file: &Metadata, name: Option<&Path>) -> bool {
+    let Ok(fdinfo) = read(&format!("/proc/{pid}/fdinfo/{fd}"), MAX_FDINFO) else { return false };
+    let path = format!("/proc/{pid}/fd/{fd}");
+    let inode = fdinfo.lines().find_map(|line| line.strip_prefix("ino:"));
+    let may_be = match inode.map(|it| it.trim().parse()) {
+        Some(inode) => inode == Ok(file.ino()),
+        None => name.is_some() && fs::read_link(&path).ok().as_deref() == name,
+    };
+    // stat last, as in `holds`.
+    may_be && fs::metadata(path).is_ok_and(|it| (it.dev(), it.ino()) == (file.dev(), file.ino()))
 }
 
 /// Whether the descriptor has the lock and belongs to the file.
@@ -192,5 +205,15 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].pid, process::id());
         assert!(!found[0].name.is_empty());
+    }
+    #[test]
+    fn another_descriptor_of_the_file_is_found() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let ours = file.reopen().unwrap();
+        assert!(is_open_elsewhere(&ours));
+        let path = file.into_temp_path();
+        assert!(!is_open_elsewhere(&ours));
+        let other = File::open(&path).unwrap();
+        assert!(is_open_elsewhere(&ours) && is_open_elsewhere(&other));
     }
 }
