@@ -87,6 +87,14 @@ fn volume_copy() {
     });
 }
 
+#[test]
+fn qcow2() {
+    replay("qcow2", |seed| {
+        let run = targets::qcow2::Run::arbitrary_take_rest(Unstructured::new(seed));
+        targets::qcow2::check(&run.expect("a run"));
+    });
+}
+
 fn replay(target: &str, check: impl Fn(&[u8])) {
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus_seed").join(target);
     let mut count = 0;

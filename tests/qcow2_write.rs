@@ -4,8 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::fs;
+use std::sync::Arc;
 
-use keyslot::storage::Storage;
+use keyslot::storage::{Access, FileStorage, Storage};
 use keyslot::{ErrorKind, OpenOptions, Sharing};
 
 mod support;
@@ -95,6 +96,47 @@ fn plain_images_of_every_kind() {
 fn encrypted_images_of_every_kind() {
     let kinds = ["cluster_size=512,refcount_bits=16", "", "cluster_size=2M,compat=0.10"];
     each_kind(true, &kinds, 5000);
+}
+
+/// Threads whose clusters and tables are the same, and whose bytes are not.
+#[test]
+fn threads_write_side_by_side() {
+    const THREADS: u8 = 8;
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("it.qcow2");
+    for (unordered, options) in [(false, "cluster_size=4k"), (true, "cluster_size=512")] {
+        let Some(guest) = Guest::create(&image, false, options, &["4M"]) else { return };
+        guest.io("write -q -P 99 0 1M\n");
+        guest.snapshot("one");
+        let file = FileStorage::open(&image, Access::ReadWrite).unwrap();
+        let options = OpenOptions::new().sharing(Sharing::WriteAlone).unordered(unordered);
+        let disk = options.open_disk_storage(Arc::new(file)).unwrap();
+        let storage = disk.storage();
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                scope.spawn(move || {
+                    for n in 0..60 {
+                        let at = u64::from(THREADS) * 1000 * n + u64::from(thread) * 1000;
+                        storage.write_all_at(&[thread + 1; 1000], at * 8).unwrap();
+                        if n % 20 == 0 {
+                            storage.sync_data().unwrap();
+                        }
+                    }
+                });
+            }
+        });
+        storage.sync_data().unwrap();
+        drop(disk);
+        guest.check();
+        let raw = guest.raw();
+        let mut model = vec![0; 4 << 20];
+        model[..1 << 20].fill(99);
+        for n in 0..60 * usize::from(THREADS) {
+            let thread = u8::try_from(n % usize::from(THREADS)).unwrap();
+            model[n * 8000..n * 8000 + 1000].fill(thread + 1);
+        }
+        assert!(raw == model);
+    }
 }
 
 #[test]

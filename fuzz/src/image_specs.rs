@@ -21,7 +21,8 @@ pub fn check(text: &str) {
         assert_eq!(spec.shown, text);
         assert!(!spec.file.path.as_os_str().is_empty());
         let driver = spec.driver.as_deref();
-        assert!([None, Some("luks"), Some("luks2"), Some("raw")].contains(&driver));
+        let drivers = [None, Some("luks"), Some("luks2"), Some("qcow2"), Some("raw")];
+        assert!(drivers.contains(&driver));
         let is_file = !image_opts && !text.starts_with("json:");
         if is_file {
             assert_eq!((spec.file.path.as_path(), driver), (Path::new(text), format));

@@ -16,6 +16,7 @@ pub mod memory_luks2;
 pub mod model;
 pub mod model_luks2;
 pub mod options;
+pub mod qcow2;
 pub mod restore_ops;
 pub mod secret_objects;
 pub mod volume;

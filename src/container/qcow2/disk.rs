@@ -44,7 +44,7 @@ impl Qcow2Disk {
             return Err(unsupported(text));
         }
         let files = open_files(image.as_ref(), &header, options.gate)?;
-        let map = Qcow2Map::open(image, header.clone(), files, None)?.without_spare();
+        let map = Qcow2Map::open(image, header.clone(), files, None)?;
         let map = Arc::new(if options.is_unordered { map.unordered() } else { map });
         let clusters: Arc<Qcow2Map> = Arc::clone(&map);
         let volume = Volume::over(clusters, &Keyring::default())?;

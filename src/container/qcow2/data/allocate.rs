@@ -68,13 +68,7 @@ impl Qcow2Map {
         if planned.is_empty() {
             return Ok(());
         }
-        let fresh = match self.take(writer, &mut planned) {
-            Ok(fresh) => fresh,
-            Err(error) => {
-                writer.give_back([]);
-                return Err(error);
-            }
-        };
+        let fresh = self.take(writer, &mut planned)?;
         writer.busy.push(range.clone());
         let is_ordered = writer.is_ordered;
         drop(guard);
@@ -89,7 +83,7 @@ impl Qcow2Map {
         let result = match writer.noted(filled).and_then(|()| writer.check()) {
             Ok(()) => self.publish(writer, &planned),
             Err(error) => {
-                writer.give_back(fresh);
+                writer.give_back(&fresh);
                 Err(error)
             }
         };
@@ -165,11 +159,12 @@ impl Qcow2Map {
             }
         }
         let count = planned.iter().filter(|it| it.host.is_none()).count();
-        writer.stock(&mut self.tables(), count + foreign.len())?;
-        if !foreign.is_empty() {
-            self.own_tables(writer, &foreign)?;
+        let mut fresh = writer.take(&mut self.tables(), foreign.len() + count)?;
+        let new_tables: Vec<u64> = fresh.drain(..foreign.len()).collect();
+        if let Err(error) = self.own_tables(writer, &new_tables, &foreign) {
+            writer.give_back(&fresh);
+            return Err(error);
         }
-        let fresh = writer.take(count);
         let mut next = fresh.iter();
         for it in planned.iter_mut().filter(|it| it.host.is_none()) {
             it.host = next.next().map(|cluster| cluster * self.geometry.cluster());
@@ -177,11 +172,18 @@ impl Qcow2Map {
         Ok(fresh)
     }
 
-    /// Creates L2 tables for the clusters at these bytes of the disk, each empty or a copy of a table
-    /// that a snapshot uses too.
-    fn own_tables(&self, writer: &mut Writer, foreign: &[(Option<u64>, u64)]) -> Result<()> {
+    /// Creates L2 tables in the clusters `new` for these bytes of the disk, each empty or a copy of a
+    /// table that a snapshot uses too.
+    fn own_tables(
+        &self,
+        writer: &mut Writer,
+        new: &[u64],
+        foreign: &[(Option<u64>, u64)],
+    ) -> Result<()> {
+        if new.is_empty() {
+            return Ok(());
+        }
         let (image, cluster) = (self.image.as_ref(), self.geometry.cluster());
-        let new = writer.take(foreign.len());
         let written = new.iter().zip(foreign).try_for_each(|(&new, &(old, _))| {
             let table = match old {
                 None => writer.refcounts.empty()?,

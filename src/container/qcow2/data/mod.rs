@@ -53,8 +53,6 @@ pub(crate) struct Qcow2Map {
     done: Condvar,
     /// Whether a crash must leave a consistent image
     is_ordered: bool,
-    /// Whether free clusters may be counted in advance
-    is_spare_allowed: bool,
 }
 
 /// Storages of the files that an image names.
@@ -106,7 +104,6 @@ impl Qcow2Map {
             is_writing: AtomicBool::default(),
             done: Condvar::new(),
             is_ordered: true,
-            is_spare_allowed: true,
         })
     }
 
@@ -115,12 +112,6 @@ impl Qcow2Map {
     #[must_use]
     pub fn unordered(self) -> Self {
         Self { is_ordered: false, ..self }
-    }
-
-    /// Counts no cluster before it is used, for an image that is locked only for short times.
-    #[must_use]
-    pub fn without_spare(self) -> Self {
-        Self { is_spare_allowed: false, ..self }
     }
 
     /// Reads the header and the tables again, after the image was locked.
@@ -136,9 +127,7 @@ impl Qcow2Map {
         }
         *tables = Tables::load(self.image.as_ref(), header)?;
         // Others may have written since the last change.
-        if let Some(mut writer) = writer.take() {
-            writer.abandon();
-        }
+        *writer = None;
         self.is_writing.store(false, Ordering::Release);
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! State of an image that is written: free clusters, clusters to release, and allocations under way.
+//! State of an image that is written: reference counts, clusters to release, and allocations under
+//! way.
 
 use std::ops::Range;
 
@@ -15,11 +16,6 @@ use crate::storage::transfer::{fetch_back, put, sync};
 #[derive(Debug)]
 pub(super) struct Writer {
     pub refcounts: Refcounts,
-    /// Unused clusters, in ascending order, whose reference count of 1 is durable
-    pool: Vec<u64>,
-    /// Clusters kept in the pool beyond those that are needed, so that not every allocation needs a
-    /// sync for its reference counts
-    spare: usize,
     /// Clusters that have one user less once a sync has made the last changes of entries durable
     pub releases: Vec<u64>,
     /// Ranges of the disk that are being allocated
@@ -30,16 +26,9 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    fn new(refcounts: Refcounts, is_ordered: bool, spare: usize) -> Self {
-        Self {
-            refcounts,
-            pool: Vec::new(),
-            spare,
-            releases: Vec::new(),
-            busy: Vec::new(),
-            has_failed: false,
-            is_ordered,
-        }
+    fn new(refcounts: Refcounts, is_ordered: bool) -> Self {
+        let (releases, busy) = (Vec::new(), Vec::new());
+        Self { refcounts, releases, busy, has_failed: false, is_ordered }
     }
 
     /// Fails if a sync failed before.
@@ -52,33 +41,21 @@ impl Writer {
         Err(error.with_hint("close the image and open it again"))
     }
 
-    /// Makes sure that the pool has `count` clusters.
-    pub fn stock(&mut self, tables: &mut Tables, count: usize) -> Result<()> {
-        if self.pool.len() >= count {
-            return Ok(());
-        }
-        let missing = count - self.pool.len() + self.spare;
-        let stocked = self.find(tables, missing).and_then(|found| {
+    /// Takes `count` free clusters, in ascending order. Their reference counts are 1 after the next
+    /// sync, which must come before anything refers to them.
+    pub fn take(&mut self, tables: &mut Tables, count: usize) -> Result<Vec<u64>> {
+        let taken = self.find(tables, count).and_then(|found| {
             self.refcounts.set(&found, 1)?;
             Ok(found)
         });
-        let found = self.noted(stocked)?;
-        self.barrier()?;
-        self.pool.extend(found);
-        Ok(())
+        self.noted(taken)
     }
 
-    /// Takes clusters from the pool, which has as many.
-    pub fn take(&mut self, count: usize) -> Vec<u64> {
-        self.pool.drain(..count.min(self.pool.len())).collect()
-    }
-
-    /// Gives back clusters that nothing refers to.
-    pub fn give_back(&mut self, clusters: impl IntoIterator<Item = u64>) {
-        self.pool.extend(clusters);
-        self.pool.sort_unstable();
-        if self.spare == 0 {
-            self.close();
+    /// Gives back clusters that nothing refers to. A failure leaves clusters that are counted and not
+    /// used.
+    pub fn give_back(&mut self, clusters: &[u64]) {
+        if !self.has_failed {
+            let _ = self.refcounts.set(clusters, 0);
         }
     }
 
@@ -104,20 +81,6 @@ impl Writer {
         for &cluster in clusters {
             let _ = self.refcounts.release(cluster);
         }
-    }
-
-    /// Gives the pool's clusters back to the image.
-    pub fn close(&mut self) {
-        let pool = std::mem::take(&mut self.pool);
-        if !self.has_failed {
-            // A failure leaves clusters that are counted and not used.
-            let _ = self.refcounts.set(&pool, 0);
-        }
-    }
-
-    /// Forgets the pool, because the image may have changed.
-    pub fn abandon(&mut self) {
-        self.pool.clear();
     }
 
     /// Finds free clusters. Their counts are in blocks that exist, if need be in new ones.
@@ -146,12 +109,6 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.close();
-    }
-}
-
 impl Qcow2Map {
     /// Checks that the image can be written, and prepares it.
     pub(super) fn start_writer(&self) -> Result<Writer> {
@@ -164,8 +121,7 @@ impl Qcow2Map {
         let (image, geometry) = (std::sync::Arc::clone(&self.image), tables.geometry);
         let mut refcounts = Refcounts::load(image, geometry, start..start + len)?;
         check_counts(&mut tables, &mut refcounts)?;
-        let spare = if self.is_spare_allowed { SPARE >> geometry.cluster_bits } else { 0 };
-        Ok(Writer::new(refcounts, self.is_ordered, spare.min(MOST_SPARE)))
+        Ok(Writer::new(refcounts, self.is_ordered))
     }
 }
 
@@ -227,8 +183,3 @@ fn miscounted(name: &str) -> Error {
     let text = format!("the reference count of the {name} is 0");
     corrupt(text).with_hint("repair the image first: qemu-img check -r all")
 }
-
-/// Bytes kept in the pool
-const SPARE: usize = 1 << 20;
-/// Most clusters kept in the pool
-const MOST_SPARE: usize = 64;
