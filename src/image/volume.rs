@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Image, another_image};
 use crate::crypto::SectorCipher;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::Sharing;
+use crate::header::Header;
 use crate::storage::transfer::length;
 use crate::unlock::Unlocked;
 use crate::volume::{Crypt, Keyring, Map, Volume};
@@ -48,16 +48,16 @@ impl Image {
 
     /// The clusters of an encrypted qcow2 image.
     fn clusters(&self) -> Result<Arc<dyn Map>> {
-        if self.options.sharing == Sharing::WriteData {
-            let text = "the data of a qcow2 image cannot have several writers";
-            return Err(Error::new(ErrorKind::Unsupported, text));
-        }
-        self.header.check_supported()?;
-        let Some(encryption) = self.header.cipher().cloned() else {
-            return Err(Error::new(ErrorKind::Unsupported, "unknown cipher"));
-        };
-        let (name, sector_size) = ("the qcow2 image".to_owned(), SectorCipher::SECTOR_SIZE);
-        let crypt = Crypt { name, key: 0, encryption, sector_size };
-        Ok(self.container.clusters(crypt, self.options.disk_options())?)
+        Ok(self.container.clusters(crypt_of(&self.header)?, self.options.disk_options())?)
     }
+}
+
+/// The cipher of the clusters of a qcow2 image with this LUKS header.
+pub(super) fn crypt_of(header: &Header) -> Result<Crypt> {
+    header.check_supported()?;
+    let Some(encryption) = header.cipher().cloned() else {
+        return Err(Error::new(ErrorKind::Unsupported, "unknown cipher"));
+    };
+    let (name, sector_size) = ("the qcow2 image".to_owned(), SectorCipher::SECTOR_SIZE);
+    Ok(Crypt { name, key: 0, encryption, sector_size })
 }

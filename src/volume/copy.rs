@@ -61,14 +61,15 @@ impl CopyOptions {
 
     /// Granularity in bytes at which runs of zeros become holes in a raw target, at most
     /// [`PIECE`](Self::PIECE). With 0 all zeros are written, including those in holes of the
-    /// source. An encrypted target has no holes, because they would decrypt to noise.
+    /// source. A LUKS target has no holes, because they would decrypt to noise. Holes of a qcow2
+    /// target are whole clusters.
     #[must_use]
     pub fn sparse(mut self, unit: usize) -> Self {
         self.sparse = unit.min(Self::PIECE);
         self
     }
 
-    /// Whether a raw target already reads as zeros, so that holes need no action.
+    /// Whether a target with holes already reads as zeros, so that holes need no action.
     #[must_use]
     pub fn target_is_zero(mut self, target_is_zero: bool) -> Self {
         self.target_is_zero = target_is_zero;
@@ -91,9 +92,13 @@ impl CopyOptions {
         if target.len() < source.len() {
             return Err(target.named(Error::new(ErrorKind::InvalidInput, SMALLER)));
         }
+        let known = KnownData::default();
         self.each_piece(0..source.len(), 1, progress, |start, buffer| {
-            if target.is_raw() && self.sparse > 0 {
-                return self.copy_sparse(source, target, start, buffer);
+            if self.sparse > 0
+                && let Some(unit) = target.hole_len(self.sparse)
+            {
+                let unit = unit.min(Self::PIECE);
+                return self.copy_sparse((source, &known), target, start, buffer, unit);
             }
             source.read(buffer, start)?;
             target.write(buffer, start)
@@ -154,22 +159,23 @@ impl CopyOptions {
         }
     }
 
-    /// Copies a piece to a raw target. Holes of the source and runs of zeros become holes.
+    /// Copies a piece to a target with holes. Holes of the source and runs of zeros become holes.
     fn copy_sparse(
         &self,
-        source: Side<'_>,
+        (source, known): (Side<'_>, &KnownData),
         target: Side<'_>,
         start: u64,
         buffer: &mut [u8],
+        unit: usize,
     ) -> Result<()> {
         let end = start + buffer.len() as u64;
         let mut at = start;
         while at < end {
-            let data = source.data(at, end)?;
+            let data = known.next(source, at, end)?;
             self.zero(target, at..data.start)?;
             let within = within(&data, start);
             source.read(&mut buffer[within.clone()], data.start)?;
-            for (run, is_zero) in runs(&buffer[within], data.start, self.sparse) {
+            for (run, is_zero) in runs(&buffer[within], data.start, unit) {
                 if is_zero {
                     self.zero(target, run)?;
                 } else {
@@ -186,6 +192,30 @@ impl CopyOptions {
             return Ok(());
         }
         target.write_zeros(range)
+    }
+}
+
+/// The range of data that was found last. Some file systems search a whole file for the end of its
+/// data, which must not happen for every piece.
+#[derive(Debug)]
+struct KnownData(Mutex<Range<u64>>);
+
+impl KnownData {
+    /// The next range of data of the source, as [`Side::data`] finds it, up to `end`.
+    fn next(&self, source: Side<'_>, at: u64, end: u64) -> Result<Range<u64>> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if last.contains(&at) {
+            return Ok(at..last.end.min(end));
+        }
+        let data = source.data(at, end)?;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = data.clone();
+        Ok(data.start..data.end.min(end))
+    }
+}
+
+impl Default for KnownData {
+    fn default() -> Self {
+        Self(Mutex::new(0..0))
     }
 }
 

@@ -35,6 +35,12 @@ pub trait Map: Debug + Send + Sync {
         None
     }
 
+    /// Length in bytes of the smallest extent that can be a hole, a power of two. By default there are
+    /// no holes.
+    fn hole_len(&self) -> Option<u64> {
+        None
+    }
+
     /// Number of bytes beyond the end of the storage that read as zeros. By default 511: the rest of a
     /// sector.
     fn padding(&self) -> u64 {

@@ -58,12 +58,20 @@ impl<'a> Side<'a> {
         self.len == 0
     }
 
-    pub(super) fn is_raw(&self) -> bool {
-        matches!(self.data, Data::Raw { .. })
+    /// Granularity in bytes at which zeros become holes, if the side supports holes. A raw side has
+    /// them at any.
+    pub(super) fn hole_len(&self, raw: usize) -> Option<usize> {
+        match self.data {
+            Data::Raw { .. } => Some(raw),
+            Data::Volume(volume) => {
+                let len = volume.map.hole_len()?;
+                Some(usize::try_from(len).unwrap_or(usize::MAX).max(raw))
+            }
+        }
     }
 
-    /// The next range from `at` on that may hold nonzero bytes. Empty, at `end`, if there is none
-    /// before `end`.
+    /// The next range from `at` on that may hold nonzero bytes, which may end behind `end`. Empty, at
+    /// `end`, if there is none before `end`.
     pub(super) fn data(&self, at: u64, end: u64) -> Result<Range<u64>> {
         let (storage, stored) = match self.data {
             Data::Raw { storage, stored } => (storage, stored),
@@ -77,7 +85,7 @@ impl<'a> Side<'a> {
             data => Ok(data.filter(|data| data.start < end)),
         });
         match next {
-            Ok(Some(data)) => Ok(data.start.max(at)..data.end.min(end)),
+            Ok(Some(data)) => Ok(data.start.max(at)..data.end),
             Ok(None) => Ok(end..end),
             Err(e) => {
                 let error = Error::io(format_args!("find data from byte {at} on"), e);

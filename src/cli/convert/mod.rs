@@ -1,6 +1,7 @@
 //! `keyslot convert`: copies the contents of one image into another, with qemu-img's options.
 
 mod existing;
+mod named_files;
 mod new;
 mod source;
 mod target;
@@ -30,7 +31,7 @@ use super::{KdfArgs, ObjectArgs, Outcome, Output, Persona, SOURCES, Status, chec
 
 /// Convert an image: encrypt it, decrypt it, or encrypt it under a new volume key
 ///
-/// Takes the arguments of qemu-img convert for raw, LUKS1 and LUKS2 images. The target gets its
+/// Takes the arguments of qemu-img convert for raw, LUKS1, LUKS2 and qcow2 images. The target gets its
 /// name only when it is complete and durable. An existing file is replaced only with --overwrite;
 /// -n writes into an existing target.
 #[derive(Args)]
@@ -40,7 +41,7 @@ pub struct ConvertArgs {
     #[command(flatten)]
     objects: ObjectArgs,
 
-    /// Format of the source: raw or luks [default: detected]
+    /// Format of the source: raw, luks or qcow2 [default: detected]
     #[arg(short, long, visible_alias = "source-format", value_name = "FMT")]
     format: Option<String>,
 
@@ -55,7 +56,7 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "SOURCE")]
     secret: Option<OsString>,
 
-    /// Format of the target: raw, luks (which is LUKS1) or luks2 [default: raw]
+    /// Format of the target: raw, luks (which is LUKS1), luks2, or qcow2 with LUKS1 [default: raw]
     #[arg(short = 'O', long, value_name = "FMT")]
     output_format: Option<String>,
 
@@ -112,6 +113,10 @@ pub struct ConvertArgs {
     /// Read a source that other programs write to: the copy may be inconsistent
     #[arg(short = 'U', long)]
     force_share: bool,
+
+    /// Open the backing files and the data file that a qcow2 source names
+    #[arg(long)]
+    named_files: bool,
 
     /// QEMU's cache mode of the target, without effect: the target is durable on success
     #[arg(short = 't', long, value_name = "CACHE")]

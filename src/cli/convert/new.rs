@@ -4,9 +4,9 @@ use std::path::Path;
 
 use keyslot::qemu::{Options, size};
 use keyslot::storage::Place;
-use keyslot::{Error, ErrorKind, Passphrase, Preallocation, Result};
+use keyslot::{Error, ErrorKind, Format, Passphrase, Preallocation, Result};
 
-use super::super::create::{self, Version};
+use super::super::create::{self, Qcow2Create, Version};
 use super::super::progress::Spinner;
 use super::super::secrets::Question;
 use super::super::{KDF_TWICE, limits};
@@ -22,6 +22,8 @@ pub fn check_new(
 ) -> Result<()> {
     if let Some(version) = version {
         conversion.args.luks.check(version)?;
+        let qcow2 = qcow2(version, options, conversion.persona)?;
+        let options = qcow2.as_ref().map_or(options, |qcow2| &qcow2.luks);
         if options.last("iter-time").is_some() && conversion.args.kdf.is_given() {
             return Err(invalid(KDF_TWICE));
         }
@@ -74,7 +76,13 @@ pub fn new_luks(
         let error = Error::new(ErrorKind::Unsupported, text);
         return Err(error.with_hint("use 'keyslot create --header' first, then convert with -n"));
     }
+    let qcow2 = qcow2(version, options, persona)?;
+    let options = qcow2.as_ref().map_or(options, |qcow2| &qcow2.luks);
     let create = create::create_options(version, options, &args.kdf, &args.luks)?;
+    let create = match &qcow2 {
+        Some(qcow2) => create.format(Format::Qcow2(qcow2.options()?)),
+        None => create,
+    };
     let create = create.limits(limits(args.ignore_limits)).overwrite(overwrite);
     let create = create.keep_file(persona == Persona::QemuImg);
     create.check(len)?;
@@ -97,6 +105,19 @@ pub fn new_luks(
         create::warn_of_cipher(image.header(), &path.to_string_lossy());
     }
     Ok((Data::NewLuks(Box::new(image)), Some(secret)))
+}
+
+/// The options of a qcow2 target.
+fn qcow2(version: Version, options: &Options, persona: Persona) -> Result<Option<Qcow2Create>> {
+    if version != Version::Qcow2 {
+        return Ok(None);
+    }
+    let qcow2 = Qcow2Create::new(options, persona)?;
+    if qcow2.options()?.backing_file.is_some() {
+        let text = "a conversion into an image with a backing file is not supported";
+        return Err(Error::new(ErrorKind::Unsupported, text));
+    }
+    Ok(Some(qcow2))
 }
 
 pub fn new_raw(

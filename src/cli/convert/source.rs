@@ -2,8 +2,9 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::Arc;
 
-use keyslot::container::{RawImage, image_format};
+use keyslot::container::{Qcow2Disk, Qcow2Header, RawImage, image_format};
 use keyslot::qemu::ImageSpec;
 use keyslot::storage::{FileStorage, Version};
 use keyslot::volume::{Side, Volume};
@@ -13,6 +14,7 @@ use super::super::image_spec;
 use super::super::limits;
 use super::super::report::Failure;
 use super::super::secrets::{Question, not_both};
+use super::named_files::NamedFiles;
 use super::{Conversion, Persona, invalid};
 
 /// The source, open until the end.
@@ -24,6 +26,8 @@ pub struct Source {
 
 enum Data {
     Raw(RawImage),
+    /// A qcow2 image that is not encrypted
+    Disk(RawImage, Qcow2Disk),
     Luks(Box<(Image, Volume)>),
 }
 
@@ -58,6 +62,7 @@ impl Source {
     pub fn side(&self) -> Result<Side<'_>> {
         match &self.data {
             Data::Raw(raw) => Side::raw(raw.storage().as_ref()),
+            Data::Disk(_, disk) => Side::raw(disk.storage().as_ref()),
             Data::Luks(opened) => Ok(Side::volume(&opened.1)),
         }
     }
@@ -81,7 +86,7 @@ impl Source {
     /// File of the source.
     pub fn file(&self) -> Option<&FileStorage> {
         match &self.data {
-            Data::Raw(raw) => Some(raw.file()),
+            Data::Raw(raw) | Data::Disk(raw, _) => Some(raw.file()),
             Data::Luks(opened) => opened.0.file(),
         }
     }
@@ -102,22 +107,26 @@ fn open(spec: &ImageSpec, sharing: Sharing, conversion: &Conversion<'_>) -> Resu
         };
     }
     let options = OpenOptions::new().sharing(sharing).limits(limits(conversion.args.ignore_limits));
+    let opens_named = conversion.args.named_files || conversion.persona == Persona::QemuImg;
+    let options =
+        if opens_named { options.gate(Arc::new(NamedFiles { sharing })) } else { options };
+    let disk_options = options.clone();
     let opened = conversion.args.location.apply_with(spec, options)?.open(&spec.file.path);
     if spec.key_secret.is_none() && conversion.persona.guesses_raw(&opened, spec.driver.as_deref())
     {
         drop(opened);
-        return raw_unless_other(raw()?);
+        return raw_unless_other(raw()?, &disk_options, opens_named);
     }
     let image = match opened {
         // Neither a format nor a secret was given.
         Err(error)
             if error.kind() == ErrorKind::NotLuks
-                && spec.driver.is_none()
+                && matches!(spec.driver.as_deref(), None | Some("qcow2"))
                 && spec.key_secret.is_none()
                 && secret.is_none()
                 && !conversion.args.location.is_given() =>
         {
-            return raw_unless_other(raw()?);
+            return raw_unless_other(raw()?, &disk_options, opens_named);
         }
         image => image?,
     };
@@ -134,15 +143,32 @@ fn open(spec: &ImageSpec, sharing: Sharing, conversion: &Conversion<'_>) -> Resu
         let open = |secret: &Passphrase| image.unlock(secret);
         conversion.secrets.open(id, secret, &question, conversion.persona, open)?
     };
-    let volume = image.volume(&unlocked)?;
+    let volume = image.volume(&unlocked);
+    let volume = volume.map_err(|error| hinted(error, image.qcow2(), opens_named))?;
     Ok(Data::Luks(Box::new((image, volume))))
 }
 
-fn raw_unless_other(raw: RawImage) -> Result<Data> {
+/// A raw source, or the disk in a qcow2 image.
+fn raw_unless_other(raw: RawImage, options: &OpenOptions, opens_named: bool) -> Result<Data> {
     match image_format(raw.storage().as_ref()) {
+        Some("qcow2") => {
+            let disk = options.open_disk_storage(Arc::clone(raw.storage()));
+            let header = || Qcow2Header::read(raw.storage().as_ref()).ok();
+            let disk = disk.map_err(|error| hinted(error, header().as_ref(), opens_named))?;
+            Ok(Data::Disk(raw, disk))
+        }
         Some(format) => Err(other(format)),
         None => Ok(Data::Raw(raw)),
     }
+}
+
+/// Adds a hint to the error for a file that the image names and that was not opened.
+fn hinted(error: Error, header: Option<&Qcow2Header>, opens_named: bool) -> Error {
+    let names = header.is_some_and(|it| it.backing_file().is_some() || it.has_data_file());
+    if names && !opens_named && error.kind() == ErrorKind::Unsupported {
+        return error.with_hint("use --named-files to open the files that the image names");
+    }
+    error
 }
 
 fn other(format: &str) -> Error {

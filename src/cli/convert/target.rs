@@ -109,7 +109,13 @@ impl Target {
 
     /// Whether the target reads as zeros.
     pub fn is_zero(&self, args: &ConvertArgs) -> bool {
-        matches!(self.data, Data::NewRaw(_)) || args.target_is_zero
+        let is_new = match &self.data {
+            Data::NewRaw(_) => true,
+            // Preallocated clusters are not zeros, and never holes.
+            Data::NewLuks(image) => image.qcow2().is_some_and(|it| !it.preallocated),
+            Data::Raw(_) | Data::Luks(_) => false,
+        };
+        is_new || args.target_is_zero
     }
 
     /// Makes the written data durable.

@@ -19,7 +19,7 @@ use keyslot::{Error, ErrorKind, Format, Passphrase, Result};
 pub use self::luks::{LuksArgs, Version};
 use self::options::echo;
 pub use self::options::{check_options, create_options, help, is_detached, preallocation};
-use self::qcow2::Qcow2Create;
+pub use self::qcow2::Qcow2Create;
 use self::report::CreateReport;
 pub use self::report::WrittenImage;
 use self::target::Target;

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{CreateOptions, Created, Format, Parts, image_len, invalid, round_up};
-use crate::container::NewQcow2;
+use crate::container::{DiskFiles, NewQcow2, Qcow2Header, Qcow2Map, Qcow2Options};
 use crate::error::{Error, Result};
 use crate::header::Header;
+use crate::image::volume::crypt_of;
 use crate::secret::Passphrase;
 use crate::storage::{FileStorage, NewFile, Place, Preallocation, Storage, Window};
 use crate::unlock::{Limits, unlock};
@@ -72,7 +73,7 @@ impl CreateOptions {
         if let Format::Qcow2(options) = &self.format {
             let qcow2 = options.build(round_up(size)?, self.header_len()?)?;
             let file = place.create(qcow2.len, self.preallocation)?;
-            return Self::begin_qcow2(file, &qcow2, size, parts);
+            return Self::begin_qcow2(file, &qcow2, size, parts, options);
         }
         let payload = if self.detached { 0 } else { size };
         let len = image_len(payload, self.header_len()?)?;
@@ -89,13 +90,19 @@ impl CreateOptions {
             )?)
         };
         let created = Created { header, unlocked, payload_len: size.next_multiple_of(512) };
-        Ok(NewImage { file, created, volume })
+        Ok(NewImage { file, created, volume, qcow2: None })
     }
 }
 
 impl CreateOptions {
     /// Writes a qcow2 image to a new file.
-    fn begin_qcow2(file: NewFile, qcow2: &NewQcow2, size: u64, parts: Parts) -> Result<NewImage> {
+    fn begin_qcow2(
+        file: NewFile,
+        qcow2: &NewQcow2,
+        size: u64,
+        parts: Parts,
+        options: &Qcow2Options,
+    ) -> Result<NewImage> {
         let storage: Arc<dyn Storage> = Arc::<FileStorage>::clone(file.storage());
         qcow2.write(storage.as_ref())?;
         let (offset, len) = (qcow2.crypto.start, qcow2.crypto.end - qcow2.crypto.start);
@@ -103,7 +110,18 @@ impl CreateOptions {
         let window = window.map_err(|e| Error::io("find the LUKS header", e))?;
         let (header, unlocked) = parts.write(&window, "no image was created")?;
         let created = Created { header, unlocked, payload_len: round_up(size)? };
-        Ok(NewImage { file, created, volume: None })
+        let volume = if options.backing_file.is_some() {
+            None
+        } else {
+            let (crypt, files) = (crypt_of(&created.header)?, DiskFiles::default());
+            let clusters = Qcow2Header::read(storage.as_ref())
+                .and_then(|header| Qcow2Map::open(storage, header, files, Some(crypt)))?;
+            // The file has no name until it is complete.
+            let clusters = Arc::new(clusters.unordered());
+            let key = Keyring::single(created.unlocked.volume_key());
+            Some(Volume::over(clusters, &key)?)
+        };
+        Ok(NewImage { file, created, volume, qcow2: Some(options.clone()) })
     }
 }
 
@@ -112,8 +130,9 @@ impl CreateOptions {
 pub struct NewImage {
     file: NewFile,
     created: Created,
-    /// `None` if the header is detached
+    /// `None` if the header is detached, or bytes may come from a backing file
     volume: Option<Volume>,
+    qcow2: Option<Qcow2Options>,
 }
 
 impl NewImage {
@@ -122,12 +141,17 @@ impl NewImage {
         self.created.header()
     }
 
+    /// Options of the qcow2 image, if it is one.
+    pub fn qcow2(&self) -> Option<&Qcow2Options> {
+        self.qcow2.as_ref()
+    }
+
     /// Volume of the image. Sectors that were never written decrypt to noise.
     ///
     /// Fails with [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the header is detached,
-    /// because the payload is in another file.
+    /// because the payload is in another file, and if the image has a backing file.
     pub fn volume(&self) -> Result<&Volume> {
-        self.volume.as_ref().ok_or_else(|| invalid("a new detached header has no volume"))
+        self.volume.as_ref().ok_or_else(|| invalid("the new image has data in other files"))
     }
 
     /// File of the image.

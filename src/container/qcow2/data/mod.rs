@@ -172,6 +172,10 @@ impl Map for Qcow2Map {
         self.below.as_ref()
     }
 
+    fn hole_len(&self) -> Option<u64> {
+        Some(self.geometry.cluster())
+    }
+
     /// The file may end within its last cluster, as QEMU leaves it.
     fn padding(&self) -> u64 {
         self.geometry.cluster() - 1
