@@ -7,10 +7,11 @@ use super::{CreateOptions, Created, Format, Parts, image_len, invalid, round_up}
 use crate::container::{DiskFiles, NewQcow2, Qcow2Header, Qcow2Map, Qcow2Options};
 use crate::error::{Error, Result};
 use crate::header::Header;
+use crate::image::OpenOptions;
 use crate::image::volume::crypt_of;
 use crate::secret::Passphrase;
 use crate::storage::{FileStorage, NewFile, Place, Preallocation, Storage, Window};
-use crate::unlock::{Limits, unlock};
+use crate::unlock::Limits;
 use crate::volume::{Keyring, Volume};
 
 impl CreateOptions {
@@ -161,11 +162,10 @@ impl NewImage {
 
     /// Reads the header back and checks that the passphrase opens it.
     pub fn check(&self, passphrase: &Passphrase) -> Result<()> {
-        let file = self.file();
-        Header::read(file)
-            .and_then(|header| unlock(file, &header, passphrase, Limits::NONE))
-            .map(drop)
-            .map_err(|error| error.with_path(file.path()))
+        let file = self.file.storage();
+        let options = OpenOptions::new().limits(Limits::NONE).name(file.path());
+        let storage: Arc<dyn Storage> = Arc::<FileStorage>::clone(file);
+        options.open_storage(storage)?.unlock(passphrase).map(drop)
     }
 
     /// Makes the image durable, then gives it its name.
