@@ -12,7 +12,7 @@ use keyslot::crypto::CipherSpec;
 use keyslot::header::Segment;
 use keyslot::storage::Storage;
 use keyslot::volume::{Keyring, VolumeStorage};
-use keyslot::{ErrorKind, Volume, VolumeKey};
+use keyslot::{ErrorKind, Operation, Volume, VolumeKey};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use support::disk::Disk;
@@ -363,6 +363,13 @@ fn nothing_is_written_of_what_goes_past_the_end() {
     is_past_the_end(volume.write_all_at(&vec![0; 2 << 20], LEN / 2));
     is_past_the_end(volume.write_sectors(LEN / 1024, &mut vec![0; 2 << 20]));
     assert!(disk.bytes() == before);
+    let written = volume.write_all_at(&[0; 2], LEN - 1).unwrap_err();
+    let read = volume.read_exact_at(&mut [0; 2], LEN - 1).unwrap_err();
+    let operations = (written.operation(), read.operation());
+    assert_eq!(operations, (Some(Operation::Write), Some(Operation::Read)));
+    let text =
+        format!("cannot read 2 bytes at byte {} of the volume, which has {LEN} bytes", LEN - 1);
+    assert_eq!(read.message(), text);
 
     volume.write_zeros_at(1, LEN - 2).unwrap();
     let mut plain = vec![7; 3 << 20];

@@ -139,7 +139,8 @@ impl Volume {
     /// After any other error the contents of `buf` are unspecified and may include ciphertext.
     pub fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let len = buf.len() as u64;
-        let result = self.within("read", offset, len).and_then(|()| self.read(buf, offset));
+        let result =
+            self.within(Operation::Read, offset, len).and_then(|()| self.read(buf, offset));
         self.named(result)
     }
 
@@ -150,20 +151,20 @@ impl Volume {
     /// its first and last sector keep their values, unless a sector is larger than the 512 bytes
     /// that a [`Storage`] writes whole and the storage failed in the middle of it.
     pub fn write_all_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        self.named(self.write("write", Plain::Bytes(buf), offset))
+        self.named(self.write(Plain::Bytes(buf), offset))
     }
 
     /// Writes `len` zeros at byte `offset`. They are encrypted like any other bytes, so the errors
     /// are those of [`write_all_at`](Self::write_all_at).
     pub fn write_zeros_at(&self, offset: u64, len: u64) -> Result<()> {
-        self.named(self.write("write zeros to", Plain::Zeros(len), offset))
+        self.named(self.write(Plain::Zeros(len), offset))
     }
 
     /// Reads whole sectors into `buf`, starting at sector `first_sector`, in units of 512 bytes.
     /// Like [`read_exact_at`](Self::read_exact_at), but refuses ranges that are not aligned to the
     /// sectors of their segment.
     pub fn read_sectors(&self, first_sector: u64, buf: &mut [u8]) -> Result<()> {
-        let result = self.aligned("read", first_sector, buf.len() as u64);
+        let result = self.aligned(Operation::Read, first_sector, buf.len() as u64);
         self.named(result.and_then(|offset| self.read(buf, offset)))
     }
 
@@ -256,7 +257,7 @@ impl Volume {
     /// The storage ranges behind a range of the volume, rounded out to sectors. Empty if the range
     /// is not within the volume.
     fn stored(&self, offset: u64, len: u64) -> impl Iterator<Item = Range<u64>> {
-        let len = if self.within("find", offset, len).is_ok() { len } else { 0 };
+        let len = if self.within(Operation::Read, offset, len).is_ok() { len } else { 0 };
         self.parts(offset, len).filter_map(|part| part.ok()?.stored())
     }
 
@@ -285,32 +286,31 @@ impl Volume {
         Ok(found)
     }
 
-    fn within(&self, verb: &str, offset: u64, len: u64) -> Result<()> {
+    fn within(&self, operation: Operation, offset: u64, len: u64) -> Result<()> {
         let end = offset.checked_add(len);
         if end.is_some_and(|end| end <= self.len) {
             return Ok(());
         }
-        let what = format!(
-            "{verb} {len} bytes at byte {offset} of the volume, which has {} bytes",
-            self.len
-        );
-        Err(Error::io(what, io::ErrorKind::UnexpectedEof.into()))
+        let what =
+            format!("{len} bytes at byte {offset} of the volume, which has {} bytes", self.len);
+        Err(Error::failed(operation, what, io::ErrorKind::UnexpectedEof.into()))
     }
 
     /// The byte at which a sector begins, if the `len` bytes from there are whole sectors of the
     /// volume.
-    fn aligned(&self, verb: &str, first_sector: u64, len: u64) -> Result<u64> {
+    fn aligned(&self, operation: Operation, first_sector: u64, len: u64) -> Result<u64> {
         let offset = first_sector.saturating_mul(SectorCipher::SECTOR_SIZE as u64);
-        self.within(verb, offset, len)?;
+        self.within(operation, offset, len)?;
         for part in self.parts(offset, len) {
             let part = part?;
             if !part.is_aligned() {
+                let verb = operation.name();
                 let text = format!(
                     "cannot {verb} {len} bytes from sector {first_sector} on: they are not whole \
                      sectors of {} bytes",
                     part.sector_size
                 );
-                return Err(Error::new(ErrorKind::InvalidInput, text));
+                return Err(Error::new(ErrorKind::InvalidInput, text).with_operation(operation));
             }
         }
         Ok(offset)

@@ -118,7 +118,7 @@ impl<'a> Side<'a> {
         match self.data {
             Data::Volume(volume) => {
                 let sector = at / SectorCipher::SECTOR_SIZE as u64;
-                if volume.aligned("write", sector, len as u64).is_ok() {
+                if volume.aligned(Operation::Write, sector, len as u64).is_ok() {
                     volume.write_sectors(sector, buf)
                 } else {
                     volume.write_all_at(buf, at)

@@ -6,14 +6,14 @@ use zeroize::Zeroizing;
 
 use super::part::Plain;
 use super::{Extent, Place, Volume};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::storage::pieces;
 
 impl Volume {
-    /// Writes `data` at byte `offset`. `verb` is for errors.
-    pub(super) fn write(&self, verb: &str, data: Plain<'_>, offset: u64) -> Result<()> {
+    /// Writes `data` at byte `offset`.
+    pub(super) fn write(&self, data: Plain<'_>, offset: u64) -> Result<()> {
         self.may_write()?;
-        self.within(verb, offset, data.len())?;
+        self.within(Operation::Write, offset, data.len())?;
         let range = offset..offset + data.len();
         let written = self.allocate(&range, Some(data))?;
         for gap in gaps(range, &written) {
@@ -32,7 +32,7 @@ impl Volume {
     pub(super) fn write_in_place(&self, first_sector: u64, buf: &mut [u8]) -> Result<()> {
         let len = buf.len() as u64;
         self.may_write()?;
-        let offset = self.aligned("write", first_sector, len)?;
+        let offset = self.aligned(Operation::Write, first_sector, len)?;
         let range = offset..offset + len;
         let written = self.allocate(&range, Some(Plain::Bytes(buf)))?;
         for gap in gaps(range, &written) {
@@ -51,7 +51,7 @@ impl Volume {
     /// Makes sure that a later write to the range needs no allocation.
     pub(super) fn reserve(&self, offset: u64, len: u64) -> Result<()> {
         self.may_write()?;
-        self.within("reserve", offset, len)?;
+        self.within(Operation::Reserve, offset, len)?;
         self.allocate(&(offset..offset + len), None).map(drop)
     }
 
@@ -61,7 +61,7 @@ impl Volume {
             return Ok(());
         }
         let text = "cannot write the volume: the image is not open for writing data";
-        Err(Error::new(ErrorKind::InvalidInput, text))
+        Err(Error::new(ErrorKind::InvalidInput, text).with_operation(Operation::Write))
     }
 
     /// Allocates all of a range within the volume that needs it before `data` is written there, and
