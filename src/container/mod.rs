@@ -28,8 +28,10 @@ pub(crate) use probe::explain;
 #[doc(hidden)]
 pub use probe::{image_format, is_luks_at, is_luks1};
 #[cfg(feature = "file")]
+pub(crate) use qcow2::DiskFiles;
+#[cfg(feature = "file")]
 pub(crate) use qcow2::NewQcow2;
-pub(crate) use qcow2::{DiskFiles, DiskOptions, Qcow2Map, open_files};
+pub(crate) use qcow2::{DiskOptions, Qcow2Map, open_files};
 pub use qcow2::{
     Gate, Purpose, Qcow2Compression, Qcow2Disk, Qcow2Encryption, Qcow2Header, Qcow2Options,
     Reference, Referenced,

@@ -13,7 +13,9 @@ mod raw;
 #[cfg(feature = "file")]
 pub(crate) use build::NewQcow2;
 pub use build::Qcow2Options;
-pub(crate) use data::{Files as DiskFiles, Qcow2Map};
+#[cfg(feature = "file")]
+pub(crate) use data::Files as DiskFiles;
+pub(crate) use data::Qcow2Map;
 pub(crate) use disk::DiskOptions;
 pub use disk::Qcow2Disk;
 pub(crate) use gate::open_files;
