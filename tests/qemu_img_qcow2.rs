@@ -23,7 +23,8 @@ const IMAGE: &str = "driver=qcow2,encrypt.key-secret=s,file.filename=image.qcow2
 
 /// The arguments of a line, with `Q` and `O` for the options of `image.qcow2` and of a new image.
 fn words(line: &str) -> Vec<String> {
-    let line = line.replace(" Q", &format!(" {IMAGE}")).replace(" O", &format!(" {OPTIONS}"));
+    let line = line.replace(" Q", &format!(" {IMAGE}")).replace("=Q", &format!("={IMAGE}"));
+    let line = line.replace(" O", &format!(" {OPTIONS}"));
     arguments(&line.replace(" T", " --object secret,id=t,data=hunter1"))
 }
 
@@ -74,6 +75,27 @@ fn keyslots_are_changed_in_qemu_imgs_words() {
         }
         Err(format!("{line}\n  ours   {ours:?}\n  theirs {theirs:?}"))
     });
+}
+
+/// Without a real qemu-img, what keyslot does only to LUKS images is refused, and nothing is wrong about
+/// the image.
+#[test]
+fn without_qemu_img_it_is_said_that_there_is_none() {
+    let Some(pair) = Pair::find() else { return };
+    let directory = directory(&pair.theirs);
+    let before = fs::read(directory.path().join("image.qcow2")).unwrap();
+    for line in [
+        "check S --image-opts Q",
+        "map S --image-opts Q",
+        "resize S --image-opts Q 2M",
+        "snapshot -l S --image-opts Q",
+        "dd S --image-opts if=Q of=new",
+    ] {
+        let outcome = Outcome::of(&pair.ours, &words(line), directory.path());
+        let text = "keyslot does this only to LUKS images, and found no other qemu-img\n";
+        assert_eq!((outcome.status, outcome.stderr.as_str()), (Some(1), text), "{line}");
+        assert!(fs::read(directory.path().join("image.qcow2")).unwrap() == before, "{line}");
+    }
 }
 
 /// Who does it, with a program in the place of qemu-img that says so.

@@ -51,7 +51,7 @@ pub fn run(args: &CheckArgs) -> Exit {
         }
     };
     check_cache(args.source_cache.as_ref(), "source cache")?;
-    args.image.open(sharing, "check")?;
+    args.image.open(sharing, "check")?.check_not_qcow2()?;
     tell("qemu-img: This image format does not support checks");
     Ok(UNSUPPORTED)
 }

@@ -155,14 +155,19 @@ impl Opened {
         }
     }
 
-    /// Image and contents. Fails for a raw image, which only the real qemu-img serves.
+    /// Image and contents. Fails for raw and qcow2 images, which only the real qemu-img serves.
     pub fn luks(self) -> Result<(Image, Volume)> {
         match self {
-            Self::Luks(opened) => Ok(*opened),
-            Self::Raw(_) => {
-                let text = "keyslot does this only to LUKS images, and found no other qemu-img";
-                Err(Error::new(ErrorKind::Unsupported, text))
-            }
+            Self::Luks(opened) if opened.0.qcow2().is_none() => Ok(*opened),
+            Self::Luks(_) | Self::Raw(_) => Err(only_luks()),
+        }
+    }
+
+    /// Fails for a qcow2 image, which only the real qemu-img serves.
+    pub fn check_not_qcow2(&self) -> Result<()> {
+        match self {
+            Self::Luks(opened) if opened.0.qcow2().is_some() => Err(only_luks()),
+            Self::Luks(_) | Self::Raw(_) => Ok(()),
         }
     }
 
@@ -185,6 +190,11 @@ impl Opened {
 /// Whether the error is about the header, and not about the file.
 fn is_about_header(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::NotLuks | ErrorKind::Corrupt | ErrorKind::Unsupported)
+}
+
+fn only_luks() -> Error {
+    let text = "keyslot does this only to LUKS images, and found no other qemu-img";
+    Error::new(ErrorKind::Unsupported, text)
 }
 
 const WRONG: &str = "Invalid password, cannot unlock any keyslot";

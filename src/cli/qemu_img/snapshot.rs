@@ -30,6 +30,6 @@ impl SnapshotArgs {
 
 /// Runs the command.
 pub fn run(args: &SnapshotArgs) -> Exit {
-    args.image.open(Sharing::ReadData, "snapshot")?;
+    args.image.open(Sharing::ReadData, "snapshot")?.check_not_qcow2()?;
     Ok(0)
 }
