@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::crypto::CipherSpec;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{Identity, Storage};
 
 /// Locations of a volume's bytes: the segments of a LUKS header, or the clusters of a disk image
@@ -68,6 +68,13 @@ pub trait Map: Debug + Send + Sync {
     /// serialised.
     fn allocate(&self, at: u64, len: u64, fill: &mut Fill<'_>) -> Result<()>;
 
+    /// Restores the bytes of a [packed](Place::Packed) extent. `out` has the extent's length.
+    fn unpack(&self, offset: u64, len: u64, out: &mut [u8]) -> Result<()> {
+        let _ = out;
+        let text = format!("the {len} bytes at byte {offset} cannot be unpacked");
+        Err(Error::new(ErrorKind::Unsupported, text))
+    }
+
     /// Makes all writes and allocations so far durable: the storage's bytes, and the tables that say
     /// where they are.
     fn sync(&self) -> io::Result<()>;
@@ -114,6 +121,15 @@ pub enum Place {
     /// In the storage [below](Map::below), at the same offset as in the volume. Beyond its end the
     /// bytes are zeros.
     Below,
+    /// Stored in another form, such as compressed, from which only the map can
+    /// [restore](Map::unpack) the whole extent. Before a write, the extent must be
+    /// [allocated](Map::allocate).
+    Packed {
+        /// First byte in the storage
+        offset: u64,
+        /// Length in the storage in bytes
+        len: u64,
+    },
     /// Stored without encryption.
     Plain {
         /// First byte in the storage

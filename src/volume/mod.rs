@@ -236,6 +236,7 @@ impl Volume {
             Place::Below => {
                 self.map.below().map_or(Located::Hole, |below| Located::Below(below.as_ref()))
             }
+            Place::Packed { offset, len } => Located::Packed(self.map.as_ref(), offset, len),
             Place::Plain { offset } => stored(offset, 0, None),
             Place::Data { offset, iv_sector, crypt } => {
                 stored(offset, iv_sector, Some(self.cipher(crypt)?))

@@ -5,9 +5,9 @@ use std::ops::Range;
 use zeroize::Zeroizing;
 
 use super::stored::{Stored, read_below};
-use super::{Extent, RangeLock};
+use super::{Extent, Map, RangeLock};
 use crate::error::{Error, ErrorKind, Operation, Result};
-use crate::storage::Storage;
+use crate::storage::{Storage, zeroed};
 
 /// A nonempty byte range within one extent.
 pub(super) struct Part<'a> {
@@ -28,6 +28,8 @@ pub(super) enum Located<'a> {
     Hole,
     /// At the same place of the storage below
     Below(&'a dyn Storage),
+    /// In the storage, in a form that the map understands: first byte and length there
+    Packed(&'a dyn Map, u64, u64),
     /// In the storage
     Stored(Stored<'a>),
 }
@@ -46,6 +48,7 @@ impl Part<'_> {
         let place = match &self.place {
             Located::Stored(place) => place,
             Located::Below(below) => return read_below(*below, buf, self.extent.start + self.at),
+            Located::Packed(map, offset, len) => return self.unpack(*map, (*offset, *len), buf),
             Located::Hole => {
                 buf.fill(0);
                 return Ok(());
@@ -68,6 +71,20 @@ impl Part<'_> {
         if !tail.is_empty() {
             tail.copy_from_slice(&self.read_sector(place, at)?[..tail.len()]);
         }
+        Ok(())
+    }
+
+    /// Fills `buf` from a packed extent.
+    fn unpack(&self, map: &dyn Map, (offset, len): (u64, u64), buf: &mut [u8]) -> Result<()> {
+        if self.len == self.extent.len {
+            return map.unpack(offset, len, buf);
+        }
+        let all = usize::try_from(self.extent.len).unwrap_or(usize::MAX);
+        let all = zeroed(all).map_err(|e| Error::io("allocate a buffer", e))?;
+        let mut all = Zeroizing::new(all);
+        map.unpack(offset, len, &mut all)?;
+        let at = usize::try_from(self.at).unwrap_or(usize::MAX);
+        buf.copy_from_slice(&all[at..][..buf.len()]);
         Ok(())
     }
 
@@ -129,7 +146,7 @@ impl Part<'_> {
     pub fn must_allocate(&self, data: Option<Plain<'_>>) -> bool {
         match &self.place {
             Located::Stored(_) => self.extent.is_shared,
-            Located::Below(_) => true,
+            Located::Below(_) | Located::Packed(..) => true,
             Located::Hole => !matches!(data, Some(Plain::Zeros(_))),
         }
     }
@@ -176,7 +193,7 @@ impl Part<'_> {
         let start = self.extent.start + self.at;
         let all = start..start + self.len;
         let Located::Below(below) = &self.place else {
-            return Ok(matches!(self.place, Located::Stored(_)).then_some(all));
+            return Ok((!matches!(self.place, Located::Hole)).then_some(all));
         };
         let data = below.next_data(all.start).map_err(|e| {
             let what = format_args!("find data from byte {start} on in the backing file");

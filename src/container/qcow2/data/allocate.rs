@@ -24,8 +24,8 @@ struct Planned {
     host: Option<u64>,
     /// Place before
     before: Place,
-    /// Cluster that it does not use any more
-    release: Option<u64>,
+    /// Clusters of the image that it does not use any more
+    release: Range<u64>,
 }
 
 /// A claim on a range of the disk, given back on drop.
@@ -123,20 +123,27 @@ impl Qcow2Map {
                     (tables.entry(self.data.as_ref(), words, start)?, is_own)
                 }
             };
-            let new = |before, release| Planned { start, host: None, before, release };
+            let new = |before, host: Option<u64>| {
+                let release = host.map_or(0..0, |host| host / cluster..host / cluster + 1);
+                Planned { start, host: None, before, release }
+            };
             match entry {
                 Entry::Data { is_copied: true, .. } if is_own => {}
                 Entry::Data { host, .. } => planned.push(new(self.place(host), Some(host))),
                 Entry::Zeros { host: Some(host), is_copied: true } if is_own => {
                     let host = Some(host);
-                    planned.push(Planned { start, host, before: Place::Hole, release: None });
+                    planned.push(Planned { start, host, before: Place::Hole, release: 0..0 });
                 }
                 Entry::Zeros { host, .. } => planned.push(new(Place::Hole, host)),
                 Entry::Unallocated => planned.push(new(below, None)),
-                Entry::Compressed | Entry::Subclusters { .. } => {
-                    let text =
-                        format!("byte {start} of the disk is compressed, so it is read-only");
-                    return Err(unsupported(text));
+                Entry::Compressed { offset, len } => {
+                    // Each cluster that its bytes touch is counted.
+                    let release = offset / cluster..(offset + len).div_ceil(cluster);
+                    let before = Place::Packed { offset, len };
+                    planned.push(Planned { start, host: None, before, release });
+                }
+                Entry::Subclusters { .. } => {
+                    return Err(corrupt(format!("byte {start} of the disk has subclusters")));
                 }
             }
             start += cluster;
@@ -214,9 +221,10 @@ impl Qcow2Map {
         while let Some(first) = rest.first() {
             let follows = |n: usize, it: &Planned| {
                 let skipped = n as u64 * cluster;
-                it.start == first.start + skipped
-                    && it.host == first.host.map(|host| host + skipped)
-                    && is_next(first.before, it.before, skipped)
+                n == 0
+                    || it.start == first.start + skipped
+                        && it.host == first.host.map(|host| host + skipped)
+                        && is_next(first.before, it.before, skipped)
             };
             let count = rest.iter().enumerate().take_while(|&(n, it)| follows(n, it)).count();
             let host = first.host.unwrap_or_default();
@@ -255,8 +263,7 @@ impl Qcow2Map {
             for (index, word) in (index..).zip(words) {
                 tables.set_entry(table, index, word);
             }
-            let releases = now.iter().filter_map(|it| it.release);
-            writer.releases.extend(releases.map(|host| host / cluster));
+            writer.releases.extend(now.iter().flat_map(|it| it.release.clone()));
             rest = later;
         }
         Ok(())

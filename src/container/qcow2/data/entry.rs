@@ -7,7 +7,8 @@
 //!  +--------+------------+----------+---------+----------+------+
 //! ```
 //!
-//! An extended L2 entry has a second word: bit *n* says that subcluster *n* is stored, and bit
+//! A compressed cluster has the offset in its lowest 62 - (`cluster_bits` - 8) bits, and the number of
+//! further sectors above them. An extended L2 entry has a second word: bit *n* says that subcluster *n* is stored, and bit
 //! 32 + *n* that it is zeros. An L1 entry has neither the bit `compressed` nor the bit `zero`.
 
 use super::geometry::Geometry;
@@ -27,8 +28,8 @@ pub(super) enum Entry {
     Zeros { host: Option<u64>, is_copied: bool },
     /// Stored at `host`
     Data { host: u64, is_copied: bool },
-    /// Stored compressed
-    Compressed,
+    /// `len` bytes at `offset`, compressed. They begin anywhere, and end with a sector.
+    Compressed { offset: u64, len: u64 },
     /// Subclusters that are stored, and those that are zeros, as bits
     Subclusters { host: u64, is_copied: bool, stored: u32, zeros: u32 },
 }
@@ -38,7 +39,11 @@ impl Entry {
     pub fn parse(words: &[u64], geometry: &Geometry) -> Result<Self, &'static str> {
         let word = words[0];
         if word & COMPRESSED != 0 {
-            return Ok(Self::Compressed);
+            // The offset has as many bits as the number of sectors leaves.
+            let bits = 62 - (geometry.cluster_bits - 8);
+            let offset = word & ((1 << bits) - 1);
+            let sectors = ((word & !(COPIED | COMPRESSED)) >> bits) + 1;
+            return Ok(Self::Compressed { offset, len: sectors * 512 - offset % 512 });
         }
         let (host, is_copied) = offset(word, geometry)?;
         let has_host = host != 0 || geometry.has_data_file && is_copied;
@@ -117,7 +122,9 @@ mod tests {
         );
         assert_eq!(parse(host), Ok(Entry::Data { host, is_copied: false }));
         assert_eq!(parse(host | COPIED), Ok(Entry::Data { host, is_copied: true }));
-        assert_eq!(parse(COMPRESSED | 0x1234), Ok(Entry::Compressed));
+        let compressed = |offset, len| Ok(Entry::Compressed { offset, len });
+        assert_eq!(parse(COMPRESSED | 0x1234), compressed(0x1234, 512 - 0x34));
+        assert_eq!(parse(COMPRESSED | 3 << 54 | 0x1200), compressed(0x1200, 2048));
         for word in [2, 0x100, 1 << 56, 1 << 61, host | 0x200] {
             assert!(parse(word).is_err(), "{word:#x}");
         }

@@ -12,6 +12,7 @@ mod cache;
 mod entry;
 mod geometry;
 mod grow;
+mod packed;
 mod refcount;
 mod tables;
 mod writer;
@@ -26,6 +27,7 @@ use crate::storage::{Identity, Storage};
 use crate::volume::{Crypt, Extent, Fill, Map, Place};
 
 use geometry::Geometry;
+use packed::Unpacked;
 use tables::{Found, Run, Tables};
 use writer::Writer;
 
@@ -45,6 +47,8 @@ pub(crate) struct Qcow2Map {
     geometry: Geometry,
     /// Locked after `writer`, and never during the writes of guest data
     tables: Mutex<Tables>,
+    /// The compressed cluster that was read last
+    unpacked: Mutex<Unpacked>,
     /// State for writes, from the first write on
     writer: Mutex<Option<Writer>>,
     /// Whether `writer` is there, for a look without the lock
@@ -100,6 +104,7 @@ impl Qcow2Map {
             identity,
             geometry,
             tables: Mutex::new(tables),
+            unpacked: Mutex::default(),
             writer: Mutex::default(),
             is_writing: AtomicBool::default(),
             done: Condvar::new(),
@@ -142,6 +147,7 @@ impl Qcow2Map {
             Found::Unallocated if self.below.is_some() => (Place::Below, 0, false),
             Found::Unallocated | Found::Zeros => (Place::Hole, 0, false),
             Found::Data { host, is_copied } => (self.place(host), host, !is_copied),
+            Found::Packed { offset, len } => (Place::Packed { offset, len }, offset, true),
         };
         Extent { start, len, lock: self.identity.offset().saturating_add(host), is_shared, place }
     }
@@ -205,6 +211,10 @@ impl Map for Qcow2Map {
     fn allocate(&self, at: u64, len: u64, fill: &mut Fill<'_>) -> Result<()> {
         self.may_write()?;
         self.allocate_range(&(at..at.saturating_add(len)), fill)
+    }
+
+    fn unpack(&self, offset: u64, len: u64, out: &mut [u8]) -> Result<()> {
+        self.unpack_cluster(offset, len, out)
     }
 
     /// Also releases the clusters that are not in use any more.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::super::{Qcow2Header, corrupt, layout, unsupported};
+use super::super::{Qcow2Header, corrupt, layout};
 use super::cache::Cache;
 use super::entry::{self, Entry};
 use super::geometry::Geometry;
@@ -41,7 +41,15 @@ pub(super) struct Run {
 pub(super) enum Found {
     Unallocated,
     Zeros,
-    Data { host: u64, is_copied: bool },
+    Data {
+        host: u64,
+        is_copied: bool,
+    },
+    /// One cluster, compressed to `len` bytes at `offset`
+    Packed {
+        offset: u64,
+        len: u64,
+    },
 }
 
 impl Tables {
@@ -112,11 +120,7 @@ impl Tables {
             Entry::Unallocated => Found::Unallocated,
             Entry::Zeros { .. } => Found::Zeros,
             Entry::Data { host, is_copied } => Found::Data { host, is_copied },
-            Entry::Compressed => {
-                let text = format!("byte {start} of the disk is compressed");
-                let hint = "convert the image without compression: qemu-img convert -O qcow2";
-                return Err(unsupported(text).with_hint(hint));
-            }
+            Entry::Compressed { offset, len } => Found::Packed { offset, len },
             Entry::Subclusters { host, is_copied, stored, zeros } => {
                 let size = cluster / 32;
                 let first = at.saturating_sub(start) / size;
@@ -143,6 +147,7 @@ impl Tables {
         let entry = Entry::parse(words, &self.geometry).map_err(wrong)?;
         let (host, is_data) = match entry {
             Entry::Data { host, .. } | Entry::Subclusters { host, stored: 1.., .. } => (host, true),
+            Entry::Compressed { offset, .. } => (offset, true),
             Entry::Zeros { host: Some(host), .. } => (host, false),
             _ => return Ok(entry),
         };
@@ -188,7 +193,9 @@ impl Tables {
 
     /// Name of the structure that uses the cluster at `host`.
     pub fn reserved_by(&self, host: u64) -> Option<&'static str> {
-        let end = host.saturating_add(self.geometry.cluster());
+        let cluster = self.geometry.cluster();
+        let host = host - host % cluster;
+        let end = host.saturating_add(cluster);
         let overlaps = |range: &Range<u64>| range.start < end && host < range.end;
         self.reserved.iter().find(|(_, range)| overlaps(range)).map(|(name, _)| *name)
     }
@@ -239,6 +246,7 @@ impl Run {
                 Found::Data { host, is_copied },
                 Found::Data { host: next_host, is_copied: next_copied },
             ) => host + self.len == next_host && is_copied == next_copied,
+            (Found::Packed { .. }, _) => false,
             (one, other) => one == other,
         }
     }
