@@ -8,13 +8,16 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use keyslot::Sharing;
+use keyslot::amend::Request;
 use keyslot::storage::{MemoryStorage, Storage};
+use keyslot::{Limits, OpenOptions, Overrides, Passphrase, Sharing};
 
 mod support;
 use support::crash::states_up_to;
 use support::guest::{Guest, all, disk};
-use support::memory::{Memory, Op};
+use support::memory::{self, Memory, Op};
+use support::opener::{add, erase, replace, secret, small_key};
+use support::partition;
 use support::qcow2_check::leaks;
 use support::{peer, run};
 
@@ -89,6 +92,10 @@ fn crash(directory: &Path, image: &[u8], accesses: &[Access], subsets: usize) ->
     count
 }
 
+fn image_with(secrets: &[(usize, &Passphrase)]) -> Vec<u8> {
+    memory::image(&small_key(), secrets)
+}
+
 /// A small image, made by QEMU, with a snapshot of some clusters and room behind it.
 fn image(directory: &Path, options: &str, size: &str, script: &str) -> Option<Vec<u8>> {
     let path = directory.join("it.qcow2");
@@ -158,6 +165,52 @@ fn an_image_that_outgrows_its_tables() {
     drop(disk);
     guest.check();
     assert!(fs::metadata(&path).unwrap().len() > 2 << 20);
+}
+
+/// The promise of an amendment, for a guest's partition whose clusters a snapshot uses too.
+#[test]
+fn keyslots_of_a_guests_partition() {
+    let Some(qemu_img) = peer("qemu-img") else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let [a, old, new] = ["a", "old", "new"].map(secret);
+    let raw = directory.path().join("disk.raw");
+    fs::write(&raw, partition::around(&image_with(&[(0, &a), (6, &old)]))).unwrap();
+    let path = directory.path().join("it.qcow2");
+    let mut command = Command::new(qemu_img);
+    command.args(["convert", "-f", "raw", "-O", "qcow2", "-o", "cluster_size=4k"]);
+    assert!(run(command.args([&raw, &path])).status.success());
+    Guest { image: path.clone(), is_encrypted: false }.snapshot("one");
+    let mut image = fs::read(&path).unwrap();
+    image.resize(image.len() + (1 << 20), 0);
+
+    let options = || OpenOptions::new().limits(Limits::NONE).partition(partition::NUMBER);
+    for (change, before, after) in
+        [(add(2, &new), &old, &new), (erase(6), &old, &a), (replace(6, &new), &old, &new)]
+    {
+        let memory = Memory::new(image.clone(), None);
+        let amending = options().sharing(Sharing::Amend);
+        let mut amended = amending.open_storage(Arc::<Memory>::clone(&memory)).unwrap();
+        let unlocked = amended.unlock(&a).unwrap();
+        let request = Request::new(vec![change]).overrides(Overrides::ALL);
+        let plan = amended.plan(request).unwrap();
+        amended.amend(&plan, Some(&unlocked)).unwrap();
+        drop(amended);
+        let opens = |state: &[u8], secret| {
+            let state = Arc::new(MemoryStorage::new(state.to_vec()));
+            options().open_storage(state).unwrap().unlock(secret).is_ok()
+        };
+        assert!(opens(&memory.bytes(), after));
+        let mut number = 0;
+        states_up_to(64, &image, &memory.log(), |state| {
+            leaks(state).unwrap();
+            assert!(opens(state, &a) && (opens(state, before) || opens(state, after)), "{number}");
+            if number % 99 == 0 {
+                assert!(qemu_agrees(directory.path(), state), "{number}");
+            }
+            number += 1;
+        });
+        assert!(number > 50, "{number}");
+    }
 }
 
 #[test]

@@ -124,7 +124,12 @@ impl Qcow2Map {
     /// Fails with [`ErrorKind::Changed`] if the disk has another length, or its data is elsewhere.
     pub fn refresh(&self) -> Result<()> {
         let header = Qcow2Header::read(self.image.as_ref())?;
-        let mut writer = lock(&self.writer);
+        // Volumes of this process may be writing.
+        let is_busy = |writer: &mut Option<Writer>| {
+            writer.as_ref().is_some_and(|writer| !writer.busy.is_empty())
+        };
+        let writer = self.done.wait_while(lock(&self.writer), is_busy);
+        let mut writer = writer.unwrap_or_else(PoisonError::into_inner);
         let mut tables = self.tables();
         if !tables.header.is_same_disk(&header) {
             let text = "the qcow2 header changed since it was read";
