@@ -2,7 +2,7 @@
 //! in turn.
 //!
 //! `cargo run --release --bin convert -- [DIRECTORY [MIB]]`; by default in `/dev/shm` with 1024 MiB,
-//! of which it takes four times as much. The program is `$KEYSLOT`, or else is built first.
+//! of which it takes five times as much. The program is `$KEYSLOT`, or else is built first.
 //!
 //! Making and opening keyslots takes a time of its own, of qemu-img above all, which measures
 //! how many iterations are 10 ms. Therefore 1 MiB is converted too.
@@ -11,7 +11,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
+use keyslot::{OpenOptions, Passphrase, Sharing};
 use keyslot_peers::{Costs, in_turn, keyslot, remove, run};
 
 fn main() -> io::Result<()> {
@@ -29,18 +31,57 @@ fn main() -> io::Result<()> {
     let small = measure(&files, 1, &programs)?;
     let large = measure(&files, mib, &programs)?;
     print_ratios(&small, &large);
+    scan(&files, mib)
+}
+
+/// Reads all data of the qcow2 image, by a [`Volume`](keyslot::Volume) on one thread and by qemu-io.
+fn scan(files: &Files, mib: u64) -> io::Result<()> {
+    let volume_read = || -> keyslot::Result<Duration> {
+        let start = Instant::now();
+        let image = OpenOptions::new().sharing(Sharing::ReadData).open(&files.qcow2)?;
+        let volume = image.volume(&image.unlock(&Passphrase::new(b"hunter0")?)?)?;
+        let mut buffer = vec![0; 1 << 20];
+        for at in (0..volume.len()).step_by(buffer.len()) {
+            volume.read_exact_at(&mut buffer, at)?;
+        }
+        Ok(start.elapsed())
+    };
+    let image =
+        format!("driver=qcow2,file.filename={},encrypt.key-secret=s", files.qcow2.display());
+    let mut qemu_io = Command::new("qemu-io");
+    qemu_io.args(["-r", "--object", "secret,id=s,data=hunter0", "--image-opts", &image]);
+    for at in 0..mib {
+        qemu_io.args(["-c", &format!("read -q {at}M 1M")]);
+    }
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..RUNS {
+        ours.push(volume_read().map_err(io::Error::other)?);
+        theirs.push(run(&mut qemu_io)?.wall);
+    }
+    ours.sort_unstable();
+    theirs.sort_unstable();
+    let (ours, theirs) = (ours[RUNS / 2], theirs[RUNS / 2]);
+    println!("\n| scan of {mib} MiB of qcow2 | keyslot | qemu-io | ratio |\n|---|---:|---:|---:|");
+    let ratio = theirs.as_secs_f64() / ours.as_secs_f64();
+    println!(
+        "| 1 MiB at a time | {} ms | {} ms | {ratio:.1} |",
+        ours.as_millis(),
+        theirs.as_millis()
+    );
     Ok(())
 }
 
 /// Converts `mib` MiB there and back; prints a table, and returns its rows.
 fn measure(files: &Files, mib: u64, programs: &[Program]) -> io::Result<Vec<Row>> {
     io::copy(&mut File::open("/dev/urandom")?.take(mib << 20), &mut File::create(&files.raw)?)?;
-    remove(&files.luks);
-    run(&mut Program::QemuImg.convert(Direction::Encrypt, &files.raw, &files.luks))?;
+    for (direction, image) in [(RAW_TO_LUKS, &files.luks), (RAW_TO_QCOW2, &files.qcow2)] {
+        remove(image);
+        run(&mut Program::QemuImg.convert(direction, &files.raw, image))?;
+    }
 
     println!("\n| {mib} MiB | | wall | user | system |\n|---|---|---:|---:|---:|");
     let mut rows = Vec::new();
-    for direction in [Direction::Encrypt, Direction::Decrypt] {
+    for direction in DIRECTIONS {
         for (program, costs) in programs.iter().zip(convert(direction, programs, files)?) {
             let row = Row { direction, program: program.name(), costs };
             print!("| {} | {} |", direction.name(), row.program);
@@ -56,7 +97,7 @@ fn measure(files: &Files, mib: u64, programs: &[Program]) -> io::Result<Vec<Row>
 
 /// The medians of each program. What its first run made is checked.
 fn convert(direction: Direction, programs: &[Program], files: &Files) -> io::Result<Vec<Costs>> {
-    let source = if direction == Direction::Encrypt { &files.raw } else { &files.luks };
+    let source = if direction.encrypts { &files.raw } else { files.image(direction) };
     let medians = in_turn(programs, RUNS, |turn, program| {
         remove(&files.target);
         let costs = run(&mut program.convert(direction, source, &files.target))?;
@@ -71,12 +112,13 @@ fn convert(direction: Direction, programs: &[Program], files: &Files) -> io::Res
 
 /// The target has to be what somebody else would have written, or could read.
 fn check(direction: Direction, program: &Program, files: &Files) -> io::Result<()> {
-    let (result, expected) = match (program, direction) {
-        (Program::Cp, Direction::Decrypt) => (&files.target, &files.luks),
-        (Program::Cp, _) | (_, Direction::Decrypt) => (&files.target, &files.raw),
-        (_, Direction::Encrypt) => {
-            run(&mut Program::QemuImg.convert(Direction::Decrypt, &files.target, &files.back))?;
-            (&files.back, &files.raw)
+    let (result, expected) = match (program, direction.encrypts) {
+        (Program::Cp, false) => (&files.target, files.image(direction)),
+        (Program::Cp, true) | (_, false) => (&files.target, files.raw.as_path()),
+        (_, true) => {
+            let back = Direction { encrypts: false, ..direction };
+            run(&mut Program::QemuImg.convert(back, &files.target, &files.back))?;
+            (&files.back, files.raw.as_path())
         }
     };
     assert!(same(result, expected)?, "{} {}: other bytes", program.name(), direction.name());
@@ -88,7 +130,7 @@ fn check(direction: Direction, program: &Program, files: &Files) -> io::Result<(
 fn print_ratios(small: &[Row], large: &[Row]) {
     println!("\n| | user(qemu-img)/user(keyslot) | both less 1 MiB's | wall(keyslot)/wall(cp) |");
     println!("|---|---:|---:|---:|");
-    for direction in [Direction::Encrypt, Direction::Decrypt] {
+    for direction in DIRECTIONS {
         let find = |rows: &[Row], program| {
             let row = |row: &&Row| row.direction == direction && row.program == program;
             rows.iter().find(row).map(|row| row.costs)
@@ -117,17 +159,29 @@ struct Row {
     costs: Costs,
 }
 
+/// From raw to an encrypted image, or back.
 #[derive(Clone, Copy, Eq, PartialEq)]
-enum Direction {
-    Encrypt,
-    Decrypt,
+struct Direction {
+    encrypts: bool,
+    is_qcow2: bool,
 }
+
+const RAW_TO_LUKS: Direction = Direction { encrypts: true, is_qcow2: false };
+const RAW_TO_QCOW2: Direction = Direction { encrypts: true, is_qcow2: true };
+const DIRECTIONS: [Direction; 4] = [
+    RAW_TO_LUKS,
+    Direction { encrypts: false, is_qcow2: false },
+    RAW_TO_QCOW2,
+    Direction { encrypts: false, is_qcow2: true },
+];
 
 impl Direction {
     fn name(self) -> &'static str {
-        match self {
-            Self::Encrypt => "raw -> luks",
-            Self::Decrypt => "luks -> raw",
+        match (self.encrypts, self.is_qcow2) {
+            (true, false) => "raw -> luks",
+            (false, false) => "luks -> raw",
+            (true, true) => "raw -> qcow2",
+            (false, true) => "qcow2 -> raw",
         }
     }
 }
@@ -170,12 +224,19 @@ impl Program {
         };
         let mut command = Command::new(program);
         command.args(["convert", "--object", "secret,id=s,data=hunter0"]);
-        match direction {
-            Direction::Encrypt => command
+        let source_name = source.display();
+        match (direction.encrypts, direction.is_qcow2) {
+            (true, false) => command
                 .args(["-O", "luks", "-o", "key-secret=s,iter-time=10"])
                 .args([source, target]),
-            Direction::Decrypt => {
-                let image = format!("driver=luks,file.filename={},key-secret=s", source.display());
+            (true, true) => command
+                .args(["-O", "qcow2", "-o", "encrypt.format=luks"])
+                .args(["-o", "encrypt.key-secret=s,encrypt.iter-time=10"])
+                .args([source, target]),
+            (false, is_qcow2) => {
+                let (driver, prefix) = if is_qcow2 { ("qcow2", "encrypt.") } else { ("luks", "") };
+                let image =
+                    format!("driver={driver},file.filename={source_name},{prefix}key-secret=s");
                 command.args(["-O", "raw", "--image-opts", &image]).arg(target)
             }
         };
@@ -207,6 +268,7 @@ struct Files {
     raw: PathBuf,
     /// The same, encrypted by qemu-img.
     luks: PathBuf,
+    qcow2: PathBuf,
     /// What is being made, and what is read from it by way of check.
     target: PathBuf,
     back: PathBuf,
@@ -214,9 +276,14 @@ struct Files {
 
 impl Files {
     fn below(directory: &Path) -> Self {
-        let [raw, luks, target, back] =
-            ["raw", "luks", "target", "back"].map(|name| directory.join(name));
-        Self { raw, luks, target, back }
+        let [raw, luks, qcow2, target, back] =
+            ["raw", "luks", "qcow2", "target", "back"].map(|name| directory.join(name));
+        Self { raw, luks, qcow2, target, back }
+    }
+
+    /// The encrypted image that is the source of a conversion.
+    fn image(&self, direction: Direction) -> &Path {
+        if direction.is_qcow2 { &self.qcow2 } else { &self.luks }
     }
 }
 
