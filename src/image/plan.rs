@@ -29,7 +29,23 @@ impl Image {
             Ok(opened)
         };
         let plan = Plan::new(&self.header, request, &mut opens);
-        self.named(plan.and_then(|plan| self.settled(plan)))
+        let plan = self.named(plan.and_then(|plan| self.settled(plan)))?;
+        Ok(self.with_copies(plan))
+    }
+
+    /// Warns if older headers survive in internal snapshots. Those of an encrypted qcow2 image do not
+    /// contain its LUKS header, but those of a guest's disk contain the guest's.
+    fn with_copies(&self, mut plan: Plan) -> Plan {
+        let removes = |it: &PlannedChange| !matches!(it, PlannedChange::Add { .. });
+        let snapshots = self.disk().map_or(0, |disk| disk.header().snapshots());
+        if snapshots > 0 && plan.changes.iter().any(removes) {
+            let (plural, they) = if snapshots == 1 { ("", "it holds") } else { ("s", "they hold") };
+            plan.warnings.push(format!(
+                "{snapshots} internal snapshot{plural} of the qcow2 image may hold an older header: \
+                 a secret that is removed now still opens what {they}"
+            ));
+        }
+        plan
     }
 
     /// Settles the KDFs that need no calibration, and refuses a plan that cannot be written. For that, the

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
 
-use keyslot::container::{Partition, PartitionTable, TableKind};
+use keyslot::container::{Partition, PartitionTable, TableKind, image_format};
 use keyslot::header::Header;
 use keyslot::qemu::ImageSpec;
 use keyslot::storage::{Storage, Window};
@@ -63,14 +63,21 @@ enum LuksInfo {
 /// The report on a disk image with a partition table. `None` if no partition holds LUKS, or the table
 /// is damaged.
 pub fn describe(spec: &ImageSpec) -> Result<Option<InfoReport>> {
-    let disk = image_spec::located(spec, OpenOptions::new()).open_raw(&spec.file.path)?;
-    let table = match PartitionTable::read(disk.storage().as_ref()) {
+    let options = || image_spec::located(spec, OpenOptions::new());
+    let disk = options().open_raw(&spec.file.path)?;
+    let guest = match image_format(disk.storage().as_ref()) {
+        // The partitions of a guest's disk that needs other files are unknown.
+        Some("qcow2") => options().open_disk_storage(Arc::clone(disk.storage())).ok(),
+        _ => None,
+    };
+    let storage = guest.as_ref().map_or(disk.storage(), |guest| guest.storage());
+    let table = match PartitionTable::read(storage.as_ref()) {
         Ok(Some(table)) => table,
         Ok(None) => return Ok(None),
         Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(None),
         Err(error) => return Err(error.with_path(&spec.file.path)),
     };
-    let partitions = table.partitions.iter().map(|it| PartitionInfo::new(it, disk.storage()));
+    let partitions = table.partitions.iter().map(|it| PartitionInfo::new(it, storage));
     let partitions = partitions.collect::<Result<Vec<_>>>();
     let partitions = partitions.map_err(|error| error.with_path(&spec.file.path))?;
     if partitions.iter().all(|it| it.luks.is_none()) {
@@ -80,7 +87,10 @@ pub fn describe(spec: &ImageSpec) -> Result<Option<InfoReport>> {
         TableKind::Gpt => "gpt",
         _ => "mbr",
     };
-    let mut report = raw::report(spec, &disk)?;
+    let mut report = match &guest {
+        Some(guest) => raw::report_qcow2(spec, &disk, guest)?,
+        None => raw::report(spec, &disk)?,
+    };
     report.disk = Some(DiskInfo { partition_table, partitions });
     Ok(Some(report))
 }

@@ -1,6 +1,6 @@
 //! Report of `info` on a raw image, under the name qemu-img.
 
-use keyslot::container::{RawImage, image_format};
+use keyslot::container::{Qcow2Disk, RawImage, image_format};
 use keyslot::qemu::{ImageSpec, RawLayer};
 use keyslot::{Error, OpenOptions, Operation, Result};
 
@@ -23,6 +23,16 @@ pub fn describe(spec: &ImageSpec, persona: Persona) -> Result<Option<InfoReport>
         return Ok(None);
     }
     report(spec, &raw).map(Some)
+}
+
+/// The report on a qcow2 image that is not encrypted.
+pub fn report_qcow2(spec: &ImageSpec, raw: &RawImage, disk: &Qcow2Disk) -> Result<InfoReport> {
+    let (children, disk_size) = raw_nodes(&spec.file.path, &spec.file.layers, raw.file())?;
+    let filename = image_spec::qemu_name(spec, true);
+    let len = disk.header().virtual_size();
+    let mut report = InfoReport::raw(children, len, filename, disk_size);
+    report.format = "qcow2";
+    Ok(report)
 }
 
 /// The report on a raw image.

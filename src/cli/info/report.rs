@@ -33,7 +33,7 @@ pub struct InfoReport {
     filename: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster_size: Option<u64>,
-    format: &'static str,
+    pub format: &'static str,
     actual_size: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     format_specific: Option<FormatSpecific>,

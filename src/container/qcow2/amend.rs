@@ -20,7 +20,9 @@ impl Qcow2Header {
                 Err(unsupported(text).with_hint("convert it to a LUKS image with qemu-img"))
             }
             Qcow2Encryption::None => {
-                Err(Error::new(ErrorKind::NotLuks, "the qcow2 image is not encrypted"))
+                let error = Error::new(ErrorKind::NotLuks, "the qcow2 image is not encrypted");
+                Err(error
+                    .with_hint("use --partition N for a guest's LUKS in a partition of its disk"))
             }
         }
     }
