@@ -81,14 +81,15 @@ impl Tables {
             let span = geometry.l2_span();
             let first = geometry.l1_index(at);
             let more = self.l1.get(first..).unwrap_or_default();
-            let empty = more.iter().take_while(|&&word| word == 0).count().max(1) as u64;
+            let empty = more.iter().take(MOST_EMPTY).take_while(|&&word| word == 0).count();
+            let empty = empty.max(1) as u64;
             let end = (at - at % span).saturating_add(empty.saturating_mul(span));
             return Ok(Run { start, len: end - start, found: Found::Unallocated });
         };
         let index = geometry.l2_index(at);
         let (slice, first) = self.slice(image, table, index)?;
         let words = geometry.entry_words();
-        let entries = slice[first * words..].chunks_exact(words);
+        let entries = slice[first * words..].chunks_exact(words).take(MOST_CLUSTERS);
         let mut run: Option<Run> = None;
         for (n, entry) in entries.enumerate() {
             let here = start + n as u64 * cluster;
@@ -251,6 +252,11 @@ impl Run {
         }
     }
 }
+
+/// Most entries of the L1 table, and of an L2 table, that one lookup looks at. A read of a few bytes
+/// must not cost a scan of the table.
+const MOST_EMPTY: usize = 1024;
+const MOST_CLUSTERS: usize = 64;
 
 /// Big-endian words.
 pub(super) fn words(bytes: &[u8]) -> Vec<u64> {
