@@ -167,6 +167,39 @@ fn an_image_that_outgrows_its_tables() {
     assert!(fs::metadata(&path).unwrap().len() > 2 << 20);
 }
 
+/// A medium that runs full, or breaks, at every operation: the image stays consistent, and each sector
+/// of the disk is old or new.
+#[test]
+fn a_failed_write_leaves_a_consistent_image() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = "write -q -P 1 0 12k\n";
+    let Some(image) = image(directory.path(), "cluster_size=512", "128k", script) else { return };
+    let write = |memory: &Arc<Memory>| {
+        let disk = disk(memory.clone(), false, Sharing::WriteAlone).unwrap();
+        let written = disk.write_all_at(&[9; 3000], 10_000);
+        written.and_then(|()| disk.write_all_at(&[9; 3000], 66_000)).and_then(|()| disk.sync_data())
+    };
+    let contents = |bytes: Vec<u8>| {
+        all(disk(Arc::new(MemoryStorage::new(bytes)), false, Sharing::None).unwrap().as_ref())
+    };
+    let whole = Memory::new(image.clone(), None);
+    write(&whole).unwrap();
+    let (before, after) = (contents(image.clone()), contents(whole.bytes()));
+    let mut failures = 0;
+    for fails in 0..whole.log().len() {
+        let memory = Memory::new(image.clone(), Some(fails));
+        // Clusters are released after the last sync, which may fail without harm.
+        failures += usize::from(write(&memory).is_err());
+        leaks(&memory.bytes()).unwrap();
+        let now = contents(memory.bytes());
+        for ((now, before), after) in now.chunks(512).zip(before.chunks(512)).zip(after.chunks(512))
+        {
+            assert!(now == before || now == after, "{fails}");
+        }
+    }
+    assert!(failures > 5, "{failures}");
+}
+
 /// The promise of an amendment, for a guest's partition whose clusters a snapshot uses too.
 #[test]
 fn keyslots_of_a_guests_partition() {
