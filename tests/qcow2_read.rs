@@ -194,6 +194,44 @@ fn damage_to_a_compressed_cluster_is_an_error() {
     assert!(error.contains("the compressed cluster at byte"), "{error}");
 }
 
+/// Compressed bytes that begin in a cluster of data and end in the cluster of another structure.
+#[test]
+fn compressed_bytes_that_reach_into_a_table_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("it.qcow2");
+    let options = "cluster_size=4k";
+    let Some(guest) = Guest::create(&image, false, options, &["1M"]) else { return };
+    guest.io("write -q -P 4 0 64k\n");
+    let refcounts = word(&image, 48);
+    let l2 = word(&image, word(&image, 40)) & 0x00ff_ffff_ffff_fe00;
+    // From the last sector before the table on
+    let entry = 1 << 62 | 1 << 58 | (refcounts - 512);
+    let end = entry & !(1 << 58);
+    for (entry, is_refused) in [(entry, true), (end, false)] {
+        let disk = disk(changed(&image, l2, entry), false, Sharing::None).unwrap();
+        let error = disk.read_exact_at(&mut [0; 512], 0).unwrap_err().to_string();
+        let expected = "points into the refcount table";
+        assert_eq!(error.contains(expected), is_refused && refcounts > 4096, "{error}");
+    }
+}
+
+/// The data of a file that is shorter than the image's own.
+#[test]
+fn data_beyond_the_end_of_a_short_data_file_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("it.qcow2");
+    let data = directory.path().join("data.raw");
+    let options = format!("data_file={}", data.display());
+    let Some(guest) = Guest::create(&image, false, &options, &["1M"]) else { return };
+    guest.io("write -q -P 3 64k 64k\n");
+    let disk = guest.disk(Sharing::None).unwrap();
+    disk.read_exact_at(&mut [0; 512], 65536).unwrap();
+    fs::File::options().write(true).open(&data).unwrap().set_len(65536).unwrap();
+    let disk = guest.disk(Sharing::None).unwrap();
+    let error = disk.read_exact_at(&mut [0; 512], 65536).unwrap_err().to_string();
+    assert!(error.contains("points beyond the end of the file"), "{error}");
+}
+
 /// The image's bytes with one word changed.
 fn changed(image: &Path, at: u64, word: u64) -> Arc<dyn Storage> {
     let mut bytes = fs::read(image).unwrap();

@@ -248,6 +248,73 @@ fn an_image_that_cannot_be_written_is_refused_by_name() {
     refused(&guest, "the reference count of the L1 table is 0");
 }
 
+/// Entries of the refcount table that name another structure, no structure, or one block twice.
+#[test]
+fn a_refcount_block_has_a_place_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("it.qcow2");
+    for is_encrypted in [false, true] {
+        let Some(guest) = Guest::create(&path, is_encrypted, "", &["1M"]) else { return };
+        let bytes = fs::read(&path).unwrap();
+        let word = |at: usize| u64::from_be_bytes(bytes[at..at + 8].try_into().unwrap());
+        let (l1, table) = (word(40), word(48));
+        let block = word(usize::try_from(table).unwrap());
+        let mut cases = vec![
+            (l1, "points into the L1 table"),
+            (table, "points into the refcount table"),
+            (block, "points to the same block as another entry"),
+            (1 << 40, "points beyond the end of the file"),
+            (u64::MAX << 16, "points beyond the end of the file"),
+        ];
+        if is_encrypted {
+            // The extension for it is the header's first: its type, its length, and the offset.
+            let kind = bytes.windows(4).position(|it| it == 0x0537_be77_u32.to_be_bytes());
+            cases.push((word(kind.unwrap() + 8), "points into the LUKS header"));
+        }
+        for (entry, expected) in cases {
+            let mut bytes = bytes.clone();
+            let at = usize::try_from(table + 8).unwrap();
+            bytes[at..at + 8].copy_from_slice(&entry.to_be_bytes());
+            fs::write(&path, &bytes).unwrap();
+            let disk = guest.disk(Sharing::WriteAlone).unwrap();
+            let error = disk.write_all_at(&[1; 512], 0).unwrap_err().to_string();
+            assert!(error.contains("entry 1 of the refcount table"), "{error}");
+            assert!(error.contains(expected), "{error}");
+            drop(disk);
+            assert!(fs::read(&path).unwrap() == bytes, "{expected}: the file changed");
+        }
+    }
+}
+
+/// A cluster that is freed after smaller ones were free, and above those that were looked at.
+#[test]
+fn a_freed_cluster_is_not_used_again_while_the_image_is_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("it.qcow2");
+    let Some(guest) = Guest::create(&image, false, "cluster_size=4k", &["1M"]) else { return };
+    guest.io("write -q -P 1 0 64k\n");
+    guest.snapshot("one");
+    guest.io("write -q -P 2 0 64k\nwrite -q -c -P 4 128k 4k\n");
+    guest.forget("one");
+    let bytes = fs::read(&image).unwrap();
+    let word = |at: u64| {
+        let at = usize::try_from(at).unwrap();
+        u64::from_be_bytes(bytes[at..at + 8].try_into().unwrap())
+    };
+    let l2 = word(word(40)) & 0x00ff_ffff_ffff_fe00;
+    let host = usize::try_from(word(l2 + 8 * 32) & ((1 << 58) - 1)).unwrap() / 4096 * 4096;
+
+    let disk = guest.disk(Sharing::WriteAlone).unwrap();
+    disk.write_all_at(&[5; 512], 128 << 10).unwrap();
+    disk.sync_data().unwrap();
+    disk.write_all_at(&vec![6; 256 << 10], 256 << 10).unwrap();
+    disk.sync_data().unwrap();
+    drop(disk);
+    let now = fs::read(&image).unwrap();
+    assert!(now[host..host + 16] == bytes[host..host + 16], "the cluster was used again");
+    guest.check();
+}
+
 #[test]
 fn an_encrypted_image_has_one_writer() {
     let directory = tempfile::tempdir().unwrap();

@@ -89,9 +89,10 @@ impl Container {
 }
 
 impl<'a> Located<'a> {
-    /// A part of a file, whatever the file contains.
+    /// A part of a file of any contents.
     pub(super) fn raw(part: &'a Part) -> Self {
-        let disk = DiskOptions { gate: None, is_read_only: true, is_unordered: false };
+        let disk =
+            DiskOptions { gate: None, is_read_only: true, is_unordered: false, is_held: false };
         Self { part, format: Some(DiskFormat::Raw), disk }
     }
 }

@@ -57,7 +57,7 @@ fn header_window(file: &Arc<FileStorage>, part: &Part, payload: &Container) -> R
         check_disjoint(&range(offset, header.fixed_len()), &payload)?;
         return Ok(header);
     };
-    // Whatever is no header has no end either, and is refused when it is read.
+    // Bytes that are not a header have no end either, and are refused when they are read.
     let used = Header::read(&header).and_then(|header| header.end()).unwrap_or(0);
     check_disjoint(&range(offset, Some(used)), &payload)?;
     window(offset, Some(room))

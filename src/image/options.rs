@@ -183,8 +183,10 @@ impl OpenOptions {
 
     /// How the disk in a qcow2 image is opened.
     pub(super) fn disk_options(&self) -> DiskOptions<'_> {
-        let is_read_only = !(self.write || self.sharing.writes());
-        DiskOptions { gate: self.gate.as_deref(), is_read_only, is_unordered: self.unordered }
+        // A qcow2 image has one writer at a time.
+        let is_held = self.sharing.writes();
+        let (is_read_only, is_unordered) = (!(self.write || is_held), self.unordered);
+        DiskOptions { gate: self.gate.as_deref(), is_read_only, is_unordered, is_held }
     }
 
     /// Reads the header from an open container.

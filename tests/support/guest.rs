@@ -92,6 +92,11 @@ impl Guest {
         self.img(&["snapshot", "-a", name]);
     }
 
+    /// Deletes an internal snapshot.
+    pub fn forget(&self, name: &str) {
+        self.img(&["snapshot", "-d", name]);
+    }
+
     /// Adds a persistent bitmap. The image must not be encrypted.
     pub fn bitmap(&self, name: &str) {
         let mut command = Command::new(peer("qemu-img").unwrap());

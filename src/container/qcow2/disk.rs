@@ -31,6 +31,8 @@ pub(crate) struct DiskOptions<'a> {
     pub is_read_only: bool,
     /// Whether the image may be damaged after a crash
     pub is_unordered: bool,
+    /// Whether the image is locked against other writers as long as it is open
+    pub is_held: bool,
 }
 
 impl Qcow2Disk {
@@ -45,7 +47,8 @@ impl Qcow2Disk {
         }
         let files = open_files(image.as_ref(), &header, options.gate)?;
         let map = Qcow2Map::open(image, header.clone(), files, None)?;
-        let map = Arc::new(if options.is_unordered { map.unordered() } else { map });
+        let map = if options.is_unordered { map.unordered() } else { map };
+        let map = Arc::new(if options.is_held { map.held() } else { map });
         let clusters: Arc<Qcow2Map> = Arc::clone(&map);
         let volume = Volume::over(clusters, &Keyring::default())?;
         let volume = if options.is_read_only { volume.read_only() } else { volume };

@@ -44,7 +44,7 @@ impl Drop for Claim<'_> {
 }
 
 impl Qcow2Map {
-    /// Allocates whatever has no place of its own in a range of the disk.
+    /// Allocates every cluster in a range of the disk that has no place of its own.
     pub(super) fn allocate_range(&self, range: &Range<u64>, fill: &mut Fill<'_>) -> Result<()> {
         let cluster = self.geometry.cluster();
         let end = range.end.next_multiple_of(cluster);
@@ -59,10 +59,11 @@ impl Qcow2Map {
         Ok(())
     }
 
-    /// Allocates in a range of whole clusters. Other threads may allocate elsewhere meanwhile.
+    /// Allocates in a range of whole clusters. Other threads may allocate elsewhere at the
+    /// same time.
     fn allocate_some(&self, range: Range<u64>, fill: &mut Fill<'_>) -> Result<()> {
         let mut guard = self.free(&range);
-        let Some(writer) = guard.as_mut() else { return Err(not_open()) };
+        let writer = self.started(&mut guard)?;
         writer.check()?;
         let mut planned = self.plan(range.clone())?;
         if planned.is_empty() {
@@ -270,7 +271,7 @@ impl Qcow2Map {
     }
 }
 
-fn not_open() -> Error {
+pub(super) fn not_open() -> Error {
     Error::new(ErrorKind::InvalidInput, "the qcow2 image is not open for writing")
 }
 

@@ -57,6 +57,8 @@ pub(crate) struct Qcow2Map {
     done: Condvar,
     /// Whether a crash must leave a consistent image
     is_ordered: bool,
+    /// Whether no other program can write the image while the map is open
+    is_held: bool,
 }
 
 /// Storages of the files that an image names.
@@ -109,21 +111,28 @@ impl Qcow2Map {
             is_writing: AtomicBool::default(),
             done: Condvar::new(),
             is_ordered: true,
+            is_held: false,
         })
     }
 
-    /// Writes without syncs between dependent changes, for an image that nobody sees before it is
+    /// Writes without syncs between dependent changes, for an image that no program opens before it is
     /// complete and synced. After a crash the image may be damaged.
     #[must_use]
     pub fn unordered(self) -> Self {
         Self { is_ordered: false, ..self }
     }
 
+    /// Keeps the state of writes across a [refresh](Self::refresh), for an image that is locked against
+    /// other writers as long as the map is open.
+    #[must_use]
+    pub fn held(self) -> Self {
+        Self { is_held: true, ..self }
+    }
+
     /// Reads the header and the tables again, after the image was locked.
     ///
     /// Fails with [`ErrorKind::Changed`] if the disk has another length, or its data is elsewhere.
     pub fn refresh(&self) -> Result<()> {
-        let header = Qcow2Header::read(self.image.as_ref())?;
         // Volumes of this process may be writing.
         let is_busy = |writer: &mut Option<Writer>| {
             writer.as_ref().is_some_and(|writer| !writer.busy.is_empty())
@@ -131,13 +140,20 @@ impl Qcow2Map {
         let writer = self.done.wait_while(lock(&self.writer), is_busy);
         let mut writer = writer.unwrap_or_else(PoisonError::into_inner);
         let mut tables = self.tables();
+        // A writer of this process may have moved the refcount table until now.
+        let header = Qcow2Header::read(self.image.as_ref())?;
         if !tables.header.is_same_disk(&header) {
             let text = "the qcow2 header changed since it was read";
             return Err(Error::new(ErrorKind::Changed, text));
         }
+        if self.is_held && writer.is_some() {
+            return Ok(());
+        }
         *tables = Tables::load(self.image.as_ref(), header)?;
-        // Others may have written since the last change.
-        *writer = None;
+        *lock(&self.unpacked) = None;
+        if let Some(writer) = writer.as_mut() {
+            writer.make_stale();
+        }
         self.is_writing.store(false, Ordering::Release);
         Ok(())
     }
@@ -205,16 +221,10 @@ impl Map for Qcow2Map {
         if self.is_writing.load(Ordering::Acquire) {
             return Ok(());
         }
-        let mut writer = lock(&self.writer);
-        if writer.is_none() {
-            *writer = Some(self.start_writer()?);
-            self.is_writing.store(true, Ordering::Release);
-        }
-        Ok(())
+        self.started(&mut lock(&self.writer)).map(drop)
     }
 
     fn allocate(&self, at: u64, len: u64, fill: &mut Fill<'_>) -> Result<()> {
-        self.may_write()?;
         self.allocate_range(&(at..at.saturating_add(len)), fill)
     }
 
@@ -234,7 +244,7 @@ impl Map for Qcow2Map {
             if self.geometry.has_data_file { synced.and(self.data.sync_data()) } else { synced };
         if let Some(writer) = lock(&self.writer).as_mut() {
             writer.has_failed |= synced.is_err();
-            if synced.is_ok() {
+            if synced.is_ok() && !writer.is_stale {
                 writer.release(&releases);
             }
         }

@@ -4,6 +4,7 @@
 //! consecutive clusters. A count has 1 to 64 bits; counts of less than a byte begin at its lowest
 //! bits, longer ones are big endian.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -28,6 +29,8 @@ pub(super) struct Refcounts {
     /// Index of the first cluster that may be free. It only grows, so a cluster that was freed is not
     /// used again while a reader may still look at it.
     pub next: u64,
+    /// Clusters from `next` on that were freed, and are not used again for the same reason
+    freed: BTreeSet<u64>,
 }
 
 impl Refcounts {
@@ -38,7 +41,7 @@ impl Refcounts {
         let bytes = read(image.as_ref(), place.start, len)
             .map_err(|e| Error::failed(Operation::Read, "the refcount table", e))?;
         let (table, blocks) = (words(&bytes), Cache::new(geometry.slice_len()));
-        Ok(Self { geometry, image, table, place, blocks, next: 0 })
+        Ok(Self { geometry, image, table, place, blocks, next: 0, freed: BTreeSet::new() })
     }
 
     /// The count of the cluster with this index.
@@ -61,6 +64,12 @@ impl Refcounts {
         }
     }
 
+    /// Takes over from an earlier state which clusters are not used again.
+    pub fn keep_unused(&mut self, earlier: &mut Self) {
+        self.next = earlier.next;
+        self.freed = std::mem::take(&mut earlier.freed);
+    }
+
     /// Finds `most` free clusters from [`next`](Self::next) on, all of whose counts are in blocks that
     /// exist. Finds fewer, or none, before a block that does not exist.
     pub fn find(&mut self, most: usize) -> Result<Vec<u64>> {
@@ -75,7 +84,7 @@ impl Refcounts {
                 if found.len() == most {
                     break;
                 }
-                if count(&slice, index, order) == 0 {
+                if count(&slice, index, order) == 0 && !self.freed.remove(&self.next) {
                     found.push(self.next);
                 }
                 self.next += 1;
@@ -122,7 +131,13 @@ impl Refcounts {
     pub fn release(&mut self, cluster: u64) -> Result<()> {
         match self.get(cluster)? {
             0 => Ok(()),
-            count => self.set(&[cluster], count - 1),
+            count => {
+                self.set(&[cluster], count - 1)?;
+                if count == 1 && cluster >= self.next {
+                    self.freed.insert(cluster);
+                }
+                Ok(())
+            }
         }
     }
 

@@ -66,7 +66,8 @@ impl Tables {
             l2: Cache::new(geometry.slice_len()),
             reserved: layout::reserved(&header.raw, header.crypto_area())?,
             image_len,
-            data_len: image_len,
+            // The length of an external data file is read when an entry points there.
+            data_len: if geometry.has_data_file { 0 } else { image_len },
             header,
         })
     }
@@ -113,8 +114,8 @@ impl Tables {
         run.ok_or_else(|| corrupt(format!("byte {at} of the disk: no L2 entry")))
     }
 
-    /// What the entry for the cluster at byte `start` of the disk says; of a cluster with
-    /// subclusters, about those around byte `at`.
+    /// The run that the entry for the cluster at byte `start` of the disk describes; of a cluster with
+    /// subclusters, the run of those around byte `at`.
     fn run_of(&mut self, data: &dyn Storage, words: &[u64], start: u64, at: u64) -> Result<Run> {
         let cluster = self.geometry.cluster();
         let found = match self.entry(data, words, start)? {
@@ -146,10 +147,12 @@ impl Tables {
             corrupt(format!("byte {start} of the disk: the L2 entry {word:#018x} {what}"))
         };
         let entry = Entry::parse(words, &self.geometry).map_err(wrong)?;
-        let (host, is_data) = match entry {
-            Entry::Data { host, .. } | Entry::Subclusters { host, stored: 1.., .. } => (host, true),
-            Entry::Compressed { offset, .. } => (offset, true),
-            Entry::Zeros { host: Some(host), .. } => (host, false),
+        let (host, len, is_data) = match entry {
+            Entry::Data { host, .. } | Entry::Subclusters { host, stored: 1.., .. } => {
+                (host, 1, true)
+            }
+            Entry::Compressed { offset, len } => (offset, len, true),
+            Entry::Zeros { host: Some(host), .. } => (host, 1, false),
             _ => return Ok(entry),
         };
         if is_data && host >= self.data_len {
@@ -159,7 +162,10 @@ impl Tables {
                 return Err(wrong("points beyond the end of the file"));
             }
         }
-        match self.reserved_by(host) {
+        // Compressed bytes may touch three clusters, all of which a write releases.
+        let cluster = self.geometry.cluster();
+        let mut clusters = host / cluster..host.saturating_add(len).div_ceil(cluster);
+        match clusters.find_map(|used| self.reserved_by(used * cluster)) {
             Some(name) if !self.geometry.has_data_file => {
                 Err(wrong(&format!("points into the {name}")))
             }

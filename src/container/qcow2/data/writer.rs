@@ -1,16 +1,19 @@
 //! State of an image that is written: reference counts, clusters to release, and allocations under
 //! way.
 
+use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 use super::super::{Qcow2Header, corrupt, unsupported};
 use super::Qcow2Map;
+use super::allocate::not_open;
 use super::entry;
 use super::refcount::Refcounts;
 use super::tables::Tables;
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::storage::Storage;
-use crate::storage::transfer::{fetch_back, put, sync};
+use crate::storage::transfer::{fetch_back, length, put, sync};
 
 /// State of an image that is written.
 #[derive(Debug)]
@@ -23,12 +26,21 @@ pub(super) struct Writer {
     /// Whether a sync failed. Writes before it may be lost, so nothing may depend on them.
     pub has_failed: bool,
     pub is_ordered: bool,
+    /// Whether another program may have written the image since the reference counts were read
+    pub is_stale: bool,
 }
 
 impl Writer {
     fn new(refcounts: Refcounts, is_ordered: bool) -> Self {
         let (releases, busy) = (Vec::new(), Vec::new());
-        Self { refcounts, releases, busy, has_failed: false, is_ordered }
+        Self { refcounts, releases, busy, has_failed: false, is_ordered, is_stale: false }
+    }
+
+    /// Makes the next write read the reference counts again. Clusters to release stay counted, because
+    /// a repair by another program may have released them already.
+    pub fn make_stale(&mut self) {
+        self.is_stale = true;
+        self.releases.clear();
     }
 
     /// Fails if a sync failed before.
@@ -110,8 +122,23 @@ impl Writer {
 }
 
 impl Qcow2Map {
+    /// The state of the image that is written, which is read if need be. Neither a failed sync nor
+    /// clusters that a reader may still look at are forgotten.
+    pub(super) fn started<'a>(&self, writer: &'a mut Option<Writer>) -> Result<&'a mut Writer> {
+        if writer.as_ref().is_none_or(|writer| writer.is_stale) {
+            let mut new = self.start_writer()?;
+            if let Some(old) = writer.as_mut() {
+                new.has_failed = old.has_failed;
+                new.refcounts.keep_unused(&mut old.refcounts);
+            }
+            *writer = Some(new);
+        }
+        self.is_writing.store(true, Ordering::Release);
+        writer.as_mut().ok_or_else(not_open)
+    }
+
     /// Checks that the image can be written, and prepares it.
-    pub(super) fn start_writer(&self) -> Result<Writer> {
+    fn start_writer(&self) -> Result<Writer> {
         let mut tables = self.tables();
         check_writable(&tables.header)?;
         let (header, image) = (&tables.header, self.image.as_ref());
@@ -120,6 +147,7 @@ impl Qcow2Map {
         let len = u64::from(header.raw.refcount_table_clusters.get()) * header.cluster_size();
         let (image, geometry) = (std::sync::Arc::clone(&self.image), tables.geometry);
         let mut refcounts = Refcounts::load(image, geometry, start..start + len)?;
+        check_blocks(&tables, &refcounts)?;
         check_counts(&mut tables, &mut refcounts)?;
         Ok(Writer::new(refcounts, self.is_ordered))
     }
@@ -154,6 +182,29 @@ fn clear_features(header: &Qcow2Header, image: &dyn Storage) -> Result<()> {
     Ok(())
 }
 
+/// Checks that each refcount block has a place of its own in the image. A write of counts must not
+/// change a LUKS header, and a table whose entries name one block must not have as many counts.
+fn check_blocks(tables: &Tables, refcounts: &Refcounts) -> Result<()> {
+    let image_len = length(refcounts.image.as_ref())?;
+    let mut found = HashSet::new();
+    for index in 0..refcounts.table.len() as u64 {
+        let Some(block) = refcounts.block(index)? else { continue };
+        let end = block.checked_add(tables.geometry.cluster());
+        let fault = if let Some(name) = tables.reserved_by(block) {
+            format!("points into the {name}")
+        } else if end.is_none_or(|end| end > image_len) {
+            "points beyond the end of the file".to_owned()
+        } else if !found.insert(block) {
+            "points to the same block as another entry".to_owned()
+        } else {
+            continue;
+        };
+        let text = format!("entry {index} of the refcount table {fault}: {block:#018x}");
+        return Err(corrupt(text).with_hint(REPAIR));
+    }
+    Ok(())
+}
+
 /// Checks that the clusters of all tables are counted, so that no table is taken for free.
 fn check_counts(tables: &mut Tables, refcounts: &mut Refcounts) -> Result<()> {
     let (geometry, cluster) = (tables.geometry, tables.geometry.cluster());
@@ -181,5 +232,7 @@ fn check_counts(tables: &mut Tables, refcounts: &mut Refcounts) -> Result<()> {
 
 fn miscounted(name: &str) -> Error {
     let text = format!("the reference count of the {name} is 0");
-    corrupt(text).with_hint("repair the image first: qemu-img check -r all")
+    corrupt(text).with_hint(REPAIR)
 }
+
+const REPAIR: &str = "repair the image first: qemu-img check -r all";
