@@ -6,8 +6,8 @@
 use std::fs;
 use std::sync::Arc;
 
-use keyslot::storage::{Access, FileStorage, Storage};
-use keyslot::{ErrorKind, OpenOptions, Sharing};
+use keyslot::storage::{Access, FileStorage, MemoryStorage, Storage};
+use keyslot::{ErrorKind, OpenOptions, Passphrase, Sharing};
 
 mod support;
 use support::guest::{Guest, Numbers, all};
@@ -326,6 +326,12 @@ fn an_encrypted_image_has_one_writer() {
     let first = options.open(&image).unwrap();
     assert_eq!(options.open(&image).unwrap_err().kind(), ErrorKind::InUse);
     drop(first);
+    // A storage of one's own has no locks that keep a second writer out.
+    let bytes = Arc::new(MemoryStorage::new(std::fs::read(&image).unwrap()));
+    let own = OpenOptions::new().sharing(Sharing::WriteData).open_storage(bytes).unwrap();
+    let unlocked = own.unlock(&Passphrase::new(support::PASSPHRASE.as_bytes()).unwrap()).unwrap();
+    let error = own.volume(&unlocked).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     // An image that is not encrypted has no disk of its own, but what QEMU's guest has.
     assert!(OpenOptions::new().open_disk(&image).is_err());
 }

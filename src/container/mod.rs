@@ -145,6 +145,15 @@ impl Container {
         Ok(Self { header: Arc::new(window), qcow2: Some(Arc::new(qcow2)), ..self })
     }
 
+    /// Whether the image is in a local file, which has locks.
+    pub fn is_file(&self) -> bool {
+        #[cfg(feature = "file")]
+        let is_file = self.files.image.is_some();
+        #[cfg(not(feature = "file"))]
+        let is_file = false;
+        is_file
+    }
+
     /// The header of a qcow2 image.
     pub fn qcow2(&self) -> Option<&Qcow2Header> {
         self.qcow2.as_deref()
@@ -178,6 +187,7 @@ impl Container {
 
     /// Checks that the locked file still has its LUKS header where it was found.
     pub fn check_unchanged(&self) -> Result<()> {
+        self.check_amendable()?;
         if let Some(disk) = &self.disk {
             disk.refresh()?;
         }

@@ -135,7 +135,7 @@ impl OpenOptions {
     pub fn open_disk(&self, path: impl AsRef<Path>) -> Result<Qcow2Disk> {
         let path = path.as_ref();
         let file = open_locked(FileRef::Path(path), self.format, self.access(), self.claim())?;
-        self.open_disk_storage(Arc::new(file)).map_err(|error| error.with_path(path))
+        self.locked_disk(Arc::new(file)).map_err(|error| error.with_path(path))
     }
 
     /// Opens and locks the files of an image.

@@ -79,9 +79,10 @@ impl Image {
         self.container.qcow2()
     }
 
-    /// The guest's disk of a qcow2 image, if the image is a partition or a range of it.
-    pub fn disk(&self) -> Option<&Qcow2Disk> {
-        self.container.disk()
+    /// Header of the qcow2 image that contains the guest's disk of which the image is a part. `None` if
+    /// it is no such part.
+    pub fn guest_disk(&self) -> Option<&Qcow2Header> {
+        self.container.disk().map(Qcow2Disk::header)
     }
 
     /// Length in bytes of the payload's file or storage, or of the part of it that holds the image.
@@ -154,7 +155,8 @@ impl Image {
     /// Remembers the result of an attempt if an amendment may follow, which needs it again. Images
     /// opened to write data remember nothing, because they may be open for a long time.
     fn remember(&self, keyslot: usize, secret: &Passphrase, opens: bool) {
-        let has_volume = matches!(self.options.sharing, Sharing::WriteData | Sharing::WriteAlone);
+        use Sharing::{WriteAlone, WriteData, WriteQcow2};
+        let has_volume = matches!(self.options.sharing, WriteData | WriteAlone | WriteQcow2);
         if has_volume || !self.options.write {
             return;
         }

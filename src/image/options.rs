@@ -8,7 +8,7 @@ use super::Image;
 use crate::container::{
     Container, DiskFormat, DiskOptions, Gate, Located, Part, Qcow2Disk, Qcow2Header,
 };
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::header::Header;
 use crate::storage::{Sharing, Storage};
 use crate::unlock::Limits;
@@ -156,8 +156,19 @@ impl OpenOptions {
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the image is encrypted, or needs a
     /// file that the [gate](Self::gate) does not open.
     pub fn open_disk_storage(&self, storage: Arc<dyn Storage>) -> Result<Qcow2Disk> {
+        if self.sharing == Sharing::WriteData {
+            return Err(one_writer().with_name(self.name.as_deref()));
+        }
+        self.locked_disk(storage)
+    }
+
+    /// Opens the guest's disk in an image that is locked as the options say. Without a lock, it is
+    /// read-only.
+    pub(super) fn locked_disk(&self, storage: Arc<dyn Storage>) -> Result<Qcow2Disk> {
+        let is_read_only = !self.sharing.writes();
+        let options = DiskOptions { is_read_only, ..self.disk_options() };
         let disk = Qcow2Header::read(storage.as_ref())
-            .and_then(|header| Qcow2Disk::open(storage, header, self.disk_options()));
+            .and_then(|header| Qcow2Disk::open(storage, header, options));
         disk.map_err(|error| error.with_name(self.name.as_deref()))
     }
 
@@ -201,4 +212,10 @@ impl OpenOptions {
     pub(super) fn read_header(&self, container: &Container) -> Result<Header> {
         if self.erased { container.read_header_to_repair() } else { container.read_header() }
     }
+}
+
+/// The error for data of a qcow2 image on a storage without QEMU's locks.
+pub(super) fn one_writer() -> Error {
+    let text = "the data of a qcow2 image cannot have several writers";
+    Error::new(ErrorKind::Unsupported, text).with_hint("open it with Sharing::WriteAlone")
 }

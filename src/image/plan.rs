@@ -2,6 +2,7 @@
 
 use super::{Done, Image};
 use crate::amend::{NewSecret, Plan, PlannedChange, Request};
+use crate::container::Qcow2Header;
 use crate::crypto::{Argon2Variant, KdfAlg, KdfKind};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::header::{Sealed, SlotChange, Template, material_len};
@@ -37,7 +38,7 @@ impl Image {
     /// contain its LUKS header, but those of a guest's disk contain the guest's.
     fn with_copies(&self, mut plan: Plan) -> Plan {
         let removes = |it: &PlannedChange| !matches!(it, PlannedChange::Add { .. });
-        let snapshots = self.disk().map_or(0, |disk| disk.header().snapshots());
+        let snapshots = self.guest_disk().map_or(0, Qcow2Header::snapshots);
         if snapshots > 0 && plan.changes.iter().any(removes) {
             let (plural, they) = if snapshots == 1 { ("", "it holds") } else { ("s", "they hold") };
             plan.warnings.push(format!(

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use super::options::one_writer;
 use super::{Image, another_image};
 use crate::crypto::SectorCipher;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::Header;
+use crate::storage::Sharing;
 use crate::storage::transfer::length;
 use crate::unlock::Unlocked;
 use crate::volume::{Crypt, Keyring, Map, Volume};
@@ -48,6 +50,10 @@ impl Image {
 
     /// The clusters of an encrypted qcow2 image.
     fn clusters(&self) -> Result<Arc<dyn Map>> {
+        // A file has QEMU's locks for qcow2, which admit one writer.
+        if self.options.sharing == Sharing::WriteData && !self.container.is_file() {
+            return Err(one_writer());
+        }
         Ok(self.container.clusters(crypt_of(&self.header)?, self.options.disk_options())?)
     }
 }

@@ -27,6 +27,9 @@ pub struct ImageSpec {
     pub force_share: bool,
     /// File with the header, if it is detached
     pub header: Option<FileNode>,
+    /// Whether the options name a backing or data file, or none, instead of those that a qcow2 image
+    /// names
+    pub names_files: bool,
 }
 
 impl ImageSpec {
@@ -64,6 +67,7 @@ impl ImageSpec {
                 read_only: false,
                 force_share: false,
                 header: None,
+                names_files: false,
             });
         };
         // `--image-opts` excludes `-f`; in JSON, `-f` overrides the driver.
@@ -121,6 +125,9 @@ impl ImageSpec {
         let mut options = options.clone();
         options.drop_empty("backing");
         check_known(&options, known, refusal)?;
+        let of_files =
+            |key: &str| ["backing", "data-file"].iter().any(|it| key.split('.').next() == Some(it));
+        let names_files = is_qcow2 && options.keys().any(of_files);
         if is_qcow2 {
             check_encrypt(&options.strip_prefix("encrypt."))?;
         }
@@ -138,6 +145,7 @@ impl ImageSpec {
             read_only: switch(&options, "read-only")?.unwrap_or(false),
             force_share: switch(&options, "force-share")?.unwrap_or(false),
             header,
+            names_files,
         })
     }
 

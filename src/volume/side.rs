@@ -76,7 +76,8 @@ impl<'a> Side<'a> {
         let (storage, stored) = match self.data {
             Data::Raw { storage, stored } => (storage, stored),
             Data::Volume(volume) => {
-                return Ok(volume.data_before(end, at)?.unwrap_or(end..end));
+                let data = volume.data_before(end, at).map_err(|error| self.named(error))?;
+                return Ok(data.unwrap_or(end..end));
             }
         };
         let next = storage.next_data(at).and_then(|data| match data {

@@ -11,7 +11,7 @@ use super::super::limits;
 use super::super::report::Failure;
 use super::super::secrets::{Question, not_both};
 use super::new::{no_header, no_keyslot};
-use super::source::Source;
+use super::source::{Source, no_named_files};
 use super::target::{Data, Opened};
 use super::{Conversion, invalid};
 
@@ -44,6 +44,7 @@ pub fn existing(
     if !refusal.is_empty() {
         return Err(opening(invalid(refusal)));
     }
+    no_named_files(&spec).map_err(opening)?;
     if spec.driver.as_deref() == Some("raw") {
         return existing_raw(&spec, len, conversion).map_err(opening);
     }

@@ -94,6 +94,7 @@ impl Source {
 
 fn open(spec: &ImageSpec, sharing: Sharing, conversion: &Conversion<'_>) -> Result<Data> {
     image_spec::check_persona(spec, conversion.persona)?;
+    no_named_files(spec)?;
     let secret = conversion.args.secret.as_ref();
     // Only its own options select a part of a raw source.
     let raw = || {
@@ -160,6 +161,15 @@ fn raw_unless_other(raw: RawImage, options: &OpenOptions, opens_named: bool) -> 
         Some(format) => Err(other(format)),
         None => Ok(Data::Raw(raw)),
     }
+}
+
+/// Refuses options that replace the files which a qcow2 image names. Reading others would be wrong.
+pub fn no_named_files(spec: &ImageSpec) -> Result<()> {
+    if !spec.names_files {
+        return Ok(());
+    }
+    let text = "the options 'backing' and 'data-file' are not supported for data";
+    Err(Error::new(ErrorKind::Unsupported, text))
 }
 
 /// Adds a hint to the error for a file that the image names and that was not opened.

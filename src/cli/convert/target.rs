@@ -120,6 +120,10 @@ impl Target {
 
     /// Makes the written data durable.
     pub fn sync(&self) -> Result<()> {
+        if let Data::Luks(opened) = &self.data {
+            // The clusters that a qcow2 image does not use any more are released.
+            return opened.volume.sync();
+        }
         self.file().map_or(Ok(()), |file| {
             let failed = |e| Error::failed(Operation::Sync, "the target", e).with_path(file.path());
             file.sync_data().map_err(failed)

@@ -78,6 +78,12 @@ impl Qcow2Header {
             }
             let raw = fixed(&bytes)?;
             let (start, end) = extension_area(&raw)?;
+            let name_end = backing_name(&raw)?.map_or(0, |name| name.end);
+            if bytes.len() < name_end && name_end as u64 <= file_len {
+                bytes = read(storage, 0, name_end)
+                    .map_err(|e| Error::failed(Operation::Read, "the qcow2 header", e))?;
+                continue;
+            }
             match extension::walk(&bytes, start, end)? {
                 Walk::Done(extensions) => return Self::parse(raw, extensions, bytes, file_len),
                 Walk::Needs(len) if len as u64 > file_len => {
@@ -288,7 +294,8 @@ fn extension_area(raw: &RawHeader) -> Result<(usize, usize)> {
     Ok((index(start), index(end)))
 }
 
-fn backing_file(raw: &RawHeader, start: &[u8], file_len: u64) -> Result<Option<Vec<u8>>> {
+/// The place of the backing file's name in the first cluster.
+fn backing_name(raw: &RawHeader) -> Result<Option<Range<usize>>> {
     let (offset, len) = (raw.backing_file_offset.get(), u64::from(raw.backing_file_size.get()));
     if offset == 0 {
         return Ok(None);
@@ -297,9 +304,13 @@ fn backing_file(raw: &RawHeader, start: &[u8], file_len: u64) -> Result<Option<V
     if len > (cluster - offset).min(LONGEST_NAME) {
         return Err(corrupt("Backing file name too long").with_hint(format!("{len} bytes")));
     }
-    let range = usize::try_from(offset).ok().zip(usize::try_from(offset + len).ok());
-    let name = range.and_then(|(start_at, end)| start.get(start_at..end));
-    match name {
+    let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+    Ok(Some(index(offset)..index(offset + len)))
+}
+
+fn backing_file(raw: &RawHeader, start: &[u8], file_len: u64) -> Result<Option<Vec<u8>>> {
+    let Some(name) = backing_name(raw)? else { return Ok(None) };
+    match start.get(name) {
         Some(name) => Ok(Some(name.to_vec())),
         None => Err(corrupt(format!("the backing file's name ends beyond byte {file_len}"))),
     }

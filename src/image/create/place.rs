@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use super::{CreateOptions, Created, Format};
 use crate::container::Container;
+#[cfg(feature = "file")]
+use crate::container::{DiskFormat, Part};
 use crate::error::{Error, ErrorKind, Operation, Result};
 use crate::header::luks2::secondary_copies;
 #[cfg(feature = "file")]
@@ -35,6 +37,10 @@ impl CreateOptions {
     ) -> Result<Created> {
         let path = path.as_ref();
         let options = place.clone().sharing(Sharing::None);
+        // The image replaces what the file contains, whatever format that has. A part of a qcow2 image
+        // is one of the guest's disk.
+        let is_whole = matches!(options.part, Part::Whole);
+        let options = if is_whole { options.format(DiskFormat::Raw) } else { options };
         let container = options.container(FileRef::Path(path), Access::ReadWrite)?;
         let created = self.try_create_in(&container, place.wait, passphrase);
         created.map_err(|error| error.with_path(path))

@@ -8,6 +8,7 @@
 //! place of each byte and allocates clusters.
 
 mod allocate;
+mod audit;
 mod cache;
 mod entry;
 mod geometry;

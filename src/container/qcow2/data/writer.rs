@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use super::super::{Qcow2Header, corrupt, unsupported};
 use super::Qcow2Map;
 use super::allocate::not_open;
+use super::audit::audit;
 use super::entry;
 use super::refcount::Refcounts;
 use super::tables::Tables;
@@ -149,6 +150,7 @@ impl Qcow2Map {
         let mut refcounts = Refcounts::load(image, geometry, start..start + len)?;
         check_blocks(&tables, &refcounts)?;
         check_counts(&mut tables, &mut refcounts)?;
+        audit(self.image.as_ref(), &tables, &mut refcounts)?;
         Ok(Writer::new(refcounts, self.is_ordered))
     }
 }
