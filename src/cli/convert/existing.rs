@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use keyslot::container::is_luks_at;
+use keyslot::container::{Qcow2Header, is_luks_at};
 use keyslot::qemu::ImageSpec;
 use keyslot::{Error, ErrorKind, OpenOptions, Operation, Passphrase, Result, Sharing};
 
@@ -57,6 +57,11 @@ pub fn existing(
             .limits(limits(conversion.args.ignore_limits));
         let image = image_spec::located(&spec, options).open(&spec.file.path)?;
         conversion.persona.admit(&image)?;
+        if image.qcow2().is_some_and(Qcow2Header::has_extended_l2) {
+            // Clusters that exist could be written, but the first new one would be refused.
+            let text = "writing an image with extended L2 entries is not supported";
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
         let what = "Passphrase of the target";
         let question = Question { option: "--new-secret", what, image: Some(&spec.file.path) };
         let open = |secret: &Passphrase| image.unlock(secret);

@@ -151,6 +151,8 @@ impl Target {
         match self.data {
             // A target that is too small.
             _ if error.kind() == ErrorKind::InvalidInput => error,
+            // The image itself must be mended before it can be written.
+            _ if error.hint().is_some() => error,
             Data::NewRaw(_) | Data::NewLuks(_) => error,
             Data::Raw(_) | Data::Luks(_) => {
                 error.with_hint(format!("convert again: {} is written only in part", self.shown))
