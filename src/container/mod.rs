@@ -146,12 +146,12 @@ impl Container {
     }
 
     /// Whether the image is in a local file, which has locks.
+    #[cfg_attr(not(feature = "file"), expect(clippy::unused_self, reason = "there are no files"))]
     pub fn is_file(&self) -> bool {
         #[cfg(feature = "file")]
-        let is_file = self.files.image.is_some();
+        return self.files.image.is_some();
         #[cfg(not(feature = "file"))]
-        let is_file = false;
-        is_file
+        false
     }
 
     /// The header of a qcow2 image.
