@@ -171,7 +171,7 @@ pub fn table() -> Vec<Case> {
         // Something else
         row("empty file", Change::Cut(0), not_luks, Same, Refuses, ""),
         row("5 bytes", Change::Cut(5), not_luks, Same, Refuses, ""),
-        row("qcow2", Change::Instead(qcow2()), not_luks, Same, Refuses, ""),
+        row("qcow2", Change::Instead(qcow2()), Some((NotLuks, "Volume is not in LUKS format; the image is in qcow2 format")), Says("Volume is not in LUKS format"), Refuses, ""),
         row("noise", Change::Instead(noise()), not_luks, Same, Refuses, ""),
     ]
 }
