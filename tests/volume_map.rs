@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use keyslot::crypto::CipherSpec;
 use keyslot::storage::{Identity, MemoryStorage, Storage};
-use keyslot::volume::{Crypt, Extent, Fill, Keyring, Map, Place};
+use keyslot::volume::{Crypt, Extent, Fill, Keyring, Map, Place, VolumeStorage};
 use keyslot::{Error, ErrorKind, Result, Volume, VolumeKey};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -281,6 +281,70 @@ fn a_shared_cluster_is_copied_before_it_is_written() {
     volume.read_exact_at(&mut all, 0).unwrap();
     assert!(all == model);
     assert!(snapshot(&map) == before, "the snapshot changed");
+}
+
+#[test]
+fn a_storage_reports_data_up_to_the_end_of_its_extent() {
+    let map = Clusters::over(Vec::new(), 8, None);
+    let volume = volume(&map);
+    volume.write_all_at(&[1; 3 * 4096], 4096).unwrap();
+    assert_eq!(volume.next_data(0).unwrap(), Some(4096..4 * 4096));
+    let storage = VolumeStorage::from(volume);
+    assert_eq!(storage.next_data(0).unwrap(), Some(4096..2 * 4096));
+    assert_eq!(storage.next_data(5000).unwrap(), Some(5000..2 * 4096));
+    assert_eq!(storage.next_data(4 * 4096).unwrap(), None);
+}
+
+/// A disk whose clusters a snapshot uses too, which has no room.
+#[derive(Debug)]
+struct Full {
+    storage: Arc<dyn Storage>,
+    looked_up: AtomicUsize,
+}
+
+impl Map for Full {
+    fn len(&self) -> u64 {
+        1 << 40
+    }
+
+    fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
+    fn crypts(&self) -> &[Crypt] {
+        &[]
+    }
+
+    fn identity(&self) -> io::Result<Identity> {
+        Ok(Identity::of_value(self))
+    }
+
+    fn extent(&self, at: u64) -> Result<Extent> {
+        self.looked_up.fetch_add(1, Ordering::Relaxed);
+        let start = at - at % CLUSTER;
+        let place = Place::Plain { offset: start };
+        let is_shared = (start / CLUSTER).is_multiple_of(2);
+        Ok(Extent { start, len: CLUSTER, lock: start, is_shared, place })
+    }
+
+    fn allocate(&self, _: u64, _: u64, _: &mut Fill<'_>) -> Result<()> {
+        Err(Error::new(ErrorKind::NoSpace, "full"))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_long_range_of_zeros_is_written_in_bounded_steps() {
+    let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(Vec::new()));
+    let map = Arc::new(Full { storage, looked_up: AtomicUsize::new(0) });
+    let volume = Volume::over(Arc::<Full>::clone(&map), &Keyring::default()).unwrap();
+    let error = volume.write_zeros_at(0, 1 << 33).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+    let looked_up = map.looked_up.load(Ordering::Relaxed);
+    assert!(looked_up <= (64 << 20) / 4096, "{looked_up}");
 }
 
 #[test]

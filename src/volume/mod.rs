@@ -267,7 +267,20 @@ impl Volume {
         self.data_before(self.len, offset)
     }
 
-    /// The same, of the bytes before `limit`: no extent behind them is looked up.
+    /// The same, up to the end of its first extent.
+    fn first_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
+        let mut at = offset;
+        while at < self.len {
+            let part = self.part(at, self.len - at)?;
+            if let Some(data) = part.data()? {
+                return Ok(Some(data));
+            }
+            at += part.len;
+        }
+        Ok(None)
+    }
+
+    /// The same as [`next_data`](Self::next_data), of the bytes before `limit`: no extent behind them is looked up.
     fn data_before(&self, limit: u64, offset: u64) -> Result<Option<Range<u64>>> {
         let mut found: Option<Range<u64>> = None;
         let mut at = offset;

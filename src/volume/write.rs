@@ -14,7 +14,20 @@ impl Volume {
     pub(super) fn write(&self, data: Plain<'_>, offset: u64) -> Result<()> {
         self.may_write()?;
         self.within(Operation::Write, offset, data.len())?;
-        let range = offset..offset + data.len();
+        let end = offset + data.len();
+        let mut at = offset;
+        while at < end {
+            // Zeros may have any length, and the list of their extents needs memory.
+            let next = end.min((at - at % STEP).saturating_add(STEP));
+            self.write_range(at..next, data.slice(offset, &(at..next)))?;
+            at = next;
+        }
+        Ok(())
+    }
+
+    /// Writes `data`, which has the length of the range.
+    fn write_range(&self, range: Range<u64>, data: Plain<'_>) -> Result<()> {
+        let offset = range.start;
         let written = self.allocate(&range, Some(data))?;
         for gap in gaps(range, &written) {
             let mut rest = data.slice(offset, &gap);
@@ -151,6 +164,8 @@ fn gaps(range: Range<u64>, covered: &[Range<u64>]) -> impl Iterator<Item = Range
     starts.zip(ends).map(|(start, end)| start..end).filter(|gap| gap.start < gap.end)
 }
 
+/// Bytes allocated and written at a time: a multiple of every cluster size
+const STEP: u64 = 64 << 20;
 /// Bytes copied at a time, a multiple of every sector size
 const PIECE: usize = 256 * 1024;
 
