@@ -14,13 +14,15 @@ use std::ops::Range;
 use zerocopy::IntoBytes;
 use zerocopy::byteorder::big_endian::{U32, U64};
 
+use super::data::COPIED;
+#[cfg(feature = "file")]
+use super::data::set_count;
+use super::extension;
 use super::layout::{LARGEST_L1, LARGEST_REFCOUNT_TABLE};
 use super::raw::{LEN, MAGIC, RawHeader, V2_LEN};
-use super::{corrupt, extension};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::zeroed;
 #[cfg(feature = "file")]
-use crate::storage::{Storage, transfer::put};
+use crate::storage::{Storage, pieces, transfer::put, zeroed};
 
 /// Options of a new qcow2 image. The defaults are QEMU's.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -53,7 +55,7 @@ impl Default for Qcow2Options {
     }
 }
 
-/// Metadata of a new image.
+/// Layout of a new image. Its tables are made when they are written.
 #[derive(Debug)]
 #[cfg_attr(not(feature = "file"), expect(dead_code, reason = "only files are created"))]
 pub(crate) struct NewQcow2 {
@@ -61,7 +63,26 @@ pub(crate) struct NewQcow2 {
     pub len: u64,
     /// The place of the LUKS header
     pub crypto: Range<u64>,
-    parts: Vec<(u64, Vec<u8>)>,
+    header: Vec<u8>,
+    cluster: u64,
+    tables: Vec<Table>,
+    /// Place of the refcount blocks
+    counts: u64,
+    /// Binary logarithm of the bits of a reference count
+    refcount_order: u32,
+}
+
+/// A table whose entries refer to clusters in a row.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "file"), expect(dead_code, reason = "only files are created"))]
+struct Table {
+    /// Place of the table
+    at: u64,
+    /// Place of the first cluster
+    first: u64,
+    /// Number of clusters
+    count: u64,
+    flags: u64,
 }
 
 impl Qcow2Options {
@@ -135,17 +156,15 @@ impl Qcow2Options {
         raw.l1_table_offset = U64::new(l1_at);
         raw.refcount_table_offset = U64::new(table_at);
         raw.refcount_table_clusters = U32::new(u32::try_from(table).map_err(|_| too_large())?);
-        let mut parts = vec![
-            (0, self.header_bytes(raw, &crypto)?),
-            (table_at, entries(blocks_at, blocks, cluster, 0)?),
-            (blocks_at, self.refcounts(used)?),
-        ];
+        let mut tables = vec![Table { at: table_at, first: blocks_at, count: blocks, flags: 0 }];
         if self.preallocated {
             let data_at = l2_at + at(l2_tables);
-            parts.push((l1_at, entries(l2_at, l2_tables, cluster, COPIED)?));
-            parts.push((l2_at, entries(data_at, clusters, cluster, COPIED)?));
+            tables.push(Table { at: l1_at, first: l2_at, count: l2_tables, flags: COPIED });
+            tables.push(Table { at: l2_at, first: data_at, count: clusters, flags: COPIED });
         }
-        Ok(NewQcow2 { len, crypto, parts })
+        let header = self.header_bytes(raw, &crypto)?;
+        let refcount_order = self.refcount_bits.ilog2();
+        Ok(NewQcow2 { len, crypto, header, cluster, tables, counts: blocks_at, refcount_order })
     }
 
     fn header(&self, size: u64, crypto: &Range<u64>) -> RawHeader {
@@ -204,47 +223,43 @@ impl Qcow2Options {
         bytes.extend_from_slice(name);
         Ok(bytes)
     }
-
-    /// Reference counts of 1 for the first `used` clusters.
-    fn refcounts(&self, used: u64) -> Result<Vec<u8>> {
-        let bits = u64::from(self.refcount_bits);
-        let len = usize::try_from((used * bits).div_ceil(8)).unwrap_or(usize::MAX);
-        let mut bytes = zeroed(len).map_err(|e| Error::io("allocate the refcounts", e))?;
-        for cluster in 0..used {
-            // Counts of less than a byte begin at its lowest bit; longer ones are big endian.
-            let (at, shift) = match bits {
-                1..=8 => (cluster * bits / 8, cluster * bits % 8),
-                _ => ((cluster + 1) * bits / 8 - 1, 0),
-            };
-            let byte = usize::try_from(at).ok().and_then(|at| bytes.get_mut(at));
-            *byte.ok_or_else(|| corrupt("a refcount beyond its block"))? |= 1 << shift;
-        }
-        Ok(bytes)
-    }
 }
 
 #[cfg(feature = "file")]
 impl NewQcow2 {
     /// Writes everything but the LUKS header to a file of zeros.
     pub fn write(&self, storage: &dyn Storage) -> Result<()> {
-        self.parts.iter().try_for_each(|(at, bytes)| put(storage, bytes, *at))
+        put(storage, &self.header, 0)?;
+        self.tables.iter().try_for_each(|table| table.write(storage, self.cluster))?;
+        // Every cluster of the file is used once.
+        let order = self.refcount_order;
+        let mut buffer = zeroed(PIECE * 8).map_err(|e| Error::io("allocate the refcounts", e))?;
+        for (first, count) in pieces(0..self.len / self.cluster, PIECE) {
+            let bytes = &mut buffer[..(count << order).div_ceil(8)];
+            bytes.fill(0);
+            (0..count).for_each(|index| set_count(bytes, index, order, 1));
+            put(storage, bytes, self.counts + ((first << order) >> 3))?;
+        }
+        Ok(())
     }
 }
 
-/// A table of `count` clusters in a row.
-fn entries(first: u64, count: u64, cluster: u64, flags: u64) -> Result<Vec<u8>> {
-    let len = usize::try_from(count * 8).unwrap_or(usize::MAX);
-    let mut bytes = zeroed(len).map_err(|e| Error::io("allocate the tables", e))?;
-    for (index, entry) in bytes.chunks_exact_mut(8).enumerate() {
-        let offset = first + index as u64 * cluster;
-        entry.copy_from_slice(&(offset | flags).to_be_bytes());
+#[cfg(feature = "file")]
+impl Table {
+    fn write(&self, storage: &dyn Storage, cluster: u64) -> Result<()> {
+        pieces(0..self.count, PIECE).try_for_each(|(start, count)| {
+            let entries = (start..start + count as u64).map(|it| self.first + it * cluster);
+            let bytes: Vec<u8> =
+                entries.flat_map(|offset| (offset | self.flags).to_be_bytes()).collect();
+            put(storage, &bytes, self.at + 8 * start)
+        })
     }
-    Ok(bytes)
 }
 
 fn invalid(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidInput, text)
 }
 
-/// Flag of a table entry: the cluster's reference count is 1
-const COPIED: u64 = 1 << 63;
+/// Entries or counts written at once: a multiple of 8, so that they are whole bytes
+#[cfg(feature = "file")]
+const PIECE: usize = 1 << 16;

@@ -80,8 +80,7 @@ impl Qcow2Header {
             let (start, end) = extension_area(&raw)?;
             let name_end = backing_name(&raw)?.map_or(0, |name| name.end);
             if bytes.len() < name_end && name_end as u64 <= file_len {
-                bytes = read(storage, 0, name_end)
-                    .map_err(|e| Error::failed(Operation::Read, "the qcow2 header", e))?;
+                bytes = more(storage, name_end)?;
                 continue;
             }
             match extension::walk(&bytes, start, end)? {
@@ -92,9 +91,8 @@ impl Qcow2Header {
                 }
                 Walk::Needs(_) => {
                     // Every extension ends before `end`, which is at most 2 MiB.
-                    let len = usize::try_from(file_len).map_or(end, |len| len.min(end));
-                    bytes = read(storage, 0, len)
-                        .map_err(|e| Error::failed(Operation::Read, "the qcow2 header", e))?;
+                    bytes =
+                        more(storage, usize::try_from(file_len).map_or(end, |len| len.min(end)))?;
                 }
             }
         }
@@ -245,6 +243,11 @@ fn start(storage: &dyn Storage) -> Result<(Vec<u8>, u64)> {
     let bytes = read(storage, 0, len);
     let bytes = bytes.map_err(|e| Error::failed(Operation::Read, "the header", e))?;
     Ok((bytes, file_len))
+}
+
+/// The first `len` bytes of the image, if more are needed.
+fn more(storage: &dyn Storage, len: usize) -> Result<Vec<u8>> {
+    read(storage, 0, len).map_err(|e| Error::failed(Operation::Read, "the qcow2 header", e))
 }
 
 /// Parses the fixed fields, and checks those that everything else depends on.

@@ -8,13 +8,14 @@
 //! ```
 //!
 //! A compressed cluster has the offset in its lowest 62 - (`cluster_bits` - 8) bits, and the number of
-//! further sectors above them. An extended L2 entry has a second word: bit *n* says that subcluster *n* is stored, and bit
-//! 32 + *n* that it is zeros. An L1 entry has neither the bit `compressed` nor the bit `zero`.
+//! further sectors above them. An extended L2 entry has a second word: bit *n* says that subcluster
+//! *n* is stored, and bit 32 + *n* that it is zeros. An L1 entry has neither the bit `compressed` nor
+//! the bit `zero`.
 
 use super::geometry::Geometry;
 
 /// The cluster is used once, so it may be written in place.
-pub(super) const COPIED: u64 = 1 << 63;
+pub(in super::super) const COPIED: u64 = 1 << 63;
 const COMPRESSED: u64 = 1 << 62;
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 const ZERO: u64 = 1;

@@ -1,5 +1,6 @@
 //! A larger refcount table, for an image that outgrows the table it has.
 
+use super::super::layout::LARGEST_REFCOUNT_TABLE as LARGEST;
 use super::refcount::{Refcounts, set_count};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::transfer::{put, sync};
@@ -7,8 +8,6 @@ use crate::storage::zeroed;
 
 /// Where the header has the refcount table's offset and its number of clusters.
 const HEADER_FIELD: u64 = 48;
-/// QEMU's limit in bytes
-const LARGEST: u64 = 8 << 20;
 
 impl Refcounts {
     /// Moves the refcount table to a larger place from cluster [`next`](Self::next) on, together with

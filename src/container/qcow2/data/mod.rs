@@ -27,6 +27,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{Identity, Storage};
 use crate::volume::{Crypt, Extent, Fill, Map, Place};
 
+pub(super) use entry::COPIED;
+#[cfg(feature = "file")]
+pub(super) use refcount::set_count;
+
 use geometry::Geometry;
 use packed::Unpacked;
 use tables::{Found, Run, Tables};

@@ -205,7 +205,7 @@ fn count(block: &[u8], index: usize, order: u32) -> u64 {
     block[index * len..][..len].iter().fold(0, |count, &byte| count << 8 | u64::from(byte))
 }
 
-pub(super) fn set_count(block: &mut [u8], index: usize, order: u32, value: u64) {
+pub(in super::super) fn set_count(block: &mut [u8], index: usize, order: u32, value: u64) {
     let bytes = value.to_be_bytes();
     if order < 3 {
         let bits = 1_usize << order;
