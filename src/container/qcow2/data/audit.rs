@@ -3,12 +3,14 @@
 //! A write trusts both: it writes in place to a cluster whose entry has the flag `copied`, and takes
 //! clusters that are not counted. In a damaged image, that would overwrite tables or other data.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
 
 use super::super::corrupt;
 use super::entry::{self, Entry};
 use super::refcount::Refcounts;
 use super::tables::{Tables, words};
+use super::writer::{REPAIR, miscounted};
 use crate::error::{Error, Result};
 use crate::storage::Storage;
 use crate::storage::transfer::fetch;
@@ -17,7 +19,7 @@ use crate::storage::transfer::fetch;
 /// use.
 pub(super) fn audit(image: &dyn Storage, tables: &Tables, refcounts: &mut Refcounts) -> Result<()> {
     let cluster = tables.geometry.cluster();
-    let mut audit = Audit { tables, refcounts, used: HashSet::new() };
+    let mut audit = Audit { tables, refcounts, used: Clusters::default() };
     for (name, range) in &tables.reserved {
         for used in range.start / cluster..range.end.div_ceil(cluster) {
             // The end of one table and the start of another may share no cluster either.
@@ -51,8 +53,8 @@ pub(super) fn audit(image: &dyn Storage, tables: &Tables, refcounts: &mut Refcou
 struct Audit<'a> {
     tables: &'a Tables,
     refcounts: &'a mut Refcounts,
-    /// Clusters of which nothing else may be a part
-    used: HashSet<u64>,
+    /// Clusters that nothing else may use
+    used: Clusters,
 }
 
 impl Audit<'_> {
@@ -65,20 +67,26 @@ impl Audit<'_> {
         Err(self.twice(cluster, name))
     }
 
-    fn counted(&mut self, cluster: u64, name: &str) -> Result<u64> {
+    /// The count of a cluster in use. Fails if it is 0.
+    fn counted(&mut self, cluster: u64, name: impl Display) -> Result<u64> {
         match self.refcounts.get(cluster)? {
-            0 => {
-                let at = cluster * self.tables.geometry.cluster();
-                let text = format!("the reference count of the {name} at byte {at} is 0");
-                Err(repairable(corrupt(text)))
-            }
+            0 => Err(miscounted(name)),
             count => Ok(count),
         }
     }
 
+    /// A cluster that may have several users, none of which may write it. Fails if something has it for
+    /// itself.
+    fn shared(&mut self, cluster: u64, name: &str) -> Result<u64> {
+        let at = cluster * self.tables.geometry.cluster();
+        let count = self.counted(cluster, format_args!("{name} at byte {at}"))?;
+        if self.used.contains(cluster) { Err(self.twice(cluster, name)) } else { Ok(count) }
+    }
+
     fn twice(&self, cluster: u64, name: &str) -> Error {
         let at = cluster * self.tables.geometry.cluster();
-        repairable(corrupt(format!("the cluster of the {name} at byte {at} has another use")))
+        let text = format!("the cluster of the {name} at byte {at} has another use");
+        corrupt(text).with_hint(REPAIR)
     }
 
     /// The entries of an L2 table. `is_own` says whether the active disk alone uses it.
@@ -92,10 +100,7 @@ impl Audit<'_> {
                 Entry::Compressed { offset, len } => {
                     let last = (offset + len - 1) / geometry.cluster();
                     for cluster in offset / geometry.cluster()..=last {
-                        self.counted(cluster, "compressed data")?;
-                        if self.used.contains(&cluster) {
-                            return Err(self.twice(cluster, "compressed data"));
-                        }
+                        self.shared(cluster, "compressed data")?;
                     }
                     continue;
                 }
@@ -107,14 +112,12 @@ impl Audit<'_> {
                 continue;
             }
             let cluster = host / geometry.cluster();
-            let count = self.counted(cluster, "data")?;
-            let is_first = if is_own && is_copied {
-                count == 1 && self.used.insert(cluster)
-            } else {
-                !self.used.contains(&cluster)
-            };
-            if !is_first {
-                return Err(self.twice(cluster, "data"));
+            let count = self.shared(cluster, "data")?;
+            if is_own && is_copied {
+                if count > 1 {
+                    return Err(self.twice(cluster, "data"));
+                }
+                self.used.insert(cluster);
             }
         }
         Ok(())
@@ -138,21 +141,14 @@ impl Audit<'_> {
             }
             let len = usize::try_from(8 * entries).unwrap_or(usize::MAX);
             for used in l1 / cluster..(l1 + 8 * entries).div_ceil(cluster) {
-                self.counted(used, "snapshot's L1 table")?;
-                if self.used.contains(&used) {
-                    return Err(self.twice(used, "snapshot's L1 table"));
-                }
+                self.shared(used, "snapshot's L1 table")?;
             }
             for word in words(&fetch(image, l1, len)?) {
                 let wrong = |what| corrupt(format!("the L1 entry {word:#018x} {what}"));
                 let Some((table, _)) = entry::table(word, &geometry).map_err(wrong)? else {
                     continue;
                 };
-                let used = table / cluster;
-                self.counted(used, "snapshot's L2 table")?;
-                if self.used.contains(&used) {
-                    return Err(self.twice(used, "snapshot's L2 table"));
-                }
+                self.shared(table / cluster, "snapshot's L2 table")?;
                 if seen.insert(table) {
                     self.l2_table(image, table, false)?;
                 }
@@ -164,8 +160,22 @@ impl Audit<'_> {
     }
 }
 
-fn repairable(error: Error) -> Error {
-    error.with_hint("repair the image first: qemu-img check -r all")
+/// A set of clusters, which are mostly neighbours: 64 bits for each 64 clusters.
+#[derive(Debug, Default)]
+struct Clusters(HashMap<u64, u64>);
+
+impl Clusters {
+    /// Whether the cluster was not in the set.
+    fn insert(&mut self, cluster: u64) -> bool {
+        let bits = self.0.entry(cluster / 64).or_default();
+        let before = *bits;
+        *bits |= 1 << (cluster % 64);
+        *bits != before
+    }
+
+    fn contains(&self, cluster: u64) -> bool {
+        self.0.get(&(cluster / 64)).is_some_and(|bits| bits >> (cluster % 64) & 1 != 0)
+    }
 }
 
 /// Length in bytes of a snapshot's entry without its names
