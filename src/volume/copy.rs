@@ -197,7 +197,7 @@ impl CopyOptions {
 
 /// The range of data that was found last. Some file systems search a whole file for the end of its
 /// data, which must not happen for every piece.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct KnownData(Mutex<Range<u64>>);
 
 impl KnownData {
@@ -210,12 +210,6 @@ impl KnownData {
         let data = source.data(at, end)?;
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = data.clone();
         Ok(data.start..data.end.min(end))
-    }
-}
-
-impl Default for KnownData {
-    fn default() -> Self {
-        Self(Mutex::new(0..0))
     }
 }
 

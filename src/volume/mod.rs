@@ -267,11 +267,12 @@ impl Volume {
         self.data_before(self.len, offset)
     }
 
-    /// The same, up to the end of its first extent.
-    fn first_data(&self, offset: u64) -> Result<Option<Range<u64>>> {
+    /// The next data from `offset` on, up to the end of its first extent. No extent behind byte `limit`
+    /// is looked up.
+    fn first_data(&self, limit: u64, offset: u64) -> Result<Option<Range<u64>>> {
         let mut at = offset;
-        while at < self.len {
-            let part = self.part(at, self.len - at)?;
+        while at < limit {
+            let part = self.part(at, limit - at)?;
             if let Some(data) = part.data()? {
                 return Ok(Some(data));
             }
@@ -280,24 +281,17 @@ impl Volume {
         Ok(None)
     }
 
-    /// The same as [`next_data`](Self::next_data), of the bytes before `limit`: no extent behind them is looked up.
+    /// Like [`next_data`](Self::next_data), of the bytes before `limit`. No extent behind it is looked
+    /// up.
     fn data_before(&self, limit: u64, offset: u64) -> Result<Option<Range<u64>>> {
-        let mut found: Option<Range<u64>> = None;
-        let mut at = offset;
-        while at < limit {
-            let part = self.part(at, limit - at)?;
-            let (end, data) = (at + part.len, part.data()?);
-            match (&mut found, data) {
-                (None, data) => found = data,
-                (Some(range), Some(data)) if range.end == data.start => range.end = data.end,
-                (Some(_), _) => break,
+        let Some(mut found) = self.first_data(limit, offset)? else { return Ok(None) };
+        while found.end < limit {
+            match self.part(found.end, limit - found.end)?.data()? {
+                Some(data) if data.start == found.end => found.end = data.end,
+                _ => break,
             }
-            if found.as_ref().is_some_and(|range| range.end < end) {
-                break;
-            }
-            at = end;
         }
-        Ok(found)
+        Ok(Some(found))
     }
 
     fn within(&self, operation: Operation, offset: u64, len: u64) -> Result<()> {

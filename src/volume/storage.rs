@@ -43,7 +43,7 @@ impl Storage for VolumeStorage {
     /// Reports the holes of the volume's map. An encrypted hole of the file decrypts to noise, so
     /// it is data. The range ends with its extent, because a caller may need only its beginning.
     fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
-        self.0.first_data(offset).map_err(into_io)
+        self.0.first_data(self.0.len(), offset).map_err(into_io)
     }
 
     fn write_zeros_at(&self, offset: u64, len: u64) -> io::Result<()> {
