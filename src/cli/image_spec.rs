@@ -86,6 +86,14 @@ pub fn file(name: &OsStr, persona: Persona) -> keyslot::Result<PathBuf> {
     }
 }
 
+/// Path of a file that the qcow2 image at `image` names. `None` if the name has a protocol, so that it
+/// is not a path.
+pub fn named_file(image: &Path, name: &[u8]) -> Option<PathBuf> {
+    let has_protocol = name.iter().take_while(|&&byte| byte != b'/').any(|&byte| byte == b':');
+    let directory = image.parent().unwrap_or(Path::new(""));
+    (!has_protocol).then(|| directory.join(OsStr::from_bytes(name)))
+}
+
 /// Under the name qemu-img, refuses formats that qemu-img does not have.
 pub fn check_persona(spec: &ImageSpec, persona: Persona) -> keyslot::Result<()> {
     if persona == Persona::QemuImg && spec.driver.is_none() && spec.header.is_some() {

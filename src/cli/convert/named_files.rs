@@ -1,13 +1,13 @@
 //! Files that a qcow2 image names, which are opened only if the user permits it.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use keyslot::container::{Gate, Purpose, Reference, Referenced};
 use keyslot::storage::{Access, FileStorage, Sharing};
 use keyslot::{Error, ErrorKind, Result};
+
+use super::super::image_spec::named_file;
 
 /// Opens the raw and qcow2 files that an image names, read-only and locked as QEMU locks them. Refuses
 /// names that are not paths.
@@ -21,13 +21,11 @@ impl Gate for NamedFiles {
     fn open(&self, reference: &Reference<'_>) -> Result<Referenced> {
         let name = reference.name;
         let shown = String::from_utf8_lossy(name);
-        let has_protocol = name.iter().take_while(|&&byte| byte != b'/').any(|&byte| byte == b':');
-        if has_protocol || name.is_empty() {
+        let image = reference.image.unwrap_or(Path::new(""));
+        let Some(path) = named_file(image, name).filter(|_| !name.is_empty()) else {
             let text = format!("the {} {shown:?} is not a path", reference.purpose);
             return Err(Error::new(ErrorKind::Unsupported, text));
-        }
-        let directory = reference.image.and_then(Path::parent).unwrap_or(Path::new(""));
-        let path = directory.join(OsStr::from_bytes(name));
+        };
         let file = FileStorage::open_shared(&path, Access::ReadOnly, self.sharing, None)?;
         match (reference.purpose, reference.format) {
             (Purpose::Data, _) | (_, Some(b"raw")) => Ok(Referenced::Raw(Arc::new(file))),

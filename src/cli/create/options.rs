@@ -12,21 +12,21 @@ use super::invalid;
 use super::luks::{LuksArgs, Version};
 use super::qcow2::QCOW2_HELP;
 
+/// Options of the encryption, in the order in which qemu-img prints them.
+pub const ENCRYPT: [&str; 7] = [
+    "key-secret",
+    "cipher-alg",
+    "cipher-mode",
+    "ivgen-alg",
+    "ivgen-hash-alg",
+    "hash-alg",
+    "iter-time",
+];
+
 /// Options as qemu-img prints them, in the order of its own list.
 pub fn echo(options: &Options) -> String {
-    const ORDER: [&str; 9] = [
-        "key-secret",
-        "cipher-alg",
-        "cipher-mode",
-        "ivgen-alg",
-        "ivgen-hash-alg",
-        "hash-alg",
-        "iter-time",
-        "detached-header",
-        "preallocation",
-    ];
-    let given = ORDER.iter().filter_map(|key| Some(format!(" {key}={}", options.last(key)?)));
-    given.collect()
+    let order = ENCRYPT.iter().chain(&["detached-header", "preallocation"]);
+    order.filter_map(|key| Some(format!(" {key}={}", options.last(key)?))).collect()
 }
 
 /// Whether the options ask for a detached header.

@@ -12,6 +12,7 @@ use keyslot::{Error, ErrorKind, OpenOptions, Operation, Result};
 
 use super::super::Persona;
 use super::invalid;
+use super::options::ENCRYPT;
 
 /// The options of a new qcow2 image, apart.
 pub struct Qcow2Create {
@@ -186,16 +187,6 @@ pub const QCOW2_HELP: &str = "\
   size=<size>            - Virtual disk size
 ";
 
-/// Options of the encryption, in qemu-img's order
-const ENCRYPT: [&str; 7] = [
-    "key-secret",
-    "cipher-alg",
-    "cipher-mode",
-    "ivgen-alg",
-    "ivgen-hash-alg",
-    "hash-alg",
-    "iter-time",
-];
 const EVERY: [&str; 2] = ["preallocation", "size"];
 const OWN: [&str; 11] = [
     "backing_file",

@@ -1,13 +1,11 @@
 //! Members that `info` shows of a qcow2 image.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use keyslot::container::{Qcow2Compression, Qcow2Header};
 use serde::Serialize;
 
-use super::super::output;
+use super::super::{image_spec, output};
 use super::luks1::Luks1Info;
 
 /// A qcow2 image, under QEMU's names.
@@ -36,7 +34,7 @@ pub struct Qcow2Info {
 pub struct Backing {
     /// Name in the image
     pub name: String,
-    /// The same, relative to the working directory instead of the image
+    /// Its path relative to the working directory, not to the image
     pub full_name: String,
     /// Format of the backing file, if the image names it
     pub format: Option<String>,
@@ -70,14 +68,8 @@ impl Backing {
     pub fn new(header: &Qcow2Header, path: &Path) -> Option<Self> {
         let name = header.backing_file()?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        // A name with a protocol is not a path.
-        let has_protocol = name.iter().take_while(|&&byte| byte != b'/').any(|&byte| byte == b':');
-        let full_name = match path.parent() {
-            Some(directory) if !has_protocol => {
-                output::filename(&directory.join(OsStr::from_bytes(name)))
-            }
-            _ => text(name),
-        };
+        let file = image_spec::named_file(path, name);
+        let full_name = file.map_or_else(|| text(name), |file| output::filename(&file));
         let format = header.backing_format().map(text);
         Some(Self { name: text(name), full_name, format })
     }
