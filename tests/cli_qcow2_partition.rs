@@ -16,7 +16,7 @@ use command::Scene;
 use serde_json::json;
 use support::cryptsetup::Cryptsetup;
 use support::guest::Guest;
-use support::{peer, run_ok};
+use support::{peer, run_ok, stderr};
 
 const KIB: usize = 1024;
 /// Partition 2 of the disk
@@ -117,6 +117,29 @@ fn a_guests_keyslots_change_where_they_are() {
 }
 
 #[test]
+fn a_guests_header_survives_in_snapshots_and_that_is_said() {
+    let Some((scene, guest, _)) = guest("luks2", &[]) else { return };
+    let info = scene.json(&["info", "IMG"]);
+    assert_eq!(info["format"], "qcow2");
+    assert_eq!(info["partitions"][1]["luks"]["format"], "luks2");
+    scene.refused(&["check", "IMG"], 4, &["not encrypted", "--partition"]);
+    let replace = ["replace", "--old-secret", "env:OLD", "--new-secret", "env:NEW"];
+    let replace = [&replace[..], &FAST, &["--partition", "2", "IMG"]].concat();
+    let said = scene.command(&[&replace[..], &["--dry-run"]].concat()).output().unwrap();
+    assert!(!stderr(&said).contains("snapshot"), "{said:?}");
+    guest.snapshot("one");
+    let said = scene.command(&replace).output().unwrap();
+    assert!(said.status.success(), "{said:?}");
+    assert!(stderr(&said).contains("1 internal snapshot"), "{said:?}");
+    let check = ["check", "--secret", "env:NEW", "--partition", "2", "IMG"];
+    assert_eq!(scene.json(&check)["secret-opens"], json!([0]));
+    guest.check();
+    guest.revert("one");
+    let check = ["check", "--secret", "env:OLD", "--partition", "2", "IMG"];
+    assert_eq!(scene.json(&check)["secret-opens"], json!([0]));
+}
+
+#[test]
 fn holes_of_the_disk_become_keyslots() {
     let Some((scene, guest, _)) = guest("luks1", &[]) else { return };
     let keyslot = PART.start + 1_810_432;
@@ -146,7 +169,7 @@ fn what_cannot_be_served_is_refused_by_name_and_unchanged() {
     scene.refused(&add, 4, &["persistent bitmaps"]);
     assert!(fs::read(&scene.image).unwrap() == before);
 
-    // An overlay: the key material is in the backing file, which nobody permitted.
+    // An overlay: the key material is in the backing file, which no gate opens.
     let base = scene.dir.path().join("base.qcow2");
     fs::rename(&scene.image, &base).unwrap();
     let more = ["-b", base.to_str().unwrap(), "-F", "qcow2"];

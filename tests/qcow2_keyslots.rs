@@ -79,7 +79,7 @@ fn qemu_reads(image: &Path, secret: &str) -> bool {
     output.status.success() && output.stdout.is_empty()
 }
 
-/// What `make` hid is back.
+/// Brings back the files that [`make`] hid.
 fn put_back(scene: &Scene, names: &[&str]) {
     let dir = scene.dir.path();
     for name in names {
@@ -275,47 +275,4 @@ fn a_header_that_moved_since_it_was_read_is_not_written() {
     let error = opened.edit(&[label]).unwrap_err();
     assert_eq!(error.kind(), keyslot::ErrorKind::Changed, "{error}");
     assert!(fs::read(&scene.image).unwrap() == other);
-}
-
-#[test]
-fn a_guests_header_survives_in_snapshots_and_that_is_said() {
-    let (Some(qemu_img), Some(sgdisk), Some(cryptsetup)) =
-        (peer("qemu-img"), peer("sgdisk"), peer("cryptsetup"))
-    else {
-        return;
-    };
-    let scene = Scene::of(&vec![0; 24 << 20]);
-    let raw = scene.image.with_extension("raw");
-    fs::rename(&scene.image, &raw).unwrap();
-    run_ok(Command::new(sgdisk).args(["-n", "1:2048:+1M", "-n", "2:8192:0"]).arg(&raw));
-    let part = scene.file("part", &vec![0; 18 << 20]);
-    let key = scene.file("key", OLD.as_bytes());
-    let mut format = Command::new(cryptsetup);
-    format.args(["luksFormat", "-q", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"]);
-    run_ok(format.arg(&part).arg(&key));
-    let mut bytes = fs::read(&raw).unwrap();
-    let header = fs::read(&part).unwrap();
-    bytes[8192 * 512..][..16 << 20].copy_from_slice(&header[..16 << 20]);
-    fs::write(&raw, bytes).unwrap();
-    let mut convert = Command::new(&qemu_img);
-    run_ok(convert.args(["convert", "-O", "qcow2"]).arg(&raw).arg(&scene.image));
-
-    let info = scene.json(&["info", "IMG"]);
-    assert_eq!(info["format"], "qcow2");
-    assert_eq!(info["partitions"][1]["luks"]["format"], "luks2");
-    scene.refused(&["check", "IMG"], 4, &["not encrypted", "--partition"]);
-    let replace = ["replace", "--old-secret", "env:OLD", "--new-secret", "env:NEW"];
-    let replace = [&replace[..], &FAST, &["--partition", "2", "IMG"]].concat();
-    let said = scene.command(&[&replace[..], &["--dry-run"]].concat()).output().unwrap();
-    assert!(!support::stderr(&said).contains("snapshot"), "{said:?}");
-    run_ok(Command::new(&qemu_img).args(["snapshot", "-c", "one"]).arg(&scene.image));
-    let said = scene.command(&replace).output().unwrap();
-    assert!(said.status.success(), "{said:?}");
-    assert!(support::stderr(&said).contains("1 internal snapshot"), "{said:?}");
-    let check = ["check", "--secret", "env:NEW", "--partition", "2", "IMG"];
-    assert_eq!(scene.json(&check)["secret-opens"], json!([0]));
-    run_ok(Command::new(&qemu_img).args(["check", "-q"]).arg(&scene.image));
-    run_ok(Command::new(&qemu_img).args(["snapshot", "-a", "one"]).arg(&scene.image));
-    let check = ["check", "--secret", "env:OLD", "--partition", "2", "IMG"];
-    assert_eq!(scene.json(&check)["secret-opens"], json!([0]));
 }

@@ -44,6 +44,16 @@ fn exercise(disk: &dyn Storage, model: &mut [u8], numbers: &mut Numbers, count: 
     }
 }
 
+/// Exercises the disk of an image. Then QEMU finds no fault, and reads what the model has.
+fn exercise_in_turn(guest: &Guest, model: &mut [u8], numbers: &mut Numbers, count: usize) {
+    let disk = guest.disk(Sharing::WriteAlone).unwrap();
+    exercise(disk.as_ref(), model, numbers, count);
+    disk.sync_data().unwrap();
+    drop(disk);
+    guest.check();
+    assert!(guest.raw() == model);
+}
+
 fn each_kind(is_encrypted: bool, kinds: &[&str], count: usize) {
     const LEN: usize = 6_291_968;
     let directory = tempfile::tempdir().unwrap();
@@ -151,12 +161,7 @@ fn overlays_are_copied_on_write() {
         let backing = ["-b", "base.raw", "-F", "raw", "4M"];
         let Some(guest) = Guest::create(&image, is_encrypted, "", &backing) else { return };
         let mut model = guest.raw();
-        let disk = guest.disk(Sharing::WriteAlone).unwrap();
-        exercise(disk.as_ref(), &mut model, &mut numbers, 3000);
-        disk.sync_data().unwrap();
-        drop(disk);
-        guest.check();
-        assert!(guest.raw() == model);
+        exercise_in_turn(&guest, &mut model, &mut numbers, 3000);
     }
     assert!(fs::read(base).unwrap() == raw, "the backing file changed");
 }
@@ -172,12 +177,7 @@ fn compressed_clusters_are_replaced() {
         guest.snapshot("one");
         let before = guest.raw();
         let mut model = before.clone();
-        let disk = guest.disk(Sharing::WriteAlone).unwrap();
-        exercise(disk.as_ref(), &mut model, &mut numbers, 300);
-        disk.sync_data().unwrap();
-        drop(disk);
-        guest.check();
-        assert!(guest.raw() == model);
+        exercise_in_turn(&guest, &mut model, &mut numbers, 300);
         guest.revert("one");
         guest.check();
         assert!(guest.raw() == before);
@@ -196,12 +196,7 @@ fn a_snapshot_keeps_what_it_had() {
         let before = guest.raw();
         guest.snapshot("one");
         let mut model = before.clone();
-        let disk = guest.disk(Sharing::WriteAlone).unwrap();
-        exercise(disk.as_ref(), &mut model, &mut Numbers(3), 1000);
-        disk.sync_data().unwrap();
-        drop(disk);
-        guest.check();
-        assert!(guest.raw() == model);
+        exercise_in_turn(&guest, &mut model, &mut Numbers(3), 1000);
         guest.revert("one");
         guest.check();
         assert!(guest.raw() == before, "the snapshot changed");
