@@ -124,7 +124,7 @@ fn a_failure_is_json_with_its_kind_and_exit_status() {
     }
 }
 
-/// What a program needs to judge an error is a member each, and none is there without a value.
+/// Each fact that a program needs to judge an error is a member. A member without a value is absent.
 #[test]
 fn an_error_has_its_operation_offset_keyslot_and_number() {
     let scene = Scene::new();

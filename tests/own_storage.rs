@@ -111,7 +111,7 @@ fn a_volume_key_opens_an_image_without_keyslots() {
     }
 }
 
-/// What looks for the copies of a LUKS2 header would find the older one behind the new image's.
+/// A search for the copies of a LUKS2 header would find the older one behind the new image's.
 #[test]
 fn copies_of_an_older_header_are_overwritten_too() {
     let mut large = Luks2Options::default();

@@ -15,7 +15,7 @@ use keyslot::{DiskFormat, Image, OpenOptions};
 use support::opener::{secret, small_key};
 use support::{memory, peer, qcow2, run};
 
-/// What `qemu-img info` says
+/// Result of `qemu-img info`
 enum Qemu {
     /// The same text
     Same,

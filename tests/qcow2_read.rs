@@ -1,4 +1,4 @@
-//! keyslot reads from a qcow2 image what QEMU wrote to it, whatever the image looks like.
+//! keyslot reads from qcow2 images of every kind what QEMU wrote to them.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

@@ -140,7 +140,7 @@ fn an_image_in_use_is_not_resized() {
     }
 }
 
-/// What was written is still there, and what is cut off is gone.
+/// Data that was written stays, and data that is cut off is gone.
 #[test]
 fn the_contents_stay() {
     let Some(pair) = Pair::find() else { return };

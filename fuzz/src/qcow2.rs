@@ -23,7 +23,7 @@ pub struct Shape {
     refcount_order: u8,
     /// Clusters of the disk
     clusters: u8,
-    /// What is at some of them
+    /// Bytes at some of them
     entries: Vec<(u8, Kind)>,
     /// 64-bit words of the tables, and their new values
     damage: Vec<(u16, Damage)>,

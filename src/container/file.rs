@@ -25,7 +25,7 @@ impl Container {
         Ok(container)
     }
 
-    /// The same. Also returns the file.
+    /// Like [`open`](Self::open), but also returns the file.
     pub(super) fn open_file(
         file: FileRef<'_>,
         at: &Located<'_>,

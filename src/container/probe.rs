@@ -244,7 +244,7 @@ mod tests {
     /// Bytes at an offset
     type Piece = (usize, &'static [u8]);
 
-    /// What a boot sector ends with. There is no partition table in it.
+    /// End of a boot sector. There is no partition table in it.
     const BOOT: Piece = (510, b"\x55\xaa");
 
     fn bytes(pieces: &[Piece]) -> ReadOnlyBytes<Vec<u8>> {

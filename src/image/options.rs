@@ -151,7 +151,7 @@ impl OpenOptions {
 
     /// Opens the guest's disk in a qcow2 image that is not encrypted, on caller-supplied storage. The
     /// caller must exclude other users of it. The disk is read-only unless
-    /// [`sharing`](Self::sharing) or [`write`](Self::write) says otherwise.
+    /// [`sharing`](Self::sharing) says otherwise.
     ///
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the image is encrypted, or needs a
     /// file that the [gate](Self::gate) does not open.

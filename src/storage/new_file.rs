@@ -124,7 +124,7 @@ impl Place {
 
     /// Treats an existing file as qemu-img does, which writes into it. Its mode stays. If a rename would
     /// be noticed, the complete contents are copied into the file: it has other names, is open in
-    /// another process, is a mount point, or belongs to somebody whose files cannot be replaced. An
+    /// another process, is a mount point, or belongs to a user whose files cannot be replaced. An
     /// interruption of that copy leaves the file incomplete.
     #[must_use]
     pub fn keep_file(self, keep_file: bool) -> Self {

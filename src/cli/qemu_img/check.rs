@@ -15,7 +15,7 @@ pub struct CheckArgs {
     #[command(flatten)]
     image: ImageArgs,
 
-    /// What to repair: leaks or all
+    /// Repair leaks or all
     #[arg(short, long)]
     repair: Option<String>,
 

@@ -37,8 +37,8 @@ impl CreateOptions {
     ) -> Result<Created> {
         let path = path.as_ref();
         let options = place.clone().sharing(Sharing::None);
-        // The image replaces what the file contains, whatever format that has. A part of a qcow2 image
-        // is one of the guest's disk.
+        // The image replaces the contents of the file, of any format. A part of a qcow2 image is a part
+        // of the guest's disk.
         let is_whole = matches!(options.part, Part::Whole);
         let options = if is_whole { options.format(DiskFormat::Raw) } else { options };
         let container = options.container(FileRef::Path(path), Access::ReadWrite)?;
